@@ -1,0 +1,32 @@
+# Each target sets up .venv on a fresh machine (python3 >= 3.10 with venv, network access to a package index).
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test bench lint table clean
+
+demo: $(READY)
+	$(BIN)/fastcpc-train --config configs/digits_sym80.yaml
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not gpu"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python bench/gmm.py
+	$(BIN)/python bench/kernels.py
+
+table: $(READY)
+	$(BIN)/python bench/digits_table.py
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+$(READY): setup.py .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	touch $(READY)

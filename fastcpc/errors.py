@@ -1,0 +1,13 @@
+"""Errors that a user can mend. A command prints their message as one line and ends with their exit code."""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used: a setting, a path, a label file, a data set. Exit code 2."""
+
+    exit_code = 2
+
+
+class RunError(RuntimeError):
+    """A run that started well cannot go on: a damaged checkpoint, a full disk, losses of NaN. Exit code 1."""
+
+    exit_code = 1

@@ -1,0 +1,63 @@
+"""Package metadata; see README.md for how to install and use fastcpc."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (ROOT / "fastcpc" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+# decodes image files; for Linux only: elsewhere Pillow in threads takes its place
+DALI = "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'"
+
+setup(
+    name="fastcpc",
+    version=VERSION,
+    description="Train image classifiers on noisy labels with CPC-DivideMix, and list the labels that are wrong",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # fastcpc/kernels is a symbolic link to kernels/: the wheel carries fastcpc.kernels, and no top-level "kernels"
+    packages=find_packages(include=["fastcpc", "fastcpc.*"]),
+    package_data={"fastcpc.kernels": ["*.cu"]},
+    # torch brings the Triton that it was built with; naming triton here would fetch another one first
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "pillow>=10.1",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "scikit-learn>=1.4",
+        "omegaconf>=2.4",
+        "pyyaml>=6",
+        "safetensors>=0.4.3",
+        "timm>=1.0.9",
+        "tqdm>=4.66",
+        "pyarrow>=15",
+        "tensorboard>=2.16",
+    ],
+    extras_require={
+        "gpu": ["cupy-cuda13x>=14"],
+        "dali": [DALI],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.100",
+            "ruff>=0.6",
+            "mypy>=1.10",
+            "cupy-cuda13x>=14",
+            DALI,
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            "fastcpc-train = fastcpc.cli.train:main",
+            "fastcpc-eval = fastcpc.cli.eval:main",
+            "fastcpc-prepare = fastcpc.cli.prepare:main",
+        ]
+    },
+)
