@@ -1,0 +1,1 @@
+"""Typed settings of a run; knows nothing of the rest."""

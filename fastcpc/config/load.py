@@ -1,0 +1,210 @@
+"""From files and overrides to a Config, and back to YAML.
+
+Order: defaults < ``base:`` files < files as given < key=value overrides. Everything is checked before anything is made,
+so that one InputError names all faults, a line each.
+"""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin
+
+import omegaconf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fastcpc.config.checks import cross_faults
+from fastcpc.config.ranges import did_you_mean, field_types, shown, type_words, value_fault
+from fastcpc.config.read import Entry, Source, path_text, read_file, read_overrides
+from fastcpc.config.schema import Config
+from fastcpc.errors import InputError
+
+NEEDED_OMEGACONF = (2, 4)
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off")
+
+
+def load_config(files: Sequence[Path], overrides: Sequence[str]) -> Config:
+    """Merge files and overrides into a checked Config.
+
+    files: YAML, later ones win; a top-level ``base:`` names a file that comes before all of them, its path relative
+    to the file that names it; a base has none itself.
+    overrides: "section.key=value", applied last, in order. Raises InputError: a line for each fault, none left out.
+    """
+    _require_omegaconf()
+    sources = [*_read_files(files), read_overrides(overrides)]
+    merge = _Merge()
+    for source in sources:
+        merge.add(source)
+    merge.cross_check()
+    if merge.faults:
+        raise InputError("\n".join(merge.faults))
+    return cast(Config, OmegaConf.to_object(merge.tree))
+
+
+def to_yaml(config: Config) -> str:
+    """The whole config as YAML in the schema's order; loading it gives an equal Config."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def run_folder(config: Config) -> Path:
+    """The folder that a run writes: run.dir, or runs/NAME where that is empty."""
+    return Path(config.run.dir) if config.run.dir else Path("runs") / config.run.name
+
+
+def settings() -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
+    """Dotted key, field and type of every setting, in the schema's order."""
+    for section in dataclasses.fields(Config):
+        kind = field_types(Config)[section.name]
+        if dataclasses.is_dataclass(kind):
+            for item in dataclasses.fields(kind):
+                yield f"{section.name}.{item.name}", item, field_types(cast(type, kind))[item.name]
+        else:
+            yield section.name, section, kind
+
+
+_SETTINGS: Mapping[str, tuple["dataclasses.Field[Any]", Any]] = {key: (item, kind) for key, item, kind in settings()}
+_SECTIONS = tuple(dict.fromkeys(key.partition(".")[0] for key in _SETTINGS if "." in key))
+
+
+class _Merge:
+    """The config as it grows from source to source, with the faults found on the way."""
+
+    def __init__(self) -> None:
+        self.tree = cast(DictConfig, OmegaConf.structured(Config))
+        for node in (self.tree, *(self.tree[section] for section in _SECTIONS)):
+            OmegaConf.set_readonly(node, False)  # frozen dataclasses make read-only nodes
+        self.faults: list[str] = []
+        self.faulty_keys: set[str] = set()
+        self.origins: dict[str, str] = {}
+
+    def add(self, source: Source) -> None:
+        """Put a source's entries over what is there."""
+        self.faults += source.faults
+        self.faulty_keys |= source.faulty_keys
+        unknown_sections: tuple[str, ...] = ()
+        for entry in source.entries:
+            if entry.key.startswith(unknown_sections):
+                continue  # its section's own line says it all
+            if entry.key in _SECTIONS and (entry.is_section or (entry.text == "" and entry.is_null)):
+                continue  # empty: a section whose lines are all commented out
+            fault = self._fault(entry)
+            if fault is None:
+                self.origins[entry.key] = entry.origin
+                continue
+            if entry.is_section:
+                unknown_sections += (f"{entry.key}.",)
+            self.faults.append(f"{entry.origin}: {fault}")
+            self.faulty_keys |= {entry.key, *nearest_keys(entry.key)}
+
+    def cross_check(self) -> None:
+        """Add the clashes between settings, but those that a faulty setting may only seem to cause."""
+        for fault in cross_faults(cast(Config, self.tree)):
+            if not any(_concerns(faulty, key) for faulty in self.faulty_keys for key in fault.keys):
+                origin = next((self.origins[key] for key in fault.keys if key in self.origins), "")
+                self.faults.append(f"{origin}: {fault.message}" if origin else fault.message)
+
+    def _fault(self, entry: Entry) -> str | None:
+        if entry.key in _SECTIONS:
+            got = "nothing" if entry.is_null else shown(entry.text)
+            return f"{entry.key}: got {got}; it is a section, whose settings are {', '.join(_names(entry.key))}"
+        if entry.key not in _SETTINGS:
+            return _unknown(entry.key)
+        field, kind = _SETTINGS[entry.key]
+        if entry.is_null:
+            return f"{entry.key}: got nothing (null); must be {type_words(field, kind)}{_empty_hint(kind)}"
+        fault = f"{entry.key}={shown(entry.text)}: must be {type_words(field, kind)}"
+        value: Any = entry.text
+        if get_origin(kind) is Literal:
+            if not entry.quoted and entry.text in ("False", "FALSE"):
+                value = "false"  # YAML's other spellings of it, for compile
+            if value not in get_args(kind):
+                return fault + did_you_mean(difflib.get_close_matches(value.lower(), get_args(kind), n=1))
+        elif kind is str:
+            unusable = value_fault(entry.key, field, kind, value)
+            if unusable is not None:  # before the library sees it, which would expand ${...}
+                return unusable
+        elif entry.quoted:
+            return f"{fault}, without quotes" if entry.text else fault
+        elif (kind is bool and entry.text.lower() not in _BOOLEANS) or _is_filled_in(entry.text):
+            return fault
+        try:
+            OmegaConf.update(self.tree, entry.key, value)
+        except (OmegaConfBaseException, ValueError):
+            return fault
+        return value_fault(entry.key, field, kind, OmegaConf.select(self.tree, entry.key))
+
+
+def nearest_keys(key: str) -> list[str]:
+    """Settings that a wrong key may have meant, the likeliest first; at most two."""
+    name = key.rpartition(".")[2]
+    moved = [known for known in _SETTINGS if known.rpartition(".")[2] == name]
+    close = difflib.get_close_matches(key, [*_SETTINGS, *_SECTIONS], n=1, cutoff=0.75)
+    alike = [known for known in _SETTINGS if difflib.get_close_matches(name, [known.rpartition(".")[2]], cutoff=0.75)]
+    return list(dict.fromkeys([*moved, *close] or alike))[:2]
+
+
+def _unknown(key: str) -> str:
+    section, _, name = key.partition(".")
+    hint = did_you_mean(nearest_keys(key))
+    if hint:
+        return f"{shown(key)}: no such setting{hint}"
+    known = (
+        f"{section} has {', '.join(_names(section))}"
+        if section in _SECTIONS and name
+        else f"there are {', '.join(_SECTIONS)}"
+    )
+    return f"{shown(key)}: no such setting; {known}"
+
+
+def _is_filled_in(text: str) -> bool:
+    """Whether the library would put something else in the text's place: another setting, or the environment's."""
+    return "${" in text or text == "???"
+
+
+def _empty_hint(kind: Any) -> str:
+    if kind is str:
+        return "; for an empty one write ''"
+    return "; write none" if "none" in get_args(kind) else ""
+
+
+def _names(section: str) -> list[str]:
+    return [key.partition(".")[2] for key in _SETTINGS if key.startswith(f"{section}.")]
+
+
+def _concerns(faulty: str, key: str) -> bool:
+    return faulty == key or key.startswith(f"{faulty}.")
+
+
+def _read_files(files: Sequence[Path]) -> list[Source]:
+    """The files' sources, all bases first, in order."""
+    bases, given = [], []
+    for path in files:
+        source = read_file(path)
+        given.append(source)
+        if source.base is not None:
+            bases.append(_read_base(path, source.base))
+    return [*bases, *given]
+
+
+def _read_base(path: Path, named: Entry) -> Source:
+    if named.is_null or not named.text:
+        return Source(faults=[f"{named.origin}: base: got nothing; must be the path of a file"])
+    base = path.parent / named.text
+    if not os.path.isfile(base):  # unlike Path.is_file, False for whatever cannot be looked at
+        what = "is a folder" if os.path.isdir(base) else "no such file"
+        return Source(faults=[f"{named.origin}: base={shown(named.text)}: {what}: {path_text(base)}"])
+    source = read_file(base)
+    if source.base is not None:
+        source.faults.append(f"{source.base.origin}: base={shown(source.base.text)}: a base cannot have a base itself")
+    return source
+
+
+def _require_omegaconf() -> None:
+    version = tuple(int(part) for part in omegaconf.__version__.split(".")[:2])
+    if version < NEEDED_OMEGACONF:
+        raise InputError(
+            f"omegaconf is {omegaconf.__version__}, 2.4 or newer is needed (hydra-core puts it back to 2.3): "
+            "pip install 'omegaconf>=2.4'"
+        )

@@ -1,0 +1,133 @@
+"""Every config in configs/: it loads, prints, comes back equal, and says what its name says."""
+
+from pathlib import Path
+
+import pytest
+
+from fastcpc.config.load import load_config, run_folder, to_yaml
+from fastcpc.config.schema import Config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+RUNS = [path for path in FILES if path.parent.name != "base"]
+CELLS = [
+    *(f"cifar10_{noise}" for noise in ("sym20", "sym50", "sym80", "sym90", "asym40")),
+    *(f"cifar100_{noise}" for noise in ("sym20", "sym50", "sym80", "sym90")),
+]
+PHOTOS = ("clothing1m", "webvision", "imagefolder", "clothing_small")
+LAMBDA_U = dict(zip(CELLS, (0, 25, 25, 50, 0, 25, 150, 150, 150), strict=True))
+
+
+def load(name: str) -> Config:
+    return load_config([CONFIGS / f"{name}.yaml"], [])
+
+
+def test_all_cells_have_their_file() -> None:
+    expected = {f"{cell}.yaml" for cell in CELLS}
+    expected |= {"digits_sym50.yaml", "digits_sym80.yaml", "digits_asym40.yaml", "cifar10_small.yaml"}
+    expected |= {f"{name}.yaml" for name in PHOTOS}
+    assert {path.name for path in CONFIGS.glob("*.yaml")} == expected
+    assert {path.name for path in (CONFIGS / "baselines").iterdir()} == {f"augdmix_{cell}.yaml" for cell in CELLS}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_loads_prints_and_comes_back(path: Path, tmp_path: Path) -> None:
+    config = load_config([path], [])
+    printed = tmp_path / "config.yaml"
+    printed.write_text(to_yaml(config))
+    again = load_config([printed], [])
+    assert again == config
+    assert to_yaml(again) == printed.read_text()
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_the_name_tells_data_noise_and_folder(path: Path) -> None:
+    config = load_config([path], [])
+    assert config.run.name == path.stem
+    assert run_folder(config) == Path("runs") / path.stem
+    if path.stem == "cifar10_small" or path.stem in PHOTOS:
+        return
+    data, noise = path.stem.removeprefix("augdmix_").split("_")
+    assert config.data.name == data
+    assert f"{config.noise.kind}{config.noise.rate * 100:.0f}" == noise
+    assert config.train.warmup_penalty == "auto"  # on for asym, off for sym
+    assert config.model.name == ("digits_cnn" if data == "digits" else "preact_resnet18")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_cifar_settings_are_those_of_the_papers(cell: str) -> None:
+    own, baseline = load(cell), load(f"baselines/augdmix_{cell}")
+    hundred, asym = cell.startswith("cifar100"), "asym" in cell
+    for config in (own, baseline):
+        train = config.train
+        assert (train.epochs, train.batch_size, train.lr, train.lr_drop_epoch) == (450, 128, 0.02, 225)
+        assert (train.momentum, train.weight_decay, train.lr_drop_factor) == (0.9, 5e-4, 10)
+        assert (config.semisup.lambda_u, config.semisup.mixup_alpha) == (LAMBDA_U[cell], 4)
+        assert config.cleaner.loss_history == (5 if cell.endswith("sym90") else 1)
+        assert config.data.root == "data"
+        assert config.model.width == 64
+    assert own.cleaner.kind == ("cpc_agn" if asym else "cpc_awr")
+    assert (own.train.warmup_epochs, own.cleaner.tau, own.cleaner.alpha) == (10, 0.5, 0)
+    assert own.cleaner.warmup == (0.1 if hundred and cell[-2:] in ("80", "90") else 0.05)
+    assert baseline.cleaner.kind == "gmm_agn"
+    assert baseline.train.warmup_epochs == (30 if hundred else 10)
+    assert baseline.cleaner.tau == (0.6 if cell.endswith("sym90") else 0.5)
+
+
+@pytest.mark.parametrize("name", ["digits_sym50", "digits_sym80", "digits_asym40"])
+def test_digits_settings(name: str) -> None:
+    config = load(name)
+    train, asym = config.train, "asym" in name
+    assert (train.epochs, train.warmup_epochs, train.batch_size, train.lr, train.lr_drop_epoch) == (30, 5, 64, 0.02, 15)
+    assert (config.cpc.passes, config.model.width, train.score_batch_size) == (32, 32, 512)
+    augment = config.augment
+    assert (augment.strong, augment.randaugment_ops, augment.randaugment_magnitude) == ("geometric", 2, 5)
+    assert (config.semisup.lambda_u, config.semisup.mixup_alpha) == (0 if asym else 25, 4)
+    assert config.cleaner.kind == ("cpc_agn" if asym else "cpc_awr")
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "drop", "lr", "cleaner", "tau"),
+    [("clothing1m", 80, 40, 0.002, "cpc_agn", 0.7), ("webvision", 100, 50, 0.01, "cpc_awr", 0.5)],
+)
+def test_photo_settings_are_those_of_the_paper(
+    name: str, epochs: int, drop: int, lr: float, cleaner: str, tau: float
+) -> None:
+    config = load(name)
+    train = config.train
+    assert (train.epochs, train.warmup_epochs, train.lr_drop_epoch) == (epochs, 1, drop)
+    assert (train.batch_size, train.lr, train.weight_decay, train.momentum) == (32, lr, 1e-3, 0.9)
+    assert (config.cleaner.kind, config.cleaner.tau, config.cleaner.alpha, config.cleaner.warmup) == (
+        cleaner, tau, 1, 0.05,
+    )  # fmt: skip
+    assert (config.semisup.lambda_u, config.semisup.mixup_alpha, config.semisup.batches_per_epoch) == (0, 0.5, 1000)
+    assert (config.data.name, config.data.resize, config.data.crop, config.data.flip) == (name, 256, 224, True)
+    assert config.data.random_resized_crop == (name == "webvision")
+    assert (config.model.name, config.model.weights) == ("resnet50", "IMAGENET1K_V1" if name == "clothing1m" else "")
+    assert config.noise.kind == "none"
+    assert train.warmup_penalty == "always"
+    assert config.semisup.labelled_half_only
+
+
+def test_the_small_photo_run_has_40_percent_asymmetric_noise() -> None:
+    config = load("clothing_small")
+    assert (config.data.name, config.noise.kind, config.noise.rate) == ("imagefolder", "asym_next", 0.4)
+    assert config.train.warmup_penalty == "auto"
+    assert (config.train.epochs, config.train.warmup_epochs, config.train.lr_drop_epoch) == (15, 5, 10)
+    assert (config.semisup.lambda_u, config.semisup.batches_per_epoch) == (0, 60)
+
+
+def test_the_small_run_divides_with_prototypes_in_its_one_epoch() -> None:
+    config = load("cifar10_small")
+    assert (config.train.epochs, config.train.warmup_epochs, config.cleaner.warmup) == (2, 1, 0)
+    assert (config.data.subset, config.model.width, config.train.batch_size) == (5000, 16, 64)
+    assert config.cpc.embedding_dim == 64
+    assert config.train.lr_drop_epoch == 2
+    assert (config.cleaner.kind, config.noise.kind, config.noise.rate) == ("cpc_awr", "sym", 0.5)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_the_embedding_is_smaller_than_the_features(path: Path) -> None:
+    config = load_config([path], [])
+    if config.model.name == "preact_resnet18":
+        assert config.cpc.embedding_dim < 8 * config.model.width
