@@ -1,0 +1,95 @@
+"""The sigmoid-prototype loss of CPC (eqs. 2-5) and the clean probability it teaches.
+
+s_ik = v_i . c_k
+L_X  = -1/|X| sum_{i in X} [log sg(s_{i,y_i}) + neg_weight sum_{k != y_i} log(1 - sg(s_ik))]
+L_U  = -1/|U| sum_{i in U} log(1 - sg(s_{i,y_i}))
+L_P  = -1/|P| sum_{i in P} log sg(s_{i,k_i})
+L_C  = L_X + L_U + alpha L_P          an empty set contributes 0
+"""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .common import Backend, check_embeddings, check_range, check_rows
+from .prototype_torch import prototype_loss_torch, prototype_scores_torch
+
+try:
+    from . import prototype_triton as triton
+except ModuleNotFoundError as missing:  # PyTorch brings Triton on Linux only
+    if missing.name != "triton":
+        raise
+    triton = None  # type: ignore[assignment]
+
+
+def prototype_loss(
+    embeddings: Tensor,
+    prototypes: Tensor,
+    labels: Tensor,
+    clean: Tensor,
+    pseudo_labels: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    neg_weight: float | None = None,
+    backend: Backend = "auto",
+    set_sizes: Tensor | None = None,
+) -> Tensor:
+    """L_C of eqs. 2-5 (CPC, arXiv version) for one batch, differentiable in embeddings and prototypes.
+
+    embeddings: (B, d) floating, B >= 1. prototypes: (K, d) floating, K >= 2. labels: (B,) int64 in [0, K), the given
+    labels. clean: (B,) bool, True for the samples of X_GMM, False for those of U_GMM. pseudo_labels: (B,) int64, k_i
+    in [0, K) for the samples of X_P and -1 elsewhere; None: no sample is in X_P. alpha: weight of L_P, 0 or more.
+    neg_weight: weight of the negatives in L_X, 0 or more; None means 1/K. backend: "auto" takes Triton for CUDA
+    tensors, plain PyTorch elsewhere. set_sizes: (3,) numeric tensor on the same device, |X|, |U| and |P| to divide by
+    instead of this batch's own counts, for a batch that is spread over several processes (each process then returns
+    its share of the sum).
+
+    Returns a scalar: float32, or float64 where embeddings or prototypes are float64. Sums are kept in that dtype.
+    ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range (looked at on a
+    CPU only, see ``common.check_embeddings``).
+    """
+    check_embeddings(embeddings, prototypes, labels)
+    if embeddings.shape[0] == 0:
+        raise ValueError("embeddings: expected 1 row or more, got 0")
+    check_rows("clean", clean, torch.bool, embeddings)
+    if pseudo_labels is not None:
+        check_rows("pseudo_labels", pseudo_labels, torch.int64, embeddings)
+        check_range("pseudo_labels", pseudo_labels, -1, prototypes.shape[0])
+    if set_sizes is not None and (set_sizes.shape != (3,) or set_sizes.device != embeddings.device):
+        raise ValueError(
+            f"set_sizes: expected (3,) on {embeddings.device}, got {tuple(set_sizes.shape)} on {set_sizes.device}"
+        )
+    neg_weight = 1.0 / prototypes.shape[0] if neg_weight is None else neg_weight
+    for name, weight in (("alpha", alpha), ("neg_weight", neg_weight)):
+        if not 0.0 <= weight < float("inf"):
+            raise ValueError(f"{name}: expected a finite number, 0 or more, got {weight}")
+    loss = prototype_loss_torch if _pick(backend, embeddings, prototypes) == "torch" else triton.prototype_loss_triton
+    return loss(embeddings, prototypes, labels, clean, pseudo_labels, alpha, neg_weight, set_sizes)
+
+
+@torch.no_grad()
+def prototype_scores(embeddings: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
+    """The clean probability q(z_i = 0) = sg(v_i . c_{y_i}) of each sample (CPC), for a batch or a whole data set.
+
+    embeddings: (N, d) floating, N >= 0. prototypes: (K, d) floating. labels: (N,) int64 in [0, K). Returns (N,) in
+    [0, 1], float32 (float64 where an input is float64), without a gradient. ValueError as ``prototype_loss``.
+    """
+    check_embeddings(embeddings, prototypes, labels)
+    if _pick("auto", embeddings, prototypes) == "torch":
+        return prototype_scores_torch(embeddings, prototypes, labels)
+    return triton.prototype_scores_triton(embeddings, prototypes, labels)
+
+
+def _pick(backend: Backend, embeddings: Tensor, prototypes: Tensor) -> Literal["triton", "torch"]:
+    """The backend to use; ValueError where the one that is asked for cannot run."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend == "torch":
+        return "torch"
+    reason = triton.why_not(embeddings, prototypes) if triton else "triton is not installed"
+    if backend == "auto":
+        return "triton" if embeddings.is_cuda and not reason else "torch"
+    if reason:
+        raise ValueError(f"backend: triton cannot run here: {reason}")
+    return "triton"

@@ -1,0 +1,116 @@
+"""Compiles the Triton prototype ops for GPUs that need not be there, and reads what they take of one.
+
+For tests and benches; needs no driver, but a process that was not started with TRITON_INTERPRET=1.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product, starmap
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .prototype_kernels import ALIGNMENT, ANYWHERE, DTYPES, backward_kernel, forward_kernel, scores_kernel
+from .prototype_triton import (
+    COLUMNS,
+    KEEP_CLASSES,
+    MAX_DIM,
+    SCORE_COLUMNS,
+    SCORE_ROWS,
+    SCORE_WARPS,
+    choose_tiles,
+)
+
+ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
+SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}  # bytes a program may take
+POINTERS = {"label_ptr": "*i64", "pseudo_ptr": "*i64", "clean_ptr": "*u8", "ticket_ptr": "*i32"}
+MATRICES = ("v_ptr", "c_ptr", "grad_v_ptr", "grad_c_ptr")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One kernel as a launch can ask for it."""
+
+    kernel: str
+    dtype: torch.dtype
+    architecture: int
+    constants: tuple[tuple[str, Any], ...]
+    options: tuple[tuple[str, int], ...]
+
+    def __str__(self) -> str:
+        keep = "-keep" if dict(self.constants).get("KEEP") else ""
+        chunks = "-row" if dict(self.constants)["CHUNKS"] else "-chunks"
+        return f"{self.kernel}-{str(self.dtype).removeprefix('torch.')}{keep}{chunks}-sm_{self.architecture}"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes of a multiprocessor."""
+
+    registers: int  # a thread
+    spilled: int  # bytes a thread of stack and local memory
+    shared: int  # bytes a program
+
+
+def configurations(architecture: int) -> Iterator[Configuration]:
+    """Every configuration that the launches can choose on ``architecture``."""
+    arguments = product(DTYPES, (COLUMNS, MAX_DIM), (KEEP_CLASSES, KEEP_CLASSES + 1), (False, True), (architecture,))
+    for dtype in DTYPES:
+        constants: dict[str, Any] = {"CHUNKS": 0, "BD": SCORE_COLUMNS, "BM": SCORE_ROWS}
+        options = {"num_warps": SCORE_WARPS}
+        yield Configuration("scores", dtype, architecture, tuple(constants.items()), tuple(options.items()))
+    for tiles in dict.fromkeys(starmap(choose_tiles, arguments)):
+        constants = tiles.constants() | {"CHUNKS": int(tiles.single), "TILES": 0}
+        for kernel, loop in (("forward", "PARTS"), ("backward", "BLOCKS")):
+            options = tiles.options(backward=kernel == "backward")
+            fixed = tuple((constants | {loop: 0}).items())
+            yield Configuration(kernel, tiles.dot, architecture, fixed, tuple(options.items()))
+
+
+def compile_offline(configuration: Configuration) -> Resources:
+    """Compiles to a binary for the configuration's architecture."""
+    kernel = {"forward": forward_kernel, "backward": backward_kernel, "scores": scores_kernel}[configuration.kernel]
+    constants = dict(configuration.constants)
+    element = DTYPES[configuration.dtype].name
+    signature, attributes = {}, {}
+    for place, name in enumerate(kernel.arg_names):
+        signature[name] = "constexpr" if name in constants else _argument_type(name, element)
+        if (name.endswith("_ptr") and name not in ANYWHERE) or name in ("stride_v", "stride_c", "dim"):
+            attributes[(place,)] = [["tt.divisibility", ALIGNMENT]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    target = GPUTarget("cuda", configuration.architecture, 32)
+    compiled = triton.compile(source, target=target, options=dict(configuration.options))
+    registers, spilled = _usage(compiled.asm["cubin"])
+    return Resources(registers, spilled, compiled.metadata.shared)
+
+
+def _argument_type(name: str, element: str) -> str:
+    """As the launch passes it: ``element`` is the matrices' type."""
+    if name in MATRICES:
+        return f"*{element}"
+    if name.endswith("_ptr"):
+        return POINTERS.get(name, "*fp32")
+    return "fp32" if name in ("alpha", "neg_weight") else "i32"
+
+
+def _usage(binary: bytes) -> tuple[int, int]:
+    """Registers a thread and bytes of stack and local memory, by the cuobjdump that Triton carries."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        listing = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", listing)
+    if found is None:
+        raise ValueError(f"cuobjdump: expected a line of resources, got {listing!r}")
+    registers, stack, local = (int(number) for number in found.groups())
+    return registers, stack + local
