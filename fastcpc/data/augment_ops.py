@@ -1,0 +1,187 @@
+"""Image operations on groups of uint8 images, each image with its own strength.
+
+Every function takes images uint8 (G, C, H, W), C of 1 or 3, and a row of numbers for each image, float32 (G, 6), whose
+meaning is the operation's; ``strengths`` makes such rows. The results are those of torchvision.transforms.v2 on uint8
+tensors (nearest neighbour, black where nothing is), to within one level where float sums may round differently.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NUM_STRENGTHS = 6
+LEVELS = 256
+LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
+AFFINE_OPS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+
+# An operation on a group: images uint8 (G, C, H, W), strengths float32 (G, 6) -> uint8 (G, C, H, W).
+Operation = Callable[[Tensor, Tensor], Tensor]
+
+
+def strengths(op: str, magnitude: float, size: int) -> tuple[float, ...]:
+    """What an operation needs to know at run time, as ``NUM_STRENGTHS`` numbers.
+
+    magnitude: signed, in the unit of ``policies.MAGNITUDES``. size: height and width in pixels.
+    Geometric operations: the inverse map [a, b, c, d, e, f]; an output pixel at (x, y) from the centre comes from
+    (ax + by + c, dx + ey + f), counted in half image sizes. Blends: factor and 1 - factor. Posterize: the bit mask.
+    Solarize: the lowest value that is inverted.
+    """
+    half = 0.5 * size
+    if op in AFFINE_OPS:
+        turn = math.radians(magnitude) if op == "Rotate" else 0.0
+        matrices = {
+            "Identity": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            # Shears keep the top row, or the left column, where it is.
+            "ShearX": (1.0, magnitude, magnitude * half, 0.0, 1.0, 0.0),
+            "ShearY": (1.0, 0.0, 0.0, magnitude, 1.0, magnitude * half),
+            "TranslateX": (1.0, 0.0, -float(int(magnitude)), 0.0, 1.0, 0.0),
+            "TranslateY": (1.0, 0.0, 0.0, 0.0, 1.0, -float(int(magnitude))),
+            "Rotate": (math.cos(turn), -math.sin(turn), 0.0, math.sin(turn), math.cos(turn), 0.0),
+        }
+        return tuple(float(np.float32(entry) / np.float32(half)) for entry in matrices[op])
+    if op in ("Brightness", "Color", "Contrast", "Sharpness"):
+        row: tuple[float, ...] = (1.0 + magnitude, -magnitude)
+    elif op == "Posterize":
+        row = (float(0xFF & (0xFF << (8 - int(magnitude)))),)
+    elif op == "Solarize":
+        # The comparison is done in float32: 255 * 2/3 must come out as 170, not as 170 and a bit.
+        row = (float(math.ceil(np.float32(255.0 * magnitude))),)
+    else:
+        row = ()
+    return row + (0.0,) * (NUM_STRENGTHS - len(row))
+
+
+def centred_grid(height: int, width: int, device: torch.device) -> Tensor:
+    """Pixel centres measured from the image's centre, float32 (2, H, W, 1): x, then y."""
+    y = torch.linspace((1.0 - height) * 0.5, (height - 1.0) * 0.5, height)
+    x = torch.linspace((1.0 - width) * 0.5, (width - 1.0) * 0.5, width)
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack((columns, rows))[..., None].to(device)
+
+
+def affine(images: Tensor, rows: Tensor, grid: Tensor) -> Tensor:
+    """All geometric operations in one gather; float32 images are taken too.
+
+    grid: of ``centred_grid`` for these images' size, on their device.
+    """
+    along_x, along_y, shift = rows.view(-1, 1, 1, 2, 3).unbind(-1)
+    # Written out, in the order in which torchvision rounds: a matrix product would follow autocast or TF32.
+    where = torch.addcmul(along_x * grid[0], along_y, grid[1]).add_(shift)
+    moved = F.grid_sample(images.to(torch.float32), where, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved.to(images.dtype)
+
+
+def _factor(rows: Tensor, column: int = 0) -> Tensor:
+    return rows[:, column].view(-1, 1, 1, 1)
+
+
+def _to_levels(values: Tensor) -> Tensor:
+    return values.clamp_(0, 255).to(torch.uint8)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Brightness of each pixel as whole numbers, float32 (G, 1, H, W)."""
+    if images.shape[1] == 1:
+        return images.to(torch.float32)
+    red, green, blue = images.unbind(1)
+    grey = red * LUMA[0]
+    return grey.add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).floor_().unsqueeze(1)
+
+
+def brightness(images: Tensor, rows: Tensor) -> Tensor:
+    """Blend with black. rows: factor, -."""
+    return _to_levels(images * _factor(rows))
+
+
+def color(images: Tensor, rows: Tensor) -> Tensor:
+    """Blend with the grey image; grey images stay as they are. rows: factor, 1 - factor."""
+    if images.shape[1] == 1:
+        return images
+    return _to_levels((images * _factor(rows)).add_(_grey(images) * _factor(rows, 1)))
+
+
+def contrast(images: Tensor, rows: Tensor) -> Tensor:
+    """Blend with the image's mean grey. rows: factor, 1 - factor."""
+    mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
+    return _to_levels((images * _factor(rows)).add_(mean * _factor(rows, 1)))
+
+
+def sharpness(images: Tensor, rows: Tensor) -> Tensor:
+    """Blend with the 3x3 mean (centre weighs 5, the others 1); the border stays. rows: factor, 1 - factor."""
+    height, width = images.shape[2:]
+    if height <= 2 or width <= 2:
+        return images
+    values = images.to(torch.float32)
+    columns = values[..., :-2] + values[..., 1:-1] + values[..., 2:]
+    inner = values[..., 1:-1, 1:-1]
+    # Sums are whole numbers, so the rounded thirteenth is exact whatever the order of additions.
+    smooth = columns[..., :-2, :] + columns[..., 1:-1, :] + columns[..., 2:, :]
+    smooth = smooth.add_(inner, alpha=4.0).div_(13.0).round_()
+    inner.add_(smooth.sub_(inner).mul_(_factor(rows, 1)))
+    return _to_levels(values)
+
+
+def posterize(images: Tensor, rows: Tensor) -> Tensor:
+    """Keep the upper bits. rows: mask, 0..255."""
+    return images & _factor(rows).to(torch.uint8)
+
+
+def solarize(images: Tensor, rows: Tensor) -> Tensor:
+    """Invert values from a threshold on. rows: threshold, 0..255."""
+    return torch.where(images >= _factor(rows).to(torch.uint8), ~images, images)
+
+
+def autocontrast(images: Tensor, rows: Tensor) -> Tensor:
+    """Stretch each channel to 0..255; a channel of one value stays. rows: -."""
+    values = images.to(torch.float32)
+    low, high = values.amin(dim=(2, 3), keepdim=True), values.amax(dim=(2, 3), keepdim=True)
+    flat = low == high
+    scale = torch.where(flat, 1.0, (high - low) * (1.0 / 255.0))
+    return _to_levels((values - torch.where(flat, 0.0, low)).div_(scale))
+
+
+def equalize(images: Tensor, rows: Tensor) -> Tensor:
+    """Flatten each channel's histogram, by Pillow's table. rows: -."""
+    num_images, num_channels, height, width = images.shape
+    planes = images.reshape(num_images * num_channels, height * width)
+    if images.device.type == "cpu":  # fewer and smaller passes; on a GPU bincount would wait for the device
+        offset = torch.arange(len(planes), dtype=torch.int32)[:, None] * LEVELS
+        pixels = offset + planes  # levels of all planes one after another
+        histogram = torch.bincount(pixels.view(-1), minlength=LEVELS * len(planes)).view(-1, LEVELS)
+        table = _equalizing(histogram, planes.amax(dim=1, keepdim=True).to(torch.int64), height * width)
+        return table.to(torch.uint8).view(-1).index_select(0, pixels.view(-1)).view(images.shape)
+    pixels = planes.to(torch.int64)
+    histogram = torch.zeros(len(pixels), LEVELS, dtype=torch.int64, device=images.device)
+    histogram.scatter_add_(1, pixels, torch.ones_like(pixels))
+    table = _equalizing(histogram, pixels.amax(dim=1, keepdim=True), height * width)
+    return table.gather(1, pixels).to(torch.uint8).view(images.shape)
+
+
+def _equalizing(histogram: Tensor, brightest: Tensor, num_pixels: int) -> Tensor:
+    """Pillow's table a plane, int64 (P, 256). histogram: int64 (P, 256); brightest: the last filled bin (P, 1)."""
+    step = (num_pixels - histogram.gather(1, brightest)).div_(255, rounding_mode="floor")
+    below = histogram.cumsum(1).sub_(histogram)
+    table = below.add_(step // 2).div_(step.clamp(min=1), rounding_mode="floor").clamp_(0, 255)
+    return torch.where(step > 0, table, torch.arange(LEVELS, device=histogram.device))
+
+
+def invert(images: Tensor, rows: Tensor) -> Tensor:
+    """Swap black and white. rows: -."""
+    return ~images
+
+
+POINT_OPS: dict[str, Operation] = {
+    "Brightness": brightness,
+    "Color": color,
+    "Contrast": contrast,
+    "Sharpness": sharpness,
+    "Posterize": posterize,
+    "Solarize": solarize,
+    "AutoContrast": autocontrast,
+    "Equalize": equalize,
+    "Invert": invert,
+}

@@ -1,0 +1,86 @@
+"""Which feed serves a split."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.data.feed import Feed
+from fastcpc.data.memory import MemoryFeed
+from fastcpc.data.photo_dali import DaliDecoder, dali_fault
+from fastcpc.data.photo_feed import Decoder, PhotoFeed
+from fastcpc.data.photo_files import BadImages
+from fastcpc.data.photo_torch import ThreadDecoder
+from fastcpc.data.policies import strong_policy
+from fastcpc.data.split import AnySplit, Dataset, PhotoSplit, Split
+from fastcpc.errors import InputError
+
+MOST_WORKERS = 16
+
+
+def choose_feed(dataset: Dataset, data: DataConfig, device: torch.device) -> tuple[str, str]:
+    """The feed that ``data.feed`` stands for here: memory, dali or torch; and why, in a few words.
+
+    Raises InputError for a feed that cannot serve this data set, or is not installed.
+    """
+    asked = data.feed
+    if isinstance(dataset.train, Split):
+        if asked not in ("auto", "memory"):
+            raise InputError(
+                f"data.feed={asked}: serves image files, and {dataset.name} is held in memory; use auto or memory"
+            )
+        return "memory", "all images fit in memory"
+    if asked == "memory":
+        raise InputError(f"data.feed=memory: {dataset.name} is read from image files; use auto, dali or torch")
+    fault = dali_fault()
+    if asked == "dali" and fault:
+        raise InputError(f"data.feed=dali: {fault}; pip install fastcpc[dali], or use data.feed=torch")
+    if asked == "torch" or fault:
+        why = "as asked" if asked == "torch" else f"auto: {fault}; pip install fastcpc[dali] for a faster one"
+        return "torch", f"{why}; Pillow in {num_workers(data)} threads"
+    where = "on the GPU" if device.type == "cuda" else "on the CPU"
+    why = "as asked" if asked == "dali" else "auto: nvidia.dali is installed"
+    return "dali", f"{why}; decodes {where}, {num_workers(data)} threads"
+
+
+def num_workers(data: DataConfig) -> int:
+    """Threads that decode: ``data.workers``, or one for each core that this process may use."""
+    if data.workers:
+        return data.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+def make_feed(
+    split: AnySplit,
+    dataset: Dataset,
+    data: DataConfig,
+    augment: AugmentConfig,
+    device: torch.device,
+    bad_list: Path | None = None,
+) -> Feed:
+    """The feed that ``data.feed`` names, for one split of the data set.
+
+    bad_list: file that gets a line for each image that cannot be read. Raises InputError as ``choose_feed`` does.
+    """
+    name, _ = choose_feed(dataset, data, device)
+    if isinstance(split, Split):
+        return MemoryFeed(split.pixels, dataset.mean, dataset.std, dataset.weak, strong_policy(augment), device)
+    decoder = _decoder(name, split, dataset, data, device, bad_list)
+    assert dataset.photo is not None
+    strong = strong_policy(augment, photos=True)
+    return PhotoFeed(len(split), dataset.photo, dataset.mean, dataset.std, strong, decoder, device)
+
+
+def _decoder(
+    name: str, split: PhotoSplit, dataset: Dataset, data: DataConfig, device: torch.device, bad_list: Path | None
+) -> Decoder:
+    assert dataset.photo is not None
+    in_training = isinstance(dataset.train, PhotoSplit) and split.paths is dataset.train.paths
+    bad = BadImages(split, data.max_bad if in_training else None, bad_list)
+    red, green, blue = (round(255 * value) for value in dataset.mean)
+    fill = (red, green, blue)
+    if name == "torch":
+        return ThreadDecoder(split.paths, dataset.photo, fill, bad, num_workers(data))
+    return DaliDecoder(split.paths, dataset.photo, fill, bad, num_workers(data), device)

@@ -1,0 +1,81 @@
+"""Serves a data set whose images all fit on the device: uint8 pixels stay there, a batch is an index."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fastcpc.data.augment import Cropper, StrongAugmenter, StrongPlan, send
+from fastcpc.data.feed import Batch, ViewName, check_stream
+from fastcpc.data.policies import StrongPolicy, WeakPolicy
+from fastcpc.data.seeds import generator
+
+
+class MemoryFeed:
+    """Batches straight from device memory."""
+
+    def __init__(
+        self,
+        pixels: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        weak: WeakPolicy,
+        strong: StrongPolicy | None,
+        device: torch.device,
+    ) -> None:
+        """pixels: uint8 (N, C, S, S), square. mean, std: per channel, of pixels scaled to [0, 1].
+
+        strong: None where no strong view will be asked for. Raises ValueError on other pixels or norms.
+        """
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
+            raise ValueError(f"pixels must be uint8 (N, C, S, S), got {pixels.dtype} {tuple(pixels.shape)}")
+        if not len(mean) == len(std) == pixels.shape[1] or min(std) <= 0:
+            raise ValueError(f"mean and std must hold {pixels.shape[1]} numbers, std above 0, got {mean} and {std}")
+        self.num_samples = len(pixels)
+        self.device = device
+        self._pixels = pixels.to(device)
+        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
+        self._scale = (1 / (255 * deviation)).to(device, torch.float32)
+        self._shift = (-torch.tensor(mean, dtype=torch.float64).view_as(deviation) / deviation).to(
+            device, torch.float32
+        )
+        size = pixels.shape[2]
+        self._cropper = Cropper(weak, size, device)
+        self._augmenter = None if strong is None else StrongAugmenter(strong, size, device)
+
+    def stream(
+        self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int = 0
+    ) -> Iterator[Batch]:
+        """See ``Feed.stream``. Raises ValueError on unknown views, empty batches and indices out of range."""
+        check_stream(self.num_samples, batches, views, start, has_strong=self._augmenter is not None)
+        return self._serve(batches, views, seed, start)
+
+    def _serve(self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int) -> Iterator[Batch]:
+        for number in range(start, len(batches)):
+            index = batches[number]
+            draws = generator(seed, number)
+            made = tuple(self._normalise(self._view(view, index, draws)) for view in views)
+            yield Batch(send(index, self.device), made)
+
+    def _view(self, view: ViewName, index: Tensor, draws: torch.Generator) -> Tensor:
+        if view == "test":
+            return self._pixels.index_select(0, send(index, self.device))
+        crops_2B = self._cropper.draw(len(index), draws)
+        if view == "weak" or self._augmenter is None:
+            return self._crop(index, crops_2B)
+        plan = self._augmenter.plan(len(index), draws)
+        if plan.moves is not None:  # the crop brings the images into the first step's order at no cost
+            index = index[plan.moves[0]]
+        return self._augmenter.apply(self._crop(index, crops_2B), self._send_plan(plan))
+
+    def _crop(self, index: Tensor, crops_2B: Tensor) -> Tensor:
+        sent = send(torch.cat((index[None], crops_2B)), self.device)
+        return self._cropper.apply(self._pixels.index_select(0, sent[0]), sent[1:])
+
+    def _send_plan(self, plan: StrongPlan) -> StrongPlan:
+        moves = None if plan.moves is None else send(plan.moves, self.device)
+        return replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return images.to(torch.float32).mul_(self._scale).add_(self._shift)

@@ -1,0 +1,134 @@
+"""Label noise: the labels that training sees, and what is known about them."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from fastcpc.config.schema import NoiseConfig
+from fastcpc.data.label_files import read_label_file
+from fastcpc.data.seeds import generator
+from fastcpc.data.split import AnySplit, Dataset, PhotoSplit, Split
+from fastcpc.errors import InputError
+
+# truck->automobile, bird->airplane, cat->dog, deer->horse, dog->cat (DivideMix); the same numbers are used on digits.
+ASYM_TEN = {9: 1, 2: 0, 3: 5, 4: 7, 5: 3}
+BLOCK = 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a training set, in its order.
+
+    given: int64 (N,), what training sees. trusted: int64 (N,), for metrics only; None unless every sample has one.
+    nominal_rate: the share of samples that were drawn; 0 for a label file. actual_rate: the share whose given label
+    differs from the trusted one, or None. seed: the noise's.
+    """
+
+    given: np.ndarray
+    trusted: np.ndarray | None
+    kind: str
+    nominal_rate: float
+    actual_rate: float | None
+    seed: int
+
+
+def make_labels(dataset: Dataset, noise: NoiseConfig, run_seed: int) -> Labels:
+    """The labels to train on, over the whole training set in its official order.
+
+    dataset: its training labels are the trusted ones; those of photos only where noise.kind is not none, for photos
+    come with noise of their own. run_seed: seeds the noise where noise.seed is -1.
+    Raises InputError for a kind of noise that the data set does not have, and for an unusable label file.
+    """
+    seed = run_seed if noise.seed < 0 else noise.seed
+    if noise.kind == "none":
+        given, rate = dataset.train.labels.copy(), 0.0
+        trusted = _known(dataset.train)
+    else:
+        if isinstance(dataset.train, PhotoSplit) and dataset.train.trusted is not None:
+            raise InputError(
+                f"noise.kind={noise.kind}: {dataset.name} has given and trusted labels already; use noise.kind=none"
+            )
+        trusted = dataset.train.labels
+        if noise.kind == "file":
+            given, rate = read_label_file(noise.file, noise.key, dataset), 0.0
+        else:
+            given, rate = _inject(dataset, noise, seed), noise.rate
+    actual = None if trusted is None else float((given != trusted).mean())
+    return Labels(given, trusted, noise.kind, rate, actual, seed)
+
+
+def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) -> tuple[Dataset, Labels]:
+    """Keep the first ``subset`` training samples of a seeded shuffle, in the official order; 0 keeps all.
+
+    Images that are known to be broken are left out before that: not earlier, because label files count them. Test sets
+    stay as they are; the actual noise rate is that of the samples kept. Raises InputError where subset is negative or
+    exceeds the training set.
+    """
+    if dataset.broken:
+        whole = np.setdiff1d(np.arange(len(dataset.train)), np.array(dataset.broken, np.int64))
+        dataset, labels = _keep(replace(dataset, broken=()), labels, whole)
+    num_samples = len(dataset.train)
+    if not 0 <= subset <= num_samples:
+        raise InputError(
+            f"data.subset={subset}: must lie in 0..{num_samples}, the size of {dataset.name}'s training set"
+        )
+    if subset == 0:
+        return dataset, labels
+    order = torch.randperm(num_samples, generator=generator(run_seed, "subset")).numpy()
+    return _keep(dataset, labels, np.sort(order[:subset]))
+
+
+def _keep(dataset: Dataset, labels: Labels, rows: np.ndarray) -> tuple[Dataset, Labels]:
+    """Training samples at these rows, with their labels."""
+    given = labels.given[rows]
+    trusted = None if labels.trusted is None else labels.trusted[rows]
+    actual = None if trusted is None else float((given != trusted).mean())
+    kept = replace(labels, given=given, trusted=trusted, actual_rate=actual)
+    return replace(dataset, train=dataset.train.take(rows)), kept
+
+
+def _known(train: AnySplit) -> np.ndarray | None:
+    """The trusted labels where no noise was put on: all of them, or None."""
+    if isinstance(train, Split):
+        return train.labels
+    return train.trusted if train.trusted is not None and (train.trusted >= 0).all() else None
+
+
+def _inject(dataset: Dataset, noise: NoiseConfig, seed: int) -> np.ndarray:
+    """Draw int(rate * N) samples without replacement and relabel them."""
+    given = dataset.train.labels.copy()
+    draws = generator(seed, "noise")
+    drawn = torch.randperm(len(given), generator=draws)[: int(noise.rate * len(given))].numpy()
+    if noise.kind == "sym":
+        given[drawn] = torch.randint(dataset.num_classes, (len(drawn),), generator=draws).numpy()
+    else:
+        given[drawn] = _successors(dataset, noise.kind)[given[drawn]]
+    return given
+
+
+def _successors(dataset: Dataset, kind: str) -> np.ndarray:
+    """For each class the class that it is mistaken for: int64 (K,)."""
+    num_classes = dataset.num_classes
+    successors = np.arange(num_classes)
+    if kind == "asym":
+        if num_classes != 10:
+            raise InputError(
+                f"noise.kind=asym has two meanings on {dataset.name}: choose asym_superclass (next class of the true"
+                " superclass) or asym_block5 (next class of blocks 0-4, 5-9, ...)"
+            )
+        successors[list(ASYM_TEN)] = list(ASYM_TEN.values())
+    elif kind == "asym_next":
+        successors = np.roll(successors, -1)
+    elif kind == "asym_superclass":
+        if not dataset.superclass_of:
+            raise InputError(f"noise.kind=asym_superclass: {dataset.name} has no superclasses; use asym")
+        for superclass in set(dataset.superclass_of):
+            members = np.flatnonzero(np.array(dataset.superclass_of) == superclass)
+            successors[members] = np.roll(members, -1)
+    else:
+        if not dataset.superclass_of or num_classes % BLOCK:
+            raise InputError(f"noise.kind=asym_block5 is defined for CIFAR-100, not for {dataset.name}; use asym")
+        block, place = np.divmod(successors, BLOCK)
+        successors = block * BLOCK + (place + 1) % BLOCK
+    return successors

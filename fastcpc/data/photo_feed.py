@@ -1,0 +1,168 @@
+"""The feed for image files: what is drawn and what happens after decoding; a decoder is plugged in.
+
+All that is random is drawn here, a batch at a time, on the CPU. A decoder decodes each image of a batch once and cuts
+every view from it; the strong views' operations run on whole batches on the device.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastcpc.data.augment import StrongAugmenter, StrongPlan, send
+from fastcpc.data.feed import Batch, ViewName, check_stream
+from fastcpc.data.geometry import PhotoGeometry
+from fastcpc.data.policies import StrongPolicy
+from fastcpc.data.seeds import generator
+from fastcpc.data.split import PhotoTransform
+
+CHUNK = 64  # images that are decoded at a time: bounds memory where batches are large
+
+
+@dataclass(frozen=True)
+class Request:
+    """Views to cut from some photos.
+
+    rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, of ``PhotoGeometry.draw``. in_place: a photo that cannot be
+    read keeps its place as a grey square (scoring, where each index must come exactly once); otherwise another photo
+    takes its place, index and all.
+    """
+
+    rows: np.ndarray
+    drawn: tuple[np.ndarray, ...]
+    in_place: bool
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a decoder makes of a request: int64 rows (B,), those of photos that took a place included; crops uint8
+    (V, B, S, S, 3), on the CPU or on the feed's device."""
+
+    rows: np.ndarray
+    crops: Tensor
+
+
+class Decoder(Protocol):
+    """Decodes each photo of a request once.
+
+    num_decoded: photos decoded so far, those decoded ahead included.
+    """
+
+    num_decoded: int
+
+    def cut(self, requests: Iterable[Request]) -> Iterator[Cut]:
+        """Answer requests in their order, working ahead. The iterator must be closed."""
+        ...
+
+
+def stand_ins(request: Request, position: int, num_samples: int) -> Iterator[int]:
+    """Rows that may take the place of a photo that cannot be read, best first: the request's own, which come from the
+    same list, from the position on; then those that follow in the split."""
+    own = request.rows.tolist()
+    yield from own[position + 1 :] + own[:position]
+    yield from ((own[position] + step) % num_samples for step in range(1, num_samples))
+
+
+class PhotoFeed:
+    """Batches from image files."""
+
+    def __init__(
+        self,
+        num_samples: int,
+        transform: PhotoTransform,
+        mean: Sequence[float],
+        std: Sequence[float],
+        strong: StrongPolicy | None,
+        decoder: Decoder,
+        device: torch.device,
+    ) -> None:
+        """mean, std: of red, green and blue, of pixels scaled to [0, 1]. strong: None where no strong view will be
+        asked for."""
+        self.num_samples = num_samples
+        self.decoder = decoder
+        self.device = device
+        self._geometry = PhotoGeometry(transform)
+        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
+        self._scale = (1 / (255 * deviation)).to(device, torch.float32)
+        self._shift = (-torch.tensor(mean, dtype=torch.float64).view_as(deviation) / deviation).to(
+            device, torch.float32
+        )
+        self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
+
+    def stream(
+        self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int = 0
+    ) -> Iterator[Batch]:
+        """See ``Feed.stream``; images lie channels_last in memory. Raises ValueError on unknown views, empty batches
+        and indices out of range."""
+        check_stream(self.num_samples, batches, views, start, has_strong=self._augmenter is not None)
+        return self._serve(batches, tuple(views), seed, start)
+
+    def _serve(self, batches: Sequence[Tensor], views: tuple[ViewName, ...], seed: int, start: int) -> Iterator[Batch]:
+        plans: deque[tuple[int, list[StrongPlan | None]]] = deque()  # of batches that are being decoded
+        with closing(self.decoder.cut(self._requests(batches, views, seed, start, plans))) as cuts:  # type: ignore[type-var]
+            for cut in cuts:
+                num_chunks, plan_V = plans.popleft()
+                parts = [cut, *(next(cuts) for _ in range(num_chunks - 1))]
+                index = torch.from_numpy(np.concatenate([part.rows for part in parts]))
+                with _one_thread(self.device):
+                    made = tuple(self._finish([part.crops[v] for part in parts], plan) for v, plan in enumerate(plan_V))
+                yield Batch(send(index, self.device), made)
+
+    def _requests(
+        self,
+        batches: Sequence[Tensor],
+        views: tuple[ViewName, ...],
+        seed: int,
+        start: int,
+        plans: deque[tuple[int, list[StrongPlan | None]]],
+    ) -> Iterator[Request]:
+        in_place = all(view == "test" for view in views)
+        for number in range(start, len(batches)):
+            rows = batches[number].numpy()
+            draws = generator(seed, number)
+            drawn, plan_V = [], []
+            for view in views:
+                drawn.append(self._geometry.draw(view, len(rows), draws))
+                strong = view == "strong" and self._augmenter is not None
+                plan_V.append(self._augmenter.plan(len(rows), draws) if strong else None)  # type: ignore[union-attr]
+            plans.append((-(-len(rows) // CHUNK), plan_V))
+            for first in range(0, len(rows), CHUNK):
+                part = slice(first, first + CHUNK)
+                yield Request(rows[part], tuple(values[part] for values in drawn), in_place)
+
+    def _finish(self, parts: list[Tensor], plan: StrongPlan | None) -> Tensor:
+        """One view of a batch from its crops, uint8 (B, S, S, 3) each."""
+        crops = parts[0] if len(parts) == 1 else torch.cat(parts)
+        if crops.device != self.device:
+            crops = send(crops, self.device)
+        if plan is None:
+            return self._normalise(crops.permute(0, 3, 1, 2))
+        moves = None if plan.moves is None else send(plan.moves, self.device)
+        images = crops if moves is None else crops.index_select(0, moves[0])
+        plan = replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
+        assert self._augmenter is not None
+        return self._normalise(self._augmenter.apply(images.permute(0, 3, 1, 2).contiguous(), plan))
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        values = images.to(torch.float32, memory_format=torch.channels_last)
+        return values.mul_(self._scale).add_(self._shift)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU, keep torch to the calling thread: the others decode meanwhile, and where threads outnumber cores the
+    many small operations would wait for each other (measured: 10 times as long)."""
+    before = torch.get_num_threads()
+    if device.type != "cpu" or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,110 @@
+"""The image files of a split: their sizes, their pixels by Pillow, and those that cannot be read."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fastcpc.data.split import PhotoSplit
+from fastcpc.errors import RunError
+
+logger = logging.getLogger("fastcpc")
+TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that swap width and height
+ORIENTATION = 0x0112
+
+
+class BadImage(Exception):  # noqa: N818 (always dealt with: counted and replaced)
+    """A file that holds no image that can be decoded. The message says why, on one line."""
+
+
+def read_photo(path: str) -> Image.Image:
+    """A whole photo as upright RGB: alpha dropped, grey and CMYK converted, 16 bits a channel cut to 8.
+
+    Raises BadImage, also where only the end of the file is missing.
+    """
+    with _bad_where_it_fails(path), Image.open(path) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "RGB":
+            return image.copy() if image.readonly else image
+        if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
+            return Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8)).convert(
+                "RGB"
+            )
+        if "transparency" in image.info:  # else Pillow warns of palettes
+            return image.convert("RGBA").convert("RGB")
+        return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class PhotoHead:
+    """What the head of a file says: Pillow's name of its format, and the size of the upright photo."""
+
+    format: str
+    height: int
+    width: int
+
+
+def photo_head(path: str) -> PhotoHead:
+    """Read a file's head. Raises BadImage."""
+    with _bad_where_it_fails(path), Image.open(path) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION) in TURNED:
+            width, height = height, width
+        return PhotoHead(image.format or "", height, width)
+
+
+@contextlib.contextmanager
+def _bad_where_it_fails(path: str) -> Iterator[None]:
+    """Pillow's readers raise whatever their parsing stumbles over; only a lack of memory is not the file's fault."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except FileNotFoundError as error:
+        raise BadImage("there is no such file") from error
+    except UnidentifiedImageError as error:
+        empty = Path(path).stat().st_size == 0
+        raise BadImage("the file is empty" if empty else "not an image of a known format") from error
+    except Exception as error:
+        raise BadImage(" ".join(f"{error or type(error).__name__}".split())) from error
+
+
+class BadImages:
+    """Counts the files of a split that cannot be read, and names them in a file.
+
+    rows: where in the split they stand.
+    """
+
+    def __init__(self, split: PhotoSplit, max_bad: float | None, listed_in: Path | None) -> None:
+        """max_bad: largest share of the split that may be bad; None for a test set, which must be whole. listed_in:
+        gets a line a file, if any; None: no list."""
+        self.rows: set[int] = set()
+        self._split, self._max_bad, self._listed_in = split, max_bad, listed_in
+
+    def add(self, row: int, reason: str) -> None:
+        """Count a file. Raises RunError when they are too many."""
+        if row in self.rows:
+            return
+        self.rows.add(row)
+        name, num_samples = self._split.names[row], len(self._split)
+        self._write(f"{self._split.paths[row]}\t{reason}\n")
+        if len(self.rows) > (self._max_bad or 0.0) * num_samples:
+            limit = "test images cannot be read, and a test set must be whole"
+            if self._max_bad is not None:
+                limit = f"images cannot be read, more than data.max_bad={self._max_bad:g} allows"
+            listed = "" if self._listed_in is None else f"; all that were met are listed in {self._listed_in}"
+            raise RunError(f"{len(self.rows)} of {num_samples} {limit}; the last: {name}: {reason}{listed}")
+        logger.warning("%s cannot be read (%s); another image is taken for it", name, reason)
+
+    def _write(self, line: str) -> None:
+        if self._listed_in is None:
+            return
+        known = self._listed_in.read_text(encoding="utf-8") if self._listed_in.exists() else ""
+        if line not in known.splitlines(keepends=True):  # a resumed run meets them again
+            with self._listed_in.open("a", encoding="utf-8") as file:
+                file.write(line)
