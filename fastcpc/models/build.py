@@ -1,0 +1,75 @@
+"""From the settings to a network, the same weights for the same seed."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fastcpc.config.schema import CpcConfig, ModelConfig
+from fastcpc.errors import InputError
+from fastcpc.models.digits_cnn import DigitsCnn
+from fastcpc.models.heads import PrototypeHead
+from fastcpc.models.library import TIMM_PREFIX, resnet50, timm_backbone, unknown_name
+from fastcpc.models.network import Network
+from fastcpc.models.preact_resnet import PreActResNet18
+from fastcpc.models.weights import first_line, is_path, load_weights
+
+
+def build_network(
+    model: ModelConfig, cpc: CpcConfig, *, num_classes: int, in_channels: int, image_size: int, seed: int
+) -> Network:
+    """Build a network on the CPU, in train mode.
+
+    num_classes: K, 2 or more; in_channels, image_size: of the images that it will see, pixels; seed: of the random
+    start, 0 or more: the same seed gives the same weights. The global random state is left as it was.
+    Raises InputError: unknown model, weights that cannot be had or do not fit, images the model cannot take, an
+    embedding that is not smaller than the features.
+    """
+    if num_classes < 2:
+        raise InputError(f"data: {num_classes} class; a classifier needs 2 or more")
+    with torch.random.fork_rng(devices=[]):
+        # Only the CPU's generator: torch.manual_seed would also reset those of the devices, which are not saved here.
+        torch.default_generator.manual_seed(seed)
+        backbone = _backbone(model, in_channels, image_size)
+        feature_dim = _feature_dim(backbone, model.name, in_channels, image_size)
+        if cpc.embedding_dim >= feature_dim:
+            raise InputError(
+                f"cpc.embedding_dim={cpc.embedding_dim}: must be below the {feature_dim} features of "
+                f"model.name={model.name} (model.width={model.width})"
+            )
+        head = PrototypeHead(feature_dim, cpc.embedding_dim, num_classes, cpc.projector, cpc.normalise)
+        return Network(backbone, feature_dim, num_classes, head).train()
+
+
+def _backbone(model: ModelConfig, in_channels: int, image_size: int) -> nn.Module:
+    if model.name == "resnet50":
+        return resnet50(in_channels, model.weights)
+    if model.name.startswith(TIMM_PREFIX):
+        return timm_backbone(model.name.removeprefix(TIMM_PREFIX), in_channels, image_size, model.weights)
+    backbone: nn.Module
+    if model.name == "preact_resnet18":
+        backbone = PreActResNet18(in_channels, model.width)
+    elif model.name == "digits_cnn":
+        backbone = DigitsCnn(in_channels, image_size, model.width)
+    else:
+        raise unknown_name(model.name)
+    if model.weights:
+        if not is_path(model.weights):
+            raise InputError(f"model.weights={model.weights}: {model.name} has no weights by name, only by path")
+        load_weights(backbone, Path(model.weights), [])
+    return backbone
+
+
+def _feature_dim(backbone: nn.Module, name: str, in_channels: int, image_size: int) -> int:
+    """Size of a feature, found by passing one image: it also shows whether the model takes images of this size."""
+    shape = f"{in_channels}x{image_size}x{image_size}"
+    try:
+        with torch.no_grad():
+            features: Tensor = backbone.eval()(torch.zeros(1, in_channels, image_size, image_size))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InputError(f"model.name={name}: cannot take images of {shape}: {first_line(error)}") from error
+    if features.ndim != 2:
+        raise InputError(
+            f"model.name={name}: gives features of shape {tuple(features.shape)[1:]}, needs one vector an image"
+        )
+    return features.shape[1]
