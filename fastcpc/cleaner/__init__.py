@@ -1,0 +1,1 @@
+"""Losses, features and labels in; the probability that each label is clean out."""

@@ -1,0 +1,52 @@
+"""The GMM cleaner: a label is clean when its loss belongs to the component with the smaller mean (DivideMix)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastcpc.kernels import fit_gmm
+
+
+@dataclass(frozen=True)
+class GmmPosterior:
+    """clean_prob_N: (N,) float32 in [0, 1], q(z' = 0). fallback_classes: classes that took the class-agnostic
+    posterior. fitted: False where not even the class-agnostic mixture could be fitted (constant losses)."""
+
+    clean_prob_N: Tensor
+    fallback_classes: tuple[int, ...]
+    fitted: bool
+
+
+def agnostic_posterior(loss_N: Tensor) -> GmmPosterior:
+    """One mixture for all samples. loss_N: (N,) floating, normalised."""
+    groups = torch.zeros(len(loss_N), dtype=torch.int64, device=loss_N.device)
+    fit = fit_gmm(loss_N, groups, 1)
+    if not bool(fit.fitted[0]):
+        return GmmPosterior(torch.zeros_like(loss_N, dtype=torch.float32), (), fitted=False)
+    return GmmPosterior(fit.clean_probability(loss_N, groups).float(), (), fitted=True)
+
+
+def aware_posterior(loss_N: Tensor, labels_N: Tensor, num_classes: int) -> GmmPosterior:
+    """One mixture for each given label, on that label's samples.
+
+    A class that is too small or whose losses are constant takes the class-agnostic posterior.
+    loss_N: (N,) floating, normalised. labels_N: (N,) int64 in [0, num_classes).
+    """
+    fit = fit_gmm(loss_N, labels_N, num_classes)
+    unfitted_K = ~fit.fitted
+    present_K = torch.bincount(labels_N, minlength=num_classes) > 0
+    fallback = tuple(torch.nonzero(unfitted_K & present_K).flatten().tolist())
+    if not fallback:
+        return GmmPosterior(fit.clean_probability(loss_N, labels_N).float(), (), fitted=True)
+    agnostic = agnostic_posterior(loss_N)
+    aware_N = fit.clean_probability(loss_N, labels_N).float()
+    clean_prob_N = torch.where(unfitted_K[labels_N], agnostic.clean_prob_N, aware_N)
+    return GmmPosterior(clean_prob_N, fallback, agnostic.fitted)
+
+
+def gmm_posterior(kind: str, loss_N: Tensor, labels_N: Tensor, num_classes: int) -> GmmPosterior:
+    """The posterior that a cleaner of this kind (``gmm_agn``, ``cpc_awr``, ...) is built on."""
+    if kind.endswith("_awr"):
+        return aware_posterior(loss_N, labels_N, num_classes)
+    return agnostic_posterior(loss_N)

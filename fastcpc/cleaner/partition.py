@@ -1,0 +1,58 @@
+"""Clean probabilities to labelled and unlabelled sets, and how to tell that such a division is no good."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How one network's training data is divided.
+
+    clean_N: (N,) bool, True in X (labelled), False in U. clean_prob_N: (N,) float32 in [0, 1], the weight w of a label.
+    """
+
+    clean_N: Tensor
+    clean_prob_N: Tensor
+
+    @property
+    def labelled(self) -> Tensor:
+        """Indices of X, int64, on the CPU (reads the device)."""
+        return torch.nonzero(self.clean_N.cpu()).flatten()
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """Indices of U, int64, on the CPU (reads the device)."""
+        return torch.nonzero(~self.clean_N.cpu()).flatten()
+
+
+def divide(clean_prob_N: Tensor, tau: float) -> Partition:
+    """A sample is clean iff its clean probability exceeds tau."""
+    return Partition(clean_prob_N > tau, clean_prob_N)
+
+
+def co_divide(clean_prob_1_N: Tensor, clean_prob_2_N: Tensor, tau: float) -> list[Partition]:
+    """Each network's data divided by the other network's probabilities (Alg. 1, lines 5-9)."""
+    return [divide(clean_prob_2_N, tau), divide(clean_prob_1_N, tau)]
+
+
+def fault_of(partition: Partition, labels_N: Tensor, num_classes: int, *, fitted: bool = True) -> str:
+    """Why a partition must not be trained on; empty when it may.
+
+    X with fewer samples than there are classes teaches nothing: MixUp and BatchNorm would see the same few images in
+    every batch. An empty U is no fault: clean data is divided that way.
+    """
+    if not fitted:
+        return "the losses are all equal, so that no mixture can be fitted"
+    num_labelled = int(partition.clean_N.sum())
+    if num_labelled < num_classes:
+        return f"only {num_labelled} of {len(labels_N)} samples are held clean, fewer than the {num_classes} classes"
+    return ""
+
+
+def lost_classes(partition: Partition, labels_N: Tensor, num_classes: int) -> tuple[int, ...]:
+    """Classes that have samples, but none in X."""
+    present_K = torch.bincount(labels_N, minlength=num_classes) > 0
+    kept_K = torch.bincount(labels_N[partition.clean_N], minlength=num_classes) > 0
+    return tuple(torch.nonzero(present_K & ~kept_K).flatten().tolist())

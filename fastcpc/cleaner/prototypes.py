@@ -1,0 +1,139 @@
+"""CPC: the projector and prototypes learn on kept features which labels are clean (eqs. 2-5).
+
+No gradient of this stage reaches the backbone, so one scoring pass gives all the features that every pass here needs.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastcpc.cleaner.descent import descend
+from fastcpc.config.schema import CpcConfig
+from fastcpc.data.sampler import shuffled_batches
+from fastcpc.data.seeds import generator
+from fastcpc.kernels import prototype_scores
+from fastcpc.models.network import Network
+
+STEPS_OF_ONE_PASS = 350  # a pass this long is enough on its own (CIFAR: 390)
+STEPS_WANTED = 700  # shorter passes are repeated up to about this many steps
+
+
+def num_passes(setting: int, num_samples: int, batch_size: int) -> int:
+    """Passes over the kept features an epoch; ``cpc.passes`` unless that is 0."""
+    if setting:
+        return setting
+    steps = -(-num_samples // batch_size)
+    return 1 if steps >= STEPS_OF_ONE_PASS else round(STEPS_WANTED / steps)
+
+
+def pseudo_labels(
+    predicted_N: Tensor,
+    prob_predicted_N: Tensor,
+    prob_given_N: Tensor,
+    labels_N: Tensor,
+    clean_N: Tensor,
+    num_classes: int,
+) -> Tensor:
+    """Classes of the confident samples of U_GMM, -1 elsewhere (the set P of eq. 4).
+
+    A sample of U_GMM is confident when its predicted class k has a probability above the mean of p_j[k] over the
+    samples j of X_GMM with given label k; a class without samples in X_GMM admits none.
+    predicted_N: (N,) int64, argmax of the softmax. prob_predicted_N, prob_given_N: (N,) float32, softmax at the
+    predicted and at the given label. clean_N: (N,) bool, in X_GMM. Returns (N,) int64.
+    """
+    members_N = clean_N.to(torch.float64)
+    count_K = torch.zeros(num_classes, dtype=torch.float64, device=labels_N.device).index_add_(0, labels_N, members_N)
+    total_K = torch.zeros_like(count_K).index_add_(0, labels_N, members_N * prob_given_N.double())
+    threshold_K = torch.where(count_K > 0, total_K / count_K.clamp_min(1), torch.inf)
+    confident_N = ~clean_N & (prob_predicted_N.double() > threshold_K[predicted_N])
+    return torch.where(confident_N, predicted_N, -1)
+
+
+def cosine_similarity(embeddings_BE: Tensor, prototypes_KE: Tensor) -> Tensor:
+    """Cosines between embeddings and prototypes, float32 (B, K)."""
+    return F.normalize(embeddings_BE.float(), dim=1) @ F.normalize(prototypes_KE.float(), dim=1).T
+
+
+def contrastive_loss(embeddings_BE: Tensor, prototypes_KE: Tensor, labels_B: Tensor, temperature: float) -> Tensor:
+    """MoPro's prototypical contrastive loss, for ``cpc_only``: cross entropy of cosine similarities over a
+    temperature."""
+    return F.cross_entropy(cosine_similarity(embeddings_BE, prototypes_KE) / temperature, labels_B)
+
+
+def _batches(num_samples: int, batch_size: int, passes: int, seed: int) -> list[Tensor]:
+    """Index batches of every pass; each pass is a fresh shuffle, filled up to whole batches."""
+    index = torch.arange(num_samples)
+    return [
+        batch for number in range(passes) for batch in shuffled_batches(index, batch_size, generator(seed, number))[0]
+    ]
+
+
+def train_prototypes(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    feat_ND: Tensor,
+    labels_N: Tensor,
+    clean_N: Tensor,
+    pseudo_N: Tensor,
+    settings: CpcConfig,
+    *,
+    alpha: float,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Update the projector and the prototypes by L_C over ``cpc.passes`` shuffled passes of the kept features.
+
+    feat_ND: (N, D) features of this network. labels_N: (N,) int64 given labels. clean_N: (N,) bool, X_GMM (of the other
+    network's mixture). pseudo_N: (N,) int64, -1 outside P. seed: position of this update (run, epoch, network).
+    """
+    passes = num_passes(settings.passes, len(feat_ND), batch_size)
+    batches = _batches(len(feat_ND), batch_size, passes, seed)
+    descend(network, optimizer, feat_ND, labels_N, clean_N, pseudo_N, batches, alpha)
+
+
+def train_contrastive(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    feat_ND: Tensor,
+    labels_N: Tensor,
+    settings: CpcConfig,
+    *,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """The ablation without a GMM (Tab. 5): prototypes by the contrastive objective on all given labels."""
+    passes = num_passes(settings.passes, len(feat_ND), batch_size)
+    for index in _batches(len(feat_ND), batch_size, passes, seed):
+        index_B = index.to(feat_ND.device, non_blocking=True)
+        embeddings_BE = network.embed(feat_ND[index_B].float())
+        loss = contrastive_loss(embeddings_BE, network.prototype_matrix(), labels_N[index_B], settings.temperature)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def prototype_clean_prob(network: Network, feat_ND: Tensor, labels_N: Tensor, *, chunk: int = 65536) -> Tensor:
+    """q(z = 0) = sigmoid(v'_i . c_{y_i}) of every sample, float32 (N,), in chunks of rows."""
+    prototypes_KE = network.prototype_matrix()
+    parts = [
+        prototype_scores(network.embed(feat_ND[i : i + chunk].float()), prototypes_KE, labels_N[i : i + chunk])
+        for i in range(0, len(feat_ND), chunk)
+    ]
+    return torch.cat(parts).float()
+
+
+@torch.no_grad()
+def contrastive_clean_prob(
+    network: Network, feat_ND: Tensor, labels_N: Tensor, temperature: float, *, chunk: int = 65536
+) -> Tensor:
+    """The score of ``cpc_only``, float32 (N,): the sigmoid of the similarity that its loss uses, cosine over
+    temperature."""
+    prototypes_KE = network.prototype_matrix()
+    parts = [
+        cosine_similarity(network.embed(feat_ND[i : i + chunk].float()), prototypes_KE).gather(
+            1, labels_N[i : i + chunk, None]
+        )[:, 0]
+        for i in range(0, len(feat_ND), chunk)
+    ]
+    return torch.sigmoid(torch.cat(parts) / temperature)

@@ -1,0 +1,37 @@
+import torch
+
+from fastcpc.cleaner.partition import Partition, co_divide, divide, fault_of, lost_classes
+
+
+def test_each_network_gets_the_others_division() -> None:
+    q_1, q_2 = torch.tensor([0.9, 0.2, 0.6]), torch.tensor([0.1, 0.8, 0.5])
+    of_1, of_2 = co_divide(q_1, q_2, 0.5)
+    assert of_1.clean_N.tolist() == [False, True, False]
+    assert of_2.clean_N.tolist() == [True, False, True]
+    assert torch.equal(of_1.clean_prob_N, q_2) and torch.equal(of_2.clean_prob_N, q_1)
+
+
+def test_every_sample_is_in_exactly_one_set() -> None:
+    part = divide(torch.rand(101, generator=torch.Generator().manual_seed(0)), 0.5)
+    assert sorted(part.labelled.tolist() + part.unlabelled.tolist()) == list(range(101))
+
+
+def test_tau_itself_is_not_clean() -> None:
+    assert divide(torch.tensor([0.5, 0.7, 0.70001]), 0.7).clean_N.tolist() == [False, False, True]
+
+
+def test_too_few_labelled_samples_are_a_fault_with_its_numbers() -> None:
+    labels = torch.arange(20) % 4
+    few = Partition(torch.arange(20) < 3, torch.ones(20))
+    assert "only 3 of 20 samples are held clean, fewer than the 4 classes" in fault_of(few, labels, 4)
+    assert fault_of(Partition(torch.arange(20) < 4, torch.ones(20)), labels, 4) == ""
+    assert (
+        fault_of(Partition(torch.ones(20, dtype=torch.bool), torch.ones(20)), labels, 4) == ""
+    )  # clean data is no fault
+    assert "losses are all equal" in fault_of(few, labels, 4, fitted=False)
+
+
+def test_classes_without_clean_samples_are_named() -> None:
+    labels = torch.tensor([0, 0, 1, 2, 2, 4])
+    clean = torch.tensor([True, False, False, True, True, False])
+    assert lost_classes(Partition(clean, clean.float()), labels, 5) == (1, 4)  # class 3 has no samples to lose
