@@ -1,0 +1,1 @@
+"""The semi-supervised stage: guessed targets, MixUp and losses as pure tensor functions."""

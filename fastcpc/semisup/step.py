@@ -1,0 +1,99 @@
+"""One semi-supervised step as a function of tensors, which torch.compile takes whole.
+
+Nothing here asks the device for a value or branches on one. What changes from step to step (lam, the permutation, the
+weight of the unlabelled loss) comes in as tensors, so that nothing is compiled twice.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastcpc.config.schema import SemisupConfig
+from fastcpc.semisup.losses import labelled_loss, prior_penalty, unlabelled_loss
+from fastcpc.semisup.mixup import mixup
+from fastcpc.semisup.targets import guess, refine
+
+
+class StepLosses(NamedTuple):
+    """Losses of one step, 0-d float32 tensors; only ``total`` carries a gradient, the others are for the log."""
+
+    total: Tensor
+    labelled: Tensor
+    unlabelled: Tensor
+    penalty: Tensor
+
+
+def semisup_loss(
+    own: nn.Module,
+    other: nn.Module,
+    guess_views: tuple[Tensor, Tensor],
+    train_views: tuple[Tensor, Tensor],
+    labels_B: Tensor,
+    clean_prob_B: Tensor,
+    lam: Tensor,
+    permutation: Tensor,
+    weight_u: Tensor,
+    settings: SemisupConfig,
+    num_classes: int,
+) -> StepLosses:
+    """Loss of the own network on B labelled and B unlabelled samples, from guessed targets to the penalty.
+
+    own: the network that is trained, in train mode; other: the fixed one, in eval mode; both map images to logits.
+    guess_views, train_views: two (2B, C, H, W) floating each, the B labelled samples first, then the B unlabelled.
+    labels_B: (B,) int64, given labels; clean_prob_B: (B,) floating in [0, 1].
+    lam: 0-d floating in [0.5, 1]; permutation: (4B,) int64, partners in MixUp within the train views laid out as
+    labelled of view 1, labelled of view 2, unlabelled of view 1, unlabelled of view 2.
+    weight_u: 0-d floating, lambda_u times its ramp; settings, num_classes: constants of the run.
+    Autocast is the caller's; softmaxes, logarithms and losses are float32 in any case.
+    Returns StepLosses; ``unlabelled`` is unweighted, and 0 where the unlabelled half is not passed through the network.
+    Source: DivideMix, algorithm 1, with AugDMix's separate views to guess from and to train on.
+    """
+    num_labelled = labels_B.shape[0]
+    target_x_BK, target_u_BK = guess_targets(
+        own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes
+    )
+    view_1, view_2 = train_views
+    inputs = torch.cat(
+        [view_1[:num_labelled], view_2[:num_labelled], view_1[num_labelled:], view_2[num_labelled:]], dim=0
+    )
+    targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
+    if settings.labelled_half_only:
+        permutation = permutation[: 2 * num_labelled]
+    mixed_inputs, mixed_targets = mixup(inputs, targets, lam, permutation)
+
+    logits = own(mixed_inputs)
+    labelled = labelled_loss(logits[: 2 * num_labelled], mixed_targets[: 2 * num_labelled])
+    penalty = prior_penalty(logits)
+    if settings.labelled_half_only:
+        unlabelled = torch.zeros_like(labelled)
+        total = labelled + penalty
+    else:
+        unlabelled = unlabelled_loss(logits[2 * num_labelled :], mixed_targets[2 * num_labelled :])
+        total = labelled + weight_u * unlabelled + penalty
+    return StepLosses(total, labelled.detach(), unlabelled.detach(), penalty.detach())
+
+
+def guess_targets(
+    own: nn.Module,
+    other: nn.Module,
+    guess_views: tuple[Tensor, Tensor],
+    labels_B: Tensor,
+    clean_prob_B: Tensor,
+    temperature: float,
+    num_classes: int,
+) -> tuple[Tensor, Tensor]:
+    """Targets of the labelled and of the unlabelled samples, without a gradient; arguments as in ``semisup_loss``.
+
+    Returns two (B, K) float32.
+    """
+    num_labelled = labels_B.shape[0]
+    with torch.no_grad():
+        # The own network is in train mode: a forward pass per view and half, in this order, because each normalises by
+        # its own batch's statistics and moves the running ones. The other network has no such coupling.
+        own_u = [own(view[num_labelled:]) for view in guess_views]
+        other_u = other(torch.cat([view[num_labelled:] for view in guess_views], dim=0)).chunk(2)
+        own_x = [own(view[:num_labelled]) for view in guess_views]
+        target_u_BK = guess([*own_u, *other_u], temperature)
+        target_x_BK = refine(labels_B, clean_prob_B, own_x, temperature, num_classes)
+    return target_x_BK, target_u_BK
