@@ -1,0 +1,1 @@
+"""The run: stages, epochs, evaluation, checkpoints, logs."""

@@ -1,0 +1,181 @@
+"""Stage 1: from losses, features and labels of a scoring pass to each network's partition (CPC, Alg. 1, lines 4-9)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fastcpc.cleaner.gmm import gmm_posterior
+from fastcpc.cleaner.normalise import check_finite, min_max, push
+from fastcpc.cleaner.partition import Partition, co_divide, fault_of, lost_classes
+from fastcpc.cleaner.prototypes import (
+    contrastive_clean_prob,
+    prototype_clean_prob,
+    pseudo_labels,
+    train_contrastive,
+    train_prototypes,
+)
+from fastcpc.config.schema import Config
+from fastcpc.data.seeds import fold
+from fastcpc.engine.collect import Collected
+from fastcpc.engine.member import Member
+
+
+@dataclass
+class Cleaning:
+    """What stage 1 found.
+
+    q_gmm, q_cpc: clean probabilities (N,) by network 1's and network 2's cleaner, None where the cleaner is not in use.
+    ruling: those of the two that divide the data. partitions: of network 1's and of network 2's data, each by the other
+    network's probabilities. notes: what the user should know, a line each.
+    """
+
+    q_gmm: tuple[Tensor, Tensor] | None = None
+    q_cpc: tuple[Tensor, Tensor] | None = None
+    partitions: list[Partition] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ruling(self) -> list[Tensor]:
+        """The probabilities that divided the data, by network 1's and network 2's cleaner."""
+        return [partition.clean_prob_N for partition in reversed(self.partitions)]
+
+
+def gmm_rules(config: Config, epoch: int) -> bool:
+    """Whether the mixture, not CPC, divides the data in this epoch: for cpc_* in its own warm-up (CPC, sec. 5.1)."""
+    if config.cleaner.kind.startswith("gmm"):
+        return True
+    own_warmup = int(config.cleaner.warmup * config.train.epochs + 0.5)
+    return config.cleaner.kind != "cpc_only" and epoch < config.train.warmup_epochs + own_warmup
+
+
+def clean_labels(
+    members: Sequence[Member], collected: Collected, labels_N: Tensor, config: Config, *, num_classes: int, epoch: int
+) -> Cleaning:
+    """Fit the mixtures, update the prototypes, divide the data; changes loss histories, projectors and prototypes.
+
+    A partition that must not be trained on leaves the network's last good one in place, and a note says why.
+    """
+    result = Cleaning()
+    kind, tau = config.cleaner.kind, config.cleaner.tau
+    for member, scores in zip(members, collected.networks, strict=True):
+        check_finite(scores.loss_N, member.number)
+    faults = ["", ""]
+    if kind != "cpc_only":
+        q_gmm, fitted = _mixtures(members, collected, labels_N, config, num_classes, result.notes)
+        result.q_gmm, result.partitions = q_gmm, co_divide(*q_gmm, tau)
+        # network 1's mixture divides network 2's data, so that a mixture without a fit is the other network's fault
+        faults = [
+            fault_of(part, labels_N, num_classes, fitted=ok)
+            for part, ok in zip(result.partitions, reversed(fitted), strict=True)
+        ]
+    if kind.startswith("cpc"):
+        result.notes += [
+            f"network {member.number}: {fault}; its prototypes stay as they are"
+            for member, fault in zip(members, faults, strict=True)
+            if fault
+        ]
+        q_cpc = _prototypes(members, collected, labels_N, config, num_classes, epoch, result.partitions, faults)
+        result.q_cpc = q_cpc
+        if not gmm_rules(config, epoch):
+            result.partitions = co_divide(*q_cpc, tau)
+            faults = [fault_of(part, labels_N, num_classes) for part in result.partitions]
+    _keep_good(members, result, faults, labels_N, num_classes)
+    return result
+
+
+def _mixtures(
+    members: Sequence[Member],
+    collected: Collected,
+    labels_N: Tensor,
+    config: Config,
+    num_classes: int,
+    notes: list[str],
+) -> tuple[tuple[Tensor, Tensor], list[bool]]:
+    """Each network's posterior on its own (smoothed) losses, and whether there was a fit at all."""
+    posteriors, fitted = [], []
+    for member, scores in zip(members, collected.networks, strict=True):
+        member.history_LN = push(member.history_LN, min_max(scores.loss_N), config.cleaner.loss_history)
+        posterior = gmm_posterior(config.cleaner.kind, member.history_LN.mean(0), labels_N, num_classes)
+        if posterior.fallback_classes:
+            notes.append(
+                f"network {member.number}: classes {_named(posterior.fallback_classes)} have too few or constant "
+                "losses for a "
+                "mixture of their own; they take the one of all classes"
+            )
+        posteriors.append(posterior.clean_prob_N)
+        fitted.append(posterior.fitted)
+    return (posteriors[0], posteriors[1]), fitted
+
+
+def _prototypes(
+    members: Sequence[Member],
+    collected: Collected,
+    labels_N: Tensor,
+    config: Config,
+    num_classes: int,
+    epoch: int,
+    taught_by: Sequence[Partition],
+    faults: Sequence[str],
+) -> tuple[Tensor, Tensor]:
+    """Each network's CPC score, after (or before) the update of its projector and prototypes by the mixture's
+    partition."""
+    cpc, batch_size = config.cpc, config.train.batch_size
+    result = []
+    for i, (member, scores) in enumerate(zip(members, collected.networks, strict=True)):
+        network, seed = member.network, fold(config.run.seed, "prototypes", epoch, member.number)
+        network.train()
+        if config.cleaner.kind == "cpc_only":
+            before = contrastive_clean_prob(network, scores.feat_ND, labels_N, cpc.temperature)
+            train_contrastive(
+                network, member.cpc_optimizer, scores.feat_ND, labels_N, cpc, batch_size=batch_size, seed=seed
+            )
+            after = contrastive_clean_prob(network, scores.feat_ND, labels_N, cpc.temperature)
+        else:
+            before = prototype_clean_prob(network, scores.feat_ND, labels_N)
+            if not faults[i]:
+                clean_N = taught_by[i].clean_N
+                pseudo_N = pseudo_labels(
+                    scores.predicted_N, scores.prob_predicted_N, scores.prob_given_N, labels_N, clean_N, num_classes
+                )
+                train_prototypes(
+                    network,
+                    member.cpc_optimizer,
+                    scores.feat_ND,
+                    labels_N,
+                    clean_N,
+                    pseudo_N,
+                    cpc,
+                    alpha=config.cleaner.alpha,
+                    batch_size=batch_size,
+                    seed=seed,
+                )
+            after = prototype_clean_prob(network, scores.feat_ND, labels_N)
+        result.append(before if cpc.score == "before_update" else after)
+    return result[0], result[1]
+
+
+def _keep_good(
+    members: Sequence[Member], result: Cleaning, faults: Sequence[str], labels_N: Tensor, num_classes: int
+) -> None:
+    """Hand each network its partition, unless it is no good: then the last good one stays."""
+    for member, partition, fault in zip(members, result.partitions, faults, strict=True):
+        if fault:
+            instead = (
+                "trains on all labels as in the warm-up"
+                if member.partition is None
+                else "keeps its last good partition"
+            )
+            result.notes.append(f"network {member.number}: {fault}; it {instead} in this epoch")
+            continue
+        member.partition = partition
+        lost = lost_classes(partition, labels_N, num_classes)
+        if lost:
+            result.notes.append(
+                f"network {member.number}: no sample of class {_named(lost)} is held clean; a class-aware cleaner "
+                "(cleaner.kind=cpc_awr) or a lower cleaner.tau may keep them"
+            )
+
+
+def _named(classes: Sequence[int], most: int = 10) -> str:
+    return ", ".join(str(k) for k in classes[:most]) + (", ..." if len(classes) > most else "")

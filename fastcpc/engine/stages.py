@@ -1,0 +1,125 @@
+"""The training stages of one network in one epoch: warm-up, and the semi-supervised stage.
+
+Whatever is random in a step follows from (run seed, epoch, network, step), so that a stage may start at any step.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastcpc.config.schema import Config
+from fastcpc.data.feed import Batch, Feed, ViewName
+from fastcpc.data.sampler import shuffled_batches
+from fastcpc.data.seeds import fold, generator
+from fastcpc.engine.member import Member
+from fastcpc.engine.precision import Numerics
+from fastcpc.semisup.losses import ramp, warmup_loss
+from fastcpc.semisup.mixup import mix_weight
+from fastcpc.semisup.step import semisup_loss
+
+Walk = Callable[[Iterator[Batch], int], Iterator[tuple[int, Batch]]]
+"""Takes a stage's batches and their number; yields (step, batch), shows progress, and stops where a stop is asked
+for."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What every training stage needs: settings, numerics, the training feed and the given labels (N,) int64 on the
+    device."""
+
+    config: Config
+    numerics: Numerics
+    feed: Feed
+    labels_N: Tensor
+    num_classes: int
+
+    def seed(self, purpose: str, epoch: int, member: Member) -> int:
+        """Seed of a purpose ("views", "order", ...) in this epoch, for this network."""
+        return fold(self.config.run.seed, purpose, epoch, member.number)
+
+
+def warm_up(own: Member, training: Training, walk: Walk, *, epoch: int, start: int) -> int:
+    """One epoch of cross entropy on all given labels, from step ``start`` on. Returns the number of steps of the
+    epoch."""
+    config, numerics = training.config, training.numerics
+    order = generator(training.seed("order", epoch, own))
+    batches, _ = shuffled_batches(torch.arange(training.feed.num_samples), config.train.batch_size, order)
+    views: tuple[ViewName, ...] = (config.augment.warmup,)
+    stream = training.feed.stream(batches, views, training.seed("views", epoch, own), start)
+    steps_seed = training.seed("step", epoch, own)
+    penalty = has_warmup_penalty(config)
+    own.network.train()
+    for step, batch in walk(stream, len(batches)):
+        torch.manual_seed(fold(steps_seed, step))  # dropout and the like
+        with numerics.autocast():
+            logits_BK = own.network(batch.views[0])
+        own.update((warmup_loss(logits_BK, training.labels_N[batch.index], penalty),))
+    return len(batches)
+
+
+def has_warmup_penalty(config: Config) -> bool:
+    """Whether warm-up adds the confidence penalty; never in plain training (``cleaner.kind=none``), the baseline."""
+    if config.cleaner.kind == "none":
+        return False
+    wanted = config.train.warmup_penalty
+    return wanted == "always" or (wanted == "auto" and config.noise.kind not in ("none", "sym"))
+
+
+def semi_supervised(own: Member, other: Member, training: Training, walk: Walk, *, epoch: int, start: int) -> int:
+    """One semi-supervised epoch of network ``own`` on its partition, ``other`` fixed. Returns the number of steps."""
+    config, numerics, partition = training.config, training.numerics, own.partition
+    assert partition is not None
+    batches = paired_batches(own, training, epoch)
+    batch_size = config.train.batch_size
+    # plain DivideMix: the two weak views that labels are guessed from are also trained on
+    views: tuple[ViewName, ...] = (
+        ("weak", "weak") if config.augment.train == "weak" else ("weak", "weak", "strong", "strong")
+    )
+    stream = training.feed.stream(batches, views, training.seed("views", epoch, own), start)
+    steps_seed = training.seed("step", epoch, own)
+    own.network.train()
+    other.network.eval()
+    for step, batch in walk(stream, len(batches)):
+        torch.manual_seed(fold(steps_seed, step))
+        draw = generator(steps_seed, "mixup", step)
+        labelled_B = batch.index[:batch_size]
+        progress = epoch + step / len(batches)
+        weight_u = config.semisup.lambda_u * ramp(progress, config.train.warmup_epochs, config.semisup.rampup_epochs)
+        lam = mix_weight(config.semisup.mixup_alpha, draw)
+        permutation = torch.randperm(4 * batch_size, generator=draw)
+        with numerics.autocast():
+            losses = semisup_loss(
+                own.network,
+                other.network,
+                (batch.views[0], batch.views[1]),
+                (batch.views[-2], batch.views[-1]),
+                training.labels_N[labelled_B],
+                partition.clean_prob_N[labelled_B],
+                torch.tensor(lam).to(numerics.device, non_blocking=True),
+                permutation.to(numerics.device, non_blocking=True),
+                torch.tensor(weight_u).to(numerics.device, non_blocking=True),
+                config.semisup,
+                training.num_classes,
+            )
+        own.update((losses.total, losses.labelled, losses.unlabelled, losses.penalty))
+    return len(batches)
+
+
+def paired_batches(own: Member, training: Training, epoch: int) -> list[Tensor]:
+    """Index batches of 2B: B of X, then B of U; one pass over X (or semisup.batches_per_epoch), U cycled.
+
+    Where U holds fewer than B samples (clean data), its half comes from the whole set: the same few images in every
+    batch would bend BatchNorm, and a label guessed for a clean sample does no harm.
+    """
+    config, partition = training.config, own.partition
+    assert partition is not None
+    order = generator(training.seed("order", epoch, own))
+    batch_size = config.train.batch_size
+    labelled, unlabelled = partition.labelled, partition.unlabelled
+    if len(unlabelled) < batch_size:
+        unlabelled = torch.arange(training.feed.num_samples)
+    labelled_batches, _ = shuffled_batches(labelled, batch_size, order, config.semisup.batches_per_epoch or None)
+    unlabelled_batches, _ = shuffled_batches(unlabelled, batch_size, order, len(labelled_batches))
+    return [torch.cat(pair) for pair in zip(labelled_batches, unlabelled_batches, strict=True)]

@@ -1,0 +1,422 @@
+"""A run of CPC-DivideMix: the order of Algorithm 1, and nothing else that another module could do."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastcpc.config.load import to_yaml
+from fastcpc.config.schema import Config
+from fastcpc.data.datasets import Dataset, load_dataset
+from fastcpc.data.feed import Batch
+from fastcpc.data.feeds import choose_feed, make_feed
+from fastcpc.data.noise import Labels, make_labels, take_subset
+from fastcpc.data.sampler import sequential_batches
+from fastcpc.data.seeds import fold
+from fastcpc.engine.checkpoint import CheckpointStore, resume_point, turns_back
+from fastcpc.engine.cleaning import Cleaning, clean_labels
+from fastcpc.engine.collect import Collected, collect
+from fastcpc.engine.evaluate import Accuracy, evaluate
+from fastcpc.engine.export import write_clean_probabilities, write_labels
+from fastcpc.engine.folder import RunFolder, check_same_samples
+from fastcpc.engine.interrupt import Stopped, StopRequest
+from fastcpc.engine.judge import judge_agreement, judge_cleaning, judge_losses
+from fastcpc.engine.log import RunLog
+from fastcpc.engine.member import LOSS_NAMES, Member
+from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.precision import resolve_numerics, set_determinism
+from fastcpc.engine.results import clean_columns, describe_suspects, summarise
+from fastcpc.engine.stages import Training, semi_supervised, warm_up
+from fastcpc.errors import RunError
+
+MOST_RESTORES = 3  # passes of a network in a row that may be taken back because they gave no numbers
+
+
+class Trainer:
+    """Two networks, the data, and the position of the run: everything between a config and a finished folder.
+
+    position: epoch, stage of the epoch and step of the stage that come next. record: the running epoch's line of
+    metrics.jsonl. Both are saved, so that a run may stop and go on between any two steps.
+    """
+
+    def __init__(
+        self, config: Config, dataset: Dataset, labels: Labels, folder: RunFolder, stop: StopRequest, log: RunLog
+    ) -> None:
+        self.config, self.dataset, self.labels = config, dataset, labels
+        self.folder, self.stop, self.log = folder, stop, log
+        self.numerics = resolve_numerics(config)
+        set_determinism(config, self.numerics)
+        device, num_classes = self.numerics.device, self.dataset.num_classes
+        given_N = torch.from_numpy(self.labels.given).to(device)
+        bad_list = folder.path / "bad_images.txt"
+        train_feed = make_feed(self.dataset.train, self.dataset, config.data, config.augment, device, bad_list)
+        test = self.dataset.tests["test"]
+        self.training = Training(config, self.numerics, train_feed, given_N, num_classes)
+        self.test_feed = make_feed(test, self.dataset, config.data, config.augment, device, bad_list)
+        self.test_labels = torch.from_numpy(test.labels).to(device)
+        self.members = [
+            Member(
+                number,
+                config,
+                self.numerics,
+                num_classes=num_classes,
+                in_channels=self.dataset.in_channels,
+                image_size=self.dataset.image_size,
+                num_samples=train_feed.num_samples,
+            )
+            for number in (1, 2)
+        ]
+        self.position = {"epoch": 0, "stage": 0, "step": 0}
+        self.record: dict[str, Any] = {}
+        self.past: dict[str, Any] = {"test_top1": [], "seconds": 0.0, "best_epoch": -1}
+        self.snapshot: dict[str, Any] = {}
+        self.store = CheckpointStore(
+            folder.path, config.run.keep_every, {"model": config.model.name, "num_classes": str(num_classes)}
+        )
+
+    # ---- Algorithm 1 ----
+
+    def run(self) -> dict[str, Any]:
+        """Train from the present position to the end, write the results, return the summary."""
+        while self.position["epoch"] < self.config.train.epochs:
+            epoch = self.position["epoch"]
+            try:
+                self.run_epoch(epoch)
+            except Stopped:
+                self.save(epoch, best=False)
+                raise
+        return self.finish()
+
+    def run_epoch(self, epoch: int) -> None:
+        """Every stage of an epoch that is still to come, then its line in the logs and its checkpoint."""
+        lr = learning_rate(epoch, self.config.train)
+        for member in self.members:
+            member.set_learning_rate(lr)
+        outline = self.outline(epoch)
+        if self.position["stage"] == self.position["step"] == 0:
+            phase = "warmup" if epoch < self.config.train.warmup_epochs else "train"
+            self.record = {"epoch": epoch, "phase": phase, "lr": lr, "seconds": {}, "images": 0}
+        for name, stage in outline[self.position["stage"] :]:
+            begin = time.perf_counter()
+            try:
+                stage()
+            finally:
+                seconds = self.record["seconds"]
+                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
+            self.position["stage"] += 1
+            self.position["step"] = 0
+        self.close_epoch(epoch)
+
+    def outline(self, epoch: int) -> list[tuple[str, Callable[[], None]]]:
+        """The stages of an epoch in the order of Algorithm 1, each under the name its seconds are counted under."""
+        first, second = self.members
+        if epoch < self.config.train.warmup_epochs or self.config.cleaner.kind == "none":
+            return [
+                ("train", lambda: self.train(first, None, epoch)),
+                ("train", lambda: self.train(second, None, epoch)),
+                ("eval", self.evaluate),
+            ]
+        return [
+            ("clean", lambda: self.clean(epoch)),
+            ("train", lambda: self.train(first, second, epoch)),
+            ("train", lambda: self.train(second, first, epoch)),
+            ("eval", self.evaluate),
+        ]
+
+    # ---- stages ----
+
+    def clean(self, epoch: int) -> None:
+        """Stage 1: score all samples by both networks, then divide them."""
+        begin = time.perf_counter()
+        collected = self.score(epoch)
+        self.record["seconds"]["score"] = time.perf_counter() - begin
+        cleaning = clean_labels(
+            self.members,
+            collected,
+            self.training.labels_N,
+            self.config,
+            num_classes=self.dataset.num_classes,
+            epoch=epoch,
+        )
+        for note in cleaning.notes:
+            self.log.warning(f"epoch {epoch}: {note}")
+        self.record.update(self.judge(cleaning, collected, epoch))
+
+    def score(self, epoch: int) -> Collected:
+        """One pass of both networks over the training set, in evaluation mode and with the test transform."""
+        feed = self.training.feed
+        batches = sequential_batches(feed.num_samples, self.config.train.score_batch_size)
+        stream = feed.stream(batches, ("test",), fold(self.config.run.seed, "score", epoch))
+        networks = [member.network for member in self.members]
+        return collect(networks, self.watch("score", stream, len(batches)), self.training.labels_N, self.numerics)
+
+    def train(self, own: Member, other: Member | None, epoch: int) -> None:
+        """Stage 2 for one network; cross entropy on all labels in the warm-up and where there is no good partition
+        yet."""
+        start = self.position["step"]
+        if start == 0:
+            own.sums.zero_()
+            self.snapshot = own.snapshot()
+        if other is None or own.partition is None:
+            num_labelled = self.training.feed.num_samples
+            steps = warm_up(own, self.training, self.walk(own, "warm-up", 1), epoch=epoch, start=start)
+        else:
+            num_labelled = int(own.partition.clean_N.sum())
+            if start == 0 and self.training.feed.num_samples - num_labelled < self.config.train.batch_size:
+                self.log.info(
+                    f"epoch {epoch}, network {own.number}: nearly all labels are held clean; unlabelled batches are "
+                    "drawn from all samples"
+                )
+            steps = semi_supervised(own, other, self.training, self.walk(own, "train", 2), epoch=epoch, start=start)
+        self.record.setdefault("labelled", []).append(num_labelled)
+        self.close_pass(own, epoch, steps)
+
+    def close_pass(self, own: Member, epoch: int, steps: int) -> None:
+        """Read the pass's mean losses; take the pass back where they or the weights are no numbers."""
+        if own.is_finite():
+            own.restores = 0
+            means: list[float | None] = (own.sums / steps).tolist()
+        else:
+            own.restores += 1
+            if own.restores > MOST_RESTORES:
+                raise RunError(
+                    f"epoch {epoch}, network {own.number}: losses or weights were no numbers in {own.restores} passes "
+                    "in a row; start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
+                )
+            own.restore(self.snapshot)
+            self.log.warning(
+                f"epoch {epoch}, network {own.number}: losses or weights became NaN; the network is set back to before "
+                "this pass"
+            )
+            means = [None] * len(LOSS_NAMES)
+        for name, value in zip(LOSS_NAMES, means, strict=True):
+            self.record.setdefault(f"loss_{name}", []).append(value)
+        self.snapshot = {}
+
+    def evaluate(self) -> None:
+        """Accuracy of both networks together, of each, and by nearest prototype, on the test split."""
+        accuracy = self.measure()
+        self.record.update(
+            test_top1=accuracy.top1,
+            test_top5=accuracy.top5,
+            net1_top1=accuracy.network_top1[0],
+            net2_top1=accuracy.network_top1[1],
+            prototype_top1=accuracy.prototype_top1 if self.has_prototypes else None,
+        )
+
+    def measure(self) -> Accuracy:
+        """Evaluate on the test split."""
+        batches = sequential_batches(self.test_feed.num_samples, self.config.train.score_batch_size)
+        stream = self.test_feed.stream(batches, ("test",), 0)
+        networks = [member.network for member in self.members]
+        cosine = self.config.cleaner.kind == "cpc_only"
+        return evaluate(
+            networks, self.watch("evaluate", stream, len(batches)), self.test_labels, self.numerics, cosine=cosine
+        )
+
+    @property
+    def has_prototypes(self) -> bool:
+        """Whether the prototypes have been trained by now."""
+        trained = self.position["epoch"] >= self.config.train.warmup_epochs
+        return trained and self.config.cleaner.kind.startswith("cpc")
+
+    # ---- walking over batches ----
+
+    def walk(
+        self, own: Member, title: str, num_views: int
+    ) -> Callable[[Iterator[Batch], int], Iterator[tuple[int, Batch]]]:
+        """Steps of a training stage: the position moves with each, and a stop is obeyed after any of them."""
+
+        def steps(batches: Iterator[Batch], total: int) -> Iterator[tuple[int, Batch]]:
+            with self.log.stage(f"{title} net {own.number}", total, done=self.position["step"]) as bar:
+                for batch in batches:
+                    yield self.position["step"], batch
+                    self.position["step"] += 1
+                    self.record["images"] += len(batch.index) * num_views
+                    bar.advance(len(batch.index))
+                    self.obey_stop()
+
+        return steps
+
+    def watch(self, title: str, batches: Iterator[Batch], total: int) -> Iterator[Batch]:
+        """Batches of a stage that changes nothing: shows progress; a stop leaves the position at the stage's start."""
+        with self.log.stage(title, total) as bar:
+            for batch in batches:
+                yield batch
+                bar.advance(len(batch.index))
+                self.obey_stop()
+
+    def obey_stop(self) -> None:
+        signum = self.stop.requested
+        if signum:
+            raise Stopped(signum, self.position["epoch"])
+
+    # ---- records ----
+
+    def judge(self, cleaning: Cleaning, collected: Collected, epoch: int) -> dict[str, Any]:
+        """The epoch's numbers about the cleaner; those that need trusted labels only where there are any."""
+        record = judge_agreement(cleaning, self.config.cleaner.tau)
+        given_N, trusted_N = self.labels.given, self.labels.trusted
+        if trusted_N is not None:
+            record |= judge_cleaning(cleaning, given_N, trusted_N, self.config.cleaner.tau)
+            if epoch == self.config.train.warmup_epochs:  # the end of the warm-up is where Fig. 1 looks
+                record |= judge_losses(collected, given_N, trusted_N, self.dataset.num_classes)
+        return record
+
+    def close_epoch(self, epoch: int) -> None:
+        """Log the epoch, move the position to the next, save."""
+        seconds = self.record["seconds"]
+        seconds["clean"] = seconds.get("clean", 0.0) - seconds.get("score", 0.0)
+        seconds["total"] = sum(seconds.values())
+        images = self.record.pop("images")  # that went through a network to train it, views counted apart
+        self.record["images_per_second"] = images / max(seconds["train"], 1e-9)
+        self.past["seconds"] += seconds["total"]
+        self.past["test_top1"].append(self.record["test_top1"])
+        self.log.epoch(self.record)
+        self.position = {"epoch": epoch + 1, "stage": 0, "step": 0}
+        history = self.past["test_top1"]
+        is_best = history[-1] >= max(history)
+        if is_best:
+            self.past["best_epoch"] = epoch
+        # a run that was taken back to an earlier epoch may have lost the checkpoint of its best one
+        self.save(epoch, best=is_best or not self.store.has_best())
+
+    def save(self, epoch: int, *, best: bool) -> None:
+        """Write a checkpoint of the present position."""
+        state = {
+            "config": to_yaml(self.config),
+            "position": self.position,
+            "record": self.record,
+            "past": self.past,
+            "members": [member.state() for member in self.members],
+            # what a pass that is under way goes back to when its losses turn out to be no numbers
+            "snapshot": self.snapshot if self.position["step"] else {},
+        }
+        self.store.save(epoch, [member.network.state_dict() for member in self.members], state, best=best)
+
+    def resume(self, checkpoint: Path) -> None:
+        """Take up a checkpoint: weights, optimisers, loss histories, partitions and position."""
+        weights, state = self.store.load(checkpoint)
+        check_same_samples(state["config"], self.config, checkpoint)
+        for member, net_weights, member_state in zip(self.members, weights, state["members"], strict=True):
+            member.load(net_weights, member_state)
+        self.position, self.record, self.past = state["position"], state["record"], state["past"]
+        self.snapshot = state["snapshot"]
+
+    def finish(self) -> dict[str, Any]:
+        """Score and clean once more with the final networks, export what was found, write the summary."""
+        epoch = self.config.train.epochs
+        collected = self.score(epoch)
+        cleaning = None
+        if self.config.cleaner.kind != "none" and epoch > self.config.train.warmup_epochs:
+            cleaning = clean_labels(
+                self.members,
+                collected,
+                self.training.labels_N,
+                self.config,
+                num_classes=self.dataset.num_classes,
+                epoch=epoch,
+            )
+            for note in cleaning.notes:
+                self.log.warning(f"final cleaning: {note}")
+        columns = clean_columns(self.dataset.train, self.labels, collected.pair, cleaning, self.config.cleaner.tau)
+        write_clean_probabilities(self.folder.path / "clean_probabilities.parquet", columns)
+        summary = summarise(self.past, self.numerics.device, columns)
+        self.folder.write_json("summary.json", summary)
+        self.log.info(describe_suspects(summary, len(self.labels.given)))
+        self.log.finished(summary)
+        return summary
+
+
+def load_data(config: Config) -> tuple[Dataset, Labels]:
+    """The data set and its labels, noise put on and subset taken."""
+    dataset = load_dataset(config.data)
+    labels = make_labels(dataset, config.noise, config.run.seed)
+    return take_subset(dataset, labels, config.data.subset, config.run.seed)
+
+
+def train(config: Config, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+    """Start or resume the run of this folder and train it to its end; returns the summary.
+
+    Raises Stopped after a checkpoint when a stop is asked for, RunError when the run cannot go on.
+    """
+    with RunLog(folder, config.train.epochs) as log:
+        trainer = Trainer(config, *load_data(config), folder, stop, log)
+        checkpoint = resume_point(config.run.resume, trainer.store)
+        if checkpoint is not None:
+            trainer.resume(checkpoint)
+        if turns_back(config.run.resume, folder.path):
+            folder.unfinish()
+        log.start(trainer.position["epoch"])
+        log.info(describe_start(trainer, checkpoint))
+        for note in start_notes(trainer):
+            log.warning(note)
+        train_split = trainer.dataset.train
+        write_labels(folder.path / "labels.npz", trainer.labels, train_split.source_index, trainer.dataset.class_names)
+        return trainer.run()
+
+
+def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
+    """What is about to be trained, in a line."""
+    config, labels = trainer.config, trainer.labels
+    rate = "unknown" if labels.actual_rate is None else f"{100 * labels.actual_rate:.2f} %"
+    parameters = sum(p.numel() for p in trainer.members[0].network.parameters())
+    feed, why = choose_feed(trainer.dataset, config.data, trainer.numerics.device)
+    begin = f"resumed from {checkpoint}" if checkpoint else f"into {trainer.folder.path}"
+    return (
+        f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
+        f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
+        f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
+        f"feed {feed} ({why}); "
+        f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; {begin}"
+    )
+
+
+def start_notes(trainer: Trainer) -> list[str]:
+    """What is unusual about the labels and sizes of a run, a line each."""
+    given_N, num_classes = trainer.labels.given, trainer.dataset.num_classes
+    notes = []
+    empty = np.flatnonzero(np.bincount(given_N, minlength=num_classes) == 0).tolist()
+    if empty:
+        notes.append(
+            f"no training sample has the label {', '.join(map(str, empty[:10]))}: it can never be predicted well"
+        )
+    if len(given_N) < trainer.config.train.batch_size:
+        notes.append(
+            f"train.batch_size={trainer.config.train.batch_size} exceeds the {len(given_N)} training samples: each "
+            "batch repeats some"
+        )
+    return notes
+
+
+def dry_run(config: Config) -> None:
+    """Take the config's own networks through a few steps of every stage on a few samples, in a folder that is thrown
+    away.
+
+    What it shows: the data set and its labels load, the networks fit the images and the memory, each stage works
+    here. One warm-up epoch, one whose data the mixture divides and one that CPC divides; nothing of what is learnt
+    means anything.
+    """
+    batch_size = config.train.batch_size
+    dataset, labels = load_data(config)
+    num_samples = min(max(batch_size, 2 * dataset.num_classes), len(labels.given))
+    dataset, labels = take_subset(dataset, labels, num_samples, config.run.seed)
+    tests = {name: split.take(np.arange(min(batch_size, len(split)))) for name, split in dataset.tests.items()}
+    with tempfile.TemporaryDirectory(prefix="fastcpc-dry-run-") as folder:
+        small = replace(
+            config,
+            run=replace(config.run, dir=str(Path(folder) / "run"), resume="auto", keep_every=0),
+            train=replace(config.train, epochs=3, warmup_epochs=1),
+            cleaner=replace(config.cleaner, warmup=1 / 3),
+            cpc=replace(config.cpc, passes=1),
+        )
+        with RunFolder(small) as run_folder, StopRequest() as stop, RunLog(run_folder, 3) as log:
+            trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
+            log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")
+            trainer.run()
+            log.info("dry run: every stage works; nothing is kept")

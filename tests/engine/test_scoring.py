@@ -1,0 +1,106 @@
+"""The scoring pass and the evaluation by value, on a network whose answers are known."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastcpc.data.feed import Batch
+from fastcpc.engine.collect import collect
+from fastcpc.engine.evaluate import evaluate, hits
+from fastcpc.engine.precision import Numerics
+from fastcpc.models.heads import PrototypeHead
+from fastcpc.models.network import Network
+
+NUMERICS = Numerics(torch.device("cpu"), torch.float32)
+
+
+class Flat(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+def network(seed: int, num_classes: int = 7) -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Network(Flat(), 12, num_classes, PrototypeHead(12, 6, num_classes, "linear", False))
+
+
+def batches(images: Tensor, order: Tensor, size: int) -> Iterator[Batch]:
+    for index in order.split(size):
+        yield Batch(index, (images[index],))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(23, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def test_collect_writes_every_sample_by_index(images: Tensor) -> None:
+    labels = torch.arange(23) % 7
+    networks = [network(1), network(2)]
+    order = torch.randperm(23, generator=torch.Generator().manual_seed(1))
+    found = collect(networks, batches(images, order, 5), labels, NUMERICS)
+    probs = []
+    for net, scores in zip(networks, found.networks, strict=True):
+        assert not net.training
+        feat = images.flatten(1)
+        logits = net.classifier(feat).detach()
+        prob = logits.double().softmax(1)
+        probs.append(prob)
+        torch.testing.assert_close(
+            scores.loss_N.double(), F.cross_entropy(logits.double(), labels, reduction="none"), atol=1e-6, rtol=1e-6
+        )
+        torch.testing.assert_close(scores.prob_given_N.double(), prob[torch.arange(23), labels], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(scores.prob_predicted_N.double(), prob.max(1).values, atol=1e-6, rtol=1e-6)
+        assert torch.equal(scores.predicted_N, logits.argmax(1))
+        assert torch.equal(scores.feat_ND, feat)
+    mean = (probs[0] + probs[1]) / 2
+    assert torch.equal(found.pair.predicted_N, mean.argmax(1))
+    torch.testing.assert_close(found.pair.prob_given_N.double(), mean[torch.arange(23), labels], atol=1e-6, rtol=1e-6)
+
+
+def test_a_sample_that_no_batch_brought_does_not_pass_as_scored(images: Tensor) -> None:
+    labels = torch.arange(23) % 7
+    found = collect([network(1), network(2)], batches(images, torch.arange(22), 5), labels, NUMERICS)
+    assert found.networks[0].loss_N.isnan().tolist() == [False] * 22 + [True]
+
+
+def test_large_logits_keep_finite_losses(images: Tensor) -> None:
+    net = network(1)
+    with torch.no_grad():
+        net.classifier.weight.mul_(1e4)
+    found = collect([net, net], batches(images, torch.arange(23), 23), torch.arange(23) % 7, NUMERICS)
+    assert found.networks[0].loss_N.isfinite().all()
+
+
+def test_hits_by_hand() -> None:
+    scores = torch.tensor([[0.1, 0.9, 0.3, 0.2, 0.5, 0.4, 0.0]] * 3)  # ranked 1 4 5 2 3 0 6
+    assert hits(scores, torch.tensor([1, 3, 0])).tolist() == [1, 2]
+    assert hits(scores[:, :3], torch.tensor([1, 2, 0])).tolist() == [1, 3]  # fewer than five classes
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_evaluate_counts_ensemble_networks_and_prototypes(images: Tensor, cosine: bool) -> None:
+    labels = torch.arange(23) % 7
+    networks = [network(1), network(2)]
+    found = evaluate(networks, batches(images, torch.arange(23), 6), labels, NUMERICS, cosine=cosine)
+    feat = images.flatten(1).double()
+    logits, similarities = [], []
+    for net in networks:
+        double = net.double()
+        logits.append(double.classifier(feat))
+        v, c = double.embed(feat), double.prototype_matrix()
+        similarities.append(F.normalize(v, dim=1) @ F.normalize(c, dim=1).T if cosine else v @ c.T)
+
+    def top1(scores: Tensor) -> float:
+        return 100 * float((scores.argmax(1) == labels).double().mean())
+
+    assert found.top1 == pytest.approx(top1(logits[0] + logits[1]))
+    assert found.network_top1 == pytest.approx((top1(logits[0]), top1(logits[1])))
+    assert found.prototype_top1 == pytest.approx(top1(similarities[0] + similarities[1]))
+    in_five = ((logits[0] + logits[1]).topk(5).indices == labels[:, None]).any(1).double().mean()
+    assert found.top5 == pytest.approx(100 * float(in_five))
+    assert found.num_samples == 23

@@ -1,0 +1,120 @@
+"""Which samples a step sees, and which cleaner rules when."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from small_run import small_config
+
+from fastcpc.cleaner.partition import Partition
+from fastcpc.engine.cleaning import gmm_rules
+from fastcpc.engine.member import Member
+from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.precision import Numerics, resolve_numerics
+from fastcpc.engine.stages import Training, paired_batches
+from fastcpc.errors import InputError
+
+CPU = Numerics(torch.device("cpu"), torch.float32)
+
+
+def training(num_samples: int, **semisup: Any) -> Training:
+    config = small_config(Path("unused"), semisup=semisup)
+    return Training(
+        config, CPU, SimpleNamespace(num_samples=num_samples), torch.zeros(num_samples, dtype=torch.int64), 10
+    )  # type: ignore[arg-type]
+
+
+def member(clean: torch.Tensor, number: int = 1) -> Any:
+    return SimpleNamespace(number=number, partition=Partition(clean, clean.float()))
+
+
+def test_one_pass_over_the_labelled_set_beside_a_cycled_unlabelled_one() -> None:
+    clean = torch.arange(500) < 100
+    batches = paired_batches(member(clean), training(500), epoch=3)
+    assert [len(batch) for batch in batches] == [64] * 4  # ceil(100 / 32) steps of 32 + 32
+    labelled = torch.cat([batch[:32] for batch in batches])
+    unlabelled = torch.cat([batch[32:] for batch in batches])
+    assert sorted(labelled[:100].tolist()) == list(range(100)) and bool((labelled < 100).all())
+    assert bool((unlabelled >= 100).all()) and len(set(unlabelled.tolist())) == 128
+
+
+def test_a_small_unlabelled_set_is_cycled_and_a_tiny_one_gives_way_to_the_whole_set() -> None:
+    batches = paired_batches(member(torch.arange(500) >= 40), training(500), epoch=0)
+    seen = torch.cat([batch[32:] for batch in batches]).tolist()
+    assert set(seen) == set(range(40)) and seen.count(0) >= len(batches) * 32 // 40
+    batches = paired_batches(member(torch.arange(500) >= 31), training(500), epoch=0)
+    assert len(set(torch.cat([batch[32:] for batch in batches]).tolist())) > 400
+    batches = paired_batches(member(torch.ones(500, dtype=torch.bool)), training(500), epoch=0)
+    assert all(len(batch) == 64 for batch in batches)
+
+
+def test_a_set_number_of_steps() -> None:
+    assert len(paired_batches(member(torch.arange(500) < 100), training(500, batches_per_epoch=9), epoch=0)) == 9
+
+
+def test_order_depends_on_epoch_and_network_alone() -> None:
+    clean = torch.arange(500) < 100
+    first = torch.cat(paired_batches(member(clean), training(500), epoch=1))
+    assert torch.equal(first, torch.cat(paired_batches(member(clean), training(500), epoch=1)))
+    assert not torch.equal(first, torch.cat(paired_batches(member(clean), training(500), epoch=2)))
+    assert not torch.equal(first, torch.cat(paired_batches(member(clean, 2), training(500), epoch=1)))
+
+
+def test_which_cleaner_rules_when() -> None:
+    config = small_config(
+        Path("unused"), "cpc_awr", train={"epochs": 450, "warmup_epochs": 10}, cleaner={"warmup": 0.05}
+    )
+    rules = [gmm_rules(config, epoch) for epoch in range(10, 40)]
+    assert rules == [True] * 23 + [False] * 7  # 5 % of 450 epochs is 22.5
+    assert gmm_rules(replace(config, cleaner=replace(config.cleaner, kind="gmm_agn")), 400)
+    assert not gmm_rules(replace(config, cleaner=replace(config.cleaner, kind="cpc_only")), 10)
+
+
+def test_learning_rate_drops_once() -> None:
+    train = small_config(Path("unused"), train={"epochs": 450, "lr_drop_epoch": 225}).train
+    assert [learning_rate(epoch, train) for epoch in (0, 224, 225, 449)] == [0.02, 0.02, 0.002, 0.002]
+
+
+def test_a_snapshot_brings_weights_and_momentum_back() -> None:
+    config = small_config(Path("unused"))
+    own = Member(1, config, CPU, num_classes=10, in_channels=1, image_size=8, num_samples=20)
+    images = torch.rand(8, 1, 8, 8)
+    fresh = own.snapshot()
+    own.update((own.network(images).square().mean(),))
+    kept = own.snapshot()
+    for _ in range(2):
+        own.update((own.network(images).square().mean(),))
+    own.restore(kept)
+    again = own.snapshot()
+    assert all(torch.equal(kept["network"][name], again["network"][name]) for name in kept["network"])
+    assert all(torch.equal(a, b) for a, b in zip(kept["momentum"], again["momentum"], strict=True))
+    own.restore(fresh)
+    assert all(value is None for value in own.snapshot()["momentum"])
+
+
+def test_devices_and_precisions_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = small_config(Path("unused"))
+    assert resolve_numerics(config) == CPU
+    assert resolve_numerics(replace(config, precision="bf16")).dtype == torch.bfloat16
+    with pytest.raises(InputError, match="device: cuda is asked for"):
+        resolve_numerics(replace(config, device="cuda"))
+    with pytest.raises(InputError, match="precision: fp16 needs a GPU"):
+        resolve_numerics(replace(config, precision="fp16"))
+
+
+def test_channels_last_only_where_onednn_survives_it() -> None:
+    def stride_of(conv: torch.nn.Conv2d) -> tuple[int, ...]:
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), conv)
+        CPU.prepare(network, "false")
+        return network[0].weight.stride()  # type: ignore[return-value]
+
+    last = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last).weight.stride()
+    assert stride_of(torch.nn.Conv2d(16, 32, 1, stride=2)) == last
+    assert stride_of(torch.nn.Conv2d(8, 32, 3, stride=2)) == last
+    assert stride_of(torch.nn.Conv2d(8, 32, 1, stride=1)) == last
+    assert stride_of(torch.nn.Conv2d(8, 32, 1, stride=2)) != last
+    assert stride_of(torch.nn.Conv2d(64, 64, 1, stride=2, groups=8)) != last
