@@ -1,0 +1,164 @@
+"""fastcpc-eval: the accuracy of a run's networks on one split of its data. Exit codes: 0 done, 1 failed, 2 usage."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcpc.cli.failure import InputParser, report
+from fastcpc.config.load import load_config
+from fastcpc.config.schema import Config
+from fastcpc.data.datasets import load_dataset
+from fastcpc.data.feeds import make_feed
+from fastcpc.data.sampler import sequential_batches
+from fastcpc.data.seeds import fold
+from fastcpc.data.split import AnySplit, Dataset
+from fastcpc.engine.atomic import replace_file
+from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.evaluate import Accuracy, evaluate
+from fastcpc.engine.precision import Numerics, resolve_numerics
+from fastcpc.engine.trainer import load_data
+from fastcpc.errors import InputError, RunError
+from fastcpc.models.build import build_network
+from fastcpc.models.network import Network
+
+PROGRAM = "fastcpc-eval"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; argv: the arguments, None for the process's own."""
+    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+
+
+def _command(options: argparse.Namespace) -> int:
+    config = dataclasses.replace(read_run_config(options.run), device=options.device)
+    if config.precision == "fp16" and (options.device == "cpu" or not torch.cuda.is_available()):
+        config = dataclasses.replace(config, precision="fp32")  # a run of a GPU, looked at on a CPU
+    checkpoint = named(options.run, options.checkpoint)
+    numerics = resolve_numerics(config)
+    dataset, split = choose_split(config, options.split)
+    networks = load_networks(config, checkpoint, dataset, numerics)
+    accuracy = measure(config, networks, dataset, split, numerics, options.run / "bad_images_eval.txt")
+    rows = as_dict(accuracy, prototypes=has_prototypes(config, checkpoint))
+    content = {"run": str(options.run), "split": options.split, "checkpoint": checkpoint.name, **rows}
+    target = options.run / f"eval_{options.split}_{options.checkpoint}.json"
+    print(table(options.run, options.split, checkpoint.name, content))
+    replace_file(target, (json.dumps(content, indent=2) + "\n").encode())
+    print(f"written to {target}")
+    return 0
+
+
+def has_prototypes(config: Config, checkpoint: Path) -> bool:
+    """Whether the checkpoint's prototypes have been trained: by cpc_*, after the networks' warm-up."""
+    position = load(checkpoint)[1]["position"]
+    cleaned = position["epoch"] > config.train.warmup_epochs or (
+        position["epoch"] == config.train.warmup_epochs and position["stage"] > 0
+    )
+    return config.cleaner.kind.startswith("cpc") and bool(cleaned)
+
+
+def read_run_config(run: Path) -> Config:
+    """The config of a run's folder; InputError in one line where there is none."""
+    if not run.is_dir():
+        raise InputError(f"{run} is not a folder; give the folder of a run")
+    if not (run / "config.yaml").is_file():
+        raise InputError(f"{run} is not a run's folder: it has no config.yaml")
+    return load_config([run / "config.yaml"], [])
+
+
+def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:
+    """The run's data set and one split of it, whose labels are trusted; InputError lists the splits there are.
+
+    name: "train" is what the run trained on (its subset) against the trusted labels; others are the test sets.
+    """
+    if name == "train":
+        dataset, labels = load_data(config)
+        if labels.trusted is None:
+            raise InputError(f"--split train: {dataset.name} has no trusted training labels to compare with")
+        return dataset, dataclasses.replace(dataset.train, labels=labels.trusted)
+    dataset = load_dataset(config.data)
+    if name not in dataset.tests:
+        raise InputError(f"--split {name}: {dataset.name} has {', '.join(['train', *dataset.tests])}")
+    return dataset, dataset.tests[name]
+
+
+def load_networks(config: Config, checkpoint: Path, dataset: Dataset, numerics: Numerics) -> list[Network]:
+    """Both networks of a checkpoint on the device; RunError where it is damaged or was trained on other classes."""
+    weights, _ = load(checkpoint)
+    model = dataclasses.replace(config.model, weights="")  # the checkpoint's weights replace any others
+    networks = []
+    for number, state in enumerate(weights, start=1):
+        num_classes = len(state["classifier.weight"]) if "classifier.weight" in state else None
+        if num_classes is not None and num_classes != dataset.num_classes:
+            raise RunError(
+                f"{checkpoint} was trained on {num_classes} classes, {dataset.name} has {dataset.num_classes}: "
+                "the run's config.yaml or data set is not the one it was trained with"
+            )
+        network = build_network(
+            model, config.cpc, num_classes=dataset.num_classes, in_channels=dataset.in_channels,
+            image_size=dataset.image_size, seed=fold(config.run.seed, "network", number),
+        )  # fmt: skip
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            fault = str(error).splitlines()[-1].strip()
+            raise RunError(f"{checkpoint} does not fit the network of the run's config.yaml: {fault}") from error
+        numerics.prepare(network, "false")
+        networks.append(network)
+    return networks
+
+
+def measure(
+    config: Config, networks: Sequence[Network], dataset: Dataset, split: AnySplit, numerics: Numerics, bad_list: Path
+) -> Accuracy:
+    """One pass over a split in evaluation mode. bad_list: file that gets the images that cannot be read."""
+    feed = make_feed(split, dataset, config.data, config.augment, numerics.device, bad_list)
+    stream = feed.stream(sequential_batches(feed.num_samples, config.train.score_batch_size), ("test",), 0)
+    labels_N: Tensor = torch.from_numpy(split.labels).to(numerics.device)
+    return evaluate(networks, stream, labels_N, numerics, cosine=config.cleaner.kind == "cpc_only")
+
+
+def as_dict(accuracy: Accuracy, *, prototypes: bool) -> dict[str, Any]:
+    """What the JSON file holds of an accuracy: percent, by who classifies; prototypes: whether the run trains any."""
+    rows = {"ensemble": {"top1": accuracy.top1, "top5": accuracy.top5}}
+    for number, (top1, top5) in enumerate(zip(accuracy.network_top1, accuracy.network_top5, strict=True), start=1):
+        rows[f"net{number}"] = {"top1": top1, "top5": top5}
+    if prototypes:
+        rows["prototypes"] = {"top1": accuracy.prototype_top1, "top5": accuracy.prototype_top5}
+    return {"num_samples": accuracy.num_samples, **rows}
+
+
+def table(run: Path, split: str, checkpoint: str, content: dict[str, Any]) -> str:
+    """The table that is printed."""
+    lines = [f"{run}, {checkpoint}, {split}: {content['num_samples']} images", f"{'':<12}{'top-1':>8}{'top-5':>8}"]
+    for name, row in content.items():
+        if isinstance(row, dict):
+            lines.append(f"{name:<12}{row['top1']:>8.2f}{row['top5']:>8.2f}")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = InputParser(
+        prog=PROGRAM, description="Accuracy of a run's networks: together, each, and by nearest prototype."
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
+    parser.add_argument(
+        "--split", default="test", help="test, another test set of the data set, or train (default: test)"
+    )
+    parser.add_argument(
+        "--checkpoint", metavar="NAME", default="latest", help="latest, best, or epoch_XXXX (default: latest)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""fastcpc-prepare: is a data set on disk whole, and does every image decode? Exit codes: 0 fine, 1 broken, 2 usage.
+
+Nothing of the data set itself is written. The index that training reads goes to ROOT/.fastcpc-index/NAME.parquet, or
+to --out.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast, get_args, get_type_hints
+
+import numpy as np
+from tqdm import tqdm
+
+from fastcpc.cli.failure import InputParser, report
+from fastcpc.config.checks import PHOTOS
+from fastcpc.config.load import load_config
+from fastcpc.config.schema import DataConfig
+from fastcpc.data.datasets import load_dataset
+from fastcpc.data.photos.decode import Check, check_images
+from fastcpc.data.photos.index import bad_list, index_path, unique_splits, write_index
+from fastcpc.data.photos.listing import Listing
+from fastcpc.data.photos.load import list_photos
+from fastcpc.data.split import PhotoSplit
+from fastcpc.errors import InputError, RunError
+
+PROGRAM = "fastcpc-prepare"
+NAMES = get_args(get_type_hints(DataConfig)["name"])
+SHOWN = 10  # broken images, and images of one kind of note, that are printed; the files have all
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; argv: the arguments, None for the process's own."""
+    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+
+
+def _command(options: argparse.Namespace) -> int:
+    data = _settings(options)
+    if data.name not in PHOTOS:
+        return _check_arrays(data)
+    out = Path(options.out).expanduser() if options.out else index_path(data.root, data.name)
+    listing = list_photos(data)  # before anything is written: a wrong folder stays as it is
+    _print_listing(listing)
+    _require_writable(out)
+    checks = _decode(listing, options.jobs)
+    write_index(out, listing, checks)
+    bad = [(name, check.fault) for name, check in checks.items() if check.fault]
+    bad_file = out.with_suffix(".bad.txt")
+    try:
+        bad_file.write_text(bad_list(bad), encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise RunError(f"{bad_file}: cannot be written ({error.strerror})") from None
+    _print_notes(checks)
+    print(f"index written to {out}")
+    if options.out:
+        print(f"training reads it with data.index={out}")
+    return _judge(listing, checks, bad, bad_file, data.max_bad)
+
+
+def _settings(options: argparse.Namespace) -> DataConfig:
+    """The same checked settings as in a config, so that training sees the same data set."""
+    given = {"name": options.name, "root": options.root, "list": options.list, "classes": options.classes,
+             "ilsvrc12": options.ilsvrc12, "num_classes": options.num_classes, "flickr": options.flickr,
+             "holdout": options.holdout, "max_bad": options.max_bad}  # fmt: skip
+    return load_config([], [f"data.{key}={value}" for key, value in given.items() if value not in (None, False)]).data
+
+
+def _check_arrays(data: DataConfig) -> int:
+    """Data sets that are read whole: loading them is the check."""
+    dataset = load_dataset(data)
+    tests = ", ".join(f"{name} {len(split):,}" for name, split in dataset.tests.items())
+    print(f"{data.name}: train {len(dataset.train):,}, {tests} images, {dataset.num_classes} classes; files are whole")
+    print("no index is needed")
+    return 0
+
+
+def _print_listing(listing: Listing) -> None:
+    print(f"{listing.name}: {listing.layout}; {len(listing.class_names)} classes")
+    for name, split in listing.splits.items():
+        counts = np.bincount(split.labels, minlength=len(listing.class_names))
+        few, many = int(counts.argmin()), int(counts.argmax())
+        trusted = "" if split.trusted is None else f"; {int((split.trusted >= 0).sum()):,} with a trusted label"
+        print(
+            f"  {name}: {len(split):,} images; fewest {counts[few]:,} ({listing.class_names[few]}), "
+            f"most {counts[many]:,} ({listing.class_names[many]}){trusted}"
+        )
+    for remark in listing.remarks:
+        print(f"  note: {remark}")
+
+
+def _require_writable(out: Path) -> None:
+    """Ask before the hour of decoding, not after it."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out.parent}: cannot be made ({error.strerror}); name another place with --out") from None
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out.parent}: cannot be written to; name another place for the index with --out")
+
+
+def _decode(listing: Listing, jobs: int) -> dict[str, Check]:
+    """Every image once, by name."""
+    files: dict[str, str] = {}
+    for _, split in unique_splits(listing):
+        files.update(zip(split.names, split.paths, strict=True))
+    checks = check_images(list(files.values()), jobs)
+    bar = tqdm(checks, total=len(files), unit="img", disable=not sys.stderr.isatty(), desc="decoding")
+    return dict(zip(files, bar, strict=True))
+
+
+def _print_notes(checks: dict[str, Check]) -> None:
+    """Images that decode, though they are not what their name says: counted by kind, with an example."""
+    kinds: dict[str, list[str]] = {}
+    for name, check in checks.items():
+        if check.note:
+            kinds.setdefault(check.note, []).append(name)
+    ordered = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+    for note, names in ordered[:SHOWN]:
+        print(f"  note: {note}: {len(names):,} images, such as {names[0]}")
+    if len(ordered) > SHOWN:
+        print(f"  note: {len(ordered) - SHOWN} more kinds of oddity, in the index's column 'note'")
+
+
+def _judge(
+    listing: Listing, checks: dict[str, Check], bad: list[tuple[str, str]], bad_file: Path, max_bad: float
+) -> int:
+    """Print what is broken; 1 where training would refuse the data set, else 0."""
+    if not bad:
+        print(f"all {len(checks):,} images decode")
+        return 0
+    for name, fault in bad[:SHOWN]:
+        print(f"  broken: {name}: {fault}")
+    if len(bad) > SHOWN:
+        print(f"  broken: {len(bad) - SHOWN:,} more")
+    print(f"{len(bad):,} of {len(checks):,} images are broken; all of them by name in {bad_file}")
+    faults = []
+    for name, split in unique_splits(listing):
+        num_bad, allowed = _num_bad(split, checks), max_bad * len(split) if name == "train" else 0
+        if num_bad > allowed:
+            limit = f"data.max_bad={max_bad:g} allows {int(allowed):,}" if name == "train" else "it must be whole"
+            faults.append(f"{name}: {num_bad:,} of {len(split):,} images are broken; {limit}")
+    if faults:
+        raise RunError("\n".join(faults))
+    print("training leaves them out")
+    return 0
+
+
+def _num_bad(split: PhotoSplit, checks: dict[str, Check]) -> int:
+    return sum(bool(checks[name].fault) for name in split.names)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = InputParser(
+        prog=PROGRAM,
+        description="Check a data set on disk: layout, counts, labels, every image decodes. Writes the index that "
+        "training reads, and the list of broken images beside it.",
+    )
+    defaults = {field.name: cast(float, field.default) for field in dataclasses.fields(DataConfig)}
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument("--root", metavar="DIR", default="", help="folder of the data set (data.root)")
+    parser.add_argument("--list", metavar="FILE", help="imagefolder: csv, tsv, parquet or txt list (data.list)")
+    parser.add_argument("--classes", metavar="FILE", help="imagefolder: file of the class names (data.classes)")
+    parser.add_argument(
+        "--holdout", metavar="SHARE", help=f"imagefolder: data.holdout (default: {defaults['holdout']:g})"
+    )
+    parser.add_argument(
+        "--num-classes", metavar="K", help=f"webvision: the first K classes (default: {defaults['num_classes']})"
+    )
+    parser.add_argument("--flickr", action="store_true", help="webvision: the Flickr list too (data.flickr)")
+    parser.add_argument("--ilsvrc12", metavar="DIR", help="webvision: ILSVRC12's validation images (data.ilsvrc12)")
+    parser.add_argument(
+        "--max-bad", metavar="SHARE", help=f"broken training images allowed (default: {defaults['max_bad']:g})"
+    )
+    parser.add_argument("--out", metavar="FILE", help="the index (default: DIR/.fastcpc-index/NAME.parquet)")
+    parser.add_argument(
+        "--jobs", metavar="N", type=_positive, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
