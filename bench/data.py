@@ -1,0 +1,165 @@
+"""Feeds of image files: every view of every photo of a folder, by fastcpc's feeds and by what the peers do.
+
+Compared are passes over the same photos with the same batches and kinds of views (resize 256, crop 224, flip; strong:
+AutoAugment of ImageNet on top), float32 and normalised at the end. The peers are a DataLoader whose workers decode
+each photo once by Pillow, or by torchvision's decoder, and transform it once a view. "a decode a view" is the DALI
+feed asked for one view at a time: what two separate readers would do. The check: on test views the mean difference
+between our feeds, and to both peers, in levels of 255.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import Check, Report, Row, arguments, this_machine, time_in_turns
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.io import ImageReadMode, decode_image, read_file
+from torchvision.transforms import v2
+
+from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.data.feed import Feed, ViewName
+from fastcpc.data.feeds import make_feed
+from fastcpc.data.policies import WeakPolicy
+from fastcpc.data.split import Dataset, PhotoSplit, PhotoTransform
+
+RESIZE, CROP, BATCH = 256, 224, 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LIMIT = 1.0  # level of 255
+VIEWS: dict[str, tuple[ViewName, ...]] = {
+    "2 weak": ("weak", "weak"),
+    "2 weak + 2 strong": ("weak", "weak", "strong", "strong"),
+}
+
+
+class Peer(TorchDataset[list[Tensor]]):
+    """Photos as a DataLoader's workers make them: decoded once, transformed once a view."""
+
+    def __init__(self, paths: Sequence[str], views: Sequence[ViewName], *, pillow: bool) -> None:
+        self.paths, self.pillow = paths, pillow
+        self.transforms = [peer_transform(view) for view in views]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> list[Tensor]:
+        if self.pillow:
+            with Image.open(self.paths[row]) as file:
+                image: Any = file.convert("RGB")
+        else:
+            image = decode_image(read_file(self.paths[row]), ImageReadMode.RGB)
+        return [transform(image) for transform in self.transforms]
+
+
+def peer_transform(view: ViewName) -> Callable[[Any], Tensor]:
+    """torchvision's transforms of a view."""
+    steps: list[Any] = [v2.Resize(RESIZE)]
+    steps += [v2.CenterCrop(CROP)] if view == "test" else [v2.RandomCrop(CROP), v2.RandomHorizontalFlip()]
+    steps += [v2.AutoAugment()] if view == "strong" else []
+    steps += [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    transform: Callable[[Any], Tensor] = v2.Compose(steps)
+    return transform
+
+
+def loader(paths: Sequence[str], views: Sequence[ViewName], workers: int, *, pillow: bool) -> DataLoader[list[Tensor]]:
+    """A DataLoader whose workers stay alive from pass to pass."""
+    return DataLoader(
+        Peer(paths, views, pillow=pillow),
+        BATCH,
+        num_workers=workers,
+        persistent_workers=True,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def consume(batches: Iterator[Any], device: torch.device) -> None:
+    """Take every batch, to the device."""
+    for batch in batches:
+        for view in batch if isinstance(batch, list) else batch.views:
+            view.to(device, non_blocking=True)
+
+
+def ours(feed: Feed, views: Sequence[ViewName], num: int, device: torch.device) -> None:
+    """A pass of one of our feeds."""
+    consume(feed.stream(list(torch.arange(num).split(BATCH)), views, 1), device)
+
+
+def peer_pass(batches: DataLoader[list[Tensor]], device: torch.device) -> None:
+    """A pass of a DataLoader."""
+    consume(iter(batches), device)
+
+
+def one_view_at_a_time(feed: Feed, views: Sequence[ViewName], num: int, device: torch.device) -> None:
+    """A pass for each view."""
+    for view in views:
+        ours(feed, (view,), num, device)
+
+
+def check(feeds: Sequence[Feed], paths: Sequence[str]) -> Check:
+    """Test views of the first batch: every feed and both peers against the first feed."""
+    index = torch.arange(min(BATCH, len(paths)))
+    views = [next(feed.stream([index], ("test",), 1)).views[0].cpu() for feed in feeds]
+    for pillow in (True, False):
+        views.append(torch.stack([Peer(paths, ("test",), pillow=pillow)[row][0] for row in index.tolist()]))
+    scale = 255 * torch.tensor(STD).view(3, 1, 1)
+    return Check("levels apart", max(float(((view - views[0]) * scale).abs().mean()) for view in views[1:]), LIMIT)
+
+
+def bench(name: str, paths: Sequence[str], workers: int, device: torch.device, repeats: int) -> Row:
+    """The row of one set of views."""
+    split = PhotoSplit(tuple(paths), np.zeros(len(paths), np.int64), None, np.arange(len(paths)), tuple(paths))
+    transform = PhotoTransform(RESIZE, CROP, random_resized_crop=False, flip=True)
+    dataset = Dataset("photos", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), photo=transform)
+    dali, threads = (
+        make_feed(split, dataset, DataConfig(feed=feed, workers=workers, max_bad=0.0), AugmentConfig(), device)
+        for feed in ("dali", "torch")
+    )
+    views, num = VIEWS[name], len(paths)
+    checked = check((dali, threads), paths)
+    calls: dict[str, Callable[[], None]] = {
+        "dali": partial(ours, dali, views, num, device),
+        "torch": partial(ours, threads, views, num, device),
+        "a decode a view": partial(one_view_at_a_time, dali, views, num, device),
+    }
+    for peer, pillow in (("DataLoader Pillow", True), ("DataLoader torchvision", False)):
+        batches = loader(paths, views, workers, pillow=pillow)
+        calls[peer] = partial(peer_pass, batches, device)
+    timings = time_in_turns(calls, repeats, device.type) if checked.passed else {}
+    notes: dict[str, Any] = {}
+    if device.type == "cuda":  # a CPU's rates hold for no other run
+        for call, timing in timings.items():
+            notes[call] = f"{num / timing.median:.0f} images/s, {num * len(views) / timing.median:.0f} views/s"
+    labels = {"views": name, "photos": num, "batch": BATCH, "workers": workers}
+    return Row(labels, checked, "dali", timings, notes=notes)
+
+
+def main() -> int:
+    """Prints the table, writes the JSON."""
+    parser = arguments(__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="folder of JPEG files, searched in depth")
+    parser.add_argument("--photos", type=int, default=512, help="how many of them a pass takes")
+    parser.add_argument("--workers", type=int, default=2, help="decoding threads, or the DataLoader's processes")
+    options = parser.parse_args()
+    found = sorted(str(path) for path in options.root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not found:
+        parser.error(f"--root {options.root}: no .jpg file in it")
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[: options.photos]
+    paths = [found[row] for row in order.tolist()]
+    machine = this_machine(options.device)
+    packages = {name: version(name) for name in ("torchvision", "pillow", "nvidia-dali-cuda130")}
+    report = Report("data", replace(machine, packages=machine.packages | packages))
+    for name in VIEWS:
+        report.add(bench(name, paths, options.workers, torch.device(options.device), options.repeats or 3))
+    return report.finish(options.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""fit_gmm (fit and posterior of all groups at once) against a loop of scikit-learn fits, one a group.
+
+Two rows a shape: "own" is the loop as it is used (k-means start, fit, predict_proba) against ours with its own start;
+"given" gives both the same means, variances and weights, so that only EM and posterior remain. The check of both
+rows: from the same start every group stops after the same number of iterations, and every posterior agrees within
+1e-6.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from harness import Check, Report, Row, arguments, this_machine, time_in_turns
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from fastcpc.kernels import MixtureFit, fit_gmm
+
+SHAPES = ((50_000, 1), (50_000, 10), (50_000, 100), (1_000_000, 14))
+EM: dict[str, Any] = {"max_iter": 10, "tol": 1e-2, "reg_covar": 5e-4}  # the settings of DivideMix
+POSTERIOR_LIMIT = 1e-6
+
+
+def losses(num_samples: int, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two-mode values in [0, 1], as normalised losses at 50 % noise are, and group ids in no order."""
+    rng = np.random.default_rng(0)
+    clean = rng.random(num_samples) < 0.5
+    values = np.where(clean, rng.beta(1.2, 20, num_samples), rng.beta(6, 5, num_samples))
+    return values, rng.integers(0, num_groups, num_samples)
+
+
+class Loop:
+    """scikit-learn, one fit a group; the groups are told apart before the clock starts."""
+
+    def __init__(self, values: np.ndarray, groups: np.ndarray, num_groups: int) -> None:
+        self.members = [np.flatnonzero(groups == g) for g in range(num_groups)]
+        self.columns = [values[member][:, None] for member in self.members]
+
+    def run(self, starts: tuple[np.ndarray, ...] | None) -> tuple[list[np.ndarray], list[int]]:
+        """Posteriors of the smaller mean, and iterations, of each group."""
+        posteriors, iterations = [], []
+        for g, column in enumerate(self.columns):
+            start: dict[str, Any] = {"random_state": 0}
+            if starts is not None:
+                means, variances, weights = (part[g] for part in starts)
+                precisions = 1.0 / variances[:, None, None]
+                start = {"means_init": means[:, None], "precisions_init": precisions, "weights_init": weights}
+            mixture = GaussianMixture(2, **EM, **start).fit(column)
+            posteriors.append(mixture.predict_proba(column)[:, mixture.means_.argmin()])
+            iterations.append(mixture.n_iter_)
+        return posteriors, iterations
+
+
+def bench(num_samples: int, num_groups: int, device: str, repeats: int) -> list[Row]:
+    """The two rows of one shape."""
+    values, groups = losses(num_samples, num_groups)
+    loop = Loop(values, groups, num_groups)
+    start = tuple(np.tile(part, (num_groups, 1)) for part in ([0.1, 0.6], [0.01, 0.02], [0.5, 0.5]))
+    there = torch.from_numpy(values).to(device), torch.from_numpy(groups).to(device)
+    start_there = tuple(torch.from_numpy(part).to(device) for part in start)
+
+    def ours(init: Any) -> tuple[MixtureFit, torch.Tensor]:
+        fit = fit_gmm(*there, num_groups, init=init, **EM)
+        return fit, fit.clean_probability(*there)
+
+    check, iterations = compare(ours(start_there), loop.run(start), loop.members)
+    rows = []
+    for name, init, peer in (("own", None, None), ("given", start_there, start)):
+        labels = {"N": num_samples, "groups": num_groups, "start": name, "iterations": iterations}
+        calls: dict[str, Callable[[], Any]] = {"fastcpc": partial(ours, init), "sklearn loop": partial(loop.run, peer)}
+        timings = time_in_turns(calls, repeats, device) if check.passed else {}
+        rows.append(Row(labels, check, "fastcpc", timings))
+    return rows
+
+
+def compare(ours: Any, theirs: Any, members: list[np.ndarray]) -> tuple[Check, str]:
+    """The check of both rows, and the range of iterations."""
+    (fit, posterior), (posteriors, iterations) = ours, theirs
+    later = int(np.abs(fit.n_iter.cpu().numpy() - np.array(iterations)).max())
+    own = posterior.cpu().numpy()
+    apart = max(float(np.abs(own[member] - other).max()) for member, other in zip(members, posteriors, strict=True))
+    check = Check("iterations apart", later, 0) if later else Check("posterior apart", apart, POSTERIOR_LIMIT)
+    return check, f"{min(iterations)}-{max(iterations)}"
+
+
+def main() -> int:
+    """Prints the table, writes the JSON."""
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--large", action="store_true", help="also 2,400,000 samples in 1,000 groups (minutes on a CPU)"
+    )
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    report = Report("gmm", this_machine(options.device))
+    for num_samples, num_groups in SHAPES + (((2_400_000, 1_000),) if options.large else ()):
+        repeats = options.repeats or (3 if num_samples > 100_000 else 5)
+        for row in bench(num_samples, num_groups, options.device, repeats):
+            report.add(row)
+    return report.finish(options.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""What every bench shares: the machine's line, timing in turns, the table, the JSON, and no speed for a wrong result.
+
+Calls that are compared are timed in turns (a, b, c, a, b, c, ...) in one process, so that a busy moment of the
+machine hits all of them. On a GPU a call is timed by events on its stream; on a CPU only the ratios of a row mean
+anything.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PACKAGES = ("torch", "triton", "numpy", "scikit-learn", "cupy-cuda13x")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a bench ran: enough to tell whether two results may be compared."""
+
+    name: str
+    device: str
+    cores: int
+    threads: int
+    driver: str
+    packages: dict[str, str]
+    commit: str
+    day: str
+
+    def line(self) -> str:
+        """One line, above every table."""
+        parts = [self.name, *([f"driver {self.driver}"] if self.driver else [])]
+        parts.append(f"{self.cores} cores, {self.threads} threads")
+        parts += [f"{name} {number}" for name, number in self.packages.items()]
+        return " | ".join([*parts, f"commit {self.commit}", self.day])
+
+    def slug(self) -> str:
+        """The machine's name as a folder's name."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+def this_machine(device: str) -> Machine:
+    """The machine, named after its GPU where ``device`` is "cuda", else after its processor."""
+    name, driver = _processor(), ""
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = _output(query).splitlines()[0]
+    return Machine(
+        name,
+        device,
+        os.cpu_count() or 1,
+        torch.get_num_threads(),
+        driver,
+        _versions(),
+        _commit(),
+        date.today().isoformat(),
+    )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: median, 20th and 80th percentile of n."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """What must hold before a row shows a speed: ``value`` of at most ``limit``."""
+
+    name: str
+    value: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """False for a NaN as well."""
+        return self.value <= self.limit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table. ``subject`` names the call that the others are compared with."""
+
+    labels: dict[str, Any]
+    check: Check
+    subject: str
+    timings: Mapping[str, Timing]
+    floor: float | None = None  # seconds that no implementation can beat on this machine
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def ratios(self) -> dict[str, float]:
+        """How many times as long each other call takes."""
+        own = self.timings[self.subject].median
+        return {name: timing.median / own for name, timing in self.timings.items() if name != self.subject}
+
+    def record(self) -> dict[str, Any]:
+        """What the JSON holds: without any speed where the check failed."""
+        record: dict[str, Any] = {"labels": self.labels, "check": asdict(self.check) | {"passed": self.check.passed}}
+        if self.check.passed:
+            record["seconds"] = {name: asdict(timing) for name, timing in self.timings.items()}
+            record["subject"], record["ratios"] = self.subject, self.ratios()
+            if self.floor is not None:
+                record["floor_seconds"] = self.floor
+                record["floor_fraction"] = self.floor / self.timings[self.subject].median
+        return record | ({"notes": self.notes} if self.notes else {})
+
+
+def time_in_turns(
+    calls: Mapping[str, Callable[[], Any]], repeats: int, device: str, warmup: int = 1
+) -> dict[str, Timing]:
+    """Times every call ``repeats`` times, in turns, after ``warmup`` untimed turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(warmup + repeats):
+        for name, call in calls.items():
+            spent = _timed_on_gpu(call) if device == "cuda" else _timed_on_cpu(call)
+            if turn >= warmup:
+                seconds[name].append(spent)
+    return {name: _timing(spent) for name, spent in seconds.items()}
+
+
+def _timed_on_cpu(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _timed_on_gpu(call: Callable[[], Any]) -> float:
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    call()
+    stop.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(stop)) / 1e3
+
+
+def _timing(seconds: Sequence[float]) -> Timing:
+    low, median, high = (float(part) for part in np.percentile(seconds, [20, 50, 80]))
+    return Timing(median, low, high, len(seconds))
+
+
+class Report:
+    """A table on the terminal, line by line as rows come, and a JSON file at the end."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        self.name, self.machine, self.rows = name, machine, list[Row]()
+        self.header: list[str] = []
+        self.extra: dict[str, Any] = {}  # what the JSON holds beside the rows
+        print(machine.line())
+        print("Median ms a call, 20th-80th percentile in (), n calls in turns; FAIL: the check failed, so no speed.")
+        if machine.device == "cpu":
+            print("Times of a CPU hold for this run only: compare within a row.")
+
+    def add(self, row: Row) -> None:
+        """Prints the row: its speed, or FAIL; a header first where the columns change."""
+        cells = {name: str(value) for name, value in row.labels.items()} | self._speed(row)
+        cells[row.check.name] = f"{row.check.value:.2g} (limit {row.check.limit:.2g})"
+        widths = {name: max(len(name), len(cell), 24 if name in row.timings else 6) for name, cell in cells.items()}
+        if list(cells) != self.header and row.check.passed:
+            self.header = list(cells)
+            print("  ".join(name.ljust(widths[name]) for name in cells))
+        print("  ".join(cell.ljust(widths[name]) for name, cell in cells.items()), flush=True)
+        self.rows.append(row)
+
+    def _speed(self, row: Row) -> dict[str, str]:
+        if not row.check.passed:
+            return {"speed": "FAIL"}
+        cells = {name: _milliseconds(timing) for name, timing in row.timings.items()}
+        cells |= {f"vs {name}": f"{ratio:.2f}x" for name, ratio in row.ratios().items()}
+        if row.floor is not None:
+            cells["floor ms"] = f"{row.floor * 1e3:.3g}"
+            cells["of floor"] = f"{row.floor / row.timings[row.subject].median:.0%}"
+        return cells | {name: str(value) for name, value in row.notes.items()}
+
+    def finish(self, folder: Path = RESULTS) -> int:
+        """Writes results/<machine>/<name>.json and returns the exit code: 1 where a row failed."""
+        path = folder / self.machine.slug() / f"{self.name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"bench": self.name, "machine": asdict(self.machine), "rows": [row.record() for row in self.rows]}
+        content |= self.extra
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
+        print(f"wrote {path}")
+        return 0 if all(row.check.passed for row in self.rows) else 1
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What every bench takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--repeats", type=int, default=0, help="timed turns a row (0: the bench's own choice)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON files")
+    return parser
+
+
+def _milliseconds(timing: Timing) -> str:
+    return f"{timing.median * 1e3:.4g} ({timing.low * 1e3:.4g}-{timing.high * 1e3:.4g}, n={timing.n})"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    root = Path(__file__).resolve().parent.parent
+    changed = "+" if _output(["git", "-C", str(root), "status", "--porcelain", "-uno"]) else ""
+    return (_output(["git", "-C", str(root), "rev-parse", "--short", "HEAD"]) or "unknown") + changed
+
+
+def _output(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

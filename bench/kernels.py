@@ -1,0 +1,146 @@
+"""prototype_loss (loss and both gradients) and prototype_scores against plain PyTorch; what the kernels take of a GPU.
+
+"plain" is the loss as one writes it in PyTorch: logits in the input's dtype, one-hot labels, autograd. On a GPU the
+rows compare plain, plain under torch.compile, and the Triton kernel ("fastcpc"); on a CPU plain and our plain-PyTorch
+form. The check of a row: for loss and both gradients against float64, the error is at most 2 x plain's error plus
+what rounding the result costs; the column shows the worst error as a share of that limit. The floor (H200 only) is
+the longer of moving the inputs and outputs once at 4.3 TB/s and 6 B K d operations at 790 TFLOP/s, both roofs
+measured by the project.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import product
+from typing import Any
+
+import torch
+from harness import Check, Report, Row, arguments, this_machine, time_in_turns
+from torch import Tensor
+from torch.nn.functional import logsigmoid, one_hot
+
+from fastcpc.kernels import prototype_loss, prototype_scores
+from fastcpc.kernels.prototype_offline import ARCHITECTURES, compile_offline, configurations
+
+DIM = 128
+CPU_SHAPES = tuple((b, k, "float32") for b, k in ((64, 10), (128, 100), (1024, 100), (8192, 100), (1024, 1000)))
+GPU_SHAPES = tuple(product((1024, 8192, 65_536), (10, 100, 1000, 10_000), ("bfloat16",)))
+SCORES = {"cpu": ((50_000, 10), (200_000, 100)), "cuda": ((50_000, 10), (1_000_000, 14), (2_400_000, 1000))}
+BYTES_A_SECOND, FLOPS = 4.3e12, 790e12  # H200
+Sets = tuple[Tensor, Tensor, Tensor]
+
+
+def make_batch(num_rows: int, num_classes: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Sets]:
+    """Embeddings, prototypes; labels, clean (half), pseudo-labels (a quarter)."""
+    random = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(num_rows, DIM, generator=random) / DIM**0.5
+    prototypes = torch.randn(num_classes, DIM, generator=random)
+    labels = torch.randint(0, num_classes, (num_rows,), generator=random)
+    clean = torch.rand(num_rows, generator=random) < 0.5
+    pseudo = labels.roll(1).masked_fill(clean | (torch.rand(num_rows, generator=random) < 0.5), -1)
+    sets = (labels.to(device), clean.to(device), pseudo.to(device))
+    return embeddings.to(device, dtype), prototypes.to(device, dtype), sets
+
+
+def plain_loss(embeddings: Tensor, prototypes: Tensor, labels: Tensor, clean: Tensor, pseudo: Tensor) -> Tensor:
+    """Eqs. 2-5 as one writes them."""
+    num_classes = prototypes.shape[0]
+    logits = (embeddings @ prototypes.T).to(torch.promote_types(embeddings.dtype, torch.float32))
+    target = one_hot(labels, num_classes).to(logits.dtype)
+    in_p = pseudo >= 0
+    pseudo_target = one_hot(pseudo.clamp(min=0), num_classes).to(logits.dtype)
+    given = (logits * target).sum(1)
+    negatives = (logsigmoid(-logits) * (1 - target)).sum(1)
+    sum_x = torch.where(clean, logsigmoid(given) + negatives / num_classes, 0.0).sum()
+    sum_u = torch.where(clean, 0.0, logsigmoid(-given)).sum()
+    sum_p = torch.where(in_p, logsigmoid((logits * pseudo_target).sum(1)), 0.0).sum()
+    num_x, num_u, num_p = clean.sum(), (~clean).sum(), in_p.sum()
+    return -(sum_x / num_x.clamp(min=1) + sum_u / num_u.clamp(min=1) + sum_p / num_p.clamp(min=1))
+
+
+def differentiate(loss: Callable[..., Tensor], embeddings: Tensor, prototypes: Tensor, sets: Sets) -> list[Tensor]:
+    """Loss and both gradients."""
+    inputs = [tensor.detach().requires_grad_() for tensor in (embeddings, prototypes)]
+    value = loss(*inputs, *sets)
+    return [value.detach(), *torch.autograd.grad(value, inputs)]
+
+
+def check_loss(loss: Callable[..., Tensor], embeddings: Tensor, prototypes: Tensor, sets: Sets) -> Check:
+    """The worst error of loss and gradients as a share of its limit."""
+    truth = differentiate(plain_loss, embeddings.double(), prototypes.double(), sets)
+    ours = differentiate(loss, embeddings, prototypes, sets)
+    theirs = differentiate(plain_loss, embeddings, prototypes, sets)
+    worst = 0.0
+    for own, other, true in zip(ours, theirs, truth, strict=True):
+        rounding = 0.5 * torch.finfo(own.dtype).eps + 4 * torch.finfo(torch.float32).eps
+        limit = 2 * float((other - true).abs().max()) + rounding * float(true.abs().max())
+        worst = max(worst, float((own - true).abs().max()) / limit)
+    return Check("error / limit", worst, 1.0)
+
+
+def loss_row(num_rows: int, num_classes: int, dtype: str, device: str, repeats: int) -> Row:
+    """Loss and both gradients of one shape."""
+    embeddings, prototypes, sets = make_batch(num_rows, num_classes, getattr(torch, dtype), device)
+    losses = {"fastcpc": prototype_loss, "plain": plain_loss}
+    if device == "cuda":
+        torch.compiler.reset()  # or the shapes before this one count against the limit of recompilations
+        losses["compiled"] = torch.compile(plain_loss, fullgraph=True, dynamic=False)
+    check = check_loss(prototype_loss, embeddings, prototypes, sets)
+    calls = {name: lambda loss=loss: differentiate(loss, embeddings, prototypes, sets) for name, loss in losses.items()}
+    timings = time_in_turns(calls, repeats, device, warmup=3) if check.passed else {}
+    labels = {"op": "loss+grads", "B": num_rows, "K": num_classes, "d": DIM, "dtype": dtype}
+    return Row(labels, check, "fastcpc", timings, floor(num_rows, num_classes, device))
+
+
+def floor(num_rows: int, num_classes: int, device: str) -> float | None:
+    """Seconds that loss and gradients cannot go below on an H200 in bfloat16; None elsewhere."""
+    if device != "cuda" or "H200" not in torch.cuda.get_device_name():
+        return None
+    moved = 4 * num_rows * DIM + 6 * num_classes * DIM + 17 * num_rows
+    return max(moved / BYTES_A_SECOND, 6 * num_rows * num_classes * DIM / FLOPS)
+
+
+def scores_row(num_rows: int, num_classes: int, device: str, repeats: int) -> Row:
+    """Scores of a whole data set of kept features in one call."""
+    embeddings, prototypes, (labels, _, _) = make_batch(num_rows, num_classes, torch.float32, device)
+
+    def plain() -> Tensor:
+        return torch.sigmoid((embeddings * prototypes[labels]).sum(1))
+
+    truth = torch.sigmoid((embeddings.double() * prototypes.double()[labels]).sum(1))
+    error = float((prototype_scores(embeddings, prototypes, labels) - truth).abs().max())
+    check = Check("error", error, 1e-6)
+    calls = {"fastcpc": lambda: prototype_scores(embeddings, prototypes, labels), "plain": plain}
+    timings = time_in_turns(calls, repeats, device, warmup=3) if check.passed else {}
+    labels_of_row = {"op": "scores", "B": num_rows, "K": num_classes, "d": DIM, "dtype": "float32"}
+    return Row(labels_of_row, check, "fastcpc", timings)
+
+
+def resources(architectures: list[int]) -> Iterator[dict[str, Any]]:
+    """Registers, spills and shared memory of every configuration of the Triton kernels; compiled, not run."""
+    print(f"{'compiled, not run':<48}  registers  spilled bytes  shared bytes")
+    for configuration in (c for architecture in architectures for c in configurations(architecture)):
+        taken = compile_offline(configuration)
+        print(f"{configuration!s:<48}  {taken.registers:>9}  {taken.spilled:>13}  {taken.shared:>12}", flush=True)
+        yield {"configuration": str(configuration)} | asdict(taken)
+
+
+def main() -> int:
+    """Prints the tables, writes the JSON."""
+    parser = arguments(__doc__)
+    parser.add_argument(
+        "--architectures", type=int, nargs="*", choices=ARCHITECTURES, default=[90], help="to compile for"
+    )
+    options = parser.parse_args()
+    report = Report("kernels", this_machine(options.device))
+    repeats = options.repeats or (100 if options.device == "cuda" else 20)
+    for shape in CPU_SHAPES if options.device == "cpu" else GPU_SHAPES:
+        report.add(loss_row(*shape, options.device, repeats))
+    for num_rows, num_classes in SCORES[options.device]:
+        report.add(scores_row(num_rows, num_classes, options.device, repeats))
+    report.extra["resources"] = list(resources(options.architectures))
+    return report.finish(options.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
