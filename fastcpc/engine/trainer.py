@@ -30,7 +30,8 @@ from fastcpc.engine.log import RunLog
 from fastcpc.engine.member import LOSS_NAMES, Member
 from fastcpc.engine.optim import learning_rate
 from fastcpc.engine.precision import resolve_numerics, set_determinism
-from fastcpc.engine.results import clean_columns, describe_suspects, summarise
+from fastcpc.engine.results import Column, clean_columns, describe_suspects, summarise
+from fastcpc.engine.scores import FIRST, LAST, score_arrays, write_scores
 from fastcpc.engine.stages import Training, semi_supervised, warm_up
 from fastcpc.errors import RunError
 
@@ -146,6 +147,7 @@ class Trainer:
         for note in cleaning.notes:
             self.log.warning(f"epoch {epoch}: {note}")
         self.record.update(self.judge(cleaning, collected, epoch))
+        self.export(cleaning, collected, epoch)
 
     def score(self, epoch: int) -> Collected:
         """One pass of both networks over the training set, in evaluation mode and with the test transform."""
@@ -268,6 +270,23 @@ class Trainer:
                 record |= judge_losses(collected, given_N, trusted_N, self.dataset.num_classes)
         return record
 
+    def export(self, cleaning: Cleaning | None, collected: Collected, epoch: int) -> dict[str, Column]:
+        """Write what the latest cleaning says of every sample; returns the columns of clean_probabilities.parquet."""
+        columns = clean_columns(self.dataset.train, self.labels, collected.pair, cleaning, self.config.cleaner.tau)
+        write_clean_probabilities(self.folder.path / "clean_probabilities.parquet", columns)
+        arrays = score_arrays(
+            self.members,
+            collected,
+            cleaning,
+            self.training.labels_N,
+            num_classes=self.dataset.num_classes,
+            epoch=epoch,
+        )
+        if cleaning is not None and epoch == self.config.train.warmup_epochs:
+            write_scores(self.folder.path / FIRST, arrays)
+        write_scores(self.folder.path / LAST, arrays)
+        return columns
+
     def close_epoch(self, epoch: int) -> None:
         """Log the epoch, move the position to the next, save."""
         seconds = self.record["seconds"]
@@ -324,8 +343,7 @@ class Trainer:
             )
             for note in cleaning.notes:
                 self.log.warning(f"final cleaning: {note}")
-        columns = clean_columns(self.dataset.train, self.labels, collected.pair, cleaning, self.config.cleaner.tau)
-        write_clean_probabilities(self.folder.path / "clean_probabilities.parquet", columns)
+        columns = self.export(cleaning, collected, epoch)
         summary = summarise(self.past, self.numerics.device, columns)
         self.folder.write_json("summary.json", summary)
         self.log.info(describe_suspects(summary, len(self.labels.given)))

@@ -89,7 +89,8 @@ def wait_for_epochs(process: subprocess.Popen[str], folder: Path, num: int) -> N
 
 @pytest.mark.slow
 def test_processes_that_are_killed_or_told_to_stop(tmp_path: Path) -> None:
-    # three stops of one epoch and up to 0.2 s each: on a fast machine an epoch takes 0.1 s, and the run must not end before
+    # three stops of one epoch and up to 0.2 s each: on a fast machine an epoch takes 0.1 s, and the run must not end
+    # before
     long = {"train": {"epochs": 30}}
     folder = tmp_path / "run"
     file = tmp_path / "run.yaml"

@@ -22,6 +22,7 @@ from fastcpc.config.schema import (
 from fastcpc.engine.checkpoint import load, named
 from fastcpc.engine.folder import RunFolder
 from fastcpc.engine.interrupt import StopRequest
+from fastcpc.engine.scores import FIRST, LAST
 from fastcpc.engine.trainer import train
 
 TIMES = ("seconds", "images_per_second")
@@ -79,8 +80,8 @@ def assert_same_run(one: Path, two: Path) -> None:
     """Two runs that ended with the same bits."""
     assert metrics(one) == metrics(two)
     assert_same_weights(weights(one), weights(two))
-    name = "clean_probabilities.parquet"
-    assert (one / name).read_bytes() == (two / name).read_bytes()
+    for name in ("clean_probabilities.parquet", FIRST, LAST):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (one, two)]
     for summary in summaries:
         del summary["seconds"]
