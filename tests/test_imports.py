@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["errors", "config", "data", "models", "cleaner", "semisup", "engine", "cli"]
+ORDER = ["errors", "config", "data", "models", "cleaner", "semisup", "engine", "report", "cli"]
 KERNELS_MAY = {"torch", "triton", "numpy", "cupy", "__future__"}
 ONE_DOOR = {"cupy", "nvidia"}
 
@@ -78,6 +78,8 @@ def test_heavy_libraries_have_one_door() -> None:
         ("fastcpc/engine/x.py", "def f():\n    from fastcpc.data import seeds"),
         ("fastcpc/engine/x.py", "from .optim import build_sgd"),
         ("fastcpc/engine/x.py", "import kernels"),
+        ("fastcpc/engine/x.py", "from fastcpc.report.run import read_run"),
+        ("fastcpc/report/x.py", "from fastcpc.cli.failure import report"),
         ("kernels/x.py", "import sklearn"),
         ("kernels/x.py", "from fastcpc.errors import InputError"),
     ],

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fastcpc.cli.failure import InputParser, report
-from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.data.datasets import load_dataset
 from fastcpc.data.feeds import make_feed
@@ -27,6 +26,7 @@ from fastcpc.engine.trainer import load_data
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network
+from fastcpc.report.run import read_config
 
 PROGRAM = "fastcpc-eval"
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    config = dataclasses.replace(read_run_config(options.run), device=options.device)
+    config = dataclasses.replace(read_config(options.run), device=options.device)
     if config.precision == "fp16" and (options.device == "cpu" or not torch.cuda.is_available()):
         config = dataclasses.replace(config, precision="fp32")  # a run of a GPU, looked at on a CPU
     checkpoint = named(options.run, options.checkpoint)
@@ -61,15 +61,6 @@ def has_prototypes(config: Config, checkpoint: Path) -> bool:
         position["epoch"] == config.train.warmup_epochs and position["stage"] > 0
     )
     return config.cleaner.kind.startswith("cpc") and bool(cleaned)
-
-
-def read_run_config(run: Path) -> Config:
-    """The config of a run's folder; InputError in one line where there is none."""
-    if not run.is_dir():
-        raise InputError(f"{run} is not a folder; give the folder of a run")
-    if not (run / "config.yaml").is_file():
-        raise InputError(f"{run} is not a run's folder: it has no config.yaml")
-    return load_config([run / "config.yaml"], [])
 
 
 def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:

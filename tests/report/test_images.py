@@ -1,0 +1,71 @@
+"""Pictures of a run's samples: digits, CIFAR and photos, and data sets that are gone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from finished_run import finished_run
+from photo_sets import imagefolder
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from fastcpc.data.photo_files import BadImage
+from fastcpc.report.images import Images
+from fastcpc.report.run import Run, Samples, read_run, read_samples
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> tuple[Run, Samples]:
+    run = read_run(finished_run(tmp_path / "run"))
+    return run, read_samples(run)
+
+
+def of(run: Run, **data: object) -> Run:
+    """The run with other data settings."""
+    return replace(run, config=replace(run.config, data=replace(run.config.data, **data)))  # type: ignore[arg-type]
+
+
+def test_digits_are_the_pictures_of_their_index(digits: tuple[Run, Samples]) -> None:
+    run, samples = digits
+    images, published = Images(run, samples), load_digits().images
+    for row in (0, 7, 239):
+        picture = images.picture(row)
+        assert (picture.mode, picture.size) == ("L", (8, 8))
+        np.testing.assert_array_equal(np.asarray(picture), np.rint(published[samples.index_N[row]] * 255 / 16))
+
+
+def test_another_data_set_is_noticed(digits: tuple[Run, Samples]) -> None:
+    run, samples = digits
+    images = Images(run, replace(samples, paths=("train/99999", *samples.paths[1:])))
+    assert images.fault.startswith("the data set has no sample 'train/99999'")
+    with pytest.raises(BadImage, match="no sample 'train/99999'"):
+        images.picture(1)
+
+
+def test_cifar_pictures(digits: tuple[Run, Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, samples = digits
+    rows = np.random.default_rng(0).integers(0, 256, (60_000, 3073), dtype=np.uint8)
+    rows[:, 0] %= 10
+    for number in range(5):
+        (tmp_path / f"data_batch_{number + 1}.bin").write_bytes(rows[number * 10_000 : (number + 1) * 10_000].tobytes())
+    (tmp_path / "test_batch.bin").write_bytes(rows[50_000:].tobytes())
+    chosen = replace(samples, paths=("train/00003", "train/49999"))
+    picture = Images(of(run, name="cifar10", root=str(tmp_path)), chosen).picture(1)
+    assert (picture.mode, picture.size) == ("RGB", (32, 32))
+    np.testing.assert_array_equal(np.asarray(picture), rows[49_999, 1:].reshape(3, 32, 32).transpose(1, 2, 0))
+    assert "no such folder" in Images(of(run, name="cifar10", root=str(tmp_path / "gone")), chosen).fault
+
+
+def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, Samples], tmp_path: Path) -> None:
+    run, samples = digits
+    root = imagefolder(tmp_path / "here", {"a": 1, "b": 2})
+    names = ("b/001.jpg", "a/000.jpg", "a/none.jpg")
+    photos = of(run, name="imagefolder", root=str(tmp_path / "before"))
+    assert "no such folder" in Images(photos, replace(samples, paths=names)).fault
+    images = Images(photos, replace(samples, paths=names), root=str(root))
+    assert images.fault == ""
+    with Image.open(root / names[0]) as file:
+        np.testing.assert_array_equal(np.asarray(images.picture(0)), np.asarray(file))
+    with pytest.raises(BadImage, match="there is no such file"):
+        images.picture(2)

@@ -1,0 +1,128 @@
+"""A run's folder read back: what a real run leaves, and folders that are none, unfinished or damaged."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from finished_run import finished_run
+from small_run import metrics, small_config
+from small_run import run as train
+
+from fastcpc.errors import InputError
+from fastcpc.report.run import read_run, read_samples
+
+TABLE = "clean_probabilities.parquet"
+
+
+def test_a_finished_run_by_value(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run")
+    run = read_run(folder)
+    samples = read_samples(run)
+    stored = pq.read_table(folder / TABLE).to_pydict()
+    assert run.summary == json.loads((folder / "summary.json").read_text())
+    assert [line["epoch"] for line in run.metrics] == [line["epoch"] for line in metrics(folder)] == [0, 1, 2, 3]
+    assert run.class_names == tuple("0123456789") and run.num_samples == len(samples) == 240
+    assert run.checkpoints[0].name == "epoch_0003"
+    assert (run.labels.noise_kind, run.labels.nominal_rate, run.labels.seed) == ("sym", 0.4, 3)
+    assert run.labels.actual_rate == pytest.approx(np.mean(run.labels.given_N != run.labels.trusted_N))
+    assert samples.paths == tuple(stored["path"]) and samples.paths[0].startswith("train/")
+    for values, name in (
+        (samples.index_N, "index"), (samples.given_N, "given_label"), (samples.predicted_N, "predicted_label"),
+        (samples.clean_prob_N, "clean_probability"), (samples.is_clean_N, "is_clean"), (samples.p_given_N, "p_given"),
+        (samples.p_predicted_N, "p_predicted"), (samples.true_N, "true_label"),
+    ):  # fmt: skip
+        assert values is not None and values.tolist() == stored[name], name
+    assert samples.q_gmm_N2 is not None and samples.q_gmm_N2[:, 1].tolist() == stored["q_gmm_2"]
+    assert samples.q_cpc_N2 is not None and samples.q_cpc_N2[:, 0].tolist() == stored["q_cpc_1"]
+
+
+def test_a_run_without_cleaner_has_no_cleaner_columns(tmp_path: Path) -> None:
+    samples = read_samples(read_run(finished_run(tmp_path / "run", "none")))
+    assert samples.q_gmm_N2 is None and samples.q_cpc_N2 is None
+    np.testing.assert_array_equal(samples.clean_prob_N, samples.p_given_N)
+
+
+def test_a_running_run_can_be_read_but_not_its_cleaning(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run")
+    (folder / "summary.json").unlink()
+    (folder / TABLE).unlink()
+    lines = (folder / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:40])
+    run = read_run(folder)
+    assert run.summary is None and len(run.metrics) == 2
+    with pytest.raises(InputError, match=r"run has no clean_probabilities.parquet: .* done 2 of 4 epochs; start the"):
+        read_samples(run)
+    (folder / "metrics.jsonl").unlink()
+    assert read_run(folder).metrics == ()
+
+
+def rewrite(change: Callable[[pa.Table], pa.Table]) -> Callable[[Path], None]:
+    """A change of the table of clean probabilities."""
+    return lambda run: pq.write_table(change(pq.read_table(run / TABLE)), run / TABLE)
+
+
+def column(name: str, value: float) -> Callable[[pa.Table], pa.Table]:
+    """The table with another first value in a column."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values = table[name].to_pylist()
+        position = table.column_names.index(name)
+        return table.set_column(position, name, pa.array([value, *values[1:]], table[name].type))
+
+    return change
+
+
+def spoil_labels(run: Path, **arrays: object) -> None:
+    with np.load(run / "labels.npz") as file:
+        kept = {name: file[name] for name in file.files}
+    np.savez(run / "labels.npz", **(kept | arrays))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "config.yaml").unlink(), r"run is not a run's folder: it has no config.yaml"),
+        (lambda run: (run / "labels.npz").unlink(), r"run has no labels.npz: this run ended before it began to train"),
+        (lambda run: (run / "labels.npz").write_bytes(b"PK\3\4 no"), r"labels.npz: .*; delete summary.json there and"),
+        (lambda run: spoil_labels(run, class_names=np.array(["a"])), r"labels.npz: given does not hold a label of 1 c"),
+        (lambda run: spoil_labels(run, given=np.zeros(3, int)), r"labels.npz: given does not hold .* each sample"),
+        (lambda run: (run / "metrics.jsonl").write_text("{}\n"), r"metrics.jsonl: line 1 is no object of an epoch"),
+        (lambda run: (run / "metrics.jsonl").write_text("[3]\n"), r"metrics.jsonl: line 1 is no object of an epoch"),
+        (lambda run: (run / "summary.json").write_text("{"), r"summary.json: is damaged; delete it and start"),
+        (lambda run: (run / TABLE).write_bytes(b"PAR1"), r"parquet: not a Parquet file that can be read"),
+        (rewrite(lambda table: table.drop_columns(["p_given"])), r"parquet: no column p_given; delete summary.json"),
+        (rewrite(lambda table: table.slice(1)), r"parquet: its rows are not the samples of labels.npz"),
+        (rewrite(column("given_label", 11)), r"parquet: its given labels are not those of labels.npz"),
+        (rewrite(column("predicted_label", 10)), r"parquet: column predicted_label has labels outside 0..9"),
+        (rewrite(column("true_label", -1)), r"parquet: column true_label has labels outside 0..9"),
+        (rewrite(column("p_given", float("nan"))), r"parquet: column p_given has values outside \[0, 1\]"),
+        (rewrite(column("clean_probability", 1.5)), r"parquet: column clean_probability has values outside"),
+        (rewrite(column("is_clean", None)), r"parquet: column is_clean has empty rows"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_whole_run_is_one_line(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    folder = finished_run(tmp_path / "run")
+    spoil(folder)
+    with pytest.raises(InputError) as caught:
+        read_samples(read_run(folder))
+    assert re.search(message, str(caught.value)) and "\n" not in str(caught.value), str(caught.value)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nothing is not a folder; give the folder of a run"):
+        read_run(tmp_path / "nothing")
+
+
+def test_a_damaged_table_comes_back_by_the_advice_that_is_given(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run")
+    whole = (folder / TABLE).read_bytes()
+    config = small_config(folder)
+    (folder / TABLE).write_bytes(b"damaged")
+    (folder / "summary.json").unlink()
+    train(config)
+    assert (folder / TABLE).read_bytes() == whole

@@ -1,0 +1,21 @@
+"""One finished run of a few seconds for the tests that read runs: trained once a test session, copied for each test."""
+
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from small_run import run, small_config
+
+
+@cache
+def _trained(kind: str) -> Path:
+    folder = Path(mkdtemp(prefix="fastcpc-finished-")) / "run"
+    run(small_config(folder, kind))
+    return folder
+
+
+def finished_run(target: Path, kind: str = "cpc_awr") -> Path:
+    """A copy of a finished run of digits (240 samples, 4 epochs, 40 % symmetric noise) at target."""
+    shutil.copytree(_trained(kind), target)
+    return target
