@@ -8,12 +8,15 @@ from fastcpc.errors import RunError
 NAMED_SAMPLES = 5
 
 
-def check_finite(loss_N: Tensor, network: int) -> None:
+def check_finite(loss_N: Tensor, network: int, rows_N: Tensor | None = None) -> None:
     """Raise RunError that names the first samples whose loss is NaN or infinite.
 
-    loss_N: (N,) floating. network: 1 or 2, for the message. Reads the device once.
+    loss_N: (N,) floating. network: 1 or 2, for the message. rows_N: int64 (N,), which samples these are; None: all.
+    Reads the device once.
     """
     bad = torch.nonzero(~torch.isfinite(loss_N)).flatten().tolist()
+    if bad and rows_N is not None:
+        bad = rows_N[bad].tolist()
     if bad:
         more = ", ..." if len(bad) > NAMED_SAMPLES else ""
         named = ", ".join(str(i) for i in bad[:NAMED_SAMPLES]) + more
@@ -39,4 +42,6 @@ def push(history_LN: Tensor, loss_N: Tensor, length: int) -> Tensor:
 
     history_LN: (L, N) float32, L >= 0, oldest first. Returns (min(L + 1, length), N).
     """
+    if length == 1:  # nothing is kept, so that the samples may be others than before
+        return loss_N[None]
     return torch.cat([history_LN, loss_N[None]])[-length:]

@@ -10,7 +10,8 @@ from torch import Tensor
 class Partition:
     """How one network's training data is divided.
 
-    clean_N: (N,) bool, True in X (labelled), False in U. clean_prob_N: (N,) float32 in [0, 1], the weight w of a label.
+    clean_N: (N,) bool, True in X (labelled), False elsewhere. clean_prob_N: (N,) float32 in [0, 1], the weight w of a
+    label; NaN for a sample that was not scored (outside the epoch's pool), which is in neither set.
     """
 
     clean_N: Tensor
@@ -24,7 +25,19 @@ class Partition:
     @property
     def unlabelled(self) -> Tensor:
         """Indices of U, int64, on the CPU (reads the device)."""
-        return torch.nonzero(~self.clean_N.cpu()).flatten()
+        return torch.nonzero((~self.clean_N & ~self.clean_prob_N.isnan()).cpu()).flatten()
+
+    @property
+    def divided(self) -> Tensor:
+        """Indices of X and U together, int64, on the CPU (reads the device)."""
+        return torch.nonzero(~self.clean_prob_N.isnan().cpu()).flatten()
+
+    def spread(self, rows_M: Tensor, num_samples: int) -> "Partition":
+        """This partition of M samples as one of all N, where they stand at rows_M (int64 (M,), distinct)."""
+        clean_N = torch.zeros(num_samples, dtype=torch.bool, device=self.clean_N.device)
+        clean_prob_N = torch.full((num_samples,), torch.nan, device=self.clean_N.device)
+        clean_N[rows_M], clean_prob_N[rows_M] = self.clean_N, self.clean_prob_N
+        return Partition(clean_N, clean_prob_N)
 
 
 def divide(clean_prob_N: Tensor, tau: float) -> Partition:

@@ -32,7 +32,7 @@ class Fault:
 
 def cross_faults(config: Config) -> list[Fault]:
     """All that settings which are fine by themselves must not be together."""
-    return [*_schedule(config), *_semisup(config), *_noise(config), *_data(config), *_model(config), *_run(config)]
+    return [*_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config), *_run(config)]
 
 
 def _schedule(config: Config) -> Iterator[Fault]:
@@ -42,6 +42,22 @@ def _schedule(config: Config) -> Iterator[Fault]:
             ("train.warmup_epochs", "train.epochs", "cleaner.kind"),
             f"train.warmup_epochs={train.warmup_epochs}: must be below train.epochs={train.epochs}, or no epoch cleans "
             "labels (plain cross entropy throughout is cleaner.kind=none)",
+        )
+
+
+def _pool(config: Config) -> Iterator[Fault]:
+    if config.cleaner.scored != "pool":
+        return
+    if not config.train.pool_batches:
+        yield Fault(
+            ("cleaner.scored", "train.pool_batches"),
+            "cleaner.scored=pool: there is no pool while train.pool_batches is 0; set it, or score all",
+        )
+    if config.cleaner.loss_history > 1:
+        yield Fault(
+            ("cleaner.loss_history", "cleaner.scored"),
+            f"cleaner.loss_history={config.cleaner.loss_history}: needs the losses of the same samples in every epoch, "
+            "and cleaner.scored=pool scores others each time; set it to 1, or score all",
         )
 
 

@@ -171,6 +171,11 @@ class CleanerConfig(Section):
         "CPC, sec. 5.1",
         Range(0, 1),
     )
+    scored: Literal["all", "pool"] = setting(
+        "all",
+        "Samples that an epoch scores and divides; pool: those of train.pool_batches alone, as DivideMix does on "
+        "Clothing1M. The final cleaning is of all samples.",
+    )
     loss_history: int = setting(
         1, "Mixtures see the mean of the last k epochs' normalised losses; 5 at sym 90.", DIVIDEMIX, Range(1)
     )
@@ -230,6 +235,16 @@ class TrainConfig(Section):
         "auto", "Confidence penalty in the warm-up; auto: for asymmetric noise and label files, not for sym.", DIVIDEMIX
     )
     batch_size: int = setting(128, "Labelled samples a step (and as many unlabelled).", "CPC, sec. 5.1", Range(2))
+    pool_batches: int = setting(
+        0,
+        "An epoch trains on a pool of this many batches of samples, drawn anew each time; 0: on all. 1000 on Clothing1M "
+        "and WebVision.",
+        "CPC, sec. A.2",
+        Range(0),
+    )
+    pool_balanced: bool = setting(
+        True, "The pool holds equally many samples of each given label, or all where they are fewer.", DIVIDEMIX
+    )
     lr: float = setting(0.02, "Learning rate of SGD.", "CPC, sec. 5.1", Range(0, low_open=True))
     lr_drop_epoch: int = setting(
         225, "Epoch from which the learning rate is divided by lr_drop_factor.", "CPC, sec. 5.1", Range(0)

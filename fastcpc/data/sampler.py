@@ -37,5 +37,24 @@ def shuffled_batches(
     return _cut(order[:wanted], batch_size), max(0, wanted - len(index))
 
 
+def draw_pool(labels_N: Tensor, num: int, generator: torch.Generator, *, balanced: bool) -> Tensor:
+    """Positions of ``num`` samples, drawn without replacement: int64 (M,) in ascending order, M of ``num`` at most.
+
+    labels_N: int64 (N,) on the CPU. num: 1 or more. balanced: of each label that occurs at most an equal share of num,
+    rounded up; a label with fewer samples gives all of them, and nothing takes their place (DivideMix on Clothing1M).
+    """
+    if num < 1:
+        raise ValueError(f"num must be 1 or more, got {num}")
+    order = torch.randperm(len(labels_N), generator=generator)
+    if balanced and len(order):
+        counts_K = torch.bincount(labels_N)
+        share = -(-num // int((counts_K > 0).sum()))
+        by_label = labels_N[order].argsort(stable=True)  # the drawn order stays within a label
+        rank = torch.empty_like(order)
+        rank[by_label] = torch.arange(len(order)) - (counts_K.cumsum(0) - counts_K).repeat_interleave(counts_K)
+        order = order[rank < share]
+    return order[:num].sort().values
+
+
 def _cut(order: Tensor, batch_size: int) -> list[Tensor]:
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]

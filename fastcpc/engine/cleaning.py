@@ -25,7 +25,9 @@ from fastcpc.engine.member import Member
 class Cleaning:
     """What stage 1 found.
 
-    q_gmm, q_cpc: clean probabilities (N,) by network 1's and network 2's cleaner, None where the cleaner is not in use.
+    All of it is of the samples that were scored, M of them: all N, or the epoch's pool.
+
+    q_gmm, q_cpc: clean probabilities (M,) by network 1's and network 2's cleaner, None where the cleaner is not in use.
     ruling: those of the two that divide the data. partitions: of network 1's and of network 2's data, each by the other
     network's probabilities. notes: what the user should know, a line each.
     """
@@ -54,12 +56,15 @@ def clean_labels(
 ) -> Cleaning:
     """Fit the mixtures, update the prototypes, divide the data; changes loss histories, projectors and prototypes.
 
+    labels_N: of all training samples, whichever of them were collected.
     A partition that must not be trained on leaves the network's last good one in place, and a note says why.
     """
     result = Cleaning()
+    num_samples, rows = len(labels_N), collected.rows
+    labels_N = labels_N if rows is None else labels_N[rows]
     kind, tau = config.cleaner.kind, config.cleaner.tau
     for member, scores in zip(members, collected.networks, strict=True):
-        check_finite(scores.loss_N, member.number)
+        check_finite(scores.loss_N, member.number, rows)
     faults = ["", ""]
     if kind != "cpc_only":
         q_gmm, fitted = _mixtures(members, collected, labels_N, config, num_classes, result.notes)
@@ -81,6 +86,9 @@ def clean_labels(
             result.partitions = co_divide(*q_cpc, tau)
             faults = [fault_of(part, labels_N, num_classes) for part in result.partitions]
     _keep_good(members, result, faults, labels_N, num_classes)
+    for member, partition in zip(members, result.partitions, strict=True):
+        if rows is not None and member.partition is partition:
+            member.partition = partition.spread(rows, num_samples)
     return result
 
 

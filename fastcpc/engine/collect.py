@@ -52,10 +52,12 @@ class Scores:
 
 @dataclass(frozen=True)
 class Collected:
-    """networks: scores of network 1 and 2. pair: of their mean softmax."""
+    """networks: scores of network 1 and 2. pair: of their mean softmax. rows: which training samples these are (int64
+    (M,), on the device); None: all."""
 
     networks: tuple[Scores, ...]
     pair: Scores
+    rows: Tensor | None = None
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastcpc.config.schema import Config
 from fastcpc.data.feed import Batch, Feed, ViewName
-from fastcpc.data.sampler import shuffled_batches
+from fastcpc.data.sampler import draw_pool, shuffled_batches
 from fastcpc.data.seeds import fold, generator
 from fastcpc.engine.member import Member
 from fastcpc.engine.precision import Numerics
@@ -39,13 +39,31 @@ class Training:
         """Seed of a purpose ("views", "order", ...) in this epoch, for this network."""
         return fold(self.config.run.seed, purpose, epoch, member.number)
 
+    def pool(self, rows: Tensor, seed: int) -> Tensor:
+        """What an epoch draws of these samples (int64, on the CPU): ``train.pool_batches`` batches, or all of them."""
+        train = self.config.train
+        if not train.pool_batches or not len(rows):
+            return rows
+        num = train.pool_batches * train.batch_size
+        return rows[draw_pool(self.labels_N.cpu()[rows], num, generator(seed), balanced=train.pool_balanced)]
+
+    def scored(self, epoch: int) -> Tensor | None:
+        """The samples that this epoch scores and divides, for both networks; None: all of them."""
+        if self.config.cleaner.scored == "all":
+            return None
+        return self.pool(torch.arange(len(self.labels_N)), fold(self.config.run.seed, "pool", epoch))
+
+    def warm_up_rows(self, own: Member, epoch: int) -> Tensor:
+        """The samples of a warm-up epoch of this network."""
+        return self.pool(torch.arange(len(self.labels_N)), self.seed("pool", epoch, own))
+
 
 def warm_up(own: Member, training: Training, walk: Walk, *, epoch: int, start: int) -> int:
-    """One epoch of cross entropy on all given labels, from step ``start`` on. Returns the number of steps of the
+    """One epoch of cross entropy on all given labels (of its pool), from step ``start`` on. Returns the number of steps of the
     epoch."""
     config, numerics = training.config, training.numerics
     order = generator(training.seed("order", epoch, own))
-    batches, _ = shuffled_batches(torch.arange(training.feed.num_samples), config.train.batch_size, order)
+    batches, _ = shuffled_batches(training.warm_up_rows(own, epoch), config.train.batch_size, order)
     views: tuple[ViewName, ...] = (config.augment.warmup,)
     stream = training.feed.stream(batches, views, training.seed("views", epoch, own), start)
     steps_seed = training.seed("step", epoch, own)
@@ -96,7 +114,8 @@ def semi_supervised(own: Member, other: Member, training: Training, walk: Walk, 
                 (batch.views[0], batch.views[1]),
                 (batch.views[-2], batch.views[-1]),
                 training.labels_N[labelled_B],
-                partition.clean_prob_N[labelled_B],
+                # a sample outside the pool stands in for one that cannot be read: its label is not believed
+                partition.clean_prob_N[labelled_B].nan_to_num(0.0),
                 torch.tensor(lam).to(numerics.device, non_blocking=True),
                 permutation.to(numerics.device, non_blocking=True),
                 torch.tensor(weight_u).to(numerics.device, non_blocking=True),
@@ -110,7 +129,8 @@ def semi_supervised(own: Member, other: Member, training: Training, walk: Walk, 
 def paired_batches(own: Member, training: Training, epoch: int) -> list[Tensor]:
     """Index batches of 2B: B of X, then B of U; one pass over X (or semisup.batches_per_epoch), U cycled.
 
-    Where U holds fewer than B samples (clean data), its half comes from the whole set: the same few images in every
+    With train.pool_batches, X and U are the epoch's draws of them. Where U holds fewer than B samples (clean data), its
+    half comes from all samples that were divided: the same few images in every
     batch would bend BatchNorm, and a label guessed for a clean sample does no harm.
     """
     config, partition = training.config, own.partition
@@ -119,7 +139,9 @@ def paired_batches(own: Member, training: Training, epoch: int) -> list[Tensor]:
     batch_size = config.train.batch_size
     labelled, unlabelled = partition.labelled, partition.unlabelled
     if len(unlabelled) < batch_size:
-        unlabelled = torch.arange(training.feed.num_samples)
+        unlabelled = partition.divided
+    labelled = training.pool(labelled, training.seed("pool of X", epoch, own))
+    unlabelled = training.pool(unlabelled, training.seed("pool of U", epoch, own))
     labelled_batches, _ = shuffled_batches(labelled, batch_size, order, config.semisup.batches_per_epoch or None)
     unlabelled_batches, _ = shuffled_batches(unlabelled, batch_size, order, len(labelled_batches))
     return [torch.cat(pair) for pair in zip(labelled_batches, unlabelled_batches, strict=True)]

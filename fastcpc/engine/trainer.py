@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
@@ -132,9 +133,9 @@ class Trainer:
     # ---- stages ----
 
     def clean(self, epoch: int) -> None:
-        """Stage 1: score all samples by both networks, then divide them."""
+        """Stage 1: score all samples (or the epoch's pool) by both networks, then divide them."""
         begin = time.perf_counter()
-        collected = self.score(epoch)
+        collected = self.score(epoch, self.training.scored(epoch))
         self.record["seconds"]["score"] = time.perf_counter() - begin
         cleaning = clean_labels(
             self.members,
@@ -149,13 +150,22 @@ class Trainer:
         self.record.update(self.judge(cleaning, collected, epoch))
         self.export(cleaning, collected, epoch)
 
-    def score(self, epoch: int) -> Collected:
-        """One pass of both networks over the training set, in evaluation mode and with the test transform."""
-        feed = self.training.feed
-        batches = sequential_batches(feed.num_samples, self.config.train.score_batch_size)
+    def score(self, epoch: int, rows: Tensor | None = None) -> Collected:
+        """One pass of both networks over the training set, in evaluation mode and with the test transform.
+
+        rows: which samples, int64 (M,) on the CPU, ascending; None: all.
+        """
+        feed, size = self.training.feed, self.config.train.score_batch_size
+        batches = sequential_batches(feed.num_samples, size) if rows is None else list(rows.split(size))
         stream = feed.stream(batches, ("test",), fold(self.config.run.seed, "score", epoch))
         networks = [member.network for member in self.members]
-        return collect(networks, self.watch("score", stream, len(batches)), self.training.labels_N, self.numerics)
+        watched, labels_N = self.watch("score", stream, len(batches)), self.training.labels_N
+        if rows is None:
+            return collect(networks, watched, labels_N, self.numerics)
+        rows = rows.to(labels_N.device)
+        return replace(
+            collect(networks, renumbered(watched, rows, len(labels_N)), labels_N[rows], self.numerics), rows=rows
+        )
 
     def train(self, own: Member, other: Member | None, epoch: int) -> None:
         """Stage 2 for one network; cross entropy on all labels in the warm-up and where there is no good partition
@@ -165,14 +175,14 @@ class Trainer:
             own.sums.zero_()
             self.snapshot = own.snapshot()
         if other is None or own.partition is None:
-            num_labelled = self.training.feed.num_samples
+            num_labelled = len(self.training.warm_up_rows(own, epoch))
             steps = warm_up(own, self.training, self.walk(own, "warm-up", 1), epoch=epoch, start=start)
         else:
             num_labelled = int(own.partition.clean_N.sum())
-            if start == 0 and self.training.feed.num_samples - num_labelled < self.config.train.batch_size:
+            if start == 0 and len(own.partition.unlabelled) < self.config.train.batch_size:
                 self.log.info(
                     f"epoch {epoch}, network {own.number}: nearly all labels are held clean; unlabelled batches are "
-                    "drawn from all samples"
+                    "drawn from all samples that were divided"
                 )
             steps = semi_supervised(own, other, self.training, self.walk(own, "train", 2), epoch=epoch, start=start)
         self.record.setdefault("labelled", []).append(num_labelled)
@@ -265,6 +275,9 @@ class Trainer:
         record = judge_agreement(cleaning, self.config.cleaner.tau)
         given_N, trusted_N = self.labels.given, self.labels.trusted
         if trusted_N is not None:
+            if collected.rows is not None:
+                rows = collected.rows.cpu().numpy()
+                given_N, trusted_N = given_N[rows], trusted_N[rows]
             record |= judge_cleaning(cleaning, given_N, trusted_N, self.config.cleaner.tau)
             if epoch == self.config.train.warmup_epochs:  # the end of the warm-up is where Fig. 1 looks
                 record |= judge_losses(collected, given_N, trusted_N, self.dataset.num_classes)
@@ -349,6 +362,14 @@ class Trainer:
         self.log.info(describe_suspects(summary, len(self.labels.given)))
         self.log.finished(summary)
         return summary
+
+
+def renumbered(batches: Iterator[Batch], rows_M: Tensor, num_samples: int) -> Iterator[Batch]:
+    """Batches of some samples, each index replaced by its place among rows_M."""
+    place_N = torch.full((num_samples,), -1, dtype=torch.int64, device=rows_M.device)
+    place_N[rows_M] = torch.arange(len(rows_M), device=rows_M.device)
+    for batch in batches:
+        yield replace(batch, index=place_N[batch.index])
 
 
 def load_data(config: Config) -> tuple[Dataset, Labels]:

@@ -16,6 +16,12 @@ def test_every_sample_is_in_exactly_one_set() -> None:
     assert sorted(part.labelled.tolist() + part.unlabelled.tolist()) == list(range(101))
 
 
+def test_a_pools_partition_leaves_the_rest_in_neither_set() -> None:
+    part = divide(torch.tensor([0.9, 0.2, 0.6]), 0.5).spread(torch.tensor([1, 4, 5]), 7)
+    assert (part.labelled.tolist(), part.unlabelled.tolist(), part.divided.tolist()) == ([1, 5], [4], [1, 4, 5])
+    assert part.clean_prob_N[[1, 4, 5]].tolist() == torch.tensor([0.9, 0.2, 0.6]).tolist()
+
+
 def test_tau_itself_is_not_clean() -> None:
     assert divide(torch.tensor([0.5, 0.7, 0.70001]), 0.7).clean_N.tolist() == [False, False, True]
 

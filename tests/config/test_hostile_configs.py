@@ -194,7 +194,7 @@ RANGES = [
     ("train.batch_size", "1", "be 2 or more"), ("train.lr", "0.0", "be above 0"),
     ("train.lr_drop_epoch", "-1", "be 0 or more"), ("train.lr_drop_factor", "0.5", "be 1 or more"),
     ("train.momentum", "1.0", "lie in [0, 1)"), ("train.weight_decay", "-0.1", "be 0 or more"),
-    ("train.score_batch_size", "0", "be 1 or more"),
+    ("train.score_batch_size", "0", "be 1 or more"), ("train.pool_batches", "-1", "be 0 or more"),
 ]  # fmt: skip
 
 
@@ -217,6 +217,14 @@ def test_edges_of_ranges_are_fine(override: str) -> None:
 
 CLASHES = {
     "warmup_is_all": ("train.epochs=10", "train.warmup_epochs=10: must be below train.epochs=10, or no epoch cleans"),
+    "pool_without_size": (
+        "cleaner.scored=pool",
+        "command line: cleaner.scored=pool: there is no pool while train.pool_batches is 0",
+    ),
+    "pool_with_history": (
+        "cleaner.scored=pool train.pool_batches=9 cleaner.loss_history=5",
+        "command line: cleaner.loss_history=5: needs the losses of the same samples in every epoch",
+    ),
     "file_without_path": ("noise.kind=file", "noise.file is empty: noise.kind=file needs the path of a label file"),
     "path_without_file": ("noise.file=a.npy", "command line: noise.file=a.npy: is read only with noise.kind=file"),
     "key_without_file": (

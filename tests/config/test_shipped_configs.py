@@ -107,6 +107,8 @@ def test_photo_settings_are_those_of_the_paper(
     assert config.noise.kind == "none"
     assert train.warmup_penalty == "always"
     assert config.semisup.labelled_half_only
+    pool = (train.pool_batches, train.pool_balanced, config.cleaner.scored)
+    assert pool == ((1000, True, "pool") if name == "clothing1m" else (1000, False, "all"))
 
 
 def test_the_small_photo_run_has_40_percent_asymmetric_noise() -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcpc.data.sampler import sequential_batches, shuffled_batches
+from fastcpc.data.sampler import draw_pool, sequential_batches, shuffled_batches
 from fastcpc.data.seeds import generator
 
 sizes = st.integers(1, 200)
@@ -55,6 +55,31 @@ def test_same_generator_same_batches() -> None:
     assert not torch.stack(first).equal(torch.stack(other))
 
 
+@given(st.lists(st.integers(0, 4), max_size=60), st.integers(1, 80), st.booleans(), st.integers(0, 3))
+def test_a_pool_is_drawn_without_replacement(labels: list[int], num: int, balanced: bool, seed: int) -> None:
+    labels_N = torch.tensor(labels, dtype=torch.int64)
+    rows = draw_pool(labels_N, num, generator(seed), balanced=balanced)
+    assert rows.tolist() == sorted(set(rows.tolist())) and set(rows.tolist()) <= set(range(len(labels)))
+    assert rows.equal(draw_pool(labels_N, num, generator(seed), balanced=balanced))
+    counts_K = torch.bincount(labels_N, minlength=5)
+    if not balanced:
+        assert len(rows) == min(num, len(labels))
+        return
+    share = -(-num // max(1, int((counts_K > 0).sum())))
+    assert len(rows) == min(num, int(counts_K.clamp_max(share).sum()))
+    assert bool((torch.bincount(labels_N[rows], minlength=5) <= counts_K.clamp_max(share)).all())
+
+
+def test_a_balanced_pool_takes_each_sample_of_a_class_equally_often() -> None:
+    labels_N = torch.tensor([0] * 30 + [1] * 6 + [3] * 2)
+    drawn_N = torch.zeros(38)
+    for seed in range(300):
+        drawn_N[draw_pool(labels_N, 15, generator(seed), balanced=True)] += 1
+    assert drawn_N.sum() == 300 * 12  # 5 of class 0, 5 of class 1, both of class 3
+    assert bool((drawn_N[36:] == 300).all())
+    assert 20 <= drawn_N[:30].min() and drawn_N[:30].max() <= 85 and 210 <= drawn_N[30:36].min()
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match=r"index must be a vector with at least one entry, got shape \(0,\)"):
         shuffled_batches(torch.arange(0), 4, generator(1))
@@ -62,5 +87,7 @@ def test_wrong_arguments() -> None:
         shuffled_batches(torch.arange(4), 0, generator(1))
     with pytest.raises(ValueError, match="got 2 and -1"):
         shuffled_batches(torch.arange(4), 2, generator(1), -1)
+    with pytest.raises(ValueError, match="num must be 1 or more, got 0"):
+        draw_pool(torch.arange(3), 0, generator(1), balanced=True)
     with pytest.raises(ValueError, match="num_samples must be 0 or more and batch_size 1 or more, got -1 and 2"):
         sequential_batches(-1, 2)
