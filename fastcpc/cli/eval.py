@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,13 +67,18 @@ def has_prototypes(config: Config, checkpoint: Path) -> bool:
 def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:
     """The run's data set and one split of it, whose labels are trusted; InputError lists the splits there are.
 
-    name: "train" is what the run trained on (its subset) against the trusted labels; others are the test sets.
+    name: "train" is what the run trained on (its subset) against the trusted labels, where it has some; others
+    are the test sets.
     """
     if name == "train":
         dataset, labels = load_data(config)
-        if labels.trusted is None:
+        if labels.known is None:
             raise InputError(f"--split train: {dataset.name} has no trusted training labels to compare with")
-        return dataset, dataclasses.replace(dataset.train, labels=labels.trusted)
+        train = dataclasses.replace(dataset.train, labels=labels.known)
+        if labels.partly is not None:
+            train = train.take(np.flatnonzero(labels.partly >= 0))
+            dataset = dataclasses.replace(dataset, train=train)
+        return dataset, train
     dataset = load_dataset(config.data)
     if name not in dataset.tests:
         raise InputError(f"--split {name}: {dataset.name} has {', '.join(['train', *dataset.tests])}")

@@ -32,7 +32,10 @@ class Fault:
 
 def cross_faults(config: Config) -> list[Fault]:
     """All that settings which are fine by themselves must not be together."""
-    return [*_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config), *_run(config)]
+    return [
+        *_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config),
+        *_run(config),
+    ]  # fmt: skip
 
 
 def _schedule(config: Config) -> Iterator[Fault]:

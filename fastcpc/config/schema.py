@@ -237,8 +237,8 @@ class TrainConfig(Section):
     batch_size: int = setting(128, "Labelled samples a step (and as many unlabelled).", "CPC, sec. 5.1", Range(2))
     pool_batches: int = setting(
         0,
-        "An epoch trains on a pool of this many batches of samples, drawn anew each time; 0: on all. 1000 on Clothing1M "
-        "and WebVision.",
+        "An epoch trains on a pool of this many batches of samples, drawn anew each time; 0: on all. 1000 on "
+        "Clothing1M and WebVision.",
         "CPC, sec. A.2",
         Range(0),
     )

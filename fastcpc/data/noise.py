@@ -8,7 +8,7 @@ import torch
 from fastcpc.config.schema import NoiseConfig
 from fastcpc.data.label_files import read_label_file
 from fastcpc.data.seeds import generator
-from fastcpc.data.split import AnySplit, Dataset, PhotoSplit, Split
+from fastcpc.data.split import Dataset, PhotoSplit, Split
 from fastcpc.errors import InputError
 
 # truck->automobile, bird->airplane, cat->dog, deer->horse, dog->cat (DivideMix); the same numbers are used on digits.
@@ -22,7 +22,8 @@ class Labels:
 
     given: int64 (N,), what training sees. trusted: int64 (N,), for metrics only; None unless every sample has one.
     nominal_rate: the share of samples that were drawn; 0 for a label file. actual_rate: the share whose given label
-    differs from the trusted one, or None. seed: the noise's.
+    differs from the trusted one, of those that have one, or None. seed: the noise's. partly: int64 (N,), where only
+    some samples have a trusted label, -1 elsewhere (Clothing1M's twice labelled photos); else None.
     """
 
     given: np.ndarray
@@ -31,6 +32,12 @@ class Labels:
     nominal_rate: float
     actual_rate: float | None
     seed: int
+    partly: np.ndarray | None = None
+
+    @property
+    def known(self) -> np.ndarray | None:
+        """Trusted labels, -1 where a sample has none; None where no sample has one. For metrics only."""
+        return self.partly if self.trusted is None else self.trusted
 
 
 def make_labels(dataset: Dataset, noise: NoiseConfig, run_seed: int) -> Labels:
@@ -43,19 +50,18 @@ def make_labels(dataset: Dataset, noise: NoiseConfig, run_seed: int) -> Labels:
     seed = run_seed if noise.seed < 0 else noise.seed
     if noise.kind == "none":
         given, rate = dataset.train.labels.copy(), 0.0
-        trusted = _known(dataset.train)
+        known = dataset.train.labels if isinstance(dataset.train, Split) else dataset.train.trusted
     else:
         if isinstance(dataset.train, PhotoSplit) and dataset.train.trusted is not None:
             raise InputError(
                 f"noise.kind={noise.kind}: {dataset.name} has given and trusted labels already; use noise.kind=none"
             )
-        trusted = dataset.train.labels
+        known = dataset.train.labels
         if noise.kind == "file":
             given, rate = read_label_file(noise.file, noise.key, dataset), 0.0
         else:
             given, rate = _inject(dataset, noise, seed), noise.rate
-    actual = None if trusted is None else float((given != trusted).mean())
-    return Labels(given, trusted, noise.kind, rate, actual, seed)
+    return _with_trusted(Labels(given, None, noise.kind, rate, None, seed), known)
 
 
 def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) -> tuple[Dataset, Labels]:
@@ -81,18 +87,19 @@ def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) ->
 
 def _keep(dataset: Dataset, labels: Labels, rows: np.ndarray) -> tuple[Dataset, Labels]:
     """Training samples at these rows, with their labels."""
-    given = labels.given[rows]
-    trusted = None if labels.trusted is None else labels.trusted[rows]
-    actual = None if trusted is None else float((given != trusted).mean())
-    kept = replace(labels, given=given, trusted=trusted, actual_rate=actual)
+    known = None if labels.known is None else labels.known[rows]
+    kept = _with_trusted(replace(labels, given=labels.given[rows]), known)
     return replace(dataset, train=dataset.train.take(rows)), kept
 
 
-def _known(train: AnySplit) -> np.ndarray | None:
-    """The trusted labels where no noise was put on: all of them, or None."""
-    if isinstance(train, Split):
-        return train.labels
-    return train.trusted if train.trusted is not None and (train.trusted >= 0).all() else None
+def _with_trusted(labels: Labels, known: np.ndarray | None) -> Labels:
+    """The labels with these trusted ones, -1 where there is none, and the rate of wrong ones among those."""
+    has = np.zeros(0, bool) if known is None else known >= 0
+    if known is None or not has.any():
+        return replace(labels, trusted=None, partly=None, actual_rate=None)
+    rate = float((labels.given != known)[has].mean())
+    whole = bool(has.all())
+    return replace(labels, trusted=known if whole else None, partly=None if whole else known, actual_rate=rate)
 
 
 def _inject(dataset: Dataset, noise: NoiseConfig, seed: int) -> np.ndarray:

@@ -33,16 +33,20 @@ COLUMNS = pa.schema(
 _MAY_BE_UNKNOWN = ("q_gmm_1", "q_gmm_2", "q_cpc_1", "q_cpc_2")
 
 
-def write_labels(path: Path, labels: Labels, source_index: np.ndarray, class_names: Sequence[str]) -> None:
+def write_labels(
+    path: Path, labels: Labels, source_index: np.ndarray, class_names: Sequence[str], class_ids: Sequence[str] = ()
+) -> None:
     """Write labels.npz, which numpy.load reads with allow_pickle=False.
 
-    Arrays: given, trusted (only where known), source_index (int64 (N,)); class_names (K,); noise_kind, nominal_rate,
-    actual_rate (NaN where not known), seed (0-d). RunError when it cannot be written.
+    Arrays: given, trusted (only where all are known), partly_trusted (only where some are; -1 elsewhere), source_index
+    (int64 (N,)); class_names (K,); class_ids (K,), what the classes are called in the data set's files; noise_kind,
+    nominal_rate, actual_rate (NaN where not known), seed (0-d). RunError when it cannot be written.
     """
     arrays: dict[str, np.ndarray] = {
         "given": labels.given,
         "source_index": np.asarray(source_index),
         "class_names": np.array(list(class_names), dtype=np.str_),
+        "class_ids": np.array(list(class_ids or class_names), dtype=np.str_),
         "noise_kind": np.array(labels.kind, dtype=np.str_),
         "nominal_rate": np.array(labels.nominal_rate, dtype=np.float64),
         "actual_rate": np.array(np.nan if labels.actual_rate is None else labels.actual_rate, dtype=np.float64),
@@ -50,7 +54,9 @@ def write_labels(path: Path, labels: Labels, source_index: np.ndarray, class_nam
     }
     if labels.trusted is not None:
         arrays["trusted"] = labels.trusted
-    for name in ("trusted", "source_index"):
+    if labels.partly is not None:
+        arrays["partly_trusted"] = labels.partly
+    for name in ("trusted", "partly_trusted", "source_index"):
         if name in arrays and len(arrays[name]) != len(labels.given):
             raise ValueError(f"{name} has {len(arrays[name])} entries for {len(labels.given)} labels")
     buffer = io.BytesIO()

@@ -25,17 +25,23 @@ def judge_agreement(cleaning: Cleaning, tau: float) -> dict[str, Any]:
 
 
 def judge_cleaning(cleaning: Cleaning, given_N: Ints, trusted_N: Ints, tau: float) -> dict[str, Any]:
-    """AUC, precision, recall and accuracy of both cleaners and of the partitions, [network 1, network 2] each."""
-    truly_clean_N = given_N == trusted_N
+    """AUC, precision, recall and accuracy of both cleaners and of the partitions, [network 1, network 2] each.
+
+    trusted_N: -1 where not known; only the others are judged.
+    """
+    known_N = trusted_N >= 0
+    truly_clean_N = (given_N == trusted_N)[known_N]
     record: dict[str, Any] = {}
     for name, probs in (("gmm", cleaning.q_gmm), ("cpc", cleaning.q_cpc)):
         if probs is not None:
-            values = [_numpy(prob_N) for prob_N in probs]
+            values = [_numpy(prob_N)[known_N] for prob_N in probs]
             record[f"auc_{name}"] = [auc(value, truly_clean_N) for value in values]
             judged = [precision_recall_accuracy(value > tau, truly_clean_N) for value in values]
             for i, measure in enumerate(("precision", "recall", "accuracy")):
                 record[f"{name}_{measure}"] = [row[i] for row in judged]
-    judged = [precision_recall_accuracy(part.clean_N.cpu().numpy(), truly_clean_N) for part in cleaning.partitions]
+    judged = [
+        precision_recall_accuracy(part.clean_N.cpu().numpy()[known_N], truly_clean_N) for part in cleaning.partitions
+    ]
     for i, measure in enumerate(("precision", "recall", "accuracy")):
         record[f"partition_{measure}"] = [row[i] for row in judged]
     return record
@@ -44,10 +50,12 @@ def judge_cleaning(cleaning: Cleaning, given_N: Ints, trusted_N: Ints, tau: floa
 def judge_losses(collected: Collected, given_N: Ints, trusted_N: Ints, num_classes: int) -> dict[str, Any]:
     """Per class the p-value that its losses are distributed as all losses are, clean and noisy samples apart (Fig. 1).
 
+    trusted_N: -1 where not known; those samples are left out.
     Of network 1; a p-value below 0.05 says that one mixture for all classes does not fit this class.
     """
-    loss_N = _numpy(collected.networks[0].loss_N)
-    clean_N = given_N == trusted_N
+    known_N = trusted_N >= 0
+    loss_N, given_N = _numpy(collected.networks[0].loss_N)[known_N], given_N[known_N]
+    clean_N = given_N == trusted_N[known_N]
     return {
         "ks_pvalue_clean": class_ks_pvalues(loss_N[clean_N], given_N[clean_N], num_classes),
         "ks_pvalue_noisy": class_ks_pvalues(loss_N[~clean_N], given_N[~clean_N], num_classes),

@@ -47,14 +47,14 @@ def clean_columns(
     return columns
 
 
-def summarise(past: dict[str, Any], device: torch.device, columns: dict[str, Column]) -> dict[str, Any]:
+def summarise(past: dict[str, Any], device: torch.device, columns: dict[str, Column], labels: Labels) -> dict[str, Any]:
     """summary.json: best, last-10 and final test accuracy in percent, seconds of all epochs, suspected labels.
 
     past: test_top1 of each epoch, their seconds in all (without loading the data, checkpoints and the final cleaning),
     best_epoch.
 
     suspected: how many labels are held wrong; suspected_precision, suspected_recall: the share of those that are wrong,
-    and of the wrong ones that are suspected, where true labels are known and there are any.
+    and of the wrong ones that are suspected, among the samples whose true label is known, where there are any.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     suspected_N = ~np.asarray(columns["is_clean"])
@@ -71,9 +71,10 @@ def summarise(past: dict[str, Any], device: torch.device, columns: dict[str, Col
         "suspected": int(suspected_N.sum()),
         "finished": True,
     }
-    if "true_label" in columns:
-        wrong_N = np.asarray(columns["given_label"]) != np.asarray(columns["true_label"])
-        precision, recall, _ = precision_recall_accuracy(suspected_N, wrong_N)
+    if labels.known is not None:
+        known_N = labels.known >= 0
+        wrong_N = (labels.given != labels.known)[known_N]
+        precision, recall, _ = precision_recall_accuracy(suspected_N[known_N], wrong_N)
         summary |= {"suspected_precision": precision, "suspected_recall": recall}
     return summary
 

@@ -59,8 +59,8 @@ class Training:
 
 
 def warm_up(own: Member, training: Training, walk: Walk, *, epoch: int, start: int) -> int:
-    """One epoch of cross entropy on all given labels (of its pool), from step ``start`` on. Returns the number of steps of the
-    epoch."""
+    """One epoch of cross entropy on all given labels, or those of its pool, from step ``start`` on. Returns the number
+    of steps of the epoch."""
     config, numerics = training.config, training.numerics
     order = generator(training.seed("order", epoch, own))
     batches, _ = shuffled_batches(training.warm_up_rows(own, epoch), config.train.batch_size, order)

@@ -148,7 +148,8 @@ class Trainer:
         for note in cleaning.notes:
             self.log.warning(f"epoch {epoch}: {note}")
         self.record.update(self.judge(cleaning, collected, epoch))
-        self.export(cleaning, collected, epoch)
+        if collected.rows is None:  # a pool says nothing of the rest; the final cleaning is of all
+            self.export(cleaning, collected, epoch)
 
     def score(self, epoch: int, rows: Tensor | None = None) -> Collected:
         """One pass of both networks over the training set, in evaluation mode and with the test transform.
@@ -273,11 +274,13 @@ class Trainer:
     def judge(self, cleaning: Cleaning, collected: Collected, epoch: int) -> dict[str, Any]:
         """The epoch's numbers about the cleaner; those that need trusted labels only where there are any."""
         record = judge_agreement(cleaning, self.config.cleaner.tau)
-        given_N, trusted_N = self.labels.given, self.labels.trusted
+        given_N, trusted_N = self.labels.given, self.labels.known
         if trusted_N is not None:
             if collected.rows is not None:
                 rows = collected.rows.cpu().numpy()
                 given_N, trusted_N = given_N[rows], trusted_N[rows]
+            if not (trusted_N >= 0).any():
+                return record
             record |= judge_cleaning(cleaning, given_N, trusted_N, self.config.cleaner.tau)
             if epoch == self.config.train.warmup_epochs:  # the end of the warm-up is where Fig. 1 looks
                 record |= judge_losses(collected, given_N, trusted_N, self.dataset.num_classes)
@@ -357,7 +360,7 @@ class Trainer:
             for note in cleaning.notes:
                 self.log.warning(f"final cleaning: {note}")
         columns = self.export(cleaning, collected, epoch)
-        summary = summarise(self.past, self.numerics.device, columns)
+        summary = summarise(self.past, self.numerics.device, columns, self.labels)
         self.folder.write_json("summary.json", summary)
         self.log.info(describe_suspects(summary, len(self.labels.given)))
         self.log.finished(summary)
@@ -395,8 +398,13 @@ def train(config: Config, folder: RunFolder, stop: StopRequest) -> dict[str, Any
         log.info(describe_start(trainer, checkpoint))
         for note in start_notes(trainer):
             log.warning(note)
-        train_split = trainer.dataset.train
-        write_labels(folder.path / "labels.npz", trainer.labels, train_split.source_index, trainer.dataset.class_names)
+        write_labels(
+            folder.path / "labels.npz",
+            trainer.labels,
+            trainer.dataset.train.source_index,
+            trainer.dataset.class_names,
+            trainer.dataset.class_ids,
+        )
         return trainer.run()
 
 

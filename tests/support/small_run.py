@@ -81,7 +81,9 @@ def assert_same_run(one: Path, two: Path) -> None:
     assert metrics(one) == metrics(two)
     assert_same_weights(weights(one), weights(two))
     for name in ("clean_probabilities.parquet", FIRST, LAST):
-        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+        assert (one / name).exists() == (two / name).exists(), name
+        if (one / name).exists():  # pools that are scored alone leave no scores of the first cleaning
+            assert (one / name).read_bytes() == (two / name).read_bytes(), name
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in (one, two)]
     for summary in summaries:
         del summary["seconds"]
