@@ -47,6 +47,7 @@ setup(
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
+            "cleanlab>=2.9",
             "ruff>=0.6",
             "mypy>=1.10",
             "cupy-cuda13x>=14",
@@ -58,6 +59,7 @@ setup(
             "fastcpc-train = fastcpc.cli.train:main",
             "fastcpc-eval = fastcpc.cli.eval:main",
             "fastcpc-prepare = fastcpc.cli.prepare:main",
+            "fastcpc-clean = fastcpc.cli.clean:main",
         ]
     },
 )

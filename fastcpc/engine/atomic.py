@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from fastcpc.errors import RunError
@@ -17,15 +18,24 @@ _FULL = {
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put data under path in one step; RunError when it cannot be written, and then the old file is as it was."""
+    replace_by_parts(path, (data,), len(data))
+
+
+def replace_by_parts(path: Path, parts: Iterable[bytes], num_bytes: int) -> None:
+    """As ``replace_file`` for what is too large to be held at once; num_bytes: of all parts, for the message."""
     staging = path.parent / f".{path.name}.tmp-{os.getpid()}"
     try:
-        write_synced(staging, data)
+        with open(staging, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(staging, path)
         sync_folder(path.parent)
     except BaseException as error:
         staging.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise write_failure(error, path, len(data)) from error
+            raise write_failure(error, path, num_bytes) from error
         raise
 
 

@@ -31,6 +31,7 @@ from fastcpc.engine.log import RunLog
 from fastcpc.engine.member import LOSS_NAMES, Member
 from fastcpc.engine.optim import learning_rate
 from fastcpc.engine.precision import resolve_numerics, set_determinism
+from fastcpc.engine.pred_probs import PRED_PROBS_FILE, write_pred_probs
 from fastcpc.engine.results import Column, clean_columns, describe_suspects, summarise
 from fastcpc.engine.scores import FIRST, LAST, score_arrays, write_scores
 from fastcpc.engine.stages import Training, semi_supervised, warm_up
@@ -360,6 +361,9 @@ class Trainer:
             for note in cleaning.notes:
                 self.log.warning(f"final cleaning: {note}")
         columns = self.export(cleaning, collected, epoch)
+        networks = [member.network for member in self.members]
+        batch_size = self.config.train.score_batch_size
+        write_pred_probs(self.folder.path / PRED_PROBS_FILE, networks, collected, self.numerics, batch_size)
         summary = summarise(self.past, self.numerics.device, columns, self.labels)
         self.folder.write_json("summary.json", summary)
         self.log.info(describe_suspects(summary, len(self.labels.given)))

@@ -20,31 +20,34 @@ from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint import candidates
 from fastcpc.engine.log import METRICS_FILE
+from fastcpc.engine.pred_probs import PRED_PROBS_FILE
 from fastcpc.errors import InputError
 
 CLEANING_FILE = "clean_probabilities.parquet"
+GO_ON = "start the same fastcpc-train command again to go on"
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _PLAIN = ("index", "path", "given_label", "predicted_label", "clean_probability", "p_given", "p_predicted", "is_clean")
 _CLEANERS = ("q_gmm_1", "q_gmm_2", "q_cpc_1", "q_cpc_2")
-_TRUE = "true_label"
 
 
 @dataclass(frozen=True)
 class RunLabels:
     """labels.npz: the labels that a run trains on; row i is the same sample as in its other files.
 
-    given_N: (N,) int64 in 0..K-1. trusted_N: the same, or None where not known. source_index_N: (N,) int64, positions
-    in the data set's official order. class_names: K texts. nominal_rate: share of samples drawn for noise;
-    actual_rate: share of labels that are wrong, None where not known.
+    given_N: (N,) int64 in 0..K-1. trusted_N: the same, -1 where a sample has none; None where no sample has one.
+    source_index_N: (N,) int64, positions in the data set's official order. class_names: K texts; class_ids: K texts,
+    what the classes are called in the data set's own files. nominal_rate: share of samples drawn for noise;
+    actual_rate: share of labels that are wrong, of those that are known, or None.
     """
 
     given_N: Ints
     trusted_N: Ints | None
     source_index_N: Ints
     class_names: tuple[str, ...]
+    class_ids: tuple[str, ...]
     noise_kind: str
     nominal_rate: float
     actual_rate: float | None
@@ -128,8 +131,8 @@ def read_samples(run: Run) -> Samples:
     path = run.path / CLEANING_FILE
     if not path.is_file():
         raise InputError(
-            f"{run.path} has no {CLEANING_FILE}: it is written when the run ends, and {_progress(run)}; "
-            "start the same fastcpc-train command again to go on"
+            f"{run.path} has no {CLEANING_FILE}: it is written by the first cleaning, at the end of the warm-up of "
+            f"{run.config.train.warmup_epochs} epochs, and {_progress(run)}; {GO_ON}"
         )
     try:
         table = pq.read_table(path)
@@ -138,12 +141,32 @@ def read_samples(run: Run) -> Samples:
     missing = [name for name in (*_PLAIN, *_CLEANERS) if name not in table.column_names]
     if missing:
         raise _damaged(path, f"no column {', '.join(missing)}")
-    samples = _samples(path, table)
+    samples = _samples(path, table, run.labels.trusted_N)
     _check_samples(path, samples, run)
     return samples
 
 
-def _samples(path: Path, table: pa.Table) -> Samples:
+def read_pred_probs(run: Run) -> NDArray[np.float32]:
+    """Both networks' mean softmax, float32 (N, K), read-only and read from the disk as it is used.
+
+    InputError where the run is not finished, or where the file is damaged.
+    """
+    path = run.path / PRED_PROBS_FILE
+    if not path.is_file():
+        raise InputError(
+            f"{run.path} has no {PRED_PROBS_FILE}: it is written when the run ends, and {_progress(run)}; {GO_ON}"
+        )
+    try:
+        probs_NK = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, " ".join(str(error).split())[:120]) from None
+    expected = (run.num_samples, len(run.class_names))
+    if not isinstance(probs_NK, np.ndarray) or probs_NK.dtype != np.float32 or probs_NK.shape != expected:
+        raise _damaged(path, f"does not hold float32 {expected}, a row a sample and a column a class")
+    return probs_NK
+
+
+def _samples(path: Path, table: pa.Table, true_N: Ints | None) -> Samples:
     def values(name: str, dtype: Any) -> NDArray[Any]:
         column = table[name]
         if column.null_count:
@@ -170,7 +193,7 @@ def _samples(path: Path, table: pa.Table) -> Samples:
         p_predicted_N=values("p_predicted", np.float64),
         q_gmm_N2=pair("q_gmm"),
         q_cpc_N2=pair("q_cpc"),
-        true_N=values(_TRUE, np.int64) if _TRUE in table.column_names else None,
+        true_N=true_N,
     )
 
 
@@ -180,9 +203,8 @@ def _check_samples(path: Path, samples: Samples, run: Run) -> None:
         raise _damaged(path, "its rows are not the samples of labels.npz")
     if not np.array_equal(samples.given_N, run.labels.given_N):
         raise _damaged(path, "its given labels are not those of labels.npz")
-    for name, labels_N in (("predicted_label", samples.predicted_N), (_TRUE, samples.true_N)):
-        if labels_N is not None and len(labels_N) and not _in_range(labels_N, len(run.class_names)):
-            raise _damaged(path, f"column {name} has labels outside 0..{len(run.class_names) - 1}")
+    if not _in_range(samples.predicted_N, 0, len(run.class_names)):
+        raise _damaged(path, f"column predicted_label has labels outside 0..{len(run.class_names) - 1}")
     for name, values_N in (
         ("clean_probability", samples.clean_prob_N),
         ("p_given", samples.p_given_N),
@@ -203,9 +225,11 @@ def _read_labels(path: Path) -> RunLabels:
     except Exception as error:
         raise _damaged(path, " ".join(f"{type(error).__name__}: {error}".split())[:120]) from None
     num_classes = len(labels.class_names)
-    for name, labels_N in (("given", labels.given_N), ("trusted", labels.trusted_N)):
+    for name, labels_N, low in (("given", labels.given_N, 0), ("trusted", labels.trusted_N, -1)):
         if labels_N is not None and (
-            len(labels_N) != len(labels.source_index_N) or not len(labels_N) or not _in_range(labels_N, num_classes)
+            len(labels_N) != len(labels.source_index_N)
+            or not len(labels_N)
+            or not _in_range(labels_N, low, num_classes)
         ):
             raise _damaged(path, f"{name} does not hold a label of {num_classes} classes for each sample")
     return labels
@@ -213,11 +237,14 @@ def _read_labels(path: Path) -> RunLabels:
 
 def _labels_of(arrays: Mapping[str, NDArray[Any]]) -> RunLabels:
     rate = float(arrays["actual_rate"])
+    known = arrays.get("trusted", arrays.get("partly_trusted"))
+    names = tuple(str(name) for name in arrays["class_names"].tolist())
     return RunLabels(
         given_N=arrays["given"].astype(np.int64),
-        trusted_N=arrays["trusted"].astype(np.int64) if "trusted" in arrays else None,
+        trusted_N=None if known is None else known.astype(np.int64),
         source_index_N=arrays["source_index"].astype(np.int64),
-        class_names=tuple(str(name) for name in arrays["class_names"].tolist()),
+        class_names=names,
+        class_ids=tuple(str(name) for name in arrays["class_ids"].tolist()) if "class_ids" in arrays else names,
         noise_kind=str(arrays["noise_kind"]),
         nominal_rate=float(arrays["nominal_rate"]),
         actual_rate=None if np.isnan(rate) else rate,
@@ -262,8 +289,8 @@ def _progress(run: Run) -> str:
     return f"this one has done {done} of {epochs} epochs"
 
 
-def _in_range(labels_N: Ints, num_classes: int) -> bool:
-    return bool(labels_N.min() >= 0 and labels_N.max() < num_classes)
+def _in_range(labels_N: Ints, low: int, num_classes: int) -> bool:
+    return bool(labels_N.min() >= low and labels_N.max() < num_classes)
 
 
 def _damaged(path: Path, why: str) -> InputError:

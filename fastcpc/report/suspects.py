@@ -15,7 +15,7 @@ from fastcpc.report.run import Bools, Floats, Ints, Run, Samples
 
 @dataclass(frozen=True)
 class Quality:
-    """How right the suspicion is, by true labels. None where there is nothing to divide by.
+    """How right the suspicion is, among the samples whose true label is known. None: there is nothing to divide by.
 
     precision: share of the suspected labels that are wrong. recall: share of the wrong labels that are suspected.
     suggestion_accuracy: share of the suspected and wrong labels whose suggested class is the true one.
@@ -32,8 +32,8 @@ class Suspects:
     """All samples in order of suspicion; rows are those of ``Samples``.
 
     order_N: (N,) rows, the worst first. is_issue_N: (N,) whether row i is suspected. label_score_N: (N,) in [0, 1],
-    1 = good. threshold: of the clean probability, above which a label is not suspected. quality: None where true labels
-    are not known.
+    1 = good. threshold: of the clean probability, above which a label is not suspected. quality: None where no true label
+    is known.
     """
 
     order_N: Ints
@@ -62,16 +62,17 @@ def find_suspects(run: Run, samples: Samples, threshold: float | None = None) ->
 
 
 def judge(samples: Samples, is_issue_N: Bools) -> Quality | None:
-    """Precision and recall of a suspicion, (N,) bool by row; None where true labels are not known."""
+    """Precision and recall of a suspicion, (N,) bool by row; None where no true label is known."""
     if samples.true_N is None:
         return None
-    wrong_N = samples.given_N != samples.true_N
+    known_N = samples.true_N >= 0
+    wrong_N = known_N & (samples.given_N != samples.true_N)
     found_N = is_issue_N & wrong_N
     right_N = found_N & (samples.predicted_N == samples.true_N)
     found = int(found_N.sum())
     return Quality(
         num_wrong=int(wrong_N.sum()),
-        precision=_share(found, int(is_issue_N.sum())),
+        precision=_share(found, int((is_issue_N & known_N).sum())),
         recall=_share(found, int(wrong_N.sum())),
         suggestion_accuracy=_share(int(right_N.sum()), found),
     )
@@ -100,8 +101,9 @@ def suspects_table(run: Run, samples: Samples, suspects: Suspects, rows: Ints) -
         if values_N2 is not None:
             columns |= {f"{cleaner}_{i + 1}": pa.array(values_N2[rows, i]) for i in (0, 1)}
     if samples.true_N is not None:
-        columns["true_label"] = pa.array(samples.true_N[rows])
-        columns["true_class"] = pa.array(names[samples.true_N[rows]], pa.string())
+        true = [k if k >= 0 else None for k in samples.true_N[rows].tolist()]
+        columns["true_label"] = pa.array(true, pa.int64())
+        columns["true_class"] = pa.array([None if k is None else run.class_names[k] for k in true], pa.string())
     return pa.table(columns)
 
 

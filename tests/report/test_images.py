@@ -10,6 +10,8 @@ from photo_sets import imagefolder
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from fastcpc.data import datasets
+from fastcpc.data.cifar_facts import CIFAR10
 from fastcpc.data.photo_files import BadImage
 from fastcpc.report.images import Images
 from fastcpc.report.run import Run, Samples, read_run, read_samples
@@ -45,15 +47,16 @@ def test_another_data_set_is_noticed(digits: tuple[Run, Samples]) -> None:
 
 def test_cifar_pictures(digits: tuple[Run, Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, samples = digits
-    rows = np.random.default_rng(0).integers(0, 256, (60_000, 3073), dtype=np.uint8)
+    small = replace(CIFAR10, train_records=4, test_records=3, first_labels=())
+    monkeypatch.setattr(datasets, "CIFAR10", small)
+    rows = np.random.default_rng(0).integers(0, 256, (23, 3073), dtype=np.uint8)
     rows[:, 0] %= 10
-    for number in range(5):
-        (tmp_path / f"data_batch_{number + 1}.bin").write_bytes(rows[number * 10_000 : (number + 1) * 10_000].tobytes())
-    (tmp_path / "test_batch.bin").write_bytes(rows[50_000:].tobytes())
-    chosen = replace(samples, paths=("train/00003", "train/49999"))
+    for number, name in enumerate((*small.layouts[0].train_files, "test_batch.bin")):
+        (tmp_path / name).write_bytes(rows[4 * number :][: 3 if number == 5 else 4].tobytes())
+    chosen = replace(samples, paths=("train/00003", "train/00019"))
     picture = Images(of(run, name="cifar10", root=str(tmp_path)), chosen).picture(1)
     assert (picture.mode, picture.size) == ("RGB", (32, 32))
-    np.testing.assert_array_equal(np.asarray(picture), rows[49_999, 1:].reshape(3, 32, 32).transpose(1, 2, 0))
+    np.testing.assert_array_equal(np.asarray(picture), rows[19, 1:].reshape(3, 32, 32).transpose(1, 2, 0))
     assert "no such folder" in Images(of(run, name="cifar10", root=str(tmp_path / "gone")), chosen).fault
 
 

@@ -14,7 +14,7 @@ from small_run import metrics, small_config
 from small_run import run as train
 
 from fastcpc.errors import InputError
-from fastcpc.report.run import read_run, read_samples
+from fastcpc.report.run import read_pred_probs, read_run, read_samples
 
 TABLE = "clean_probabilities.parquet"
 
@@ -39,6 +39,46 @@ def test_a_finished_run_by_value(tmp_path: Path) -> None:
         assert values is not None and values.tolist() == stored[name], name
     assert samples.q_gmm_N2 is not None and samples.q_gmm_N2[:, 1].tolist() == stored["q_gmm_2"]
     assert samples.q_cpc_N2 is not None and samples.q_cpc_N2[:, 0].tolist() == stored["q_cpc_1"]
+
+
+def test_pred_probs_are_both_networks_mean_softmax_of_the_scoring_pass(tmp_path: Path) -> None:
+    run = read_run(finished_run(tmp_path / "run"))
+    samples, probs_NK = read_samples(run), read_pred_probs(run)
+    assert probs_NK.shape == (240, 10) and probs_NK.dtype == np.float32
+    np.testing.assert_allclose(probs_NK.sum(1), 1, rtol=1e-5)
+    rows = np.arange(240)
+    np.testing.assert_array_equal(probs_NK[rows, samples.given_N], samples.p_given_N.astype(np.float32))
+    np.testing.assert_array_equal(probs_NK[rows, samples.predicted_N], samples.p_predicted_N.astype(np.float32))
+    np.testing.assert_array_equal(probs_NK.argmax(1), samples.predicted_N)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda path: path.unlink(),
+            r"has no pred_probs.npy: it is written when the run ends, and this one has done 4",
+        ),
+        (lambda path: path.write_bytes(path.read_bytes()[:-4]), r"pred_probs.npy: .*; delete summary.json there"),
+        (lambda path: np.save(path, np.zeros((240, 9), np.float32)), r"does not hold float32 \(240, 10\), a row a"),
+        (lambda path: np.save(path, np.array([{}]), allow_pickle=True), r"pred_probs.npy: .*; delete summary.json"),
+    ],
+)
+def test_pred_probs_that_are_none(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    run = read_run(finished_run(tmp_path / "run"))
+    spoil(run.path / "pred_probs.npy")
+    with pytest.raises(InputError, match=message) as caught:
+        read_pred_probs(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_true_labels_of_a_part_of_the_samples(tmp_path: Path) -> None:
+    folder = finished_run(tmp_path / "run")
+    with np.load(folder / "labels.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    partly = np.where(np.arange(240) % 2, arrays.pop("trusted"), -1)
+    np.savez(folder / "labels.npz", **arrays, partly_trusted=partly)
+    np.testing.assert_array_equal(read_samples(read_run(folder)).true_N, partly)
 
 
 def test_a_run_without_cleaner_has_no_cleaner_columns(tmp_path: Path) -> None:
@@ -99,7 +139,7 @@ def spoil_labels(run: Path, **arrays: object) -> None:
         (rewrite(lambda table: table.slice(1)), r"parquet: its rows are not the samples of labels.npz"),
         (rewrite(column("given_label", 11)), r"parquet: its given labels are not those of labels.npz"),
         (rewrite(column("predicted_label", 10)), r"parquet: column predicted_label has labels outside 0..9"),
-        (rewrite(column("true_label", -1)), r"parquet: column true_label has labels outside 0..9"),
+        (lambda run: spoil_labels(run, trusted=np.full(240, 10)), r"labels.npz: trusted does not hold a label of 10"),
         (rewrite(column("p_given", float("nan"))), r"parquet: column p_given has values outside \[0, 1\]"),
         (rewrite(column("clean_probability", 1.5)), r"parquet: column clean_probability has values outside"),
         (rewrite(column("is_clean", None)), r"parquet: column is_clean has empty rows"),  # type: ignore[arg-type]

@@ -69,6 +69,14 @@ def test_without_true_labels_nothing_is_claimed(run: Run, samples: Samples) -> N
     assert "true_label" not in suspects_table(run, unknown, suspects, suspects.rows).column_names
 
 
+def test_samples_whose_true_label_is_not_known_are_not_judged(run: Run, samples: Samples) -> None:
+    partly = replace(samples, true_N=np.array([-1, 2, -1, 4, 4, -1]))
+    suspects = find_suspects(run, partly)
+    assert suspects.quality == Quality(num_wrong=2, precision=1 / 2, recall=1 / 2, suggestion_accuracy=1.0)
+    table = suspects_table(run, partly, suspects, suspects.rows)
+    assert table["true_label"].to_pylist() == [2, None, 4] and table["true_class"].to_pylist() == ["2", None, "4"]
+
+
 def test_the_table_by_value(run: Run, samples: Samples) -> None:
     suspects = find_suspects(run, samples)
     table = suspects_table(run, samples, suspects, suspects.order_N[:2]).to_pydict()

@@ -80,7 +80,7 @@ def assert_same_run(one: Path, two: Path) -> None:
     """Two runs that ended with the same bits."""
     assert metrics(one) == metrics(two)
     assert_same_weights(weights(one), weights(two))
-    for name in ("clean_probabilities.parquet", FIRST, LAST):
+    for name in ("clean_probabilities.parquet", "pred_probs.npy", FIRST, LAST):
         assert (one / name).exists() == (two / name).exists(), name
         if (one / name).exists():  # pools that are scored alone leave no scores of the first cleaning
             assert (one / name).read_bytes() == (two / name).read_bytes(), name

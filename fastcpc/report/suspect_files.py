@@ -1,0 +1,59 @@
+"""Tables of suspects as files: CSV that a spreadsheet may open without harm, or Parquet."""
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastcpc.errors import InputError
+
+# What makes a spreadsheet take a cell for a formula (OWASP, "CSV injection").
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def table_writer(path: Path) -> Callable[[pa.Table], bytes]:
+    """How a table becomes the bytes of a file of this ending; InputError for an ending that is neither."""
+    writers = {".csv": csv_bytes, ".parquet": parquet_bytes}
+    if path.suffix.lower() not in writers:
+        raise InputError(f"{path}: unknown kind of file; use .csv or .parquet")
+    return writers[path.suffix.lower()]
+
+
+def csv_bytes(table: pa.Table) -> bytes:
+    """RFC 4180 in UTF-8 with a header. Text that a spreadsheet would compute gets an apostrophe in front: file and
+    class names are other people's text. ``index`` tells the sample whatever its name; Parquet has the names as they
+    are."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(table.column_names)
+    for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        writer.writerow([_cell(value) for value in row])
+    return buffer.getvalue().encode("utf-8")
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """InputError where something stands at path already: before any work is done, and unless force allows a file."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder that exists already; give a new name, or delete it first")
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already; give another name, or --force to replace it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder, so {path.name} cannot be written there")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA) else value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else f"{value}"

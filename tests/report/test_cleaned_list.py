@@ -1,0 +1,166 @@
+"""Cleaned lists of photo data sets: each is read back by the data set's own reader."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from photo_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
+
+from fastcpc.config.load import load_config
+from fastcpc.config.schema import Config
+from fastcpc.data.photos.load import list_photos
+from fastcpc.errors import InputError
+from fastcpc.report.cleaned_list import write_cleaned
+from fastcpc.report.run import Run, RunLabels, Samples
+
+ODD = ['a,1 "x".jpg', "new\nline.jpg", "<b>.jpg", "=1.jpg"]
+
+
+def run_of(config: Config, swap: dict[int, int] | None = None) -> tuple[Run, Samples]:
+    """A run on a photo set, all labels as given (or swapped), as far as a cleaned list needs one."""
+    listing = list_photos(config.data)
+    split = listing.splits["train"]
+    given_N = split.labels.copy()
+    for row, label in (swap or {}).items():
+        given_N[row] = label
+    labels = RunLabels(
+        given_N, None, split.source_index, listing.class_names, listing.class_ids, config.noise.kind, 0.0, None, 1
+    )
+    ones = np.ones(len(split))
+    samples = Samples(split.source_index, split.names, given_N, given_N, ones, ones > 0, ones, ones, None, None, None)
+    return Run(Path("run"), config, labels, (), None), samples
+
+
+def issues(samples: Samples, *rows: int) -> Any:
+    return np.isin(np.arange(len(samples)), rows)
+
+
+def test_a_clothing1m_key_list(tmp_path: Path) -> None:
+    for images in (True, False):
+        root = clothing1m(tmp_path / f"{images}", images=images)
+        config = load_config([], ["data.name=clothing1m", f"data.root={root}"])
+        run, samples = run_of(config)
+        target = tmp_path / f"keys_{images}.txt"
+        assert "4 keys" in write_cleaned(run, samples, issues(samples, 0, 3), target)
+        (root / "noisy_train_key_list.txt").write_bytes(target.read_bytes())
+        again = list_photos(config.data).splits["train"]
+        assert again.names == tuple(samples.paths[row] for row in (1, 2, 4, 5))
+        assert again.labels.tolist() == samples.given_N[[1, 2, 4, 5]].tolist()
+
+
+def test_a_webvision_filelist(tmp_path: Path) -> None:
+    root = webvision(tmp_path / "w")
+    config = load_config([], ["data.name=webvision", f"data.root={root}", "data.num_classes=2"])
+    run, samples = run_of(config)
+    target = tmp_path / "list.txt"
+    write_cleaned(run, samples, issues(samples, 1), target)
+    assert target.read_text().splitlines()[-1] == "google/q9999/z.jpg 999"
+    (root / "info" / "train_filelist_google.txt").write_bytes(target.read_bytes())
+    again = list_photos(config.data).splits["train"]
+    assert again.names == tuple(np.delete(samples.paths, 1))
+    assert again.labels.tolist() == np.delete(samples.given_N, 1).tolist()
+    with pytest.raises(InputError, match=r"with data\.flickr there are two filelists"):
+        write_cleaned(*run_of(replace(config, data=replace(config.data, flickr=True))), issues(samples), target)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Config:
+    """Two classes in folders whose names are numbers, odd file names, ten photos more, no test part of its own."""
+    root = imagefolder(tmp_path / "photos", {"10": 5, "2/deeper": 5})
+    for number, name in enumerate(ODD):
+        put(root / "10" / name, jpeg(number))
+    return load_config([], ["data.name=imagefolder", f"data.root={root}", "data.holdout=0.2"])
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_list_for_an_image_folder(photos: Config, tmp_path: Path, ending: str) -> None:
+    run, samples = run_of(photos, swap={0: 1})
+    before = list_photos(photos.data)
+    target = tmp_path / f"kept{ending}"
+    usage = write_cleaned(run, samples, issues(samples, 2, 5), target)
+    assert usage.endswith(f"data.list={target} data.classes={tmp_path / 'kept.classes.txt'}")
+    data = replace(photos.data, list=str(target), classes=str(tmp_path / "kept.classes.txt"))
+    after = list_photos(data)
+    assert after.class_names == before.class_names == ("10", "2")
+    assert after.splits["train"].names == tuple(np.delete(samples.paths, [2, 5]))
+    assert after.splits["train"].labels.tolist() == np.delete(samples.given_N, [2, 5]).tolist()
+    assert after.splits["test"].names == before.splits["test"].names
+    assert after.splits["test"].labels.tolist() == before.splits["test"].labels.tolist()
+
+
+def test_a_folder_of_links(photos: Config, tmp_path: Path) -> None:
+    run, samples = run_of(photos, swap={0: 1})
+    before = list_photos(photos.data)
+    target = tmp_path / "kept"
+    usage = write_cleaned(run, samples, issues(samples, 2, 5), target)
+    assert usage == f"links to {len(samples) - 2} training images: train with data.root={target}"
+    after = list_photos(replace(photos.data, root=str(target)))
+
+    def content(listing: Any, split: str) -> list[tuple[str, int]]:
+        part = listing.splits[split]
+        return sorted((Path(path).resolve().name, k) for path, k in zip(part.paths, part.labels.tolist(), strict=True))
+
+    kept = [row for row in range(len(samples)) if row not in (2, 5)]
+    assert content(after, "train") == sorted((Path(samples.paths[r]).name, int(samples.given_N[r])) for r in kept)
+    assert content(after, "test") == content(before, "test")
+    assert all(Path(path).is_symlink() for path in after.splits["train"].paths)
+
+
+def test_a_failed_folder_of_links_leaves_nothing(
+    photos: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, samples = run_of(photos)
+    monkeypatch.setattr(Path, "symlink_to", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(RuntimeError, match="no space left"):
+        write_cleaned(run, samples, issues(samples), tmp_path / "kept")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
+def test_train_val_test_folders_stay_apart(tmp_path: Path) -> None:
+    root = imagefolder(tmp_path / "p", {"train/a": 3, "train/b": 3, "validation/a": 1, "validation/b": 1, "test/b": 2})
+    config = load_config([], ["data.name=imagefolder", f"data.root={root}"])
+    run, samples = run_of(config, swap={0: 1})
+    write_cleaned(run, samples, issues(samples, 4), tmp_path / "kept")
+    found = sorted(str(path.relative_to(tmp_path / "kept")) for path in (tmp_path / "kept").rglob("*.jpg"))
+    assert found == [
+        "test/b/000.jpg", "test/b/001.jpg", "train/a/001.jpg", "train/a/002.jpg", "train/b/000.jpg", "train/b/002.jpg",
+        "train/b/train/a/000.jpg", "val/a/000.jpg", "val/b/000.jpg",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "target", "message"),
+    [
+        ([], "kept.txt", r"use \.csv or \.parquet, or a name without ending for a folder of links"),
+        (["data.list={root}/list.csv"], "kept", r"this run was trained on a list; give a \.csv or \.parquet"),
+    ],
+)
+def test_what_cannot_be_written(photos: Config, tmp_path: Path, settings: list[str], target: str, message: str) -> None:
+    root = Path(photos.data.root)
+    lines(root / "list.csv", ["path,label", "10/000.jpg,a", "10/001.jpg,a", "10/002.jpg,b", "10/003.jpg,b"])
+    data = [text.format(root=root) for text in settings]
+    config = load_config([], ["data.name=imagefolder", f"data.root={root}", *data])
+    run, samples = run_of(config)
+    with pytest.raises(InputError, match=message):
+        write_cleaned(run, samples, issues(samples), tmp_path / target)
+
+
+def test_labels_that_are_not_the_data_sets_own(tmp_path: Path) -> None:
+    root = webvision(tmp_path / "w")
+    noise = ["noise.kind=asym_next", "noise.rate=0.5", "data.num_classes=2"]
+    config = load_config([], ["data.name=webvision", f"data.root={root}", *noise])
+    run, samples = run_of(config)
+    with pytest.raises(
+        InputError, match=r"the labels of this run come from noise\.kind=asym_next, not from webvision's"
+    ):
+        write_cleaned(run, samples, issues(samples), tmp_path / "x.txt")
+
+
+def test_blanks_at_the_ends_of_names_need_parquet(photos: Config, tmp_path: Path) -> None:
+    put(Path(photos.data.root) / "10" / " blank.jpg", jpeg(3))
+    run, samples = run_of(photos)
+    run_list = replace(samples, paths=(" blank.jpg", *samples.paths[1:]))
+    with pytest.raises(InputError, match=r"' blank.jpg' begins or ends with a blank; use \.parquet"):
+        write_cleaned(run, run_list, issues(samples), tmp_path / "kept.csv")
