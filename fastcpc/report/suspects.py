@@ -32,8 +32,8 @@ class Suspects:
     """All samples in order of suspicion; rows are those of ``Samples``.
 
     order_N: (N,) rows, the worst first. is_issue_N: (N,) whether row i is suspected. label_score_N: (N,) in [0, 1],
-    1 = good. threshold: of the clean probability, above which a label is not suspected. quality: None where no true label
-    is known.
+    1 = good. threshold: of the clean probability, above which a label is not suspected. quality: None where no true
+    label is known.
     """
 
     order_N: Ints
