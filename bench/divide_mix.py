@@ -1,0 +1,154 @@
+"""A checkout of the official DivideMix, made to run here: its own functions, taken from its files as they stand.
+
+Nothing of it is stored here. Its training script runs as a whole on import, so only its functions and classes are
+taken, into a namespace that holds the globals they use. Replaced, because they no longer run: ``iterator.next()``
+(Python 2), torchnet's AUC meter (a dead package; scikit-learn's takes its place) and, without a GPU, ``.cuda()``.
+"""
+
+import ast
+import importlib.util
+import json
+import pickle
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+
+SIZE = 50_000  # of the training set: written into its code
+WORKERS = 5  # as its training script asks for
+
+
+class DivideMix:
+    """Its epochs on networks that are given to it.
+
+    functions: what its Train_cifar.py defines. loaders: its cifar_dataloader, over the files in ``folder``.
+    """
+
+    def __init__(self, checkout: Path, folder: Path, *, batch_size: int, num_classes: int, lambda_u: float) -> None:
+        self.functions = _functions(checkout / "Train_cifar.py")
+        data = _module("divide_mix_data", checkout / "dataloader_cifar.py")
+        with _quiet():
+            self.loaders = data.cifar_dataloader(
+                "cifar10",
+                r=0.5,
+                noise_mode="sym",
+                batch_size=batch_size,
+                num_workers=WORKERS,
+                root_dir=str(folder),
+                log=StringIO(),
+                noise_file=str(folder / "labels.json"),
+            )
+        self.functions.update(
+            args=SimpleNamespace(
+                batch_size=batch_size, num_class=num_classes, lambda_u=lambda_u, r=0.5, noise_mode="sym", T=0.5,
+                alpha=4.0, dataset="cifar10", num_epochs=300, p_threshold=0.5,
+            ),
+            CE=nn.CrossEntropyLoss(reduction="none"),
+            criterion=self.functions["SemiLoss"](),
+            warm_up=10,
+        )  # fmt: skip
+
+    def score(self, network: nn.Module) -> npt.NDArray[np.float64]:
+        """Its eval_train: one pass over all images, losses normalised, a mixture fitted. (50000,) clean probability."""
+        with _quiet(), _runnable():
+            self.functions["eval_loader"] = self.loaders.run("eval_train")
+            probability: npt.NDArray[np.float64] = self.functions["eval_train"](network, [])[0]
+        return probability
+
+    def train(
+        self,
+        networks: Sequence[nn.Module],
+        optimizers: Sequence[torch.optim.Optimizer],
+        probability_N: npt.NDArray[np.float64],
+    ) -> None:
+        """An epoch of both networks on this division of the data, loaders included."""
+        first, second = networks
+        with _quiet(), _runnable():
+            for own, other, optimizer in ((first, second, optimizers[0]), (second, first, optimizers[1])):
+                pair = self.loaders.run("train", probability_N > 0.5, probability_N)
+                self.functions["train"](20, own, other, optimizer, *pair)
+
+
+def write_cifar(folder: Path, pixels: npt.NDArray[np.uint8], labels: Sequence[int], given: Sequence[int]) -> None:
+    """Images and labels in the layout that its loader reads. pixels: (50000, 3, 32, 32)."""
+    for number in range(5):
+        part = slice(number * SIZE // 5, (number + 1) * SIZE // 5)
+        content = {"data": pixels[part].reshape(-1, 3072), "labels": [int(label) for label in labels[part]]}
+        (folder / f"data_batch_{number + 1}").write_bytes(pickle.dumps(content))
+    (folder / "labels.json").write_text(json.dumps([int(label) for label in given]))
+
+
+class _Next(ast.NodeTransformer):
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "next" and not node.args:
+            return ast.copy_location(ast.Call(ast.Name("next", ast.Load()), [node.func.value], []), node)
+        return node
+
+
+def _functions(script: Path) -> dict[str, Any]:
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    tree.body = [part for part in tree.body if isinstance(part, (ast.FunctionDef, ast.ClassDef))]
+    names = {"torch": torch, "nn": nn, "F": F, "np": np, "sys": sys, "GaussianMixture": GaussianMixture}
+    exec(compile(ast.fix_missing_locations(_Next().visit(tree)), str(script), "exec"), names)
+    return names
+
+
+class _Meter:
+    """torchnet.meter.AUCMeter, as far as its loader uses it."""
+
+    def reset(self) -> None:
+        self.scores, self.truth = None, None
+
+    def add(self, scores: Any, truth: Any) -> None:
+        self.scores, self.truth = scores, truth
+
+    def value(self) -> tuple[float, None, None]:
+        return float(roc_auc_score(self.truth, self.scores)), None, None
+
+
+def _module(name: str, file: Path) -> ModuleType:
+    meters: Any = ModuleType("torchnet.meter")
+    meters.AUCMeter = _Meter
+    sys.modules.update({"torchnet": ModuleType("torchnet"), "torchnet.meter": meters})
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # its loaders' workers look it up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _runnable() -> Iterator[None]:
+    """Without a GPU, ``.cuda()`` leaves everything where it is; its own seeds go with its own generators."""
+    random.seed(123)
+    if torch.cuda.is_available():
+        yield
+        return
+    kept = Tensor.cuda, nn.Module.cuda
+    Tensor.cuda = nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        Tensor.cuda, nn.Module.cuda = kept  # type: ignore[method-assign]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Its line a step goes nowhere; nor does the DataLoader's advice on five workers, which is the peer's choice."""
+    with redirect_stdout(StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield

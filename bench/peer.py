@@ -1,0 +1,158 @@
+"""The official DivideMix beside ours: the same images, network, weights, labels and division of the data, in one run.
+
+``--divide-mix`` is a checkout of the official repository and ``--data`` a folder with CIFAR-10; nothing of either is
+stored here. Rows: "epoch" is one semi-supervised epoch of both networks on a given division, its loaders included, as
+its own script runs it; "score" is the pass over all 50,000 images by both networks with the mixture on the losses
+("score + prototypes": ours trains CPC's prototypes as well and scores by them, which DivideMix has not). Ours runs as
+``--precision`` says; the peer is float32. Checks: the posteriors of both scoring passes agree (same weights, float32);
+both epochs take the same number of labelled samples and end with finite weights.
+"""
+
+import copy
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from divide_mix import SIZE, DivideMix, write_cifar
+from harness import Check, Report, Row, arguments, this_machine, time_in_turns
+from torch import nn
+
+from fastcpc.cleaner.partition import divide
+from fastcpc.config.load import load_config
+from fastcpc.config.schema import Config
+from fastcpc.data.split import Split
+from fastcpc.engine.cleaning import Cleaning, clean_labels
+from fastcpc.engine.folder import RunFolder
+from fastcpc.engine.interrupt import StopRequest
+from fastcpc.engine.log import RunLog
+from fastcpc.engine.trainer import Trainer, load_data
+
+ROOT = Path(__file__).resolve().parent.parent
+EPOCH = 20  # past the warm-up, before the rate drops
+POSTERIOR_LIMIT = 0.02  # the peer starts its mixture by k-means with a random start, and stops early
+
+
+def our_config(options: Any, folder: Path) -> Config:
+    """CIFAR-10, sym 50, plain DivideMix views (two weak ones), batch 64: the peer's settings."""
+    overrides = [
+        f"data.root={options.data}", f"model.width={options.width}", f"run.dir={folder}", "cleaner.kind=gmm_agn",
+        "augment.train=weak", "train.batch_size=64", "noise.kind=sym", "noise.rate=0.5",
+        "semisup.lambda_u=25", f"precision={options.precision}", f"device={options.device}",
+        f"compile={options.compile}", f"cpc.embedding_dim={min(128, 4 * options.width)}",
+    ]  # fmt: skip
+    return load_config([ROOT / "configs" / "base" / "cifar10.yaml"], overrides)
+
+
+@contextmanager
+def our_trainer(config: Config) -> Iterator[Trainer]:
+    """A trainer at the start of its run."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(config))
+        stop = stack.enter_context(StopRequest())
+        log = stack.enter_context(RunLog(folder, config.train.epochs))
+        yield Trainer(config, *load_data(config), folder, stop, log)
+
+
+def given_division(num_labelled: int) -> npt.NDArray[np.float64]:
+    """Clean probabilities (50000,): 0.9 for ``num_labelled`` samples drawn at random, 0.1 for the others."""
+    drawn = np.random.default_rng(0).permutation(SIZE)[:num_labelled]
+    probability_N = np.full(SIZE, 0.1)
+    probability_N[drawn] = 0.9
+    return probability_N
+
+
+class Ours:
+    """Our epoch and our scoring pass."""
+
+    def __init__(self, trainer: Trainer, probability_N: npt.NDArray[np.float64]) -> None:
+        self.trainer = trainer
+        self.partition = divide(torch.from_numpy(probability_N).float().to(trainer.numerics.device), 0.5)
+
+    def epoch(self) -> None:
+        """Both networks, one after the other."""
+        first, second = self.trainer.members
+        self.trainer.record = {"epoch": EPOCH, "images": 0, "seconds": {}}
+        for own, other in ((first, second), (second, first)):
+            own.partition = self.partition
+            self.trainer.position = {"epoch": EPOCH, "stage": 0, "step": 0}
+            self.trainer.train(own, other, EPOCH)
+
+    def score(self, kind: Literal["gmm_agn", "cpc_agn"]) -> Cleaning:
+        """Scores of both networks and the cleaner of this kind on them."""
+        config = replace(self.trainer.config, cleaner=replace(self.trainer.config.cleaner, kind=kind))
+        members, labels_N = self.trainer.members, self.trainer.training.labels_N
+        collected = self.trainer.score(EPOCH)
+        return clean_labels(members, collected, labels_N, config, num_classes=10, epoch=EPOCH)
+
+
+def bench(options: Any, trainer: Trainer, peer: DivideMix) -> Iterator[Row]:
+    """The rows that are asked for; scoring first, while the weights of both sides are the same."""
+    device = trainer.numerics.device
+    networks = [copy.deepcopy(member.network) for member in trainer.members]
+    for network in networks:
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    ours = Ours(trainer, given_division(64 * options.steps))
+    labels = {"width": options.width, "batch": 64, "precision": str(trainer.numerics.dtype).removeprefix("torch.")}
+    repeats = options.repeats or 3
+    if "score" in options.rows:
+        found: dict[str, Any] = {}
+        calls: dict[str, Callable[[], Any]] = {
+            "fastcpc": lambda: found.update(ours=ours.score("gmm_agn").q_gmm),
+            "DivideMix": lambda: found.update(theirs=tuple(peer.score(network) for network in networks)),
+            "with prototypes": lambda: ours.score("cpc_agn"),
+        }
+        timings = time_in_turns(calls, repeats, device.type, warmup=0)
+        apart = float(np.abs(found["ours"][0].cpu().numpy() - found["theirs"][0]).mean())
+        agree = Check("mean posterior apart", apart, POSTERIOR_LIMIT)
+        yield Row({"row": "score", "images": SIZE} | labels, agree, "fastcpc", timings)
+    if "epoch" in options.rows:
+        optimizers = [
+            torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4) for network in networks
+        ]
+        probability_N = ours.partition.clean_prob_N.double().cpu().numpy()
+        calls = {"fastcpc": ours.epoch, "DivideMix": lambda: peer.train(networks, optimizers, probability_N)}
+        timings = time_in_turns(calls, repeats, device.type, warmup=1)
+        broken = sum(not_finite(network) for network in [*networks, *(m.network for m in trainer.members)])
+        unequal = abs(trainer.record["labelled"][0] - int((probability_N > 0.5).sum()))
+        done = Check("unequal or not finite", float(broken + unequal), 0.0)
+        yield Row({"row": "epoch", "images": 64 * options.steps} | labels, done, "fastcpc", timings)
+
+
+def not_finite(network: nn.Module) -> int:
+    """How many of its tensors hold a value that is no number."""
+    return sum(not bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
+
+
+def main() -> int:
+    """Prints the table, writes the JSON."""
+    parser = arguments(__doc__)
+    parser.add_argument("--divide-mix", type=Path, required=True, help="checkout of the official DivideMix")
+    parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10, in either layout")
+    parser.add_argument("--width", type=int, default=16, help="of PreAct ResNet-18 (64 is the paper's)")
+    parser.add_argument("--steps", type=int, default=40, help="labelled batches of the epoch, each network")
+    parser.add_argument("--rows", nargs="+", choices=("score", "epoch"), default=["score", "epoch"])
+    parser.add_argument("--precision", default="auto", help="of ours: auto, fp32 or bf16")
+    parser.add_argument("--compile", default="false", help="of ours: false, default or max-autotune")
+    options = parser.parse_args()
+    report = Report("peer", this_machine(options.device))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastcpc-peer-")))
+        trainer = stack.enter_context(our_trainer(our_config(options, folder / "run")))
+        train = trainer.dataset.train
+        assert isinstance(train, Split)
+        write_cifar(folder, train.pixels.numpy(), train.labels.tolist(), trainer.labels.given.tolist())
+        peer = DivideMix(options.divide_mix, folder, batch_size=64, num_classes=10, lambda_u=25)
+        for row in bench(options, trainer, peer):
+            report.add(row)
+    return report.finish(options.results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
