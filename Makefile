@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test bench lint table clean
+.PHONY: demo test browser bench lint table clean
 
 demo: $(READY)
 	$(BIN)/fastcpc-train --config configs/digits_sym80.yaml
 
-test: lint
+test: lint browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not gpu"
+
+# the report is tested in a real Chromium
+browser:
+	.ci/install-browser
 
 lint: $(READY)
 	$(BIN)/ruff check .

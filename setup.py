@@ -23,7 +23,7 @@ setup(
     python_requires=">=3.10",
     # fastcpc/kernels is a symbolic link to kernels/: the wheel carries fastcpc.kernels, and no top-level "kernels"
     packages=find_packages(include=["fastcpc", "fastcpc.*"]),
-    package_data={"fastcpc.kernels": ["*.cu"]},
+    package_data={"fastcpc.kernels": ["*.cu"], "fastcpc.report": ["templates/*"]},
     # torch brings the Triton that it was built with; naming triton here would fetch another one first
     install_requires=[
         "torch>=2.11",
@@ -39,6 +39,8 @@ setup(
         "tqdm>=4.66",
         "pyarrow>=15",
         "tensorboard>=2.16",
+        "matplotlib>=3.8",
+        "jinja2>=3.1",
     ],
     extras_require={
         "gpu": ["cupy-cuda13x>=14"],
@@ -50,6 +52,7 @@ setup(
             "cleanlab>=2.9",
             "ruff>=0.6",
             "mypy>=1.10",
+            "selenium>=4.20",
             "cupy-cuda13x>=14",
             DALI,
         ],
@@ -58,6 +61,7 @@ setup(
         "console_scripts": [
             "fastcpc-train = fastcpc.cli.train:main",
             "fastcpc-eval = fastcpc.cli.eval:main",
+            "fastcpc-report = fastcpc.cli.report:main",
             "fastcpc-prepare = fastcpc.cli.prepare:main",
             "fastcpc-clean = fastcpc.cli.clean:main",
         ]

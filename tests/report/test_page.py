@@ -1,0 +1,304 @@
+"""What the report computes, by value; that it stays small; and what it says of runs that lack something."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from finished_run import finished_run
+from PIL import Image
+from scipy.stats import ks_2samp, norm
+from small_run import StopAfter, metrics, run, small_config
+
+from fastcpc.cli import report as command
+from fastcpc.engine.interrupt import Stopped
+from fastcpc.engine.scores import FIRST, LAST
+from fastcpc.errors import InputError
+from fastcpc.report.classes import Pair, confusion, project, similarity, worst_pairs
+from fastcpc.report.gallery import MOST_BYTES, SIDE, as_script, encode
+from fastcpc.report.headline import ClassNoise, accuracy_of, estimate_noise
+from fastcpc.report.images import Images
+from fastcpc.report.losses import class_densities, loss_tests
+from fastcpc.report.page import run_page
+from fastcpc.report.run import Run, read_run, read_samples
+from fastcpc.report.scores import Mixture, read_scores
+from fastcpc.report.suspects import find_suspects
+
+LIMIT = 10_000_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return finished_run(tmp_path / "run")
+
+
+def test_the_noise_rate_is_the_share_not_held_clean_by_class(folder: Path) -> None:
+    run = read_run(folder)
+    samples = read_samples(run)
+    given = np.array([0] * 4 + [1] * 2 + [2] * 234)
+    clean = np.ones(240, np.bool_)
+    clean[[0, 1, 2, 4, 10]] = False
+    true = given.copy()
+    true[[0, 5]] = 9
+    predicted = np.where(np.arange(240) == 0, 9, given)
+    samples = replace(samples, given_N=given, is_clean_N=clean, true_N=true, predicted_N=predicted)
+    noise = estimate_noise(run, samples, find_suspects(run, samples))
+    assert (noise.estimated, noise.actual) == (5 / 240, 2 / 240)
+    assert noise.classes[0] == noise.noisiest == ClassNoise(0, 4, 0.75, 0.25, 1, 3)
+    assert noise.classes[1] == ClassNoise(1, 2, 0.5, 0.5, 0, 2)
+    assert noise.classes[2] == ClassNoise(2, 234, 1 / 234, 0.0, 0, 234)
+    assert all(row.count == 0 and row.estimated is None for row in noise.classes[3:])
+    unknown = replace(samples, true_N=None, is_clean_N=np.ones(240, np.bool_))
+    noise = estimate_noise(run, unknown, find_suspects(run, unknown))
+    assert (noise.estimated, noise.actual, noise.noisiest) == (0.0, None, None)
+
+
+def test_accuracy_is_that_of_the_metrics(folder: Path) -> None:
+    run = read_run(folder)
+    lines = tuple(
+        {"epoch": number, "test_top1": value} for number, value in enumerate([10.0, *[50.0] * 5, 90.0, *[60.0] * 9])
+    )
+    accuracy = accuracy_of(replace(run, metrics=lines))
+    assert accuracy is not None
+    assert (accuracy.final, accuracy.best, accuracy.best_epoch, accuracy.epochs) == (60.0, 90.0, 6, 16)
+    assert accuracy.last10 == 63.0
+    assert accuracy_of(replace(run, metrics=())) is None
+
+
+def test_confusion_and_its_commonest_changes() -> None:
+    given, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0, 2])
+    counts = confusion(given, predicted, 3)
+    assert counts.tolist() == [[1, 2, 0], [1, 1, 0], [0, 0, 1]]
+    assert worst_pairs(counts) == [Pair(0, 1, 2, 2 / 3), Pair(1, 0, 1, 0.5)]
+    assert worst_pairs(np.diag([3, 3])) == []
+
+
+def test_mixture_densities_are_those_of_scipy() -> None:
+    mixture = Mixture(np.array([0.1, 0.7]), np.array([0.01, 0.04]), np.array([0.6, 0.4]))
+    grid = np.linspace(0, 1, 5)
+    np.testing.assert_allclose(mixture.densities(grid)[0], 0.6 * norm.pdf(grid, 0.1, 0.1))
+    np.testing.assert_allclose(mixture.densities(grid)[1], 0.4 * norm.pdf(grid, 0.7, 0.2))
+
+
+def test_loss_tests_are_those_of_scipy_and_of_the_metrics(folder: Path) -> None:
+    run = read_run(folder)
+    scores = read_scores(run, FIRST)
+    assert scores is not None
+    right, wrong = loss_tests(run, scores)
+    given, trusted = run.labels.given_N, run.labels.trusted_N
+    assert trusted is not None
+    loss = scores.arrays["loss"][0].astype(np.float64)
+    rows = given == trusted
+    expected = ks_2samp(loss[rows & (given == 3)], loss[rows], method="asymp").pvalue
+    assert right.p_values_K[3] == pytest.approx(expected)
+    line = metrics(folder)[1]
+    np.testing.assert_allclose(right.p_values_K, line["ks_pvalue_clean"])
+    np.testing.assert_allclose(wrong.p_values_K, line["ks_pvalue_noisy"])
+    assert wrong.different == np.mean(np.array(line["ks_pvalue_noisy"]) < 0.05)
+
+
+def test_class_densities_integrate_to_one() -> None:
+    values, labels = np.array([0.1, 0.1, 0.9, 0.5]), np.array([0, 0, 2, 2])
+    densities = class_densities(values, labels, 4, bins=5)
+    np.testing.assert_allclose(densities, [[5, 0, 0, 0, 0], [0, 0, 2.5, 0, 2.5]])
+
+
+def test_similarity_and_projection_by_value() -> None:
+    cosines = similarity(np.array([[2.0, 0], [0, 3], [1, 1]]))
+    np.testing.assert_allclose(cosines, [[1, 0, 0.5**0.5], [0, 1, 0.5**0.5], [0.5**0.5, 0.5**0.5, 1]], atol=1e-12)
+    draws = np.random.default_rng(0).normal(size=(50, 2)) @ np.array([[5.0, 0, 0, 0], [0, 0, 1, 0]])
+    points, explained = project(draws)
+    assert explained == pytest.approx(1)
+    distances = [np.linalg.norm(rows[:, None] - rows[None], axis=2) for rows in (points, draws)]
+    np.testing.assert_allclose(*distances, atol=1e-9)
+
+
+def page_of(folder: Path, **options: Any) -> str:
+    return run_page(read_run(folder), **options)
+
+
+def test_pictures_are_those_of_the_worst_labels(folder: Path) -> None:
+    run = read_run(folder)
+    suspects, images = find_suspects(run, samples := read_samples(run)), Images(run, samples)
+    found = re.findall(r'src="data:image/png;base64,([^"]+)"', run_page(run, most_cards=3))
+    assert len(found) == 3
+    for text, row in zip(found, suspects.rows, strict=False):
+        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+        np.testing.assert_array_equal(shown, np.asarray(images.picture(int(row))))
+
+
+def test_a_photo_is_made_small_and_stays_below_its_limit() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
+    url, tiny = encode(Image.fromarray(noise))
+    data = base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
+    assert not tiny and len(data) <= MOST_BYTES and Image.open(io.BytesIO(data)).size == (SIDE, 120)
+    thin, _ = encode(Image.new("RGB", (20_000, 3)))
+    assert Image.open(io.BytesIO(base64.b64decode(thin.partition(",")[2]))).size == (SIDE, 1)
+
+
+def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred classes of long names, and two hundred pictures of which nothing can be squeezed."""
+    many_classes(folder, [f"{label:03d} " + "long name " * 30 for label in range(100)])
+    draws = np.random.default_rng(0)
+    picture = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
+    monkeypatch.setattr(Images, "picture", lambda self, row: picture)
+    text = page_of(folder)
+    assert text.count("data:image/jpeg") == 200
+    assert text.count("Losses of the ") == 100
+    assert 2_000_000 < len(text.encode()) < LIMIT
+
+
+def many_classes(folder: Path, names: list[str]) -> None:
+    """Rewrite a run's files as if there were more classes; every sample is suspected."""
+    given = np.arange(240) % len(names)
+    with np.load(folder / "labels.npz", allow_pickle=False) as stored:
+        arrays = dict(stored) | {"class_names": np.array(names), "class_ids": np.array(names)}
+    np.savez(folder / "labels.npz", **arrays | {"given": given, "trusted": (given + 1) % len(names)})
+    table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
+    table |= {
+        "given_label": given.tolist(),
+        "is_clean": [False] * 240,
+        "true_label": ((given + 1) % len(names)).tolist(),
+    }
+    table["predicted_label"] = table["true_label"]
+    pq.write_table(pa.table(table), folder / "clean_probabilities.parquet")
+    for name in (FIRST, LAST):
+        with np.load(folder / name, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        for part, value in (("means", [0.1, 0.7]), ("variances", [0.01, 0.02]), ("weights", [0.5, 0.5])):
+            arrays[f"awr_{part}"] = np.tile(np.array(value), (2, len(names), 1))
+        arrays["prototypes"] = np.random.default_rng(0).normal(size=(2, len(names), 16))
+        np.savez(folder / name, **arrays)
+
+
+def test_more_classes_than_can_be_seen_are_said_in_words(folder: Path) -> None:
+    many_classes(folder, [f"class {label}" for label in range(120)])
+    text = page_of(folder)
+    assert "120 classes are too many for a matrix" in text and "The first 100 of 120 classes." in text
+    assert "The commonest changes" in text
+
+
+@pytest.mark.parametrize("kind", ["none", "gmm_agn", "cpc_only"])
+def test_what_a_cleaner_has_not_is_said(kind: str, tmp_path: Path) -> None:
+    text = page_of(finished_run(tmp_path / "run", kind))
+    if kind != "cpc_only":
+        assert f"cleaner.kind={kind} trains no prototypes" in text and "figure-map" not in text
+    assert ("figure-q" in text) is False
+    assert ("figure-auc" in text) == (kind != "none")
+    assert ("there is no AUC" in text) == (kind == "none")
+    assert ("figure-hist-first" in text) == (kind != "none") and "figure-hist-last" in text
+
+
+def test_without_trusted_labels_nothing_is_said_of_the_truth(folder: Path) -> None:
+    with np.load(folder / "labels.npz", allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files if name != "trusted"}
+    np.savez(folder / "labels.npz", **arrays | {"actual_rate": np.array(np.nan)})
+    table = pq.read_table(folder / "clean_probabilities.parquet").drop_columns(["true_label"])
+    pq.write_table(table, folder / "clean_probabilities.parquet")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    known = [{key: value for key, value in line.items() if not key.startswith(("auc", "ks"))} for line in lines]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known))
+    text = page_of(folder)
+    for absent in ("in truth", "true:", "figure-density", "figure-auc", "p-values", "right labels", "wrong labels"):
+        assert absent not in re.sub(r'<p class="note">.*?</p>', "", text), absent
+    assert "Trusted labels are not known, so the AUC" in text and "figure-hist-last" in text
+
+
+def stopped(folder: Path, looks: int) -> Path:
+    with pytest.raises(Stopped):
+        run(small_config(folder), StopAfter(looks))
+    return folder
+
+
+def test_a_run_that_was_stopped_is_shown_as_far_as_it_went(tmp_path: Path) -> None:
+    text = page_of(stopped(tmp_path / "early", 3))
+    assert "not finished: 0 of 4 epochs" in text and "no cleaning yet" in text
+    assert "No epoch is finished yet" in text and "<li class=" not in text
+    text = page_of(stopped(tmp_path / "later", 60))
+    assert "not finished:" in text and '<li class="card"' in text
+    assert "figure-accuracy" in text and "figure-hist-last" in text
+
+
+def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -> None:
+    folder = stopped(tmp_path / "run", 60)
+    assert command.main([str(folder)]) == 0
+    assert (folder / "report.html").stat().st_size > 100_000
+    assert run(small_config(folder))["finished"]
+
+
+def test_pictures_that_are_gone_leave_a_sentence(folder: Path) -> None:
+    table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
+    table["path"] = [f"elsewhere/{number}" for number in range(240)]
+    pq.write_table(pa.table(table), folder / "clean_probabilities.parquet")
+    text = page_of(folder)
+    assert "There are no pictures: <bdi>the data set has no sample" in text
+    assert text.count("no picture</span>") == text.count('<li class="card"') > 20
+
+
+def test_json_in_a_script_element_cannot_end_it() -> None:
+    row = "</script><script>alert(1)</script><!-- & \u2028 é"
+    text = as_script({"columns": ["path"], "rows": [[row]]})
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text)["rows"] == [[row]]
+
+
+@pytest.mark.parametrize("name", [LAST, FIRST])
+def test_damaged_scores_are_one_line(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = bytearray((folder / name).read_bytes())
+    (folder / name).write_bytes(data[: len(data) // 2])
+    assert command.main([str(folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and f"{name}: is damaged" in lines[0]
+    (folder / name).unlink()
+    assert command.main([str(folder)]) == 0
+
+
+def test_scores_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None:
+    run(small_config(tmp_path / "other", data={"subset": 200}, train={"epochs": 2}))
+    shutil.copy(tmp_path / "other" / LAST, folder / LAST)
+    with pytest.raises(
+        InputError, match=r"scores_last\.npz: is damaged \(loss is float32 \(2, 200\), expected numbers"
+    ):
+        page_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: RUN"),
+        (["nowhere"], "nowhere is not a folder"),
+        (["run", "--most", "201"], r"--most 201: must lie in 0\.\.200"),
+        (["run", "--out", "."], r"--out \.: is a folder; give the name of a file"),
+        (["run", "--out", "no/where.html"], r"--out no/where\.html: there is no folder no"),
+        (["run", "--baseline", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished_run(Path("run"))
+    assert command.main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and re.search(f"^fastcpc-report: error: .*{message}", lines[0]), lines
+    assert not Path("run/report.html").exists()
+
+
+def test_a_baseline_is_set_beside(folder: Path, tmp_path: Path) -> None:
+    other: Run = read_run(finished_run(tmp_path / "plain", "none"))
+    one, two = accuracy_of(read_run(folder)), accuracy_of(other)
+    assert one is not None and two is not None
+    text = page_of(folder, baseline=other)
+    assert f"{one.last10 - two.last10:+.2f} points against <bdi>plain</bdi> ({two.last10:.2f} %" in text
