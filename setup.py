@@ -12,6 +12,8 @@ VERSION = next(
 )
 # decodes image files; for Linux only: elsewhere Pillow in threads takes its place
 DALI = "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'"
+# fastcpc-export --onnx: written by PyTorch's exporter, checked by ONNX Runtime
+ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
 
 setup(
     name="fastcpc",
@@ -45,6 +47,7 @@ setup(
     extras_require={
         "gpu": ["cupy-cuda13x>=14"],
         "dali": [DALI],
+        "onnx": ONNX,
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -55,6 +58,7 @@ setup(
             "selenium>=4.20",
             "cupy-cuda13x>=14",
             DALI,
+            *ONNX,
         ],
     },
     entry_points={
@@ -64,6 +68,8 @@ setup(
             "fastcpc-report = fastcpc.cli.report:main",
             "fastcpc-prepare = fastcpc.cli.prepare:main",
             "fastcpc-clean = fastcpc.cli.clean:main",
+            "fastcpc-export = fastcpc.cli.export:main",
+            "fastcpc-predict = fastcpc.cli.predict:main",
         ]
     },
 )

@@ -17,16 +17,15 @@ from fastcpc.config.schema import Config
 from fastcpc.data.datasets import load_dataset
 from fastcpc.data.feeds import make_feed
 from fastcpc.data.sampler import sequential_batches
-from fastcpc.data.seeds import fold
 from fastcpc.data.split import AnySplit, Dataset
 from fastcpc.engine.atomic import replace_file
 from fastcpc.engine.checkpoint import load, named
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.precision import Numerics, resolve_numerics
 from fastcpc.engine.trainer import load_data
-from fastcpc.errors import InputError, RunError
-from fastcpc.models.build import build_network
+from fastcpc.errors import InputError
 from fastcpc.models.network import Network
+from fastcpc.report.networks import load_networks
 from fastcpc.report.run import read_config
 
 PROGRAM = "fastcpc-eval"
@@ -44,7 +43,12 @@ def _command(options: argparse.Namespace) -> int:
     checkpoint = named(options.run, options.checkpoint)
     numerics = resolve_numerics(config)
     dataset, split = choose_split(config, options.split)
-    networks = load_networks(config, checkpoint, dataset, numerics)
+    networks = load_networks(
+        config, checkpoint, num_classes=dataset.num_classes, in_channels=dataset.in_channels,
+        image_size=dataset.image_size,
+    )  # fmt: skip
+    for network in networks:
+        numerics.prepare(network, "false")
     accuracy = measure(config, networks, dataset, split, numerics, options.run / "bad_images_eval.txt")
     rows = as_dict(accuracy, prototypes=has_prototypes(config, checkpoint))
     content = {"run": str(options.run), "split": options.split, "checkpoint": checkpoint.name, **rows}
@@ -83,32 +87,6 @@ def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:
     if name not in dataset.tests:
         raise InputError(f"--split {name}: {dataset.name} has {', '.join(['train', *dataset.tests])}")
     return dataset, dataset.tests[name]
-
-
-def load_networks(config: Config, checkpoint: Path, dataset: Dataset, numerics: Numerics) -> list[Network]:
-    """Both networks of a checkpoint on the device; RunError where it is damaged or was trained on other classes."""
-    weights, _ = load(checkpoint)
-    model = dataclasses.replace(config.model, weights="")  # the checkpoint's weights replace any others
-    networks = []
-    for number, state in enumerate(weights, start=1):
-        num_classes = len(state["classifier.weight"]) if "classifier.weight" in state else None
-        if num_classes is not None and num_classes != dataset.num_classes:
-            raise RunError(
-                f"{checkpoint} was trained on {num_classes} classes, {dataset.name} has {dataset.num_classes}: "
-                "the run's config.yaml or data set is not the one it was trained with"
-            )
-        network = build_network(
-            model, config.cpc, num_classes=dataset.num_classes, in_channels=dataset.in_channels,
-            image_size=dataset.image_size, seed=fold(config.run.seed, "network", number),
-        )  # fmt: skip
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            fault = str(error).splitlines()[-1].strip()
-            raise RunError(f"{checkpoint} does not fit the network of the run's config.yaml: {fault}") from error
-        numerics.prepare(network, "false")
-        networks.append(network)
-    return networks
 
 
 def measure(

@@ -1,0 +1,120 @@
+"""fastcpc-predict: classes and probabilities of pictures, by both networks of an exported model or of a run.
+
+Exit codes: 0 every picture was read, 1 some were not, 2 usage.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from fastcpc.cli.failure import InputParser, report
+from fastcpc.config.ranges import shown
+from fastcpc.engine.atomic import replace_file
+from fastcpc.engine.checkpoint import named
+from fastcpc.errors import InputError, RunError
+from fastcpc.report.ensemble import Model
+from fastcpc.report.model_folder import load_model, model_of
+from fastcpc.report.predict import Prediction, find_images, predict
+from fastcpc.report.run import read_run
+from fastcpc.report.suspect_files import refuse_existing, table_writer
+
+PROGRAM = "fastcpc-predict"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; argv: the arguments, None for the process's own."""
+    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+
+
+def _command(options: argparse.Namespace) -> int:
+    encode = None
+    if options.out:
+        encode = table_writer(options.out)
+        refuse_existing(options.out, force=options.force)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no usable GPU here; use --device cpu")
+    on_gpu = options.device != "cpu" and torch.cuda.is_available()
+    paths = find_images(options.images)
+    model = open_model(options.model)
+    done = []
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    for one in predict(model, paths, torch.device("cuda" if on_gpu else "cpu"), num_threads=threads):
+        done.append(one)
+        if one.prob_K is None:
+            print(f"{PROGRAM}: broken: {shown(one.path)}: {one.fault}", file=sys.stderr)
+        else:
+            print(line(model, one, options.top))
+    if encode is not None:
+        replace_file(options.out, encode(table(model, done)))
+        print(f"{len(done):,} rows written to {options.out}")
+    num_broken = sum(one.prob_K is None for one in done)
+    if num_broken:
+        raise RunError(f"{num_broken:,} of {len(done):,} pictures cannot be read")
+    return 0
+
+
+def open_model(folder: Path) -> Model:
+    """An exported model, or the newest whole checkpoint of a run's folder. InputError for a folder that is neither."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give an exported model (fastcpc-export) or a run's folder")
+    if (folder / "config.yaml").is_file():
+        run = read_run(folder)
+        return model_of(run, named(run.path, "latest"))
+    return load_model(folder)
+
+
+def line(model: Model, one: Prediction, top: int) -> str:
+    """What is printed of a picture: the likeliest classes with their probabilities, then its path."""
+    assert one.prob_K is not None
+    best = np.argsort(-one.prob_K, kind="stable")[:top]
+    classes = "  ".join(f"{one.prob_K[k]:.4f} {shown(model.class_names[k])}" for k in best.tolist())
+    return f"{classes}  {shown(one.path)}"
+
+
+def table(model: Model, done: Sequence[Prediction]) -> pa.Table:
+    """A row a picture: path, class and its id, probability, a column of each class's probability, and the fault."""
+    probs = [one.prob_K for one in done]
+    best = [None if prob_K is None else int(prob_K.argmax()) for prob_K in probs]
+    columns = {
+        "path": pa.array([one.path.encode("utf-8", "replace").decode() for one in done], pa.string()),
+        "predicted_label": pa.array(best, pa.int64()),
+        "predicted_class": pa.array([None if k is None else model.class_names[k] for k in best], pa.string()),
+        "probability": pa.array([None if p is None else float(p.max()) for p in probs], pa.float32()),
+        "fault": pa.array([one.fault or None for one in done], pa.string()),
+    }
+    for k in range(len(model.class_names)):
+        columns[f"p_{k}"] = pa.array([None if p is None else float(p[k]) for p in probs], pa.float32())
+    return pa.table(columns)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = InputParser(
+        prog=PROGRAM, description="Classes of pictures, by both networks together; broken pictures are named."
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="folder of fastcpc-export, or of a run")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="files, folders (searched whole), or quoted patterns"
+    )
+    parser.add_argument("--top", metavar="K", type=_positive, default=1, help="classes that are printed (default: 1)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="table with all probabilities, .csv or .parquet")
+    parser.add_argument("--force", action="store_true", help="replace FILE where it exists already")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
