@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["errors", "config", "data", "models", "cleaner", "semisup", "engine", "report", "cli"]
+ORDER = ["errors", "config", "ranks", "data", "models", "cleaner", "semisup", "engine", "report", "cli"]
 KERNELS_MAY = {"torch", "triton", "numpy", "cupy", "__future__"}
 ONE_DOOR = {"cupy", "nvidia"}
 

@@ -9,61 +9,121 @@ batch, weighted sums (-log sg(s) = softplus(s) - s, and -log(1 - sg(s)) = softpl
 so that dL_C/dS = A * sg(S) - B, and A and B follow from labels and sets alone: they are laid out for many steps at
 once, and a step is a handful of matrix products. On a GPU the fused kernel of ``prototype_loss`` does a step; it is
 also what the tests hold this form to.
+
+With several ranks features stay where they were computed. A batch's samples lie on several ranks, each of which adds
+the gradient of those it has; which sets they are in, and how large the sets of the whole batch are, every rank knows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fastcpc.kernels import prototype_loss
 from fastcpc.models.network import Network
+from fastcpc.ranks import Shard, sum_
 
 CHUNK = 2**22  # most elements of A, or of features, that are laid out at a time
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What the loss knows of every sample, on every rank: labels_N (N,) int64 given labels; clean_N (N,) bool, in
+    X_GMM; pseudo_N (N,) int64, -1 outside P; alpha: weight of L_P."""
+
+    labels_N: Tensor
+    clean_N: Tensor
+    pseudo_N: Tensor
+    alpha: float
 
 
 def descend(
     network: Network,
     optimizer: torch.optim.Optimizer,
-    feat_ND: Tensor,
-    labels_N: Tensor,
-    clean_N: Tensor,
-    pseudo_N: Tensor,
+    feat_nD: Tensor,
+    sets: Sets,
     batches: list[Tensor],
-    alpha: float,
+    shard: Shard,
 ) -> None:
     """A step of the optimiser on L_C for each batch, in order; changes the projector and the prototypes.
 
-    feat_ND: (N, D) floating. labels_N: (N,) int64. clean_N: (N,) bool. pseudo_N: (N,) int64, -1 outside P. batches:
-    index tensors of one length B, int64, on the CPU. alpha: weight of L_P.
+    feat_nD: (n, D) floating, of this rank's samples by ``shard``. batches: index tensors of one length B, int64, on the
+    CPU, the same on every rank.
     """
-    if feat_ND.is_cuda:
-        for index in batches:
-            index_B = index.to(feat_ND.device, non_blocking=True)
-            embeddings_BE = network.embed(feat_ND[index_B].float())
-            optimizer.zero_grad(set_to_none=True)
-            prototype_loss(
-                embeddings_BE,
-                network.prototype_matrix(),
-                labels_N[index_B],
-                clean_N[index_B],
-                pseudo_N[index_B],
-                alpha=alpha,
-            ).backward()
-            optimizer.step()
+    if feat_nD.is_cuda:
+        _descend_on_device(network, optimizer, feat_nD, sets, batches, shard)
         return
     backward = _LinearBackward(network) if _is_plain(network) else _AutogradBackward(network)
     num_classes = network.num_classes
-    for chunk_SB in _chunks(batches, max(num_classes, feat_ND.shape[1])):
-        feat_SBD = feat_ND[chunk_SB].float()
+    position_N = shard.positions()
+    for chunk_SB in _chunks(batches, max(num_classes, feat_nD.shape[1])):
         weight_SBK, target_SBK = loss_weights(
-            labels_N[chunk_SB], clean_N[chunk_SB], pseudo_N[chunk_SB], num_classes, alpha
+            sets.labels_N[chunk_SB], sets.clean_N[chunk_SB], sets.pseudo_N[chunk_SB], num_classes, sets.alpha
         )
-        for feat_BD, weight_BK, target_BK in zip(
-            feat_SBD.unbind(), weight_SBK.unbind(), target_SBK.unbind(), strict=True
-        ):
-            backward(feat_BD, weight_BK, target_BK)
+        for step in _own_rows(feat_nD, chunk_SB, weight_SBK, target_SBK, position_N, shard):
+            backward(*step)
+            if not shard.is_whole:
+                sum_gradients(network.prototype_parameters())
             optimizer.step()
+
+
+def _own_rows(
+    feat_nD: Tensor, chunk_SB: Tensor, weight_SBK: Tensor, target_SBK: Tensor, position_N: Tensor, shard: Shard
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Features and both weights of each batch of a chunk, cut to the samples that lie on this rank."""
+    if shard.is_whole:
+        yield from zip(feat_nD[chunk_SB].float().unbind(), weight_SBK.unbind(), target_SBK.unbind(), strict=True)
+        return
+    for position_B, weight_BK, target_BK in zip(position_N[chunk_SB], weight_SBK, target_SBK, strict=True):
+        own_B = position_B >= 0
+        yield feat_nD[position_B[own_B]].float(), weight_BK[own_B], target_BK[own_B]
+
+
+def _descend_on_device(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    feat_nD: Tensor,
+    sets: Sets,
+    batches: list[Tensor],
+    shard: Shard,
+) -> None:
+    position_N = shard.positions()
+    for index in batches:
+        optimizer.zero_grad(set_to_none=True)
+        own = index if shard.is_whole else index[position_N[index] >= 0]
+        index_B = own.to(feat_nD.device, non_blocking=True)
+        position_B = index_B if shard.is_whole else position_N[own].to(feat_nD.device, non_blocking=True)
+        if len(own):
+            prototype_loss(
+                network.embed(feat_nD[position_B].float()),
+                network.prototype_matrix(),
+                sets.labels_N[index_B],
+                sets.clean_N[index_B],
+                sets.pseudo_N[index_B],
+                alpha=sets.alpha,
+                set_sizes=None if shard.is_whole else set_sizes(index.to(feat_nD.device, non_blocking=True), sets),
+            ).backward()
+        if not shard.is_whole:
+            sum_gradients(network.prototype_parameters())
+        optimizer.step()
+
+
+def set_sizes(index_B: Tensor, sets: Sets) -> Tensor:
+    """|X|, |U| and |P| of a whole batch, (3,) int64: every rank knows them without asking."""
+    num_clean, num_pseudo = sets.clean_N[index_B].sum(), (sets.pseudo_N[index_B] >= 0).sum()
+    return torch.stack([num_clean, len(index_B) - num_clean, num_pseudo])
+
+
+def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replace gradients by their sum over the ranks; a rank that had no sample of the batch has none, and adds 0."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    summed = sum_(torch.cat([grad.reshape(-1) for grad in grads]), "prototypes")
+    for grad, part in zip(grads, summed.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
 
 
 def loss_weights(

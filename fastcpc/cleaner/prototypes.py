@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcpc.cleaner.descent import descend
+from fastcpc.cleaner.descent import Sets, descend, sum_gradients
 from fastcpc.config.schema import CpcConfig
 from fastcpc.data.sampler import shuffled_batches
 from fastcpc.data.seeds import generator
 from fastcpc.kernels import prototype_scores
 from fastcpc.models.network import Network
+from fastcpc.ranks import Shard, whole
 
 STEPS_OF_ONE_PASS = 350  # a pass this long is enough on its own (CIFAR: 390)
 STEPS_WANTED = 700  # shorter passes are repeated up to about this many steps
@@ -80,15 +81,18 @@ def train_prototypes(
     alpha: float,
     batch_size: int,
     seed: int,
+    shard: Shard | None = None,
 ) -> None:
     """Update the projector and the prototypes by L_C over ``cpc.passes`` shuffled passes of the kept features.
 
-    feat_ND: (N, D) features of this network. labels_N: (N,) int64 given labels. clean_N: (N,) bool, X_GMM (of the other
-    network's mixture). pseudo_N: (N,) int64, -1 outside P. seed: position of this update (run, epoch, network).
+    feat_ND: (N, D) features of this network; with several ranks this one's, (n, D) by ``shard``. labels_N: (N,) int64
+    given labels. clean_N: (N,) bool, X_GMM (of the other network's mixture). pseudo_N: (N,) int64, -1 outside P. seed:
+    position of this update (run, epoch, network).
     """
-    passes = num_passes(settings.passes, len(feat_ND), batch_size)
-    batches = _batches(len(feat_ND), batch_size, passes, seed)
-    descend(network, optimizer, feat_ND, labels_N, clean_N, pseudo_N, batches, alpha)
+    passes = num_passes(settings.passes, len(labels_N), batch_size)
+    batches = _batches(len(labels_N), batch_size, passes, seed)
+    sets = Sets(labels_N, clean_N, pseudo_N, alpha)
+    descend(network, optimizer, feat_ND, sets, batches, shard or whole(len(labels_N)))
 
 
 def train_contrastive(
@@ -100,15 +104,23 @@ def train_contrastive(
     *,
     batch_size: int,
     seed: int,
+    shard: Shard | None = None,
 ) -> None:
     """The ablation without a GMM (Tab. 5): prototypes by the contrastive objective on all given labels."""
-    passes = num_passes(settings.passes, len(feat_ND), batch_size)
-    for index in _batches(len(feat_ND), batch_size, passes, seed):
-        index_B = index.to(feat_ND.device, non_blocking=True)
-        embeddings_BE = network.embed(feat_ND[index_B].float())
-        loss = contrastive_loss(embeddings_BE, network.prototype_matrix(), labels_N[index_B], settings.temperature)
+    shard = shard or whole(len(labels_N))
+    passes = num_passes(settings.passes, len(labels_N), batch_size)
+    position_N = shard.positions()
+    for index in _batches(len(labels_N), batch_size, passes, seed):
+        own = index if shard.is_whole else index[position_N[index] >= 0]
+        index_B = own.to(feat_ND.device, non_blocking=True)
+        position_B = index_B if shard.is_whole else position_N[own].to(feat_ND.device)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if len(own):
+            embeddings_BE = network.embed(feat_ND[position_B].float())
+            loss = contrastive_loss(embeddings_BE, network.prototype_matrix(), labels_N[index_B], settings.temperature)
+            (loss if shard.is_whole else loss * (len(own) / len(index))).backward()
+        if not shard.is_whole:
+            sum_gradients(network.prototype_parameters())
         optimizer.step()
 
 
@@ -118,7 +130,7 @@ def prototype_clean_prob(network: Network, feat_ND: Tensor, labels_N: Tensor, *,
     prototypes_KE = network.prototype_matrix()
     parts = [
         prototype_scores(network.embed(feat_ND[i : i + chunk].float()), prototypes_KE, labels_N[i : i + chunk])
-        for i in range(0, len(feat_ND), chunk)
+        for i in range(0, max(len(feat_ND), 1), chunk)
     ]
     return torch.cat(parts).float()
 
@@ -134,6 +146,6 @@ def contrastive_clean_prob(
         cosine_similarity(network.embed(feat_ND[i : i + chunk].float()), prototypes_KE).gather(
             1, labels_N[i : i + chunk, None]
         )[:, 0]
-        for i in range(0, len(feat_ND), chunk)
+        for i in range(0, max(len(feat_ND), 1), chunk)
     ]
     return torch.sigmoid(torch.cat(parts) / temperature)

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from fastcpc.errors import InputError, RunError
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+from fastcpc import ranks
+from fastcpc.errors import InputError, LostContactError, RunError
 
 
 class InputParser(argparse.ArgumentParser):
@@ -20,6 +23,22 @@ class InputParser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
+def recorded(command: Callable[[], int]) -> int:
+    """Run a command so that torchrun can show how it failed: errors are left where it looks for them.
+
+    That another process went away is not: its own end is what torchrun is to show first.
+    """
+    handler = get_error_handler()
+    try:
+        return command()
+    except LostContactError:
+        raise
+    except Exception as error:
+        if ranks.launched_by_torchrun():
+            handler.record_exception(error)
+        raise
+
+
 def report(program: str, command: Callable[[], int]) -> int:
     """Run a command and return its exit code.
 
@@ -31,8 +50,9 @@ def report(program: str, command: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except (InputError, RunError) as error:
-        for line in str(error).splitlines():
-            print(f"{program}: error: {line}", file=sys.stderr)
+        if not error.on_all_ranks or os.environ.get("RANK", "0") == "0":
+            for line in str(error).splitlines():
+                print(f"{program}: error: {line}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

@@ -1,23 +1,23 @@
-"""fastcpc-train: from a config to a run.
+"""fastcpc-train: from a config to a run; started by torchrun, the same run on several processes.
 
 Exit codes: 0 done, 1 failed, 2 usage or config, 130 and 143 after SIGINT and SIGTERM.
 """
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from fastcpc.cli.failure import InputParser, report
+from fastcpc import ranks
+from fastcpc.cli.failure import InputParser, recorded, report
 from fastcpc.config.describe import describe
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint import turns_back
-from fastcpc.engine.folder import RunFolder
+from fastcpc.engine.folder import RunFolder, open_folder
 from fastcpc.engine.interrupt import Stopped, StopRequest
 from fastcpc.engine.log import ConsoleHandler, result_text
 from fastcpc.engine.trainer import dry_run, train
@@ -29,21 +29,22 @@ logger = logging.getLogger("fastcpc")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _command(argv))
+    return report(PROGRAM, lambda: _joined(argv))
+
+
+def _joined(argv: Sequence[str] | None) -> int:
+    with ranks.joined():
+        return recorded(lambda: _command(argv))
 
 
 def _command(argv: Sequence[str] | None) -> int:
-    options = _parser().parse_intermixed_args(argv)
-    if not (options.config or options.overrides or options.print_config):
-        raise InputError(
-            "give --config FILE (configs/ has them ready) or settings as key=value; --help lists all settings"
-        )
-    _refuse_several_processes()
-    config = load_config(options.config, options.overrides)
+    options, config = ranks.together(lambda: _read(argv))
+    ranks.check_same("the settings", to_yaml(config).encode())
     if options.print_config:
-        sys.stdout.write(to_yaml(config))
+        if ranks.is_first():
+            sys.stdout.write(to_yaml(config))
         return 0
-    handler = ConsoleHandler()
+    handler = ConsoleHandler() if ranks.is_first() else logging.NullHandler()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -56,6 +57,15 @@ def _command(argv: Sequence[str] | None) -> int:
         logger.setLevel(level)
 
 
+def _read(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
+    options = _parser().parse_intermixed_args(argv)
+    if not (options.config or options.overrides or options.print_config):
+        raise InputError(
+            "give --config FILE (configs/ has them ready) or settings as key=value; --help lists all settings"
+        )
+    return options, load_config(options.config, options.overrides)
+
+
 def _dry_run(config: Config) -> int:
     try:
         dry_run(config)
@@ -66,11 +76,9 @@ def _dry_run(config: Config) -> int:
 
 
 def _train(config: Config) -> int:
-    with RunFolder(config) as folder, StopRequest() as stop:
+    with open_folder(config) as folder, StopRequest() as stop:
         back = turns_back(config.run.resume, folder.path)
-        summary = None if back else folder.finished_summary()
-        if summary is not None:
-            logger.info("%s is a finished run (%s): nothing to do", folder.path, result_text(summary))
+        if not back and _is_finished(folder):
             return 0
         try:
             train(config, folder, stop)
@@ -82,10 +90,25 @@ def _train(config: Config) -> int:
             if not _is_out_of_memory(error):
                 raise
             raise RunError(
-                f"out of memory: lower train.score_batch_size (now {config.train.score_batch_size}), or start a new "
-                f"run (another run.dir) with a lower train.batch_size (now {config.train.batch_size})"
+                ranks.name_own(
+                    f"out of memory: lower train.score_batch_size (now {config.train.score_batch_size}), or start a "
+                    f"new run (another run.dir) with a lower train.batch_size (now {config.train.batch_size})"
+                )
             ) from error
     return 0
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    """Whether rank 0 finds a finished run; it says so."""
+
+    def look() -> dict[str, bytes] | None:
+        summary = folder.finished_summary()
+        if summary is None:
+            return None
+        logger.info("%s is a finished run (%s): nothing to do", folder.path, result_text(summary))
+        return {}
+
+    return ranks.share_files(ranks.on_first(look)) is not None
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -93,14 +116,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator: can't allocate" in str(
         error
     )
-
-
-def _refuse_several_processes() -> None:
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1":
-        raise InputError(
-            f"WORLD_SIZE is {world_size}: several processes are not supported yet; start one, without torchrun"
-        )
 
 
 def _parser() -> argparse.ArgumentParser:

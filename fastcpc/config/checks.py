@@ -34,7 +34,7 @@ def cross_faults(config: Config) -> list[Fault]:
     """All that settings which are fine by themselves must not be together."""
     return [
         *_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config),
-        *_run(config),
+        *_run(config), *_parallel(config),
     ]  # fmt: skip
 
 
@@ -172,6 +172,15 @@ def _run(config: Config) -> Iterator[Fault]:
         )
     if not config.run.resume:
         yield Fault(("run.resume",), "run.resume is empty: must be auto, never, or the path of a checkpoint's folder")
+
+
+def _parallel(config: Config) -> Iterator[Fault]:
+    if config.parallel.lr == "linear" and config.parallel.batch_size == "global":
+        yield Fault(
+            ("parallel.lr", "parallel.batch_size"),
+            "parallel.lr=linear: follows the global batch, which parallel.batch_size=global keeps as it is; set lr to "
+            "as_given, or batch_size to per_rank",
+        )
 
 
 def _is_path(weights: str) -> bool:

@@ -256,6 +256,29 @@ class TrainConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParallelConfig(Section):
+    """Several processes, started by torchrun; with one, none of this matters."""
+
+    batch_size: Literal["global", "per_rank"] = setting(
+        "global",
+        "What train.batch_size counts; global: all ranks together, so that results do not depend on their number; "
+        "per_rank: each, so that a step has batch_size times the ranks.",
+    )
+    lr: Literal["as_given", "linear"] = setting(
+        "as_given", "linear: with batch_size=per_rank, train.lr is multiplied by the number of ranks."
+    )
+    sync_batchnorm: bool = setting(
+        True, "BatchNorm over the global batch; false: over each rank's share, faster, and another result."
+    )
+    mixup: Literal["global", "per_rank"] = setting(
+        "global", "MixUp's partners come from the global batch, or (less traffic, another result) from the own share."
+    )
+    timeout: float = setting(
+        600.0, "Seconds without an answer from a rank after which the run ends and names it.", allowed=Range(1)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(Section):
     """A whole run."""
 
@@ -268,6 +291,7 @@ class Config(Section):
     cpc: CpcConfig = field(default_factory=CpcConfig)
     semisup: SemisupConfig = field(default_factory=SemisupConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto: cuda where there is one.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "Type of activations; auto: bf16 on a GPU, fp32 on a CPU."

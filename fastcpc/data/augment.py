@@ -108,9 +108,14 @@ class StrongAugmenter:
         table_SB = torch.where(applied_SB, 2 * entry_SB + (chance_2SB[1] <= 0.5), len(self._group_T) - 1)
         return self._group_T[table_SB], self._strength_T6[table_SB]
 
-    def plan(self, num_images: int, generator: torch.Generator) -> StrongPlan:
-        """Draw a batch and arrange it so that in each step the images of one group lie side by side."""
+    def plan(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> StrongPlan:
+        """Draw a batch and arrange it so that in each step the images of one group lie side by side.
+
+        part: int64 (P,), the positions of the images that are wanted; None: all.
+        """
         group_SB, strength_SB6 = self.draw(num_images, generator)
+        if part is not None:
+            group_SB, strength_SB6 = group_SB[:, part], strength_SB6[:, part]
         return self.arrange(group_SB, strength_SB6)
 
     def arrange(self, group_SB: Tensor, strength_SB6: Tensor) -> StrongPlan:

@@ -27,13 +27,20 @@ class Feed(Protocol):
     num_samples: int
 
     def stream(
-        self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int = 0
+        self,
+        batches: Sequence[Tensor],
+        views: Sequence[ViewName],
+        seed: int,
+        start: int = 0,
+        part: Tensor | None = None,
     ) -> Iterator[Batch]:
         """Serve the batches from number ``start`` on.
 
         batches: int64 index tensors (B,) on the CPU, any B >= 1. views: what to make of each image; a name that occurs
         twice gives two independent views. seed: batch number i draws from ``generator(seed, i)`` alone, so that a
-        stream started at k equals the tail of the whole stream.
+        stream started at k equals the tail of the whole stream. part: int64 (P,) on the CPU, the positions within each
+        batch that are wanted, for a process that shares batches with others; what is random is drawn for the whole
+        batch, so that the parts together are the batch. None: all.
         """
         ...
 

@@ -45,26 +45,38 @@ class MemoryFeed:
         self._augmenter = None if strong is None else StrongAugmenter(strong, size, device)
 
     def stream(
-        self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int = 0
+        self,
+        batches: Sequence[Tensor],
+        views: Sequence[ViewName],
+        seed: int,
+        start: int = 0,
+        part: Tensor | None = None,
     ) -> Iterator[Batch]:
         """See ``Feed.stream``. Raises ValueError on unknown views, empty batches and indices out of range."""
         check_stream(self.num_samples, batches, views, start, has_strong=self._augmenter is not None)
-        return self._serve(batches, views, seed, start)
+        return self._serve(batches, views, seed, start, part)
 
-    def _serve(self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int) -> Iterator[Batch]:
+    def _serve(
+        self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int, part: Tensor | None
+    ) -> Iterator[Batch]:
         for number in range(start, len(batches)):
-            index = batches[number]
+            whole = batches[number]
+            index = whole if part is None else whole[part]
             draws = generator(seed, number)
-            made = tuple(self._normalise(self._view(view, index, draws)) for view in views)
+            made = tuple(self._normalise(self._view(view, index, len(whole), part, draws)) for view in views)
             yield Batch(send(index, self.device), made)
 
-    def _view(self, view: ViewName, index: Tensor, draws: torch.Generator) -> Tensor:
+    def _view(
+        self, view: ViewName, index: Tensor, num_drawn: int, part: Tensor | None, draws: torch.Generator
+    ) -> Tensor:
         if view == "test":
             return self._pixels.index_select(0, send(index, self.device))
-        crops_2B = self._cropper.draw(len(index), draws)
+        crops_2B = self._cropper.draw(num_drawn, draws)
+        if part is not None:
+            crops_2B = crops_2B[:, part]
         if view == "weak" or self._augmenter is None:
             return self._crop(index, crops_2B)
-        plan = self._augmenter.plan(len(index), draws)
+        plan = self._augmenter.plan(num_drawn, draws, part)
         if plan.moves is not None:  # the crop brings the images into the first step's order at no cost
             index = index[plan.moves[0]]
         return self._augmenter.apply(self._crop(index, crops_2B), self._send_plan(plan))

@@ -95,16 +95,23 @@ class PhotoFeed:
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
 
     def stream(
-        self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int = 0
+        self,
+        batches: Sequence[Tensor],
+        views: Sequence[ViewName],
+        seed: int,
+        start: int = 0,
+        part: Tensor | None = None,
     ) -> Iterator[Batch]:
         """See ``Feed.stream``; images lie channels_last in memory. Raises ValueError on unknown views, empty batches
         and indices out of range."""
         check_stream(self.num_samples, batches, views, start, has_strong=self._augmenter is not None)
-        return self._serve(batches, tuple(views), seed, start)
+        return self._serve(batches, tuple(views), seed, start, part)
 
-    def _serve(self, batches: Sequence[Tensor], views: tuple[ViewName, ...], seed: int, start: int) -> Iterator[Batch]:
+    def _serve(
+        self, batches: Sequence[Tensor], views: tuple[ViewName, ...], seed: int, start: int, part: Tensor | None
+    ) -> Iterator[Batch]:
         plans: deque[tuple[int, list[StrongPlan | None]]] = deque()  # of batches that are being decoded
-        with closing(self.decoder.cut(self._requests(batches, views, seed, start, plans))) as cuts:  # type: ignore[type-var]
+        with closing(self.decoder.cut(self._requests(batches, views, seed, start, part, plans))) as cuts:  # type: ignore[type-var]
             for cut in cuts:
                 num_chunks, plan_V = plans.popleft()
                 parts = [cut, *(next(cuts) for _ in range(num_chunks - 1))]
@@ -119,6 +126,7 @@ class PhotoFeed:
         views: tuple[ViewName, ...],
         seed: int,
         start: int,
+        part: Tensor | None,
         plans: deque[tuple[int, list[StrongPlan | None]]],
     ) -> Iterator[Request]:
         in_place = all(view == "test" for view in views)
@@ -127,13 +135,16 @@ class PhotoFeed:
             draws = generator(seed, number)
             drawn, plan_V = [], []
             for view in views:
-                drawn.append(self._geometry.draw(view, len(rows), draws))
+                numbers = self._geometry.draw(view, len(rows), draws)
+                drawn.append(numbers if part is None else numbers[part.numpy()])
                 strong = view == "strong" and self._augmenter is not None
-                plan_V.append(self._augmenter.plan(len(rows), draws) if strong else None)  # type: ignore[union-attr]
+                plan_V.append(self._augmenter.plan(len(rows), draws, part) if strong else None)  # type: ignore[union-attr]
+            if part is not None:
+                rows = rows[part.numpy()]
             plans.append((-(-len(rows) // CHUNK), plan_V))
             for first in range(0, len(rows), CHUNK):
-                part = slice(first, first + CHUNK)
-                yield Request(rows[part], tuple(values[part] for values in drawn), in_place)
+                chunk = slice(first, first + CHUNK)
+                yield Request(rows[chunk], tuple(values[chunk] for values in drawn), in_place)
 
     def _finish(self, parts: list[Tensor], plan: StrongPlan | None) -> Tensor:
         """One view of a batch from its crops, uint8 (B, S, S, 3) each."""

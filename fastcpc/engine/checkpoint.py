@@ -260,7 +260,11 @@ def load(path: Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
     RunError when a checksum fails, and when a file with a matching checksum holds what a checkpoint does not: nothing
     is ever unpickled but tensors and plain values.
     """
-    files = read_whole(path)
+    return parse(path, read_whole(path))
+
+
+def parse(path: Path, files: Mapping[str, bytes]) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+    """Networks and state from a checkpoint's files, as ``read_whole`` returns them; errors as ``load``."""
     # The parsers raise many types on hostile bytes; whichever it is, the file is not a checkpoint's.
     networks = []
     for name in list(files)[:-1]:

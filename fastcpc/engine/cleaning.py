@@ -128,19 +128,21 @@ def _prototypes(
 ) -> tuple[Tensor, Tensor]:
     """Each network's CPC score, after (or before) the update of its projector and prototypes by the mixture's
     partition."""
-    cpc, batch_size = config.cpc, config.train.batch_size
+    cpc, batch_size, shard = config.cpc, config.train.batch_size, collected.shard
+    own_labels = labels_N if shard.is_whole else labels_N[shard.rows.to(labels_N.device)]
     result = []
     for i, (member, scores) in enumerate(zip(members, collected.networks, strict=True)):
         network, seed = member.network, fold(config.run.seed, "prototypes", epoch, member.number)
         network.train()
         if config.cleaner.kind == "cpc_only":
-            before = contrastive_clean_prob(network, scores.feat_ND, labels_N, cpc.temperature)
+            before = contrastive_clean_prob(network, scores.feat_ND, own_labels, cpc.temperature)
             train_contrastive(
-                network, member.cpc_optimizer, scores.feat_ND, labels_N, cpc, batch_size=batch_size, seed=seed
-            )
-            after = contrastive_clean_prob(network, scores.feat_ND, labels_N, cpc.temperature)
+                network, member.cpc_optimizer, scores.feat_ND, labels_N, cpc, batch_size=batch_size, seed=seed,
+                shard=shard,
+            )  # fmt: skip
+            after = contrastive_clean_prob(network, scores.feat_ND, own_labels, cpc.temperature)
         else:
-            before = prototype_clean_prob(network, scores.feat_ND, labels_N)
+            before = prototype_clean_prob(network, scores.feat_ND, own_labels)
             if not faults[i]:
                 clean_N = taught_by[i].clean_N
                 pseudo_N = pseudo_labels(
@@ -157,9 +159,10 @@ def _prototypes(
                     alpha=config.cleaner.alpha,
                     batch_size=batch_size,
                     seed=seed,
+                    shard=shard,
                 )
-            after = prototype_clean_prob(network, scores.feat_ND, labels_N)
-        result.append(before if cpc.score == "before_update" else after)
+            after = prototype_clean_prob(network, scores.feat_ND, own_labels)
+        result.append(shard.gather(before if cpc.score == "before_update" else after, "scores"))
     return result[0], result[1]
 
 

@@ -1,4 +1,4 @@
-"""The scoring pass: both networks on the same decoded batches of the whole training set."""
+"""The scoring pass: both networks on the same decoded batches of the whole training set, each rank on its share."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 from fastcpc.data.feed import Batch
 from fastcpc.engine.precision import Numerics
 from fastcpc.models.network import Network
+from fastcpc.ranks import Shard, sum_, whole
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Scores:
 
     loss_N: (N,) float32 cross entropy with the given label. predicted_N: (N,) int64. prob_given_N, prob_predicted_N:
     (N,) float32, softmax at the given and at the predicted label. feat_ND: (N, D) in the type of activations; for the
-    pair (N, 0).
+    pair (N, 0). With several processes feat_ND holds this rank's share alone, (n, D), by ``Collected.shard``.
     """
 
     loss_N: Tensor
@@ -36,42 +37,68 @@ class Scores:
         return cls(floats[0], predicted_N, floats[1], floats[2], feat_ND)
 
     def put(
-        self, index_B: Tensor, labels_B: Tensor, prob_BK: Tensor, feat_BD: Tensor | None, logits_BK: Tensor | None
+        self, position_B: Tensor, labels_B: Tensor, prob_BK: Tensor, feat_BD: Tensor | None, logits_BK: Tensor | None
     ) -> None:
-        """Write a batch's results by sample index."""
+        """Write a batch's results to where its samples lie."""
         prob_predicted_B, predicted_B = prob_BK.max(1)
         prob_given_B = prob_BK.gather(1, labels_B[:, None])[:, 0]
         loss_B = -prob_given_B.log() if logits_BK is None else F.cross_entropy(logits_BK, labels_B, reduction="none")
-        self.loss_N[index_B] = loss_B
-        self.predicted_N[index_B] = predicted_B
-        self.prob_given_N[index_B] = prob_given_B
-        self.prob_predicted_N[index_B] = prob_predicted_B
+        self.loss_N[position_B] = loss_B
+        self.predicted_N[position_B] = predicted_B
+        self.prob_given_N[position_B] = prob_given_B
+        self.prob_predicted_N[position_B] = prob_predicted_B
         if feat_BD is not None:
-            self.feat_ND[index_B] = feat_BD.to(self.feat_ND.dtype)
+            self.feat_ND[position_B] = feat_BD.to(self.feat_ND.dtype)
 
 
 @dataclass(frozen=True)
 class Collected:
     """networks: scores of network 1 and 2. pair: of their mean softmax. rows: which training samples these are (int64
-    (M,), on the device); None: all."""
+    (M,), on the device); None: all. shard: which of these M samples' features lie on this rank."""
 
     networks: tuple[Scores, ...]
     pair: Scores
+    shard: Shard
     rows: Tensor | None = None
+
+    def features(self, number: int, places: Tensor) -> Tensor:
+        """Features of some of these samples by network ``number`` (0 or 1), from whichever rank has them.
+
+        Every rank must call. places: int64 (P,), on the CPU, among the M. Returns float32 (P, D) on all.
+        """
+        feat_nD = self.networks[number].feat_ND
+        if self.shard.is_whole:
+            return feat_nD[places.to(feat_nD.device)].float()
+        position_P = self.shard.positions()[places]
+        here = position_P >= 0
+        feat_PD = torch.zeros(len(places), feat_nD.shape[1], device=feat_nD.device)
+        feat_PD[here.to(feat_nD.device)] = feat_nD[position_P[here].to(feat_nD.device)].float()
+        return sum_(feat_PD, "scores")  # all but one summand are 0
 
 
 @torch.no_grad()
-def collect(networks: Sequence[Network], batches: Iterator[Batch], labels_N: Tensor, numerics: Numerics) -> Collected:
+def collect(
+    networks: Sequence[Network],
+    batches: Iterator[Batch],
+    labels_N: Tensor,
+    numerics: Numerics,
+    shard: Shard | None = None,
+) -> Collected:
     """Losses, softmax outputs and features of every sample, in evaluation mode.
 
-    batches: batches with one "test" view that bring every sample once. labels_N: (N,) int64 given labels, on the
-    device.
+    batches: batches with one "test" view that bring every sample of the shard once. labels_N: (N,) int64 given labels,
+    on the device. shard: None: all samples, on this rank. All but the features is gathered, so that every rank returns
+    the same.
     """
     for network in networks:
         network.eval()
-    results = [Scores.empty(len(labels_N), network.classifier.in_features, numerics) for network in networks]
-    pair = Scores.empty(len(labels_N), 0, numerics)
+    shard = shard or whole(len(labels_N))
+    num_own = len(shard.rows)
+    results = [Scores.empty(num_own, network.classifier.in_features, numerics) for network in networks]
+    pair = Scores.empty(num_own, 0, numerics)
+    position_N = None if shard.is_whole else shard.positions().to(numerics.device)
     for batch in batches:
+        position_B = batch.index if position_N is None else position_N[batch.index]
         labels_B = labels_N[batch.index]
         probs = []
         for network, scores in zip(networks, results, strict=True):
@@ -80,6 +107,20 @@ def collect(networks: Sequence[Network], batches: Iterator[Batch], labels_N: Ten
                 logits_BK = network.classify(feat_BD)
             logits_BK = logits_BK.float()
             probs.append(logits_BK.softmax(1))
-            scores.put(batch.index, labels_B, probs[-1], feat_BD, logits_BK)
-        pair.put(batch.index, labels_B, torch.stack(probs).mean(0), None, None)
-    return Collected(tuple(results), pair)
+            scores.put(position_B, labels_B, probs[-1], feat_BD, logits_BK)
+        pair.put(position_B, labels_B, torch.stack(probs).mean(0), None, None)
+    *each, both = _gathered([*results, pair], shard)
+    return Collected(tuple(each), both, shard)
+
+
+def _gathered(parts: Sequence[Scores], shard: Shard) -> list[Scores]:
+    """Scores of all samples from those of each rank's; features stay where they are."""
+    if shard.is_whole:
+        return list(parts)
+    floats = [torch.stack([part.loss_N, part.prob_given_N, part.prob_predicted_N]) for part in parts]
+    floats_P3N = shard.gather(torch.stack(floats), "scores")
+    classes_PN = shard.gather(torch.stack([part.predicted_N for part in parts]).to(torch.int32), "scores").long()
+    return [
+        Scores(loss_N, classes_N, given_N, predicted_N, part.feat_ND)
+        for part, (loss_N, given_N, predicted_N), classes_N in zip(parts, floats_P3N, classes_PN, strict=True)
+    ]

@@ -10,6 +10,7 @@ from fastcpc.cleaner.prototypes import cosine_similarity
 from fastcpc.data.feed import Batch
 from fastcpc.engine.precision import Numerics
 from fastcpc.models.network import Network
+from fastcpc.ranks import sum_
 
 TOP_K = 5
 
@@ -40,9 +41,9 @@ def evaluate(
 ) -> Accuracy:
     """Evaluate both networks on one pass over a split; the device is read once, at the end.
 
-    batches: batches with one "test" view that bring every sample once. labels_N: (N,) int64 true labels, on the device.
-    cosine: whether prototypes are compared by cosine (``cpc_only``) or by dot product. Nearest prototype: the largest
-    sum of both networks' similarities.
+    batches: batches with one "test" view; those of all ranks together bring every sample once. labels_N: (N,) int64
+    true labels, on the device. cosine: whether prototypes are compared by cosine (``cpc_only``) or by dot product.
+    Nearest prototype: the largest sum of both networks' similarities.
     """
     for network in networks:
         network.eval()
@@ -61,6 +62,7 @@ def evaluate(
             )
         rows = [torch.stack(all_logits).sum(0), *all_logits, torch.stack(all_similarities).sum(0)]
         counts += torch.stack([hits(scores_BK, labels_B) for scores_BK in rows])
+    sum_(counts, "evaluate")
     percent = (counts.double() * (100.0 / len(labels_N))).tolist()
     return Accuracy(
         top1=percent[0][0],

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcpc import ranks
 from fastcpc.config.load import load_config, run_folder, to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.engine.atomic import replace_file, write_failure
@@ -32,7 +33,7 @@ logger = logging.getLogger("fastcpc")
 FREE_KEYS = frozenset(
     {
         "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "noise.file",
-        "train.score_batch_size",
+        "train.score_batch_size", "parallel.timeout",
     }
 )  # fmt: skip
 # What the state of a checkpoint is about, wherever a run starts from it.
@@ -65,13 +66,10 @@ class RunFolder:
                 replace_file(self.path / "config.yaml", text)
             if self.finished_summary() is None:
                 self.write_json("environment.json", describe_environment())
-            self._log = _LogFile(self.path / "train.log", encoding="utf-8")
+            self._open_log("train.log")
         except BaseException:
             os.close(self._lock)
             raise
-        logger.addHandler(self._log)
-        self._level = logger.level
-        logger.setLevel(logging.INFO)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -87,11 +85,20 @@ class RunFolder:
     def close(self) -> None:
         """Give the folder back: train.log is closed, the lock released."""
         if self._lock >= 0:
-            logger.removeHandler(self._log)
-            logger.setLevel(self._level)
-            self._log.close()
+            self._close_log()
             os.close(self._lock)
             self._lock = -1
+
+    def _open_log(self, name: str) -> None:
+        self._log = _LogFile(self.path / name, encoding="utf-8")
+        logger.addHandler(self._log)
+        self._level = logger.level
+        logger.setLevel(logging.INFO)
+
+    def _close_log(self) -> None:
+        logger.removeHandler(self._log)
+        logger.setLevel(self._level)
+        self._log.close()
 
     def unfinish(self) -> None:
         """The run is taken back to an earlier checkpoint: what its summary says no longer holds."""
@@ -145,6 +152,33 @@ class RunFolder:
             kept.append(line)
         replace_file(path, b"".join(kept))
         return len(kept)
+
+
+class FollowerFolder(RunFolder):
+    """The run's folder as ranks beyond the first see it: nothing of theirs but a log, train.rankN.log.
+
+    It need not be the folder that rank 0 writes: without a common disk, each machine has its own.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.path = run_folder(config)
+        self._lock = -1
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        self._open_log(f"train.rank{ranks.rank()}.log")
+
+    def close(self) -> None:
+        """Close the log."""
+        self._close_log()
+
+
+def open_folder(config: Config) -> RunFolder:
+    """The run's folder on every rank: rank 0 holds the lock and writes; where it may not, no rank goes on."""
+    first = ranks.on_first(lambda: RunFolder(config))
+    return ranks.together(lambda: first if first is not None else FollowerFolder(config))
 
 
 def plain_json(value: Any) -> Any:

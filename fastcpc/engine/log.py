@@ -4,6 +4,7 @@ Everything goes through the logger "fastcpc". Nothing here asks the device for a
 """
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from fastcpc import ranks
 from fastcpc.engine.atomic import write_failure
 from fastcpc.engine.folder import RunFolder, plain_json
 
@@ -125,6 +127,11 @@ class RunLog:
                 writer.close()
         except OSError as error:
             logger.warning("TensorBoard's last events are lost: %s", error.strerror)
+
+
+def open_log(folder: RunFolder, epochs: int) -> RunLog:
+    """The log of this rank; progress is shown by rank 0 alone, which is also the only one to write epochs."""
+    return RunLog(folder, epochs, None if ranks.is_first() else Progress(interval=math.inf, bar=False))
 
 
 def result_text(summary: Mapping[str, Any]) -> str:

@@ -5,12 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcpc import ranks
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
 from fastcpc.data.seeds import fold
 from fastcpc.engine.optim import build_sgd, set_learning_rate
 from fastcpc.engine.precision import Numerics
+from fastcpc.engine.reduce import GradientMean, mean_of
 from fastcpc.models.build import build_network
+from fastcpc.models.sync_batchnorm import running_statistics, synchronise_batchnorm
 
 LOSS_NAMES = ("total", "labelled", "unlabelled", "penalty")
 
@@ -43,7 +46,13 @@ class Member:
             image_size=image_size,
             seed=fold(config.run.seed, "network", number),
         )
+        synced = ranks.size() > 1 and config.parallel.sync_batchnorm
+        if synced:
+            synchronise_batchnorm(self.network, numerics.device)
         numerics.prepare(self.network, config.compile)
+        self._gradients = GradientMean(self.network.backbone_parameters())
+        # statistics that each rank gathers by itself are averaged, so that all ranks hold the same network
+        self._statistics = [] if synced else running_statistics(self.network)
         self.optimizer = build_sgd(self.network.backbone_parameters(), config.train)
         self.cpc_optimizer = build_sgd(self.network.prototype_parameters(), config.train)
         self.scaler = numerics.scaler()
@@ -63,6 +72,8 @@ class Member:
         the device."""
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses[0]).backward()
+        self._gradients.finish()
+        mean_of(self._statistics, "batchnorm")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.sums[: len(losses)] += torch.stack([loss.detach() for loss in losses])

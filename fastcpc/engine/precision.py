@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from fastcpc import ranks
 from fastcpc.config.schema import Config
 from fastcpc.errors import InputError
 
@@ -59,7 +60,14 @@ def resolve_numerics(config: Config) -> Numerics:
         raise InputError(
             "device: cuda is asked for, but torch finds no usable GPU here; use device=cpu, or device=auto"
         )
-    device = torch.device("cuda" if available and config.device != "cpu" else "cpu")
+    device = torch.device("cpu")
+    if available and config.device != "cpu":
+        if ranks.local_rank() >= torch.cuda.device_count():
+            raise InputError(
+                f"{torch.cuda.device_count()} GPUs here, and this is process {ranks.local_rank() + 1} of the machine: "
+                "start as many processes as GPUs (torchrun --nproc-per-node), or use device=cpu"
+            )
+        device = torch.device("cuda", ranks.local_rank()) if ranks.size() > 1 else torch.device("cuda")
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from fastcpc import ranks
 from fastcpc.engine.atomic import replace_by_parts
 from fastcpc.engine.collect import Collected
 from fastcpc.engine.precision import Numerics
@@ -21,29 +23,48 @@ def write_pred_probs(
     """Write the mean softmax of both networks, float32 (N, K), row i of sample i; numpy.load reads it without pickle.
 
     The classifiers are applied again to the features that the scoring pass has kept, batch by batch (batch_size as in
-    that pass), so that N x K numbers are never held at once. RunError when the file cannot be written.
+    that pass), so that N x K numbers are never held at once. Rank 0 writes, and every rank must call.
+    RunError when the file cannot be written.
     """
     num_samples = len(collected.pair.loss_N)
     shape = (num_samples, networks[0].num_classes)
-    assert all(len(scores.feat_ND) == num_samples for scores in collected.networks), "features of every sample"
+    position_N = collected.shard.positions()
 
     def parts() -> Iterator[bytes]:
         yield _header(shape)
         for start in range(0, num_samples, batch_size):
-            yield _mean_softmax(networks, collected, numerics, slice(start, start + batch_size))
+            yield _mean_softmax(networks, collected, numerics, position_N[start : start + batch_size])
 
-    replace_by_parts(path, parts(), 128 + 4 * num_samples * shape[1])
+    remaining = parts()
+
+    def write() -> None:
+        try:
+            replace_by_parts(path, remaining, 128 + 4 * num_samples * shape[1])
+        finally:
+            for _ in remaining:  # the other ranks go through all parts, also when the disk is full
+                pass
+
+    if not ranks.is_first():
+        for _ in remaining:
+            pass
+    ranks.on_first(write)
 
 
 @torch.no_grad()
-def _mean_softmax(networks: Sequence[Network], collected: Collected, numerics: Numerics, rows: slice) -> bytes:
-    probs = []
-    for network, scores in zip(networks, collected.networks, strict=True):
-        network.eval()
-        with numerics.autocast():
-            logits_BK = network.classify(scores.feat_ND[rows])
-        probs.append(logits_BK.float().softmax(1))
-    return torch.stack(probs).mean(0).cpu().numpy().astype("<f4").tobytes()
+def _mean_softmax(networks: Sequence[Network], collected: Collected, numerics: Numerics, position_B: Tensor) -> bytes:
+    """A batch's rows, from the ranks that hold its features; position_B: where those lie on this rank, or -1."""
+    own = position_B >= 0
+    prob_BK = torch.zeros(len(own), networks[0].num_classes, device=numerics.device)
+    if own.any():
+        probs = []
+        position_b = position_B[own].to(numerics.device)
+        for network, scores in zip(networks, collected.networks, strict=True):
+            network.eval()
+            with numerics.autocast():
+                logits_BK = network.classify(scores.feat_ND[position_b])
+            probs.append(logits_BK.float().softmax(1))
+        prob_BK[own.to(numerics.device)] = torch.stack(probs).mean(0)
+    return ranks.sum_(prob_BK, "scores").cpu().numpy().astype("<f4").tobytes()
 
 
 def _header(shape: tuple[int, int]) -> bytes:

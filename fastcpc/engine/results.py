@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastcpc import ranks
 from fastcpc.cleaner.quality import precision_recall_accuracy
 from fastcpc.data.noise import Labels
 from fastcpc.data.split import AnySplit
@@ -66,7 +67,7 @@ def summarise(past: dict[str, Any], device: torch.device, columns: dict[str, Col
         "final_top1": top1[-1],
         "epochs": len(top1),
         "seconds": past["seconds"],
-        "world_size": 1,
+        "world_size": ranks.size(),
         "device": name,
         "suspected": int(suspected_N.sum()),
         "finished": True,

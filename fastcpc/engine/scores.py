@@ -81,9 +81,9 @@ def _embedding_arrays(members: Sequence[Member], collected: Collected) -> Arrays
     num_samples = len(collected.pair.loss_N)
     rows = np.linspace(0, num_samples - 1, min(num_samples, MOST_EMBEDDINGS)).astype(np.int64)
     embeddings, prototypes = [], []
-    for member, scores in zip(members, collected.networks, strict=True):
-        feat_MD = scores.feat_ND[torch.from_numpy(rows).to(scores.feat_ND.device)]
-        embeddings.append(_numpy(member.network.embed(feat_MD.float())))
+    for i, member in enumerate(members):
+        feat_MD = collected.features(i, torch.from_numpy(rows))
+        embeddings.append(_numpy(member.network.embed(feat_MD)))
         prototypes.append(_numpy(member.network.prototype_matrix()))
     return {"rows": rows, "embeddings": np.stack(embeddings), "prototypes": np.stack(prototypes)}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastcpc import ranks
 from fastcpc.config.schema import Config
 from fastcpc.data.feed import Batch, Feed, ViewName
 from fastcpc.data.sampler import draw_pool, shuffled_batches
@@ -16,7 +17,7 @@ from fastcpc.data.seeds import fold, generator
 from fastcpc.engine.member import Member
 from fastcpc.engine.precision import Numerics
 from fastcpc.semisup.losses import ramp, warmup_loss
-from fastcpc.semisup.mixup import mix_weight
+from fastcpc.semisup.mixup import Partners, find_partners, mix_weight
 from fastcpc.semisup.step import semisup_loss
 
 Walk = Callable[[Iterator[Batch], int], Iterator[tuple[int, Batch]]]
@@ -65,12 +66,13 @@ def warm_up(own: Member, training: Training, walk: Walk, *, epoch: int, start: i
     order = generator(training.seed("order", epoch, own))
     batches, _ = shuffled_batches(training.warm_up_rows(own, epoch), config.train.batch_size, order)
     views: tuple[ViewName, ...] = (config.augment.warmup,)
-    stream = training.feed.stream(batches, views, training.seed("views", epoch, own), start)
+    part = own_part(config.train.batch_size, 1)
+    stream = training.feed.stream(batches, views, training.seed("views", epoch, own), start, part)
     steps_seed = training.seed("step", epoch, own)
     penalty = has_warmup_penalty(config)
     own.network.train()
     for step, batch in walk(stream, len(batches)):
-        torch.manual_seed(fold(steps_seed, step))  # dropout and the like
+        torch.manual_seed(layers_seed(steps_seed, step))
         with numerics.autocast():
             logits_BK = own.network(batch.views[0])
         own.update((warmup_loss(logits_BK, training.labels_N[batch.index], penalty),))
@@ -95,18 +97,19 @@ def semi_supervised(own: Member, other: Member, training: Training, walk: Walk, 
     views: tuple[ViewName, ...] = (
         ("weak", "weak") if config.augment.train == "weak" else ("weak", "weak", "strong", "strong")
     )
-    stream = training.feed.stream(batches, views, training.seed("views", epoch, own), start)
+    stream = training.feed.stream(batches, views, training.seed("views", epoch, own), start, own_part(batch_size, 2))
     steps_seed = training.seed("step", epoch, own)
+    num_own = batch_size // ranks.size()
     own.network.train()
     other.network.eval()
     for step, batch in walk(stream, len(batches)):
-        torch.manual_seed(fold(steps_seed, step))
+        torch.manual_seed(layers_seed(steps_seed, step))
         draw = generator(steps_seed, "mixup", step)
-        labelled_B = batch.index[:batch_size]
+        labelled_B = batch.index[:num_own]
         progress = epoch + step / len(batches)
         weight_u = config.semisup.lambda_u * ramp(progress, config.train.warmup_epochs, config.semisup.rampup_epochs)
         lam = mix_weight(config.semisup.mixup_alpha, draw)
-        permutation = torch.randperm(4 * batch_size, generator=draw)
+        partners = draw_partners(config, draw, numerics.device)
         with numerics.autocast():
             losses = semisup_loss(
                 own.network,
@@ -117,13 +120,40 @@ def semi_supervised(own: Member, other: Member, training: Training, walk: Walk, 
                 # a sample outside the pool stands in for one that cannot be read: its label is not believed
                 partition.clean_prob_N[labelled_B].nan_to_num(0.0),
                 torch.tensor(lam).to(numerics.device, non_blocking=True),
-                permutation.to(numerics.device, non_blocking=True),
+                partners,
                 torch.tensor(weight_u).to(numerics.device, non_blocking=True),
                 config.semisup,
                 training.num_classes,
             )
         own.update((losses.total, losses.labelled, losses.unlabelled, losses.penalty))
     return len(batches)
+
+
+def own_part(batch_size: int, num_halves: int) -> Tensor | None:
+    """Positions of this rank's samples in a global batch of ``num_halves`` x batch_size; None: all of them."""
+    if ranks.size() == 1:
+        return None
+    own = ranks.own_slice(batch_size)
+    return torch.cat([half * batch_size + own for half in range(num_halves)])
+
+
+def layers_seed(steps_seed: int, step: int) -> int:
+    """Seed of what layers draw in a step, dropout and the like: on each rank its own, as each has other samples."""
+    return fold(steps_seed, step) if ranks.size() == 1 else fold(steps_seed, step, ranks.rank())
+
+
+def draw_partners(config: Config, draw: torch.Generator, device: torch.device) -> Partners:
+    """MixUp's partners in a step: by a permutation of the global batch, or of each rank's share by itself."""
+    blocks, mixed_blocks = 4, 2 if config.semisup.labelled_half_only else 4
+    if config.parallel.mixup == "global" or ranks.size() == 1:
+        batch_size = config.train.batch_size
+        permutation = torch.randperm(blocks * batch_size, generator=draw)
+        return find_partners(permutation, blocks, mixed_blocks * batch_size, device)
+    num_own = config.train.batch_size // ranks.size()
+    # every rank draws what all draw and takes its own, so that the next number is the same on all
+    seeds = torch.randint(2**62, (ranks.size(),), generator=draw)
+    permutation = torch.randperm(blocks * num_own, generator=generator(int(seeds[ranks.rank()])))
+    return Partners(permutation[: mixed_blocks * num_own].to(device, non_blocking=True))
 
 
 def paired_batches(own: Member, training: Training, epoch: int) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastcpc import ranks
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.data.datasets import Dataset, load_dataset
@@ -19,23 +20,24 @@ from fastcpc.data.feeds import choose_feed, make_feed
 from fastcpc.data.noise import Labels, make_labels, take_subset
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.data.seeds import fold
-from fastcpc.engine.checkpoint import CheckpointStore, resume_point, turns_back
+from fastcpc.engine.checkpoint import CheckpointStore, parse, read_whole, resume_point, turns_back
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.collect import Collected, collect
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.export import write_clean_probabilities, write_labels
-from fastcpc.engine.folder import RunFolder, check_same_samples
+from fastcpc.engine.folder import RunFolder, check_same_samples, open_folder
 from fastcpc.engine.interrupt import Stopped, StopRequest
 from fastcpc.engine.judge import judge_agreement, judge_cleaning, judge_losses
-from fastcpc.engine.log import RunLog
+from fastcpc.engine.log import RunLog, open_log
 from fastcpc.engine.member import LOSS_NAMES, Member
 from fastcpc.engine.optim import learning_rate
 from fastcpc.engine.precision import resolve_numerics, set_determinism
 from fastcpc.engine.pred_probs import PRED_PROBS_FILE, write_pred_probs
 from fastcpc.engine.results import Column, clean_columns, describe_suspects, summarise
+from fastcpc.engine.scale import describe_ranks, for_ranks
 from fastcpc.engine.scores import FIRST, LAST, score_arrays, write_scores
 from fastcpc.engine.stages import Training, semi_supervised, warm_up
-from fastcpc.errors import RunError
+from fastcpc.errors import InputError, RunError
 
 MOST_RESTORES = 3  # passes of a network in a row that may be taken back because they gave no numbers
 
@@ -50,8 +52,10 @@ class Trainer:
     def __init__(
         self, config: Config, dataset: Dataset, labels: Labels, folder: RunFolder, stop: StopRequest, log: RunLog
     ) -> None:
-        self.config, self.dataset, self.labels = config, dataset, labels
+        self.config = config = for_ranks(config)
+        self.dataset, self.labels = dataset, labels
         self.folder, self.stop, self.log = folder, stop, log
+        self.stop_wish = ranks.StopWish()
         self.numerics = resolve_numerics(config)
         set_determinism(config, self.numerics)
         device, num_classes = self.numerics.device, self.dataset.num_classes
@@ -78,9 +82,8 @@ class Trainer:
         self.record: dict[str, Any] = {}
         self.past: dict[str, Any] = {"test_top1": [], "seconds": 0.0, "best_epoch": -1}
         self.snapshot: dict[str, Any] = {}
-        self.store = CheckpointStore(
-            folder.path, config.run.keep_every, {"model": config.model.name, "num_classes": str(num_classes)}
-        )
+        header = {"model": config.model.name, "num_classes": str(num_classes)}
+        self.store = CheckpointStore(folder.path, config.run.keep_every, header) if ranks.is_first() else None
 
     # ---- Algorithm 1 ----
 
@@ -106,6 +109,7 @@ class Trainer:
             self.record = {"epoch": epoch, "phase": phase, "lr": lr, "seconds": {}, "images": 0}
         for name, stage in outline[self.position["stage"] :]:
             begin = time.perf_counter()
+            ranks.at(f"epoch {epoch}, {name}")
             try:
                 stage()
             finally:
@@ -148,6 +152,10 @@ class Trainer:
         )
         for note in cleaning.notes:
             self.log.warning(f"epoch {epoch}: {note}")
+        for member in self.members:
+            if member.partition is not None:
+                division = (member.partition.clean_N, member.partition.clean_prob_N)
+                ranks.check_same(f"the partition of network {member.number} in epoch {epoch}", *division)
         self.record.update(self.judge(cleaning, collected, epoch))
         if collected.rows is None:  # a pool says nothing of the rest; the final cleaning is of all
             self.export(cleaning, collected, epoch)
@@ -157,17 +165,19 @@ class Trainer:
 
         rows: which samples, int64 (M,) on the CPU, ascending; None: all.
         """
-        feed, size = self.training.feed, self.config.train.score_batch_size
-        batches = sequential_batches(feed.num_samples, size) if rows is None else list(rows.split(size))
+        feed, labels_N = self.training.feed, self.training.labels_N
+        num_scored = feed.num_samples if rows is None else len(rows)
+        places = sequential_batches(num_scored, self.config.train.score_batch_size)
+        own, shard, rounds = ranks.shard_batches(places, num_scored)
+        batches = own if rows is None else [rows[place] for place in own]
         stream = feed.stream(batches, ("test",), fold(self.config.run.seed, "score", epoch))
         networks = [member.network for member in self.members]
-        watched, labels_N = self.watch("score", stream, len(batches)), self.training.labels_N
+        watched = self.watch("score", stream, rounds)
         if rows is None:
-            return collect(networks, watched, labels_N, self.numerics)
+            return collect(networks, watched, labels_N, self.numerics, shard)
         rows = rows.to(labels_N.device)
-        return replace(
-            collect(networks, renumbered(watched, rows, len(labels_N)), labels_N[rows], self.numerics), rows=rows
-        )
+        watched = renumbered(watched, rows, len(labels_N))
+        return replace(collect(networks, watched, labels_N[rows], self.numerics, shard), rows=rows)
 
     def train(self, own: Member, other: Member | None, epoch: int) -> None:
         """Stage 2 for one network; cross entropy on all labels in the warm-up and where there is no good partition
@@ -192,6 +202,7 @@ class Trainer:
 
     def close_pass(self, own: Member, epoch: int, steps: int) -> None:
         """Read the pass's mean losses; take the pass back where they or the weights are no numbers."""
+        ranks.mean_(own.sums, "losses")
         if own.is_finite():
             own.restores = 0
             means: list[float | None] = (own.sums / steps).tolist()
@@ -226,11 +237,12 @@ class Trainer:
     def measure(self) -> Accuracy:
         """Evaluate on the test split."""
         batches = sequential_batches(self.test_feed.num_samples, self.config.train.score_batch_size)
-        stream = self.test_feed.stream(batches, ("test",), 0)
+        own, _, rounds = ranks.shard_batches(batches, self.test_feed.num_samples)
+        stream = self.test_feed.stream(own, ("test",), 0)
         networks = [member.network for member in self.members]
         cosine = self.config.cleaner.kind == "cpc_only"
         return evaluate(
-            networks, self.watch("evaluate", stream, len(batches)), self.test_labels, self.numerics, cosine=cosine
+            networks, self.watch("evaluate", stream, rounds), self.test_labels, self.numerics, cosine=cosine
         )
 
     @property
@@ -251,22 +263,30 @@ class Trainer:
                 for batch in batches:
                     yield self.position["step"], batch
                     self.position["step"] += 1
-                    self.record["images"] += len(batch.index) * num_views
-                    bar.advance(len(batch.index))
+                    num_images = len(batch.index) * ranks.size()
+                    self.record["images"] += num_images * num_views
+                    bar.advance(num_images)
                     self.obey_stop()
 
         return steps
 
     def watch(self, title: str, batches: Iterator[Batch], total: int) -> Iterator[Batch]:
-        """Batches of a stage that changes nothing: shows progress; a stop leaves the position at the stage's start."""
+        """Batches of a stage that changes nothing: shows progress; a stop leaves the position at the stage's start.
+
+        total: the most batches that a rank has; one with fewer asks about a stop as often as the others.
+        """
+        done = 0
         with self.log.stage(title, total) as bar:
             for batch in batches:
                 yield batch
-                bar.advance(len(batch.index))
+                done += 1
+                bar.advance(len(batch.index) * ranks.size())
+                self.obey_stop()
+            for _ in range(done, total):
                 self.obey_stop()
 
     def obey_stop(self) -> None:
-        signum = self.stop.requested
+        signum = self.stop_wish.agree(self.stop.requested)
         if signum:
             raise Stopped(signum, self.position["epoch"])
 
@@ -290,7 +310,6 @@ class Trainer:
     def export(self, cleaning: Cleaning | None, collected: Collected, epoch: int) -> dict[str, Column]:
         """Write what the latest cleaning says of every sample; returns the columns of clean_probabilities.parquet."""
         columns = clean_columns(self.dataset.train, self.labels, collected.pair, cleaning, self.config.cleaner.tau)
-        write_clean_probabilities(self.folder.path / "clean_probabilities.parquet", columns)
         arrays = score_arrays(
             self.members,
             collected,
@@ -299,9 +318,15 @@ class Trainer:
             num_classes=self.dataset.num_classes,
             epoch=epoch,
         )
-        if cleaning is not None and epoch == self.config.train.warmup_epochs:
-            write_scores(self.folder.path / FIRST, arrays)
-        write_scores(self.folder.path / LAST, arrays)
+        is_first_cleaning = cleaning is not None and epoch == self.config.train.warmup_epochs
+
+        def write() -> None:
+            write_clean_probabilities(self.folder.path / "clean_probabilities.parquet", columns)
+            if is_first_cleaning:
+                write_scores(self.folder.path / FIRST, arrays)
+            write_scores(self.folder.path / LAST, arrays)
+
+        ranks.on_first(write)
         return columns
 
     def close_epoch(self, epoch: int) -> None:
@@ -313,19 +338,29 @@ class Trainer:
         self.record["images_per_second"] = images / max(seconds["train"], 1e-9)
         self.past["seconds"] += seconds["total"]
         self.past["test_top1"].append(self.record["test_top1"])
-        self.log.epoch(self.record)
+        ranks.on_first(lambda: self.log.epoch(self.record))
         self.position = {"epoch": epoch + 1, "stage": 0, "step": 0}
         history = self.past["test_top1"]
         is_best = history[-1] >= max(history)
         if is_best:
             self.past["best_epoch"] = epoch
-        # a run that was taken back to an earlier epoch may have lost the checkpoint of its best one
-        self.save(epoch, best=is_best or not self.store.has_best())
+        for member in self.members:
+            weights = member.network.state_dict().values()
+            ranks.check_same(f"the weights of network {member.number} after epoch {epoch}", *weights)
+        self.save(epoch, best=is_best)
 
     def save(self, epoch: int, *, best: bool) -> None:
-        """Write a checkpoint of the present position."""
+        """Write a checkpoint of the present position: rank 0 does, and all go on when it is whole, or none does."""
+        if self.position["step"]:
+            for member in self.members:
+                ranks.mean_(member.sums, "losses")  # the ranks' sums so far become one, which all take up again
+        ranks.on_first(lambda: self._write(epoch, best=best))
+
+    def _write(self, epoch: int, *, best: bool) -> None:
+        assert self.store is not None
         state = {
             "config": to_yaml(self.config),
+            "batch_size": self.config.train.batch_size,
             "position": self.position,
             "record": self.record,
             "past": self.past,
@@ -333,16 +368,31 @@ class Trainer:
             # what a pass that is under way goes back to when its losses turn out to be no numbers
             "snapshot": self.snapshot if self.position["step"] else {},
         }
-        self.store.save(epoch, [member.network.state_dict() for member in self.members], state, best=best)
+        # a run that was taken back to an earlier epoch may have lost the checkpoint of its best one
+        keep_as_best = best or (self.position["step"] == self.position["stage"] == 0 and not self.store.has_best())
+        self.store.save(epoch, [member.network.state_dict() for member in self.members], state, best=keep_as_best)
 
-    def resume(self, checkpoint: Path) -> None:
-        """Take up a checkpoint: weights, optimisers, loss histories, partitions and position."""
-        weights, state = self.store.load(checkpoint)
+    def resume(self, checkpoint: Path, files: Mapping[str, bytes]) -> None:
+        """Take up a checkpoint: weights, optimisers, loss histories, partitions and position.
+
+        files: the checkpoint's own, whole; on how many ranks it was written does not matter.
+        """
+        weights, state = parse(checkpoint, files)
         check_same_samples(state["config"], self.config, checkpoint)
+        self._check_same_batch(state, checkpoint)
         for member, net_weights, member_state in zip(self.members, weights, state["members"], strict=True):
             member.load(net_weights, member_state)
         self.position, self.record, self.past = state["position"], state["record"], state["past"]
         self.snapshot = state["snapshot"]
+
+    def _check_same_batch(self, state: dict[str, Any], checkpoint: Path) -> None:
+        """A stop in the middle of a pass counts its steps in global batches: they must have the same size."""
+        then, now = state.get("batch_size", self.config.train.batch_size), self.config.train.batch_size
+        if state["position"]["step"] and then != now:
+            raise InputError(
+                f"{checkpoint} stopped inside an epoch at a global batch of {then}, and this start makes it {now}: "
+                "start as many processes as then, or give train.batch_size to match (parallel.batch_size)"
+            )
 
     def finish(self) -> dict[str, Any]:
         """Score and clean once more with the final networks, export what was found, write the summary."""
@@ -365,7 +415,7 @@ class Trainer:
         batch_size = self.config.train.score_batch_size
         write_pred_probs(self.folder.path / PRED_PROBS_FILE, networks, collected, self.numerics, batch_size)
         summary = summarise(self.past, self.numerics.device, columns, self.labels)
-        self.folder.write_json("summary.json", summary)
+        ranks.on_first(lambda: self.folder.write_json("summary.json", summary))
         self.log.info(describe_suspects(summary, len(self.labels.given)))
         self.log.finished(summary)
         return summary
@@ -391,25 +441,39 @@ def train(config: Config, folder: RunFolder, stop: StopRequest) -> dict[str, Any
 
     Raises Stopped after a checkpoint when a stop is asked for, RunError when the run cannot go on.
     """
-    with RunLog(folder, config.train.epochs) as log:
-        trainer = Trainer(config, *load_data(config), folder, stop, log)
-        checkpoint = resume_point(config.run.resume, trainer.store)
-        if checkpoint is not None:
-            trainer.resume(checkpoint)
-        if turns_back(config.run.resume, folder.path):
-            folder.unfinish()
-        log.start(trainer.position["epoch"])
-        log.info(describe_start(trainer, checkpoint))
-        for note in start_notes(trainer):
-            log.warning(note)
-        write_labels(
-            folder.path / "labels.npz",
-            trainer.labels,
-            trainer.dataset.train.source_index,
-            trainer.dataset.class_names,
-            trainer.dataset.class_ids,
-        )
+    ranks.connect(resolve_numerics(config).device, config.parallel.timeout)
+    with open_log(folder, config.train.epochs) as log:
+        trainer = ranks.together(lambda: Trainer(config, *load_data(config), folder, stop, log))
+        ranks.check_same("the training labels", trainer.training.labels_N, trainer.test_labels)
+        found = ranks.on_first(lambda: _files_to_resume(config, trainer))
+        files = ranks.share_files(found[1] if found else None)
+        if files is not None:
+            ranks.together(lambda: trainer.resume(found[0] if found else folder.path, files))
+
+        def open_files() -> None:
+            if turns_back(config.run.resume, folder.path):
+                folder.unfinish()
+            log.start(trainer.position["epoch"])
+            log.info(describe_start(trainer, found[0] if found else None))
+            for note in start_notes(trainer):
+                log.warning(note)
+            dataset = trainer.dataset
+            write_labels(
+                folder.path / "labels.npz",
+                trainer.labels,
+                dataset.train.source_index,
+                dataset.class_names,
+                dataset.class_ids,
+            )
+
+        ranks.on_first(open_files)
         return trainer.run()
+
+
+def _files_to_resume(config: Config, trainer: Trainer) -> tuple[Path, dict[str, bytes]] | None:
+    assert trainer.store is not None
+    checkpoint = resume_point(config.run.resume, trainer.store)
+    return None if checkpoint is None else (checkpoint, read_whole(checkpoint))
 
 
 def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
@@ -424,7 +488,8 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
         f"feed {feed} ({why}); "
-        f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; {begin}"
+        f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
+        f"{describe_ranks(config)}; {begin}"
     )
 
 
@@ -466,7 +531,8 @@ def dry_run(config: Config) -> None:
             cleaner=replace(config.cleaner, warmup=1 / 3),
             cpc=replace(config.cpc, passes=1),
         )
-        with RunFolder(small) as run_folder, StopRequest() as stop, RunLog(run_folder, 3) as log:
+        ranks.connect(resolve_numerics(config).device, config.parallel.timeout)
+        with open_folder(small) as run_folder, StopRequest() as stop, open_log(run_folder, 3) as log:
             trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
             log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")
             trainer.run()

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastcpc.ranks import gather, size
+
 
 def labelled_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
     """Cross entropy with soft targets, -mean_i sum_k t_ik log p_ik (DivideMix, eq. 9).
@@ -29,12 +31,25 @@ def unlabelled_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
 def prior_penalty(logits_BK: Tensor) -> Tensor:
     """Divergence of the batch's mean prediction from uniform classes, sum_k pi_k log(pi_k / mean_i p_ik), pi_k = 1/K.
 
-    logits_BK: (B, K) floating. Returns a 0-d tensor, 0 or more. Source: DivideMix, eq. 11.
+    logits_BK: (B, K) floating. Returns a 0-d tensor, 0 or more. Source: DivideMix, eq. 11. With several ranks, each
+    with as many rows: the penalty of all rows together, the same on each rank, and a gradient such that the mean over
+    ranks is that of the whole.
     """
     num_samples, num_classes = logits_BK.shape
     # The logarithm of a mean of softmaxes, never the softmaxes: a class that nobody predicts stays finite.
-    log_mean_K = torch.logsumexp(_log_softmax(logits_BK), dim=0) - math.log(num_samples)
+    log_sum_K = torch.logsumexp(_log_softmax(logits_BK), dim=0)
+    if size() > 1:
+        log_sum_K = _over_ranks(log_sum_K)
+    log_mean_K = log_sum_K - math.log(num_samples * size())
     return -math.log(num_classes) - log_mean_K.mean()
+
+
+def _over_ranks(log_sum_K: Tensor) -> Tensor:
+    """log of the sum over ranks of exp. The derivative by a rank's own part is its share of that sum; times the number
+    of ranks, because gradients are averaged over them."""
+    own_K = log_sum_K.detach()
+    total_K = torch.logsumexp(torch.stack(gather(own_K, "prior")), dim=0)
+    return total_K + (own_K - total_K).exp() * size() * (log_sum_K - own_K)
 
 
 def confidence_penalty(logits_BK: Tensor) -> Tensor:

@@ -1,8 +1,13 @@
 """MixUp (Zhang et al. 2018) as MixMatch uses it: the sample itself always outweighs its partner."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from fastcpc.ranks import exchange_rows, rank, size
 
 
 def mix_weight(alpha: float, generator: torch.Generator) -> float:
@@ -17,17 +22,67 @@ def mix_weight(alpha: float, generator: torch.Generator) -> float:
     return max(lam, 1.0 - lam)
 
 
-def mixup(inputs: Tensor, targets: Tensor, lam: Tensor, permutation: Tensor) -> tuple[Tensor, Tensor]:
-    """Mix the first samples of a batch, and their targets, with partners out of the whole batch.
+@dataclass(frozen=True)
+class Partners:
+    """Which rows of the training views this rank's rows are mixed with, and where those lie.
 
-    inputs: (M, ...) floating; targets: (M, K) floating; lam: 0-d floating in [0, 1], weight of the sample itself;
-    permutation: (P,) int64 in [0, M), P <= M: sample i < P is mixed with sample permutation[i].
-    Returns the mixed inputs (P, ...) and targets (P, K). Source: MixMatch, eqs. 10 and 11.
+    wanted: int64 (P,) on the device, partners of rows 0..P-1. With one rank, rows of its own views. With several, rows
+    of what the ranks send it: ``send``, int64, this rank's rows that others (and itself) want, by rank; send_counts,
+    receive_counts: how many rows go to and come from each.
     """
-    num_mixed = permutation.shape[0]
-    partner_inputs = inputs.index_select(0, permutation)
-    partner_targets = targets.index_select(0, permutation)
-    return (
-        lam * inputs[:num_mixed] + (1.0 - lam) * partner_inputs,
-        lam * targets[:num_mixed] + (1.0 - lam) * partner_targets,
+
+    wanted: Tensor
+    send: Tensor | None = None
+    send_counts: tuple[int, ...] = ()
+    receive_counts: tuple[int, ...] = ()
+
+    def fetch(self, rows: Tensor) -> Callable[[], Tensor]:
+        """Begin to fetch the partners of this rank's rows (M, ...); what is returned waits and gives them, (P, ...)."""
+        if self.send is None:
+            return lambda: rows.index_select(0, self.wanted)
+        form = torch.channels_last if _is_channels_last(rows) else torch.contiguous_format
+        chosen = rows.index_select(0, self.send).flatten(1)
+        waiting = exchange_rows(chosen.contiguous(), self.send_counts, self.receive_counts, "mixup")
+        return lambda: waiting().index_select(0, self.wanted).view(-1, *rows.shape[1:]).contiguous(memory_format=form)
+
+
+def find_partners(permutation: Tensor, blocks: int, num_mixed: int, device: torch.device) -> Partners:
+    """Partners by a permutation of the global batch.
+
+    permutation: int64 (M,) on the CPU, over rows laid out in ``blocks`` blocks of equal length (labelled of view 1, of
+    view 2, unlabelled of ...), of each of which a rank has an equal, contiguous share. num_mixed: the first rows that
+    are mixed at all, a whole number of blocks.
+    """
+    if size() == 1:
+        return Partners(permutation[:num_mixed].to(device, non_blocking=True))
+    block = len(permutation) // blocks
+    share = block // size()
+    partner = permutation[:num_mixed]
+    row = torch.arange(num_mixed)
+    owner_of_row, owner = row % block // share, partner % block // share
+    local = partner // block * share + partner % share  # the partner's row on its own rank: shares are aligned
+    mine = owner_of_row == rank()
+    order = owner[mine].argsort(stable=True)  # rows arrive by rank, and from each in the order of who wants them
+    wanted = torch.empty_like(order)
+    wanted[order] = torch.arange(len(order))
+    asked = owner == rank()
+    send_order = owner_of_row[asked].argsort(stable=True)
+    return Partners(
+        wanted.to(device, non_blocking=True),
+        local[asked][send_order].to(device, non_blocking=True),
+        tuple(torch.bincount(owner_of_row[asked], minlength=size()).tolist()),
+        tuple(torch.bincount(owner[mine], minlength=size()).tolist()),
     )
+
+
+def mixup(rows: Tensor, partners: Tensor, lam: Tensor) -> Tensor:
+    """Mix the first rows of a batch, images or targets, with their partners.
+
+    rows: (M, ...) floating; partners: (P, ...) floating, P <= M, row i < P is mixed with partner i; lam: 0-d floating
+    in [0, 1], weight of the row itself. Returns (P, ...). Source: MixMatch, eqs. 10 and 11.
+    """
+    return lam * rows[: len(partners)] + (1.0 - lam) * partners
+
+
+def _is_channels_last(rows: Tensor) -> bool:
+    return rows.ndim == 4 and not rows.is_contiguous() and rows.is_contiguous(memory_format=torch.channels_last)

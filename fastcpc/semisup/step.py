@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastcpc.config.schema import SemisupConfig
 from fastcpc.semisup.losses import labelled_loss, prior_penalty, unlabelled_loss
-from fastcpc.semisup.mixup import mixup
+from fastcpc.semisup.mixup import Partners, mixup
 from fastcpc.semisup.targets import guess, refine
 
 
@@ -32,7 +32,7 @@ def semisup_loss(
     labels_B: Tensor,
     clean_prob_B: Tensor,
     lam: Tensor,
-    permutation: Tensor,
+    partners: Partners,
     weight_u: Tensor,
     settings: SemisupConfig,
     num_classes: int,
@@ -42,25 +42,25 @@ def semisup_loss(
     own: the network that is trained, in train mode; other: the fixed one, in eval mode; both map images to logits.
     guess_views, train_views: two (2B, C, H, W) floating each, the B labelled samples first, then the B unlabelled.
     labels_B: (B,) int64, given labels; clean_prob_B: (B,) floating in [0, 1].
-    lam: 0-d floating in [0.5, 1]; permutation: (4B,) int64, partners in MixUp within the train views laid out as
-    labelled of view 1, labelled of view 2, unlabelled of view 1, unlabelled of view 2.
+    lam: 0-d floating in [0.5, 1]; partners: in MixUp, of the train views laid out as labelled of view 1, labelled of
+    view 2, unlabelled of view 1, unlabelled of view 2; of 4B rows, or of the 2B labelled ones (labelled_half_only).
     weight_u: 0-d floating, lambda_u times its ramp; settings, num_classes: constants of the run.
     Autocast is the caller's; softmaxes, logarithms and losses are float32 in any case.
     Returns StepLosses; ``unlabelled`` is unweighted, and 0 where the unlabelled half is not passed through the network.
     Source: DivideMix, algorithm 1, with AugDMix's separate views to guess from and to train on.
     """
     num_labelled = labels_B.shape[0]
-    target_x_BK, target_u_BK = guess_targets(
-        own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes
-    )
     view_1, view_2 = train_views
     inputs = torch.cat(
         [view_1[:num_labelled], view_2[:num_labelled], view_1[num_labelled:], view_2[num_labelled:]], dim=0
     )
+    partner_inputs = partners.fetch(inputs)  # with several ranks they travel while targets are guessed
+    target_x_BK, target_u_BK = guess_targets(
+        own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes
+    )
     targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
-    if settings.labelled_half_only:
-        permutation = permutation[: 2 * num_labelled]
-    mixed_inputs, mixed_targets = mixup(inputs, targets, lam, permutation)
+    mixed_inputs = mixup(inputs, partner_inputs(), lam)
+    mixed_targets = mixup(targets, partners.fetch(targets)(), lam)
 
     logits = own(mixed_inputs)
     labelled = labelled_loss(logits[: 2 * num_labelled], mixed_targets[: 2 * num_labelled])

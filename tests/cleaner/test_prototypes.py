@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fastcpc.cleaner import descent
-from fastcpc.cleaner.descent import descend, loss_weights
+from fastcpc.cleaner.descent import Sets, descend, loss_weights
 from fastcpc.cleaner.prototypes import (
     contrastive_clean_prob,
     contrastive_loss,
@@ -19,6 +19,7 @@ from fastcpc.config.schema import CpcConfig
 from fastcpc.kernels import prototype_loss
 from fastcpc.models.heads import PrototypeHead
 from fastcpc.models.network import Network
+from fastcpc.ranks import whole
 
 
 def head_only(projector: str = "linear", normalise: bool = False, seed: int = 0) -> Network:
@@ -68,7 +69,7 @@ def test_descent_is_sgd_on_the_prototype_loss(projector: str, normalise: bool, m
     batches = [torch.randperm(60, generator=draws)[:16] for _ in range(12)]
     batches += [torch.nonzero(clean).flatten()[:16], torch.nonzero(~clean).flatten()[:16]]  # an empty U, an empty X
     monkeypatch.setattr(descent, "CHUNK", 3 * 16 * 5)  # three batches at a time
-    descend(network, sgd(network), feat, labels, clean, pseudo, batches, alpha=0.7)
+    descend(network, sgd(network), feat, Sets(labels, clean, pseudo, 0.7), batches, whole(len(labels)))
     optimizer = sgd(plain)
     for index in batches:
         optimizer.zero_grad()

@@ -79,11 +79,21 @@ def test_bad_input_is_one_line_and_exit_2(
     assert re.search(message, fault(capsys, arguments, 2))
 
 
-def test_several_processes_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert fault(capsys, ["run.dir=r"], 2).startswith(
-        "WORLD_SIZE is 2: several processes are not supported yet; start one"
-    )
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are not all set"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two': expected a whole number"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0': expected a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK is '-1': expected a whole number"),
+    ],
+)
+def test_an_environment_that_torchrun_did_not_make_is_refused(
+    variables: dict[str, str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert fault(capsys, ["run.dir=r"], 2).startswith(message)
     assert not Path("r").exists()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert command.main(["--print-config"]) == 0

@@ -17,6 +17,7 @@ from fastcpc.engine.cleaning import clean_labels
 from fastcpc.engine.collect import Collected, Scores
 from fastcpc.engine.member import Member
 from fastcpc.engine.precision import Numerics
+from fastcpc.ranks import whole
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
 NUM = 120
@@ -46,7 +47,7 @@ def scores_of(members: list[Member]) -> tuple[Collected, torch.Tensor]:
         feat = torch.randn(NUM, members[0].network.feature_dim, generator=draws)
         predicted = torch.where(clean, labels, (labels + 1) % 10)
         scores.append(Scores(loss, predicted, (-loss).exp(), torch.full((NUM,), 0.9), feat))
-    return Collected(tuple(scores), scores[0]), labels
+    return Collected(tuple(scores), scores[0], whole(NUM)), labels
 
 
 def test_each_networks_mixture_divides_the_others_data() -> None:
@@ -127,7 +128,7 @@ def test_mixtures_see_the_mean_of_the_last_epochs_losses() -> None:
     seen = []
     for shift in (0, 1, 2, 3):
         moved = replace(collected.networks[0], loss_N=losses.roll(shift))
-        clean_labels(members, Collected((moved, moved), moved), labels, config, num_classes=10, epoch=5)
+        clean_labels(members, Collected((moved, moved), moved, whole(NUM)), labels, config, num_classes=10, epoch=5)
         seen.append(min_max(losses.roll(shift)))
     assert torch.equal(members[0].history_LN, torch.stack(seen[1:]))
 
@@ -139,7 +140,7 @@ def test_a_mixture_without_a_fit_leaves_prototypes_and_partition_and_says_so() -
     flat = replace(collected.networks[1], loss_N=torch.ones(NUM))  # network 2's mixture divides network 1's data
     before = [member.network.prototype_matrix().detach().clone() for member in members]
     result = clean_labels(
-        members, Collected((collected.networks[0], flat), flat), labels, config, num_classes=10, epoch=5
+        members, Collected((collected.networks[0], flat), flat, whole(NUM)), labels, config, num_classes=10, epoch=5
     )
     assert torch.equal(before[0], members[0].network.prototype_matrix())
     assert not torch.equal(before[1], members[1].network.prototype_matrix())

@@ -7,7 +7,7 @@ from scipy import stats
 from torch.testing import assert_close
 
 from fastcpc.data.seeds import generator
-from fastcpc.semisup.mixup import mix_weight, mixup
+from fastcpc.semisup.mixup import Partners, mix_weight, mixup
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 4.0])
@@ -38,10 +38,15 @@ def test_weight_moves_the_generator_on():
     assert mix_weight(4.0, source) != mix_weight(4.0, source)
 
 
+def mix_both(inputs, targets, lam, permutation):
+    partners = Partners(permutation)
+    return mixup(inputs, partners.fetch(inputs)(), lam), mixup(targets, partners.fetch(targets)(), lam)
+
+
 def test_mixed_values_by_hand():
     inputs = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]])
     targets = torch.eye(4)
-    mixed_inputs, mixed_targets = mixup(inputs, targets, torch.tensor(0.75), torch.tensor([3, 1, 0, 2]))
+    mixed_inputs, mixed_targets = mix_both(inputs, targets, torch.tensor(0.75), torch.tensor([3, 1, 0, 2]))
     assert_close(mixed_inputs, torch.tensor([[1.75, 17.5], [2.0, 20.0], [2.5, 25.0], [3.75, 37.5]]))
     expected = torch.tensor([[0.75, 0, 0, 0.25], [0, 1.0, 0, 0], [0.25, 0, 0.75, 0], [0, 0, 0.25, 0.75]])
     assert_close(mixed_targets, expected)
@@ -49,21 +54,21 @@ def test_mixed_values_by_hand():
 
 def test_weight_of_one_changes_nothing():
     inputs, targets = torch.randn(8, 3, 5, 5), torch.rand(8, 10)
-    mixed_inputs, mixed_targets = mixup(inputs, targets, torch.tensor(1.0), torch.randperm(8))
+    mixed_inputs, mixed_targets = mix_both(inputs, targets, torch.tensor(1.0), torch.randperm(8))
     assert torch.equal(mixed_inputs, inputs)
     assert torch.equal(mixed_targets, targets)
 
 
 def test_shorter_permutation_mixes_the_first_samples_with_partners_from_all():
     inputs, targets = torch.arange(4.0).reshape(4, 1), torch.eye(4)
-    mixed_inputs, mixed_targets = mixup(inputs, targets, torch.tensor(0.5), torch.tensor([3, 2]))
+    mixed_inputs, mixed_targets = mix_both(inputs, targets, torch.tensor(0.5), torch.tensor([3, 2]))
     assert_close(mixed_inputs, torch.tensor([[1.5], [1.5]]))
     assert_close(mixed_targets, torch.tensor([[0.5, 0, 0, 0.5], [0, 0.5, 0.5, 0]]))
 
 
 def test_types_and_layout_of_images_stay():
     images = torch.randn(4, 3, 8, 8).to(torch.bfloat16).to(memory_format=torch.channels_last)
-    mixed_images, mixed_targets = mixup(images, torch.rand(4, 2), torch.tensor(0.7), torch.randperm(4))
+    mixed_images, mixed_targets = mix_both(images, torch.rand(4, 2), torch.tensor(0.7), torch.randperm(4))
     assert mixed_images.dtype == torch.bfloat16
     assert mixed_images.is_contiguous(memory_format=torch.channels_last)
     assert mixed_targets.dtype == torch.float32

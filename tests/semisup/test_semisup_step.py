@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from fastcpc.config.schema import CpcConfig, ModelConfig, SemisupConfig
 from fastcpc.models.build import build_network
+from fastcpc.semisup.mixup import Partners
 from fastcpc.semisup.step import guess_targets, semisup_loss
 
 CIFAR = SemisupConfig(lambda_u=25.0, temperature=0.5)
@@ -45,16 +46,17 @@ def with_norm(seed: int) -> nn.Module:
     ).train()
 
 
-def step_inputs(seed: int = 0, batch: int = BATCH, lam: float = 0.7) -> dict:
+def step_inputs(seed: int = 0, batch: int = BATCH, lam: float = 0.7, settings: SemisupConfig = CIFAR) -> dict:
     generator = torch.Generator().manual_seed(seed)
     views = [torch.randn(2 * batch, 1, 2, 2, generator=generator) for _ in range(4)]
+    num_mixed = (2 if settings.labelled_half_only else 4) * batch
     return {
         "guess_views": (views[0], views[1]),
         "train_views": (views[2], views[3]),
         "labels_B": torch.randint(NUM_CLASSES, (batch,), generator=generator),
         "clean_prob_B": torch.rand(batch, generator=generator),
         "lam": torch.tensor(lam),
-        "permutation": torch.randperm(4 * batch, generator=generator),
+        "partners": Partners(torch.randperm(4 * batch, generator=generator)[:num_mixed]),
         "weight_u": torch.tensor(12.5),
         "num_classes": NUM_CLASSES,
     }
@@ -90,7 +92,7 @@ def truth(own_weight, other_weight, inputs, temperature, half_only):
     labelled = unlabelled = mean = torch.zeros((), dtype=torch.float64)
     num_passed = (2 if half_only else 4) * batch
     for i in range(num_passed):
-        partner = inputs["permutation"][i]
+        partner = inputs["partners"].wanted[i]
         prob = softmax(own_weight, lam * images[i].double() + (1 - lam) * images[partner].double())
         target = lam * targets[i] + (1 - lam) * targets[partner]
         mean = mean + prob / num_passed
@@ -105,7 +107,7 @@ def truth(own_weight, other_weight, inputs, temperature, half_only):
 @pytest.mark.parametrize("settings", [CIFAR, WEB, dataclasses.replace(CIFAR, temperature=1.0)])
 @pytest.mark.parametrize(("batch", "lam"), [(6, 0.7), (1, 0.5), (7, 1.0)])
 def test_step_against_float64_sample_by_sample(settings, batch, lam):
-    own, other, inputs = linear(1), linear(2), step_inputs(3, batch, lam)
+    own, other, inputs = linear(1), linear(2), step_inputs(3, batch, lam, settings)
     losses = semisup_loss(own.train(), other.eval(), **inputs, settings=settings)
     losses.total.backward()
 
@@ -142,7 +144,7 @@ def test_which_images_pass_through_which_network_and_how():
 
 
 def test_web_mode_passes_the_labelled_half():
-    own, inputs = Recorder(linear(1)), step_inputs(lam=1.0)
+    own, inputs = Recorder(linear(1)), step_inputs(lam=1.0, settings=WEB)
     losses = semisup_loss(own, linear(2), **inputs, settings=WEB)
     one, two = inputs["train_views"]
     assert torch.equal(own.calls[-1][0], torch.cat([one[:BATCH], two[:BATCH]]))
@@ -214,7 +216,7 @@ def test_each_view_is_normalised_by_its_own_batch():
 
 @pytest.mark.parametrize("settings", [CIFAR, WEB])
 def test_compiles_whole_and_gives_the_same(settings):
-    eager, other, inputs = with_norm(1), with_norm(2).eval(), step_inputs()
+    eager, other, inputs = with_norm(1), with_norm(2).eval(), step_inputs(settings=settings)
     compiled_own = copy.deepcopy(eager)
     torch.compiler.reset()
     compiled = torch.compile(semisup_loss, backend="eager", fullgraph=True)
@@ -228,7 +230,7 @@ def test_compiles_whole_and_gives_the_same(settings):
         assert_close(parameter.grad, reference.grad)
     assert_close(compiled_own.state_dict(), eager.state_dict())
     with torch.compiler.set_stance("fail_on_recompile"):
-        compiled(compiled_own, other, **step_inputs(9, lam=0.9), settings=settings)
+        compiled(compiled_own, other, **step_inputs(9, lam=0.9, settings=settings), settings=settings)
 
 
 def test_compiles_whole_with_a_real_network():
@@ -265,7 +267,7 @@ def test_step_does_not_look_at_values():
     # On the meta device there are no values: any .item(), branch on a value or host copy raises.
     own, other = with_norm(1).to("meta"), with_norm(2).to("meta").eval()
     inputs = step_inputs()
-    on_meta = {
+    on_meta = {"partners": Partners(inputs.pop("partners").wanted.to("meta"))} | {
         key: tuple(view.to("meta") for view in value)
         if isinstance(value, tuple)
         else value.to("meta")

@@ -1,0 +1,90 @@
+"""Sums, gathers and exchanges over all ranks; with one process each is the identity and costs nothing.
+
+What a rank sends is counted (``traffic``): payload times the factor of the usual ring, so that bytes on the wire can be
+compared with a computed figure.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fastcpc.ranks.group import current, watched
+
+
+def traffic() -> dict[str, int]:
+    """Bytes this rank has sent so far, by purpose."""
+    return dict(current().sent)
+
+
+def sum_(tensor: Tensor, purpose: str) -> Tensor:
+    """Replace a contiguous tensor by its sum over the ranks, and return it."""
+    return sum_later(tensor, purpose)()
+
+
+def mean_(tensor: Tensor, purpose: str) -> Tensor:
+    """Replace a contiguous floating tensor by its mean over the ranks, and return it."""
+    group = current()
+    return sum_(tensor, purpose) if group.size == 1 else sum_(tensor, purpose).div_(group.size)
+
+
+def sum_later(tensor: Tensor, purpose: str) -> Callable[[], Tensor]:
+    """Begin to replace a contiguous tensor by its sum over the ranks; what is returned waits and gives it."""
+    group = current()
+    if group.size == 1:
+        return lambda: tensor
+    _count(purpose, 2 * (group.size - 1) * _bytes(tensor) // group.size)
+    with watched():
+        work = dist.all_reduce(tensor, group=group.data, async_op=True)
+
+    def wait() -> Tensor:
+        with watched():
+            work.wait()
+        return tensor
+
+    return wait
+
+
+def gather(tensor: Tensor, purpose: str) -> list[Tensor]:
+    """The tensors of all ranks, by rank; of one shape and dtype on all of them."""
+    group = current()
+    if group.size == 1:
+        return [tensor]
+    _count(purpose, (group.size - 1) * _bytes(tensor))
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(group.size)]
+    with watched():
+        dist.all_gather(parts, tensor.contiguous(), group=group.data)
+    return parts
+
+
+def exchange_rows(
+    rows: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int], purpose: str
+) -> Callable[[], Tensor]:
+    """Begin to send rows to each rank and to receive rows from each; what is returned waits and gives the received.
+
+    rows: (sum of send_counts, F) contiguous, those for rank 0 first. Received rows come in the order of ranks.
+    """
+    group = current()
+    _count(purpose, _bytes(rows) - send_counts[group.rank] * rows.shape[1] * rows.element_size())
+    received = rows.new_empty(sum(receive_counts), rows.shape[1])
+    with watched():
+        work = dist.all_to_all_single(
+            received, rows, list(receive_counts), list(send_counts), group=group.data, async_op=True
+        )
+
+    def wait() -> Tensor:
+        with watched():
+            work.wait()
+        return received
+
+    return wait
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _count(purpose: str, num_bytes: int) -> None:
+    sent = current().sent
+    sent[purpose] = sent.get(purpose, 0) + num_bytes

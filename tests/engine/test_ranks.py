@@ -1,0 +1,110 @@
+"""A run on several ranks is the run on one, up to the order of sums; and it goes on on any number of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from several_ranks import on_ranks
+from small_run import StopAfter, assert_same_run, metrics, run, small_config, weights
+
+from fastcpc.engine.interrupt import Stopped
+
+TOLERANCE = 1e-5  # of losses, probabilities and weights; what was seen is below 3e-6
+SPECIAL = {"train": {"epochs": 3}}
+
+
+def assert_close_run(one: Path, other: Path, tolerance: float = TOLERANCE) -> None:
+    """Same partitions, accuracies and AUCs; losses, probabilities and weights within rounding."""
+    for line, kept in zip(metrics(other), metrics(one), strict=True):
+        assert line.keys() == kept.keys()
+        for key, value in line.items():
+            if value is None or isinstance(value, str) or any(part is None for part in np.ravel(value)):
+                assert value == kept[key], key
+            elif key.startswith(("loss", "kl", "ks")):
+                np.testing.assert_allclose(value, kept[key], rtol=tolerance, atol=tolerance, err_msg=key)
+            else:
+                # two test samples on the edge; a few pairs that rounding puts in another order
+                few = 0.6 if "top" in key else 1e-3
+                np.testing.assert_allclose(value, kept[key], atol=0 if key == "labelled" else few, err_msg=key)
+    for a, b in zip(weights(one), weights(other), strict=True):
+        for name in a:
+            torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance)
+    tables = [pq.read_table(folder / "clean_probabilities.parquet") for folder in (one, other)]
+    assert tables[0]["is_clean"] == tables[1]["is_clean"] and tables[0]["index"] == tables[1]["index"]
+    for name in ("q_gmm_1", "q_gmm_2", "q_cpc_1", "q_cpc_2", "clean_probability", "p_given"):
+        values = [table[name].to_numpy(zero_copy_only=False).astype(float) for table in tables]
+        np.testing.assert_allclose(*values, atol=tolerance, equal_nan=True, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run with one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(small_config(folder / "default"))
+    run(small_config(folder / "cpc_only", "cpc_only", **SPECIAL))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checks of the arithmetic, then small runs on two ranks, one after the other in the same processes."""
+    folder = tmp_path_factory.mktemp("on_two")
+    apart = {
+        "parallel": {"sync_batchnorm": False, "mixup": "per_rank", "batch_size": "per_rank"},
+        "train": {"epochs": 2},
+    }
+    jobs: list[list[Any]] = [
+        [folder / "default"],
+        [folder / "cpc_only", json.dumps(SPECIAL), -1, "cpc_only"],
+        [folder / "stopped", "{}", 9],
+        [folder / "stopped", "{}", 30],
+        [folder / "stopped"],
+        [folder / "apart", json.dumps(apart)],
+        [folder / "apart_stopped", json.dumps(apart), 12],
+        [folder / "apart_stopped", json.dumps(apart)],
+        [folder / "moved", "{}", 20],
+    ]
+    on_ranks(2, "rank_checks:everything", json.dumps(jobs, default=str))
+    return folder
+
+
+def test_two_ranks_are_one(alone: Path, on_two: Path) -> None:
+    assert_close_run(alone / "default", on_two / "default")
+    # cosines over a temperature of 0.1 make ten times as much of a rounding
+    assert_close_run(alone / "cpc_only", on_two / "cpc_only", 1e-3)
+    summary = json.loads((on_two / "default" / "summary.json").read_text())
+    assert summary["world_size"] == 2 and summary["finished"]
+
+
+def test_four_ranks_are_one(alone: Path, tmp_path: Path) -> None:
+    """Of which one has no batch to score; the arithmetic is checked as well."""
+    on_ranks(4, "rank_checks:everything", json.dumps([[str(tmp_path / "run")]]))
+    assert_close_run(alone / "default", tmp_path / "run")
+
+
+def test_a_stop_on_two_ranks_changes_no_bit(on_two: Path) -> None:
+    """One rank is asked to stop, in the warm-up and in a later epoch; both do, and the run goes on as if it had not."""
+    assert "resumed from" in (on_two / "stopped" / "train.log").read_text()
+    assert_same_run(on_two / "default", on_two / "stopped")
+    assert_same_run(on_two / "apart", on_two / "apart_stopped")
+
+
+def test_ranks_apart_say_so_and_hold_one_network(on_two: Path) -> None:
+    """Without synchronised BatchNorm the ranks still hold the same weights (each epoch checks it), and the log says
+    what a batch is."""
+    log = (on_two / "apart" / "train.log").read_text()
+    assert "2 processes (gloo), global batch 64 = 2 x 32, lr 0.02; BatchNorm a rank by itself, MixUp a rank" in log
+    assert (on_two / "apart" / "train.rank1.log").exists()
+
+
+def test_a_run_goes_on_on_another_number_of_ranks(alone: Path, on_two: Path) -> None:
+    """2 -> 1 -> 2, each time stopped inside an epoch."""
+    folder = on_two / "moved"
+    with pytest.raises(Stopped):
+        run(small_config(folder), StopAfter(30))
+    on_ranks(2, "rank_checks:train_small", folder)
+    assert_close_run(alone / "default", folder)

@@ -1,0 +1,232 @@
+"""What tests/engine/test_ranks.py and its neighbours run on several ranks; not a test itself."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import StopAfter, small_config
+from torch import nn
+
+from fastcpc import ranks
+from fastcpc.cleaner.descent import Sets, descend
+from fastcpc.cleaner.prototypes import train_contrastive
+from fastcpc.config.schema import CpcConfig
+from fastcpc.engine.folder import open_folder
+from fastcpc.engine.interrupt import Stopped
+from fastcpc.engine.reduce import GradientMean
+from fastcpc.engine.trainer import train
+from fastcpc.errors import InputError, RunError
+from fastcpc.models.digits_cnn import DigitsCnn
+from fastcpc.models.heads import PrototypeHead
+from fastcpc.models.network import Network
+from fastcpc.models.sync_batchnorm import synchronise_batchnorm
+from fastcpc.semisup.losses import prior_penalty
+from fastcpc.semisup.mixup import find_partners
+
+BATCH = 16
+
+
+def whole_and_own(*shape: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same random numbers on every rank, and this rank's rows of them."""
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return values, values[ranks.own_slice(len(values))]
+
+
+def arithmetic() -> None:
+    """Everything that must give on shares what it gives on the whole."""
+    torch.use_deterministic_algorithms(True)
+    for check in (
+        batchnorm, batchnorm_in_a_network, penalty, partners, gradients, gathers, prototypes, agreements, stops,
+    ):  # fmt: skip
+        check()
+
+
+def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 2e-6) -> None:
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def batchnorm() -> None:
+    for shape in ((BATCH, 3), (BATCH, 3, 5, 4)):
+        whole, own = whole_and_own(*shape)
+        weight, own_weight = whole_and_own(*shape, seed=1)
+        plain: Any = nn.BatchNorm1d(3) if len(shape) == 2 else nn.BatchNorm2d(3)
+        with torch.no_grad():
+            plain.weight.copy_(torch.tensor([0.5, 2.0, -1.0]))
+        holder = nn.Sequential(type(plain)(3))
+        holder[0].load_state_dict(plain.state_dict())
+        synchronise_batchnorm(holder, torch.device("cpu"))
+        whole = (5 + 3 * whole).requires_grad_()
+        own = (5 + 3 * own).requires_grad_()
+        expected = plain(whole)
+        (expected.square() * weight).mean().backward()
+        found = holder(own)
+        (found.square() * own_weight).mean().backward()
+        mine = ranks.own_slice(BATCH)
+        close(found, expected[mine])
+        close(own.grad / ranks.size(), whole.grad[mine])
+        for mean, parameter in zip(plain.parameters(), holder.parameters(), strict=True):
+            close(ranks.mean_(parameter.grad, "test"), mean.grad)
+        for name, value in plain.state_dict().items():
+            close(holder[0].state_dict()[name], value)
+        close(holder.eval()(own), plain.eval()(whole)[mine])
+
+
+def small_network(seed: int = 5, normalise: bool = False) -> Network:
+    torch.manual_seed(seed)
+    backbone = DigitsCnn(1, 8, 16)
+    return Network(backbone, 128, 10, PrototypeHead(128, 8, 10, "linear", normalise))
+
+
+def batchnorm_in_a_network() -> None:
+    """Forward, backward and the mean of gradients through a whole network, in small buckets."""
+    images, own = whole_and_own(BATCH, 1, 8, 8)
+    labels = torch.arange(BATCH) % 10
+    one, many = small_network(), small_network()
+    synchronise_batchnorm(many, torch.device("cpu"))
+    mean = GradientMean(many.backbone_parameters(), bucket_bytes=2000)
+    for _ in range(2):
+        for network, batch, target in ((one, images, labels), (many, own, labels[ranks.own_slice(BATCH)])):
+            network.zero_grad()
+            nn.functional.cross_entropy(network(batch), target).backward()
+        mean.finish()
+        for a, b in zip(many.backbone_parameters(), one.backbone_parameters(), strict=True):
+            close(a.grad, b.grad, 1e-5)
+
+
+def penalty() -> None:
+    whole, own = whole_and_own(BATCH, 7)
+    whole, own = (4 * whole).requires_grad_(), (4 * own).requires_grad_()
+    expected, found = prior_penalty(whole), prior_penalty(own)
+    (3 * expected).backward()
+    (3 * found).backward()
+    close(found, expected)
+    close(own.grad / ranks.size(), whole.grad[ranks.own_slice(BATCH)])
+
+
+def partners() -> None:
+    """Partners that travel are the rows of the whole, bit for bit, in either memory format."""
+    for mixed_blocks in (2, 4):
+        permutation = torch.randperm(4 * BATCH, generator=torch.Generator().manual_seed(mixed_blocks))
+        views = [whole_and_own(BATCH, 3, 2, 2, seed=k) for k in range(4)]
+        whole, own = torch.cat([view[0] for view in views]), torch.cat([view[1] for view in views])
+        found = find_partners(permutation, 4, mixed_blocks * BATCH, torch.device("cpu"))
+        mine = torch.cat([k * BATCH + ranks.own_slice(BATCH) for k in range(mixed_blocks)])
+        assert torch.equal(found.fetch(own)(), whole[permutation[mine]])
+        strided = own.to(memory_format=torch.channels_last)
+        assert torch.equal(found.fetch(strided)(), whole[permutation[mine]])
+        assert found.fetch(strided)().is_contiguous(memory_format=torch.channels_last)
+
+
+def gradients() -> None:
+    """Also where a parameter gets no gradient in a step."""
+    used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    mean = GradientMean([used, unused], bucket_bytes=1)
+    (used * (ranks.rank() + 1)).sum().backward()
+    mean.finish()
+    assert used.grad is not None and torch.equal(used.grad, torch.full((3,), (ranks.size() + 1) / 2))
+    assert unused.grad is None
+
+
+def gathers() -> None:
+    """Every sample once, in its place, whatever the number of batches; more ranks than batches too."""
+    for num_samples, batch_size in ((23, 4), (5, 4), (3, 4), (64, 4)):
+        batches = list(torch.arange(num_samples).split(batch_size))
+        own, shard, most = ranks.shard_batches(batches, num_samples)
+        assert most == -(-len(batches) // ranks.size()) >= len(own)
+        values = torch.stack([shard.rows.float(), -shard.rows.float()])
+        expected = torch.stack([torch.arange(num_samples).float(), -torch.arange(num_samples).float()])
+        assert torch.equal(shard.gather(values, "test"), expected)
+        counts = torch.zeros(num_samples)
+        counts[shard.rows] += 1
+        assert torch.equal(ranks.sum_(counts, "test"), torch.ones(num_samples))
+    with pytest.raises(ValueError, match="do not hold each of 8 samples once"):
+        ranks.shard_batches([torch.arange(4), torch.arange(4)], 8)
+
+
+def prototypes() -> None:
+    """Features stay where they are, and the prototypes come out as from all of them: both heads, both objectives."""
+    num_samples = 50
+    draw = torch.Generator().manual_seed(7)
+    feat = torch.randn(num_samples, 128, generator=draw)
+    labels = torch.randint(10, (num_samples,), generator=draw)
+    clean = torch.rand(num_samples, generator=draw) < 0.5
+    pseudo = torch.where(clean, -1, torch.randint(-1, 10, (num_samples,), generator=draw))
+    batches = [torch.randperm(num_samples, generator=draw)[:8] for _ in range(20)]
+    _, shard, _ = ranks.shard_batches(list(torch.arange(num_samples).split(17)), num_samples)
+    sets = Sets(labels, clean, pseudo, 0.7)
+    for normalise in (False, True):
+        one, many = small_network(normalise=normalise), small_network(normalise=normalise)
+        for network, part, held in ((one, feat, ranks.whole(num_samples)), (many, feat[shard.rows], shard)):
+            optimizer = torch.optim.SGD(network.prototype_parameters(), lr=0.05, momentum=0.9)
+            descend(network, optimizer, part, sets, batches, held)
+            train_contrastive(network, optimizer, part, labels, CpcConfig(passes=2), batch_size=8, seed=3, shard=held)
+        for a, b in zip(many.prototype_parameters(), one.prototype_parameters(), strict=True):
+            close(a, b, 2e-5)
+        assert not torch.equal(one.prototypes, small_network(normalise=normalise).prototypes)
+
+
+def agreements() -> None:
+    """A fault on one rank is a fault on all; so is a difference."""
+    last = ranks.size() - 1
+
+    def only_on_last() -> int:
+        if ranks.rank() == last:
+            raise InputError("data.root is empty")
+        return 3
+
+    with pytest.raises(InputError, match=rf"^rank {last}: data\.root is empty$") as caught:
+        ranks.together(only_on_last)
+    assert caught.value.on_all_ranks
+    assert ranks.together(lambda: ranks.rank()) == ranks.rank()
+
+    def fail() -> None:
+        assert ranks.is_first()
+        raise RunError("cannot write")
+
+    with pytest.raises(RunError, match=r"^cannot write$"):
+        ranks.on_first(fail)
+    assert ranks.on_first(lambda: "kept") == ("kept" if ranks.is_first() else None)
+    files = {"a": b"\0\1", "b": b""} if ranks.is_first() else None
+    assert ranks.share_files(files) == {"a": b"\0\1", "b": b""}
+    assert ranks.share_files(None) is None
+    ranks.check_same("this", torch.arange(3), b"x")
+    with pytest.raises(RunError, match=rf"the processes disagree about that: rank {last} differs from rank 0"):
+        ranks.check_same("that", torch.arange(3) + (ranks.rank() == last))
+
+
+def stops() -> None:
+    """One rank's wish is seen by all at the same step, the next one; the largest of several wins."""
+    wish, seen = ranks.StopWish(), []
+    for step in range(6):
+        asked = {0: 0, 3: 15}.get(step, 0) if ranks.rank() == ranks.size() - 1 else 0
+        seen.append(wish.agree(asked))
+        if seen[-1]:
+            break
+    assert seen == [0, 0, 0, 0, 15]
+
+
+def train_small(folder: str, sections: str = "{}", stop_at: str = "-1", kind: str = "cpc_awr") -> None:
+    """A small run, as the command does it; or until the stop that rank 1 asks for at a look of its own."""
+    config = small_config(Path(folder), kind, **json.loads(sections))
+    stop = StopAfter(int(stop_at) if ranks.rank() == ranks.size() - 1 else -1)
+    with open_folder(config) as opened:
+        try:
+            train(config, opened, stop)
+        except Stopped as stopped:
+            if stopped.signum != 15:
+                raise
+            logging.getLogger("fastcpc").info("stopped")
+            return
+    assert int(stop_at) < 0, "the run ended before it was to stop"
+
+
+def everything(jobs: str) -> None:
+    """``arithmetic``, then calls of ``train_small`` one after the other; jobs: JSON list of its arguments."""
+    arithmetic()
+    for job in json.loads(jobs):
+        train_small(*job)
+        sys.stdout.flush()

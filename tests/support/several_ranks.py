@@ -1,0 +1,113 @@
+"""Runs a function on several ranks: real processes that meet over gloo on 127.0.0.1. Not a test itself.
+
+The ranks are forked from one fresh interpreter that has torch in memory already: torchrun's own start costs a import of
+everything for each rank. Tests of the command use torchrun itself.
+"""
+
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+SUPPORT = Path(__file__).parent
+ROOT = SUPPORT.parents[1]
+TIME_LIMIT = 240  # seconds; only for what hangs
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment() -> dict[str, str]:
+    """Of a process that can import the project and these helpers, on one core."""
+    paths = os.pathsep.join([str(ROOT), str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "RANK", "WORLD"))}
+    return kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+
+def on_ranks(num_ranks: int, function: str, *arguments: Any) -> str:
+    """Run ``MODULE:FUNCTION`` with these arguments, as text, on every rank; returns what they print.
+
+    AssertionError where a rank fails.
+    """
+    command = [sys.executable, str(Path(__file__)), str(num_ranks), function, *map(str, arguments)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def torchrun(num_ranks: int, *arguments: str, options: tuple[str, ...] = ("--standalone",)) -> list[str]:
+    """The command line of torchrun on this machine: ``-m MODULE ...`` or ``FILE ...``."""
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", *options),
+        *(f"--nproc-per-node={num_ranks}", *arguments),
+    ]
+
+
+def train_by_torchrun(config: Path, num_ranks: int, *options: str) -> "subprocess.CompletedProcess[str]":
+    """fastcpc-train under torchrun to its end; the result with its output."""
+    command = torchrun(
+        num_ranks, "-m", "fastcpc.cli.train", "--config", str(config), options=options or ("--standalone",)
+    )
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+
+
+def _main(num_ranks: int, function: str, arguments: list[str]) -> int:
+    module_name, name = function.split(":")
+    body = getattr(importlib.import_module(module_name), name)
+    port = free_port()
+    children = []
+    for rank in range(num_ranks):
+        child = os.fork()
+        if child == 0:
+            os.environ |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(num_ranks),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            os._exit(_child(body, arguments))
+        children.append(child)
+    faults = 0
+    for _ in children:
+        child, status = os.wait()
+        if status:
+            faults += 1
+            for other in children:
+                if other != child:
+                    _end(other)
+    return min(faults, 1)
+
+
+def _child(body: Any, arguments: list[str]) -> int:
+    from fastcpc import ranks
+
+    try:
+        with ranks.joined():
+            ranks.connect(importlib.import_module("torch").device("cpu"), 60.0)
+            body(*arguments)
+        sys.stdout.flush()
+        return 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return 1
+
+
+def _end(process: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
