@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from fastcpc.report.canvas import FAINT, INK, SERIES, Picture, draw
+from fastcpc.report.canvas import FAINT, INK, SERIES, Picture, draw, plain_name
+from fastcpc.report.compare import Comparison, Group
 from fastcpc.report.run import Run
 
+MOST_GROUPS = 18  # lines that can still be told apart
 STAGES = ("score", "clean", "train", "eval")
 _NETWORKS = ("network 1", "network 2")
 
@@ -182,6 +184,57 @@ def _of_cleaners(run: Run, measure: str) -> dict[str, np.ndarray]:
         if np.isfinite(pair).any():
             shown[name] = pair.mean(0)
     return shown
+
+
+def comparison_pictures(comparison: Comparison) -> list[Picture]:
+    """Accuracy and AUC of each group over epochs, mean of its seeds; none where there are too many groups to tell."""
+    if len(comparison.groups) > MOST_GROUPS:
+        return []
+    pictures = []
+    for key, title, unit, measure in (
+        ("accuracy", "Test accuracy", "%", lambda run: series(run, "test_top1")),
+        ("auc", "AUC of the cleaner that rules", "AUC", ruling_auc),
+    ):
+        shown = {group_name(group): mean_over_runs(group.runs, measure) for group in comparison.groups}
+        shown = {name: values for name, values in shown.items() if np.isfinite(values).any()}
+        if shown:
+            last = ", ".join(f"{name}: {_say(_last(values), 3)}" for name, values in shown.items())
+            text = f"{title} over epochs, mean over seeds; last: {last}."
+            pictures.append(
+                draw(key, title, "Mean over the seeds of each group.", text, group_painter(shown, unit), height=1.3)
+            )
+    return pictures
+
+
+def group_name(group: Group) -> str:
+    """The settings by which a group differs, in a line."""
+    return plain_name(", ".join(group.values.values()), 60) or group.config.cleaner.kind
+
+
+def ruling_auc(run: Run) -> np.ndarray:
+    """AUC by epoch of the cleaner that the run is named after, mean of both networks: (E,), NaN where not known."""
+    name = "auc_cpc" if run.config.cleaner.kind.startswith("cpc") else "auc_gmm"
+    return np.asarray((series(run, name, 0) + series(run, name, 1)) / 2)
+
+
+def mean_over_runs(runs: Sequence[Run], measure: Callable[[Run], np.ndarray]) -> np.ndarray:
+    """A measure by epoch, mean of the runs as far as the shortest of them goes."""
+    rows = [measure(run) for run in runs]
+    return np.asarray(np.mean([row[: min(map(len, rows))] for row in rows], axis=0))
+
+
+def group_painter(shown: dict[str, np.ndarray], unit: str) -> Callable[[Axes], None]:
+    """A painter of one line a group over epochs, with the legend below it."""
+
+    def paint(ax: Axes) -> None:
+        for number, (name, values) in enumerate(shown.items()):
+            colour, style = SERIES[number % len(SERIES)], ("-", "--", ":")[number // len(SERIES) % 3]
+            ax.plot(range(len(values)), values, color=colour, linestyle=style, label=name)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(unit)
+        ax.figure.legend(loc="outside lower center", fontsize=7)
+
+    return paint
 
 
 def _lines(

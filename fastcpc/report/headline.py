@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcpc.report.run import Run, Samples
+from fastcpc.report.run import Bools, Run, Samples
 from fastcpc.report.suspects import Suspects
 
 
@@ -12,8 +12,8 @@ from fastcpc.report.suspects import Suspects
 class ClassNoise:
     """One class of given labels. Shares in [0, 1], None where there is nothing to divide by or nothing is known.
 
-    estimated: share of its labels that are not held clean. actual: share that is wrong. suspects: labels of it that are
-    suspected. predicted: how many samples the networks would give this class.
+    estimated: share of its labels that are not held clean. actual: share that is wrong, of those that are known.
+    suspects: labels of it that are suspected. predicted: how many samples the networks would give this class.
     """
 
     label: int
@@ -41,7 +41,8 @@ class Noise:
 def estimate_noise(run: Run, samples: Samples, suspects: Suspects) -> Noise:
     """How many labels are wrong: the share that the run's cleaner does not hold clean."""
     held_wrong_N = ~samples.is_clean_N
-    wrong_N = None if samples.true_N is None else samples.true_N != samples.given_N
+    known_N = np.zeros(len(samples), np.bool_) if samples.true_N is None else samples.true_N >= 0
+    wrong_N = known_N if samples.true_N is None else known_N & (samples.true_N != samples.given_N)
     predicted_K = np.bincount(samples.predicted_N, minlength=len(run.class_names))
     classes = []
     for label in range(len(run.class_names)):
@@ -51,14 +52,18 @@ def estimate_noise(run: Run, samples: Samples, suspects: Suspects) -> Noise:
             ClassNoise(
                 label,
                 count,
-                float(held_wrong_N[own_N].mean()) if count else None,
-                float(wrong_N[own_N].mean()) if count and wrong_N is not None else None,
+                _share(held_wrong_N, own_N),
+                _share(wrong_N, own_N & known_N),
                 int(suspects.is_issue_N[own_N].sum()),
                 int(predicted_K[label]),
             )
         )
     classes.sort(key=lambda row: -1.0 if row.estimated is None else row.estimated, reverse=True)
-    return Noise(float(held_wrong_N.mean()), None if wrong_N is None else float(wrong_N.mean()), classes)
+    return Noise(float(held_wrong_N.mean()), _share(wrong_N, known_N), classes)
+
+
+def _share(wrong_N: Bools, among_N: Bools) -> float | None:
+    return float(wrong_N[among_N].mean()) if among_N.any() else None
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,9 @@ def _of_all(run: Run, scores: Scores, key: str, title: str) -> Picture | None:
 
 def _wrong(run: Run, own_N: Bools) -> Bools | None:
     trusted_N = run.labels.trusted_N
-    return None if trusted_N is None else (trusted_N != run.labels.given_N)[own_N]
+    if trusted_N is None or (trusted_N[own_N] < 0).any():
+        return None  # where only some are known, no bar can be parted
+    return np.asarray((trusted_N != run.labels.given_N)[own_N])
 
 
 def _in_words(mixture: Mixture) -> str:
@@ -175,7 +177,7 @@ def density_pictures(run: Run, scores: Scores | None) -> list[Picture]:
 
 def _kinds(run: Run, trusted_N: Ints) -> list[tuple[str, Bools]]:
     right_N = trusted_N == run.labels.given_N
-    return [("right", right_N), ("wrong", ~right_N)]
+    return [("right", right_N), ("wrong", ~right_N & (trusted_N >= 0))]
 
 
 def class_densities(values_M: Floats, labels_M: Ints, num_classes: int, bins: int = 25) -> Floats:

@@ -22,7 +22,8 @@ from fastcpc.report.classes import (
     prototype_picture,
     worst_pairs,
 )
-from fastcpc.report.curves import curves
+from fastcpc.report.compare import Comparison
+from fastcpc.report.curves import comparison_pictures, curves
 from fastcpc.report.gallery import MOST_CARDS, MOST_TEXT, as_script, make_gallery, names_of
 from fastcpc.report.headline import Accuracy, accuracy_of, describe_noise, describe_state, estimate_noise
 from fastcpc.report.images import Images
@@ -79,6 +80,12 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
             "pairs": worst_pairs(confusion(samples.given_N, samples.predicted_N, len(run.class_names))),
         }
     return render("run.html.j2", list(run.class_names), content)
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The report of several runs."""
+    content = {"title": "Comparison", "comparison": comparison, "pictures": comparison_pictures(comparison)}
+    return render("compare.html.j2", [], content)
 
 
 def render(template: str, class_names: list[str], content: dict[str, Any]) -> str:

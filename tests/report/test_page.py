@@ -56,6 +56,9 @@ def test_the_noise_rate_is_the_share_not_held_clean_by_class(folder: Path) -> No
     assert noise.classes[1] == ClassNoise(1, 2, 0.5, 0.5, 0, 2)
     assert noise.classes[2] == ClassNoise(2, 234, 1 / 234, 0.0, 0, 234)
     assert all(row.count == 0 and row.estimated is None for row in noise.classes[3:])
+    true[6:] = -1
+    partly = estimate_noise(run, replace(samples, true_N=true), find_suspects(run, samples))
+    assert partly.actual == 2 / 6 and partly.classes[1].actual == 0.5 and partly.classes[2].actual is None
     unknown = replace(samples, true_N=None, is_clean_N=np.ones(240, np.bool_))
     noise = estimate_noise(run, unknown, find_suspects(run, unknown))
     assert (noise.estimated, noise.actual, noise.noisiest) == (0.0, None, None)
@@ -210,6 +213,21 @@ def test_without_trusted_labels_nothing_is_said_of_the_truth(folder: Path) -> No
     for absent in ("in truth", "true:", "figure-density", "figure-auc", "p-values", "right labels", "wrong labels"):
         assert absent not in re.sub(r'<p class="note">.*?</p>', "", text), absent
     assert "Trusted labels are not known, so the AUC" in text and "figure-hist-last" in text
+
+
+def test_trusted_labels_of_some_samples_are_used_for_those(folder: Path) -> None:
+    with np.load(folder / "labels.npz", allow_pickle=False) as stored:
+        arrays = dict(stored)
+    arrays["partly_trusted"] = np.where(np.arange(240) % 2, arrays.pop("trusted"), -1)
+    np.savez(folder / "labels.npz", **arrays)
+    run = read_run(folder)
+    scores = read_scores(run, FIRST)
+    assert scores is not None
+    given, trusted, loss = run.labels.given_N, arrays["partly_trusted"], scores.arrays["loss"][0].astype(np.float64)
+    wrong = (trusted >= 0) & (given != trusted)
+    expected = ks_2samp(loss[wrong & (given == 3)], loss[wrong], method="asymp").pvalue
+    assert loss_tests(run, scores)[1].p_values_K[3] == pytest.approx(expected)
+    assert "figure-density-wrong" in page_of(folder)
 
 
 def stopped(folder: Path, looks: int) -> Path:
