@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test browser bench lint table clean
+.PHONY: demo test browser bench lint docs table clean
 
 demo: $(READY)
 	$(BIN)/fastcpc-train --config configs/digits_sym80.yaml
@@ -19,6 +19,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the tests build the pages too, with the same command
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
 
 bench: $(READY)
 	$(BIN)/python bench/gmm.py

@@ -56,6 +56,7 @@ setup(
             "ruff>=0.6",
             "mypy>=1.10",
             "selenium>=4.20",
+            "mkdocs-material>=9.6",
             "cupy-cuda13x>=14",
             DALI,
             *ONNX,
