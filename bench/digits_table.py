@@ -63,13 +63,13 @@ def table(records: Sequence[dict[str, Any]], noises: Sequence[str], kinds: Seque
     return lines
 
 
-def put_into_readme(lines: Sequence[str]) -> None:
-    """Replace what stands between the markers."""
+def put_between(begin: str, end: str, lines: Sequence[str]) -> None:
+    """Replace what stands between two markers of README.md."""
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    readme.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    readme.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + tail, encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         RESULT.parent.mkdir(parents=True, exist_ok=True)
         RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        put_into_readme(lines)
+        put_between(BEGIN, END, lines)
     return 0
 
 

@@ -25,10 +25,10 @@ SOURCES = [path for folder in ("fastcpc", "kernels") for path in (ROOT / folder)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built pages; --strict turns each broken link and anchor into a failure."""
+    """The built pages; --strict turns each broken link and anchor into a failure (not with --quiet)."""
     target = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(target)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(target)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
