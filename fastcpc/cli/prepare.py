@@ -5,6 +5,7 @@ to --out.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -20,15 +21,18 @@ from fastcpc.config.checks import PHOTOS
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.datasets import load_dataset
+from fastcpc.data.photo_files import BadImage, photo_head, read_bytes
+from fastcpc.data.photos.cache import CacheWriter, cache_path
 from fastcpc.data.photos.decode import Check, check_images
 from fastcpc.data.photos.index import bad_list, index_path, unique_splits, write_index
 from fastcpc.data.photos.listing import Listing
 from fastcpc.data.photos.load import list_photos
-from fastcpc.data.split import PhotoSplit
+from fastcpc.data.split import RGB, PhotoSplit
 from fastcpc.errors import InputError, RunError
 
 PROGRAM = "fastcpc-prepare"
 NAMES = get_args(get_type_hints(DataConfig)["name"])
+SIZED = 200  # images whose size is looked at, to guess how large the cache will be
 SHOWN = 10  # broken images, and images of one kind of note, that are printed; the files have all
 
 
@@ -45,7 +49,7 @@ def _command(options: argparse.Namespace) -> int:
     listing = list_photos(data)  # before anything is written: a wrong folder stays as it is
     _print_listing(listing)
     _require_writable(out)
-    checks = _decode(listing, options.jobs)
+    checks = _decode(listing, options.jobs, cache_path(out, data.resize) if options.cache else None, data.resize)
     write_index(out, listing, checks)
     bad = [(name, check.fault) for name, check in checks.items() if check.fault]
     bad_file = out.with_suffix(".bad.txt")
@@ -55,6 +59,8 @@ def _command(options: argparse.Namespace) -> int:
         raise RunError(f"{bad_file}: cannot be written ({error.strerror})") from None
     _print_notes(checks)
     print(f"index written to {out}")
+    if options.cache:
+        print(f"photos of {data.resize} px cached in {cache_path(out, data.resize).with_suffix('.bin')}")
     if options.out:
         print(f"training reads it with data.index={out}")
     return _judge(listing, checks, bad, bad_file, data.max_bad)
@@ -64,7 +70,9 @@ def _settings(options: argparse.Namespace) -> DataConfig:
     """The same checked settings as in a config, so that training sees the same data set."""
     given = {"name": options.name, "root": options.root, "list": options.list, "classes": options.classes,
              "ilsvrc12": options.ilsvrc12, "num_classes": options.num_classes, "flickr": options.flickr,
-             "holdout": options.holdout, "max_bad": options.max_bad}  # fmt: skip
+             "holdout": options.holdout, "max_bad": options.max_bad, "resize": options.cache}  # fmt: skip
+    if options.cache and options.cache.isdigit():  # of no matter here, and it must not exceed data.resize
+        given["crop"] = str(max(8, min(224, int(options.cache))))
     return load_config([], [f"data.{key}={value}" for key, value in given.items() if value not in (None, False)]).data
 
 
@@ -101,14 +109,34 @@ def _require_writable(out: Path) -> None:
         raise InputError(f"{out.parent}: cannot be written to; name another place for the index with --out")
 
 
-def _decode(listing: Listing, jobs: int) -> dict[str, Check]:
-    """Every image once, by name."""
+def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[str, Check]:
+    """Every image once, by name; what decodes goes into the cache too. cache: its table, None for none."""
     files: dict[str, str] = {}
     for _, split in unique_splits(listing):
         files.update(zip(split.names, split.paths, strict=True))
-    checks = check_images(list(files.values()), jobs)
-    bar = tqdm(checks, total=len(files), unit="img", disable=not sys.stderr.isatty(), desc="decoding")
-    return dict(zip(files, bar, strict=True))
+    names, paths = list(files), list(files.values())
+    found = check_images(paths, jobs, side if cache is not None else 0)
+    bar = tqdm(found, total=len(files), unit="img", disable=not sys.stderr.isatty(), desc="decoding")
+    if cache is None:
+        return {name: check for name, (check, _) in zip(names, bar, strict=True)}
+    checks = {}
+    with CacheWriter(cache, listing.name, side, len(names), _mean_pixels(paths, side)) as writer:
+        for name, (check, small) in zip(names, bar, strict=True):
+            checks[name] = check
+            if small is not None:
+                writer.add(name, small.pixels, check.num_bytes, small.mtime_ns)
+    return checks
+
+
+def _mean_pixels(paths: Sequence[str], side: int) -> float:
+    """Bytes of a cached photo, guessed from the sizes of some, spread evenly."""
+    sizes = []
+    for place in np.linspace(0, len(paths) - 1, min(len(paths), SIZED)).astype(int):
+        with contextlib.suppress(BadImage):
+            head = photo_head(read_bytes(paths[place]))
+            scale = min(1.0, side / min(head.height, head.width))
+            sizes.append(RGB * head.height * head.width * scale**2)
+    return float(np.mean(sizes)) if sizes else 0.0
 
 
 def _print_notes(checks: dict[str, Check]) -> None:
@@ -173,6 +201,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ilsvrc12", metavar="DIR", help="webvision: ILSVRC12's validation images (data.ilsvrc12)")
     parser.add_argument(
         "--max-bad", metavar="SHARE", help=f"broken training images allowed (default: {defaults['max_bad']:g})"
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="SIDE",
+        nargs="?",
+        const=str(defaults["resize"]),
+        help="also write all photos with their shorter side at SIDE pixels, which training then reads instead of "
+        f"decoding: SIDE is data.resize of the config (default: {defaults['resize']}); 0.26 MB a photo at 256",
     )
     parser.add_argument("--out", metavar="FILE", help="the index (default: DIR/.fastcpc-index/NAME.parquet)")
     parser.add_argument(

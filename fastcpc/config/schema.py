@@ -84,6 +84,17 @@ class DataConfig(Section):
     index: str = setting(
         "", "Photos: what fastcpc-prepare wrote. Empty: ROOT/.fastcpc-index/NAME.parquet where there is one."
     )
+    cache: str = setting(
+        "auto",
+        "Photos: what fastcpc-prepare --cache wrote; auto: the one beside the index that fits data.resize, if any; "
+        "off; or its PATH.",
+    )
+    ram_cache: float = setting(
+        0.0, "Photos: keep the bytes of files in memory once they were read, up to this many GB.", allowed=Range(0)
+    )
+    hw_decoder_load: float = setting(
+        0.65, "Photos, dali on a GPU: share of JPEGs that its hardware decoder takes.", "NVIDIA DALI", Range(0, 1)
+    )
     max_bad: float = setting(
         0.001, "Photos: share of training images that may be broken; test sets must be whole.", allowed=Range(0, 1)
     )

@@ -1,21 +1,28 @@
 """Which feed serves a split."""
 
+import logging
 import os
 from pathlib import Path
 
 import torch
 
 from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.data.dali_lane import dali_fault
 from fastcpc.data.feed import Feed
 from fastcpc.data.memory import MemoryFeed
-from fastcpc.data.photo_dali import DaliDecoder, dali_fault
+from fastcpc.data.photo_cached import CachedDecoder
+from fastcpc.data.photo_dali import DaliDecoder
 from fastcpc.data.photo_feed import Decoder, PhotoFeed
-from fastcpc.data.photo_files import BadImages
+from fastcpc.data.photo_files import BadImages, FileBytes
+from fastcpc.data.photo_pixels import Normaliser
 from fastcpc.data.photo_torch import ThreadDecoder
+from fastcpc.data.photos.cache import PhotoCache, cache_path, open_cache
+from fastcpc.data.photos.index import index_path
 from fastcpc.data.policies import strong_policy
 from fastcpc.data.split import AnySplit, Dataset, PhotoSplit, Split
 from fastcpc.errors import InputError
 
+logger = logging.getLogger("fastcpc")
 MOST_WORKERS = 16
 
 
@@ -73,14 +80,40 @@ def make_feed(
     return PhotoFeed(len(split), dataset.photo, dataset.mean, dataset.std, strong, decoder, device)
 
 
+def find_cache(split: PhotoSplit, dataset: Dataset, data: DataConfig) -> PhotoCache | None:
+    """The resized photos of a split that ``data.cache`` names, or that lie beside the index; None where there are none.
+
+    Raises InputError for a file that cannot serve.
+    """
+    assert dataset.photo is not None
+    if data.cache == "off" or (data.cache == "auto" and not data.root):
+        return None
+    index = Path(data.index).expanduser() if data.index else index_path(data.root, data.name)
+    path = cache_path(index, dataset.photo.resize) if data.cache == "auto" else Path(data.cache).expanduser()
+    if not path.is_file():
+        if data.cache == "auto":
+            return None
+        raise InputError(f"data.cache={data.cache}: no such file; fastcpc-prepare --cache writes one")
+    again = f"fastcpc-prepare {data.name} --root {data.root} --cache {dataset.photo.resize}"
+    cache = open_cache(path, data.name, dataset.photo.resize, split, again)
+    missing = int((~cache.present).sum())
+    if missing:
+        logger.warning("%s: %s of %s photos are not in it and are decoded", path, f"{missing:,}", f"{len(split):,}")
+    return cache
+
+
 def _decoder(
     name: str, split: PhotoSplit, dataset: Dataset, data: DataConfig, device: torch.device, bad_list: Path | None
 ) -> Decoder:
     assert dataset.photo is not None
     in_training = isinstance(dataset.train, PhotoSplit) and split.paths is dataset.train.paths
     bad = BadImages(split, data.max_bad if in_training else None, bad_list)
-    red, green, blue = (round(255 * value) for value in dataset.mean)
-    fill = (red, green, blue)
+    files = FileBytes(split.paths, int(data.ram_cache * 1e9))
+    normaliser = Normaliser(dataset.mean, dataset.std, dataset.photo.crop)
+    cache, threads = find_cache(split, dataset, data), num_workers(data)
+    on_cpu = device.type == "cpu"
+    pillow = ThreadDecoder(files, dataset.photo, normaliser, bad, threads, cache=cache, normalise=on_cpu)
     if name == "torch":
-        return ThreadDecoder(split.paths, dataset.photo, fill, bad, num_workers(data))
-    return DaliDecoder(split.paths, dataset.photo, fill, bad, num_workers(data), device)
+        return pillow
+    dali = DaliDecoder(files, dataset.photo, normaliser, bad, threads, device, data.hw_decoder_load)
+    return dali if cache is None else CachedDecoder(pillow, cache, dali)

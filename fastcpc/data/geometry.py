@@ -1,7 +1,7 @@
-"""Where in a photo a view is cut: boxes from random numbers that are drawn before the photo's size is known.
+"""Where in a photo a view is cut, from random numbers that are drawn before the photo's size is known.
 
-A view is one resampling of one box of the decoded photo, whatever decodes it. "Resize the shorter side, then crop" is
-such a box as well, of the same pixels, and costs neither the resized photo nor its memory.
+A view is a crop of the resized photo (whole pixels of it), or a box of random area and shape that is resampled to a
+square, whatever decodes the photo.
 """
 
 import numpy as np
@@ -29,32 +29,34 @@ class PhotoGeometry:
         width = NUM_RESIZED if self.transform.random_resized_crop else NUM_CROP
         return torch.rand(num_images, width, generator=generator, dtype=torch.float64).numpy()
 
-    def boxes(self, drawn_BR: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
-        """Boxes (top, left, bottom, right) in pixels of photos, float64 (B, 4); left > right in mirrored views.
+    def is_box(self, drawn_BR: np.ndarray) -> bool:
+        """Whether a view of these numbers is a resampled box; else it is a crop of the resized photo."""
+        return bool(drawn_BR.shape[1] == NUM_RESIZED)
 
-        drawn_BR: of ``draw``, for one view. sizes_B2: height and width of each upright photo, 1 or more.
-        """
-        sizes_B2 = sizes_B2.astype(np.float64)
-        if drawn_BR.shape[1] == NUM_RESIZED:
-            corner_B2, extent_B2 = _random_resized(drawn_BR, sizes_B2)
-        else:
-            corner_B2, extent_B2 = self._resize_then_crop(drawn_BR, sizes_B2)
-        boxes_B4 = np.concatenate((corner_B2, np.minimum(corner_B2 + extent_B2, sizes_B2)), axis=1)
-        if drawn_BR.shape[1] and self.transform.flip:
-            mirrored = drawn_BR[:, 2] < 0.5
-            boxes_B4[mirrored] = boxes_B4[mirrored][:, [0, 3, 2, 1]]
-        return boxes_B4
+    def resized(self, sizes_B2: np.ndarray) -> np.ndarray:
+        """Height and width of photos once their shorter side is ``resize``, int64 (B, 2); the longer side is rounded
+        down, as torchvision does it. sizes_B2: int64 (B, 2), height and width of each upright photo, 1 or more."""
+        shorter_B1: np.ndarray = sizes_B2.min(axis=1, keepdims=True)
+        resized_B2: np.ndarray = self.transform.resize * sizes_B2 // shorter_B1
+        return resized_B2
 
-    def _resize_then_crop(self, drawn_BR: np.ndarray, sizes_B2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels that a crop of the resized photo would show. The longer side is rounded down, as torchvision does
-        it; a crop's corner is a whole pixel of the resized photo."""
-        crop = self.transform.crop
-        shorter_B1 = sizes_B2.min(axis=1, keepdims=True)
-        resized_B2 = np.floor(self.transform.resize * sizes_B2 / shorter_B1)
-        room_B2 = resized_B2 - crop
+    def corners(self, drawn_BR: np.ndarray, resized_B2: np.ndarray) -> np.ndarray:
+        """Top and left of crops of resized photos, int64 (B, 2): drawn, or of the square at the centre."""
+        room_B2 = resized_B2 - self.transform.crop
         place_B2 = np.floor(drawn_BR[:, :2] * (room_B2 + 1)) if drawn_BR.shape[1] else np.rint(room_B2 / 2)
-        scale_B2 = sizes_B2 / resized_B2
-        return place_B2 * scale_B2, crop * scale_B2
+        return place_B2.astype(np.int64)
+
+    def boxes(self, drawn_BR: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
+        """Boxes (top, left, bottom, right) in pixels of photos, float64 (B, 4). sizes_B2: as in ``resized``."""
+        sizes_B2 = sizes_B2.astype(np.float64)
+        corner_B2, extent_B2 = _random_resized(drawn_BR, sizes_B2)
+        return np.concatenate((corner_B2, corner_B2 + extent_B2), axis=1)
+
+    def mirrored(self, drawn_BR: np.ndarray) -> np.ndarray:
+        """Which views are mirrored left to right, bool (B,)."""
+        if not drawn_BR.shape[1] or not self.transform.flip:
+            return np.zeros(len(drawn_BR), bool)
+        return drawn_BR[:, 2] < 0.5
 
 
 def _random_resized(drawn_BR: np.ndarray, sizes_B2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """The feed for image files: what is drawn and what happens after decoding; a decoder is plugged in.
 
-All that is random is drawn here, a batch at a time, on the CPU. A decoder decodes each image of a batch once and cuts
-every view from it; the strong views' operations run on whole batches on the device.
+All that is random is drawn here, a batch at a time, on the CPU. A decoder decodes each image of a batch once, cuts
+every view from it and normalises those that are ready; the strong views' operations run on whole batches on the device.
 """
 
 from collections import deque
@@ -17,6 +17,7 @@ from torch import Tensor
 from fastcpc.data.augment import StrongAugmenter, StrongPlan, send
 from fastcpc.data.feed import Batch, ViewName, check_stream
 from fastcpc.data.geometry import PhotoGeometry
+from fastcpc.data.photo_pixels import Buffers
 from fastcpc.data.policies import StrongPolicy
 from fastcpc.data.seeds import generator
 from fastcpc.data.split import PhotoTransform
@@ -28,23 +29,24 @@ CHUNK = 64  # images that are decoded at a time: bounds memory where batches are
 class Request:
     """Views to cut from some photos.
 
-    rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, of ``PhotoGeometry.draw``. in_place: a photo that cannot be
-    read keeps its place as a grey square (scoring, where each index must come exactly once); otherwise another photo
-    takes its place, index and all.
+    rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, of ``PhotoGeometry.draw``. in_levels: for each view,
+    whether it stays uint8, for operations to come. in_place: a photo that cannot be read keeps its place as a grey
+    square (scoring, where each index must come exactly once); otherwise another photo takes its place, index and all.
     """
 
     rows: np.ndarray
     drawn: tuple[np.ndarray, ...]
+    in_levels: tuple[bool, ...]
     in_place: bool
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What a decoder makes of a request: int64 rows (B,), those of photos that took a place included; crops uint8
-    (V, B, S, S, 3), on the CPU or on the feed's device."""
+    """What a decoder makes of a request: int64 rows (B,), those of photos that took a place included; for each view
+    (B, S, S, 3), on the CPU or on the feed's device: uint8, or float32 where it is normalised already."""
 
     rows: np.ndarray
-    crops: Tensor
+    views: tuple[Tensor, ...]
 
 
 class Decoder(Protocol):
@@ -53,7 +55,8 @@ class Decoder(Protocol):
     num_decoded: photos decoded so far, those decoded ahead included.
     """
 
-    num_decoded: int
+    @property
+    def num_decoded(self) -> int: ...
 
     def cut(self, requests: Iterable[Request]) -> Iterator[Cut]:
         """Answer requests in their order, working ahead. The iterator must be closed."""
@@ -92,6 +95,7 @@ class PhotoFeed:
         self._shift = (-torch.tensor(mean, dtype=torch.float64).view_as(deviation) / deviation).to(
             device, torch.float32
         )
+        self._buffers = Buffers()
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
 
     def stream(
@@ -117,7 +121,7 @@ class PhotoFeed:
                 parts = [cut, *(next(cuts) for _ in range(num_chunks - 1))]
                 index = torch.from_numpy(np.concatenate([part.rows for part in parts]))
                 with _one_thread(self.device):
-                    made = tuple(self._finish([part.crops[v] for part in parts], plan) for v, plan in enumerate(plan_V))
+                    made = tuple(self._finish([part.views[v] for part in parts], plan) for v, plan in enumerate(plan_V))
                 yield Batch(send(index, self.device), made)
 
     def _requests(
@@ -144,20 +148,29 @@ class PhotoFeed:
             plans.append((-(-len(rows) // CHUNK), plan_V))
             for first in range(0, len(rows), CHUNK):
                 chunk = slice(first, first + CHUNK)
-                yield Request(rows[chunk], tuple(values[chunk] for values in drawn), in_place)
+                in_levels = tuple(plan is not None for plan in plan_V)
+                yield Request(rows[chunk], tuple(values[chunk] for values in drawn), in_levels, in_place)
 
     def _finish(self, parts: list[Tensor], plan: StrongPlan | None) -> Tensor:
-        """One view of a batch from its crops, uint8 (B, S, S, 3) each."""
-        crops = parts[0] if len(parts) == 1 else torch.cat(parts)
+        """One view of a batch from its parts, (B, S, S, 3) each."""
+        crops = parts[0] if len(parts) == 1 else self._joined(parts)
         if crops.device != self.device:
             crops = send(crops, self.device)
         if plan is None:
-            return self._normalise(crops.permute(0, 3, 1, 2))
+            images = crops.permute(0, 3, 1, 2)
+            return images if images.is_floating_point() else self._normalise(images)
         moves = None if plan.moves is None else send(plan.moves, self.device)
         images = crops if moves is None else crops.index_select(0, moves[0])
         plan = replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
         assert self._augmenter is not None
         return self._normalise(self._augmenter.apply(images.permute(0, 3, 1, 2).contiguous(), plan))
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        if parts[0].device.type != "cpu":
+            return torch.cat(parts)
+        shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+        whole = torch.from_numpy(self._buffers.take(shape, str(parts[0].dtype).removeprefix("torch.")))
+        return torch.cat(parts, out=whole)
 
     def _normalise(self, images: Tensor) -> Tensor:
         values = images.to(torch.float32, memory_format=torch.channels_last)

@@ -1,7 +1,9 @@
 """The image files of a split: their sizes, their pixels by Pillow, and those that cannot be read."""
 
 import contextlib
+import io
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +23,39 @@ class BadImage(Exception):  # noqa: N818 (always dealt with: counted and replace
     """A file that holds no image that can be decoded. The message says why, on one line."""
 
 
-def read_photo(path: str) -> Image.Image:
+def read_bytes(path: str) -> bytes:
+    """A whole file. Raises BadImage where it is not there, cannot be read or is empty."""
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise BadImage("there is no such file") from error
+    except OSError as error:
+        raise BadImage(f"cannot be read ({error.strerror})") from error
+    if not content:
+        raise BadImage("the file is empty")
+    return content
+
+
+def read_photo(content: bytes) -> Image.Image:
     """A whole photo as upright RGB: alpha dropped, grey and CMYK converted, 16 bits a channel cut to 8.
 
-    Raises BadImage, also where only the end of the file is missing.
+    content: of the file. Raises BadImage, also where only the end of the file is missing.
     """
-    with _bad_where_it_fails(path), Image.open(path) as image:
+    with _bad_where_it_fails(), Image.open(io.BytesIO(content)) as image:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        if image.mode == "RGB":
-            return image.copy() if image.readonly else image
-        if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
-            return Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8)).convert(
-                "RGB"
-            )
-        if "transparency" in image.info:  # else Pillow warns of palettes
-            return image.convert("RGBA").convert("RGB")
-        return image.convert("RGB")
+        return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image as ``read_photo`` gives it; may change the image."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "RGB":
+        return image.copy() if image.readonly else image
+    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
+        return Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info:  # else Pillow warns of palettes
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -49,9 +67,9 @@ class PhotoHead:
     width: int
 
 
-def photo_head(path: str) -> PhotoHead:
+def photo_head(content: bytes) -> PhotoHead:
     """Read a file's head. Raises BadImage."""
-    with _bad_where_it_fails(path), Image.open(path) as image:
+    with _bad_where_it_fails(), Image.open(io.BytesIO(content)) as image:
         width, height = image.size
         if image.getexif().get(ORIENTATION) in TURNED:
             width, height = height, width
@@ -59,19 +77,47 @@ def photo_head(path: str) -> PhotoHead:
 
 
 @contextlib.contextmanager
-def _bad_where_it_fails(path: str) -> Iterator[None]:
+def _bad_where_it_fails() -> Iterator[None]:
     """Pillow's readers raise whatever their parsing stumbles over; only a lack of memory is not the file's fault."""
     try:
         yield
     except MemoryError:
         raise
-    except FileNotFoundError as error:
-        raise BadImage("there is no such file") from error
     except UnidentifiedImageError as error:
-        empty = Path(path).stat().st_size == 0
-        raise BadImage("the file is empty" if empty else "not an image of a known format") from error
+        raise BadImage("not an image of a known format") from error
     except Exception as error:
         raise BadImage(" ".join(f"{error or type(error).__name__}".split())) from error
+
+
+class FileBytes:
+    """The files of a split as bytes; once read they stay in memory while the budget lasts.
+
+    num_read: files that were read from disk. num_kept, kept_bytes: those that are held.
+    """
+
+    def __init__(self, paths: tuple[str, ...], budget: int) -> None:
+        """budget: bytes that may be held, 0 or more."""
+        self.num_read = self.kept_bytes = 0
+        self._paths, self._budget = paths, budget
+        self._kept: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def num_kept(self) -> int:
+        return len(self._kept)
+
+    def read(self, row: int) -> bytes:
+        """The file of a row. Raises BadImage as ``read_bytes``. Threads may call it at the same time."""
+        content = self._kept.get(row)
+        if content is not None:
+            return content
+        content = read_bytes(self._paths[row])
+        with self._lock:
+            self.num_read += 1
+            if row not in self._kept and self.kept_bytes + len(content) <= self._budget:
+                self._kept[row] = content
+                self.kept_bytes += len(content)
+        return content
 
 
 class BadImages:
@@ -84,6 +130,7 @@ class BadImages:
         """max_bad: largest share of the split that may be bad; None for a test set, which must be whole. listed_in:
         gets a line a file, if any; None: no list."""
         self.rows: set[int] = set()
+        self.num_samples = len(split)
         self._split, self._max_bad, self._listed_in = split, max_bad, listed_in
 
     def add(self, row: int, reason: str) -> None:

@@ -1,8 +1,12 @@
-"""The decoder that runs everywhere: Pillow in threads. Pillow decodes and resamples without Python's lock."""
+"""The decoder that runs everywhere: Pillow in threads, or photos that were resized before, from a memory-mapped file.
+
+Pillow decodes and resamples, and NumPy copies, without Python's lock.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,33 +14,54 @@ from PIL import Image
 
 from fastcpc.data.geometry import PhotoGeometry
 from fastcpc.data.photo_feed import Cut, Request, stand_ins
-from fastcpc.data.photo_files import BadImage, BadImages, read_photo
+from fastcpc.data.photo_files import BadImage, BadImages, FileBytes, read_photo
+from fastcpc.data.photo_pixels import Buffers, Normaliser, Pixels
+from fastcpc.data.photos.cache import PhotoCache
 from fastcpc.data.split import PhotoTransform
 from fastcpc.errors import RunError
 
 AHEAD = 2  # requests that are being decoded while one is used
+PART = 8  # photos that a thread takes at a time
+
+
+@dataclass
+class _Job:
+    """A request under way: its views' memory, and what its threads found to be bad, by position."""
+
+    request: Request
+    views: list[Pixels]
+    places_VB: list[np.ndarray]
+    futures: list[Future[list[tuple[int, BadImage]]]]
 
 
 class ThreadDecoder:
-    """Decodes by Pillow; its threads last as long as it does."""
+    """Decodes by Pillow, or takes photos from a cache; its threads last as long as it does."""
 
     def __init__(
         self,
-        paths: tuple[str, ...],
+        files: FileBytes,
         transform: PhotoTransform,
-        fill: tuple[int, int, int],
+        normaliser: Normaliser,
         bad: BadImages,
         num_threads: int,
+        *,
+        cache: PhotoCache | None = None,
+        normalise: bool = True,
     ) -> None:
-        """fill: colour of what stands for a photo that cannot be read. num_threads: 1 or more."""
+        """num_threads: 1 or more. cache: photos that need no decoding. normalise: False leaves every view in levels,
+        which are a quarter of the bytes on the way to a GPU."""
         self.num_decoded = 0
-        self._paths, self._side, self._fill, self._bad = paths, transform.crop, fill, bad
+        self.num_cached = 0
+        self._files, self._side, self._bad, self._cache = files, transform.crop, bad, cache
+        self._normaliser, self._normalise = normaliser, normalise
+        self._fill = np.array([round(255 * value) for value in normaliser.mean], np.uint8)
         self._geometry = PhotoGeometry(transform)
+        self._buffers = Buffers()
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="photo")
 
     def cut(self, requests: Iterable[Request]) -> Iterator[Cut]:
         """See ``Decoder.cut``."""
-        waiting: deque[tuple[Request, np.ndarray, list[Future[None]]]] = deque()
+        waiting: deque[_Job] = deque()
         todo = iter(requests)
         try:
             while True:
@@ -44,55 +69,110 @@ class ThreadDecoder:
                     waiting.append(self._submit(request))
                 if not waiting:
                     return
-                yield self._collect(*waiting.popleft())
+                yield self._collect(waiting.popleft())
         finally:
-            for _, _, futures in waiting:
-                for future in futures:
+            for job in waiting:
+                for future in job.futures:
                     future.cancel()
 
-    def _submit(self, request: Request) -> tuple[Request, np.ndarray, list[Future[None]]]:
-        num_images, num_views = len(request.rows), len(request.drawn)
-        crops = np.empty((num_views, num_images, self._side, self._side, 3), np.uint8)
-        futures = [
-            self._pool.submit(self._one, row, position, request, crops)
-            for position, row in enumerate(request.rows.tolist())
+    def _submit(self, request: Request) -> _Job:
+        num_images, side = len(request.rows), self._side
+        views = [
+            self._buffers.take((num_images, side, side, 3), "uint8" if levels or not self._normalise else "float32")
+            for levels in request.in_levels
         ]
-        self.num_decoded += num_images
-        return request, crops, futures
+        job = _Job(request, views, [self._geometry.mirrored(drawn) for drawn in request.drawn], [])
+        parts = [range(first, min(first + PART, num_images)) for first in range(0, num_images, PART)]
+        job.futures = [self._pool.submit(self._some, job, part) for part in parts]
+        return job
 
-    def _one(self, row: int, position: int, request: Request, crops: np.ndarray) -> None:
+    def _some(self, job: _Job, positions: range) -> list[tuple[int, BadImage]]:
+        """Cut the photos at these positions; returns those that could not be."""
+        faults = []
+        for position in positions:
+            try:
+                self._one(int(job.request.rows[position]), position, job)
+            except BadImage as fault:
+                faults.append((position, fault))
+        return faults
+
+    def _one(self, row: int, position: int, job: _Job) -> None:
         """Decode one photo and cut its views. Raises BadImage."""
         if row in self._bad.rows:
             raise BadImage("known to be bad")
-        photo = read_photo(self._paths[row])
-        size = np.array([[photo.height, photo.width]])
-        for view, drawn in enumerate(request.drawn):
-            top, left, bottom, right = self._geometry.boxes(drawn[position : position + 1], size)[0].tolist()
-            box = (min(left, right), top, max(left, right), bottom)
-            cut = photo.resize((self._side, self._side), Image.Resampling.BILINEAR, box)
-            crops[view, position] = np.asarray(cut)[:, :: -1 if left > right else 1]
+        photo: Image.Image | Pixels
+        if self._cache is not None and self._cache.has(row):
+            photo = self._cache.photo(row)
+            height, width = photo.shape[:2]
+        else:
+            photo = read_photo(self._files.read(row))
+            width, height = photo.size
+        whole: Image.Image | Pixels | None = None
+        for view, drawn in enumerate(job.request.drawn):
+            mine, mirror = drawn[position : position + 1], bool(job.places_VB[view][position])
+            size = np.array([[height, width]])
+            if self._geometry.is_box(mine):
+                box = self._geometry.boxes(mine, size)[0]
+                crop = _resample(photo, box, self._side, mirror)
+            else:
+                resized = self._geometry.resized(size)
+                if whole is None:
+                    whole = _resize(photo, resized[0])
+                top, left = self._geometry.corners(mine, resized)[0].tolist()
+                crop = _crop(whole, top, left, self._side, mirror)
+            self._normaliser.put(crop, job.views[view][position])
 
-    def _collect(self, request: Request, crops: np.ndarray, futures: list[Future[None]]) -> Cut:
-        rows = request.rows.copy()
-        for position, future in enumerate(futures):
-            try:
-                future.result()
-            except BadImage as fault:
-                self._bad.add(int(rows[position]), str(fault))
-                if request.in_place:
-                    crops[:, position] = self._fill
-                else:
-                    rows[position] = self._replace(request, position, crops)
-        return Cut(rows, torch.from_numpy(crops))
+    def _collect(self, job: _Job) -> Cut:
+        request, rows = job.request, job.request.rows.copy()
+        for position, fault in [found for future in job.futures for found in future.result()]:
+            self._bad.add(int(rows[position]), str(fault))
+            if request.in_place:
+                for view in job.views:
+                    self._normaliser.put(np.tile(self._fill, (self._side, self._side, 1)), view[position])
+            else:
+                rows[position] = self._replace(job, position)
+        from_cache = 0 if self._cache is None else int(self._cache.present[rows].sum())
+        self.num_cached += from_cache
+        self.num_decoded += len(rows) - from_cache
+        return Cut(rows, tuple(torch.from_numpy(view) for view in job.views))
 
-    def _replace(self, request: Request, position: int, crops: np.ndarray) -> int:
+    def _replace(self, job: _Job, position: int) -> int:
         """Cut another photo with the random numbers of this position; returns its row."""
-        for row in stand_ins(request, position, len(self._paths)):
+        for row in stand_ins(job.request, position, self._bad.num_samples):
             try:
-                self._one(row, position, request, crops)
+                self._one(row, position, job)
             except BadImage as fault:
                 self._bad.add(row, str(fault))
             else:
-                self.num_decoded += 1
                 return row
         raise RunError("no image of the data set can be read")
+
+
+def _resize(photo: Image.Image | Pixels, size_2: np.ndarray) -> Image.Image | Pixels:
+    """The whole photo at a height and width."""
+    height, width = size_2.tolist()
+    if isinstance(photo, np.ndarray):
+        if photo.shape[:2] == (height, width):
+            return photo
+        photo = Image.fromarray(photo)
+    return photo if photo.size == (width, height) else photo.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _crop(photo: Image.Image | Pixels, top: int, left: int, side: int, mirror: bool) -> Pixels:
+    """A square of whole pixels, uint8 (S, S, 3)."""
+    if isinstance(photo, np.ndarray):
+        part = photo[top : top + side, left : left + side]
+        return torch.from_numpy(part).flip(1).numpy() if mirror else part
+    square = photo.crop((left, top, left + side, top + side))
+    return np.asarray(square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else square)
+
+
+def _resample(photo: Image.Image | Pixels, box_4: np.ndarray, side: int, mirror: bool) -> Pixels:
+    """A box as a square, uint8 (S, S, 3)."""
+    top, left, bottom, right = box_4.tolist()
+    if isinstance(photo, np.ndarray):
+        first, start = int(top), int(left)
+        photo = Image.fromarray(photo[first : int(np.ceil(bottom)), start : int(np.ceil(right))])
+        top, left, bottom, right = top - first, left - start, bottom - first, right - start
+    square = photo.resize((side, side), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    return np.asarray(square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else square)

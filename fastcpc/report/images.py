@@ -8,7 +8,7 @@ from PIL import Image
 
 from fastcpc.config.checks import PHOTOS
 from fastcpc.data.datasets import load_dataset
-from fastcpc.data.photo_files import BadImage, read_photo
+from fastcpc.data.photo_files import BadImage, read_bytes, read_photo
 from fastcpc.data.split import Split
 from fastcpc.errors import InputError
 from fastcpc.report.run import Run, Samples
@@ -40,7 +40,7 @@ class Images:
         if self.fault:
             raise BadImage(self.fault)
         if self._pixels is None:
-            return read_photo(self._paths[row])
+            return read_photo(read_bytes(self._paths[row]))
         channels_last = self._pixels[row].transpose(1, 2, 0)
         return Image.fromarray(
             np.ascontiguousarray(channels_last[..., 0] if len(self._pixels[row]) == 1 else channels_last)

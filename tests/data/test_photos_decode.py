@@ -86,4 +86,4 @@ def test_processes_give_the_same_in_the_same_order(tmp_path: Path) -> None:
     paths = [str(photo_sets.put(tmp_path / f"{i}.jpg", b"" if i % 7 == 3 else FINE)) for i in range(70)]
     checks = list(check_images(paths, jobs=2))
     assert checks == list(check_images(paths, jobs=1))
-    assert [i for i, check in enumerate(checks) if check.fault] == list(range(3, 70, 7))
+    assert [i for i, (check, _) in enumerate(checks) if check.fault] == list(range(3, 70, 7))

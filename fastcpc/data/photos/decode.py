@@ -3,13 +3,19 @@
 import multiprocessing
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from fastcpc.data.photo_files import upright_rgb
+from fastcpc.data.photos.cache import shrink
 from fastcpc.errors import RunError
 
 CHUNK = 32
@@ -42,16 +48,31 @@ class Check:
     num_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A photo as it is cached, uint8 (H, W, 3); mtime_ns: of its file, in ns."""
+
+    pixels: NDArray[np.uint8]
+    mtime_ns: int
+
+
 def check_image(path: str) -> Check:
     """Decode a file to its last pixel with Pillow, as RGB."""
+    return check_and_shrink(path, 0)[0]
+
+
+def check_and_shrink(path: str, side: int) -> tuple[Check, Small | None]:
+    """As ``check_image``, and from the same decode the photo as it is cached, where it decodes; side: 0 for none."""
+    small: Small | None = None
     try:
-        num_bytes = os.stat(path).st_size
+        status = os.stat(path)
+        num_bytes = status.st_size
     except FileNotFoundError:
-        return Check("no such file")
+        return Check("no such file"), None
     except OSError as error:
-        return Check(f"cannot be read ({error.strerror})")
+        return Check(f"cannot be read ({error.strerror})"), None
     if not num_bytes:
-        return Check("is empty (zero bytes)")
+        return Check("is empty (zero bytes)"), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd EXIF blocks; what matters is whether the pixels come
         try:
@@ -59,13 +80,16 @@ def check_image(path: str) -> Check:
                 kind, mode, (width, height) = image.format or "", image.mode, image.size
                 image.load()
                 turn = image.getexif().get(EXIF_TURN, 1)
-                image.convert("RGB")
+                photo = upright_rgb(image)
+                if side:
+                    small = Small(shrink(photo, side), status.st_mtime_ns)
         except UnidentifiedImageError:
-            return Check("is no image that can be identified", num_bytes=num_bytes)
+            return Check("is no image that can be identified", num_bytes=num_bytes), None
         except Exception as error:  # whatever a decoder throws at a damaged file: SyntaxError, struct.error, ...
             reason = " ".join(str(error).split()) or type(error).__name__
-            return Check(f"cannot be decoded ({reason[:120]})", num_bytes=num_bytes)
-    return Check("", _note(path, kind, mode, min(width, height), turn), kind, width, height, num_bytes)
+            return Check(f"cannot be decoded ({reason[:120]})", num_bytes=num_bytes), None
+    note = _note(path, kind, mode, min(width, height), turn)
+    return Check("", note, kind, width, height, num_bytes), small
 
 
 def _note(path: str, kind: str, mode: str, shorter: int, turn: object) -> str:
@@ -82,15 +106,25 @@ def _note(path: str, kind: str, mode: str, shorter: int, turn: object) -> str:
     return ", ".join(notes)
 
 
-def check_images(paths: Sequence[str], jobs: int) -> Iterator[Check]:
-    """Check many files, in their order. jobs: processes; 1 uses this one. RunError when a process dies."""
+def check_images(paths: Sequence[str], jobs: int, side: int = 0) -> Iterator[tuple[Check, Small | None]]:
+    """Check many files, in their order, and shrink them where side is not 0. jobs: processes; 1 uses this one. RunError
+    when a process dies. No more than a few chunks are done ahead of what is taken."""
     if jobs == 1 or len(paths) <= CHUNK:
-        yield from map(check_image, paths)
+        yield from (check_and_shrink(path, side) for path in paths)
         return
     # not forked: the parent has threads of other libraries, whose locks a copy could never take
     context = multiprocessing.get_context("spawn")
+    parts = iter([paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)])
     try:
         with ProcessPoolExecutor(jobs, context) as pool:
-            yield from pool.map(check_image, paths, chunksize=CHUNK)
+            ahead = deque(pool.submit(_check_part, part, side) for part in islice(parts, 2 * jobs))
+            while ahead:
+                done = ahead.popleft().result()
+                ahead.extend(pool.submit(_check_part, part, side) for part in islice(parts, 1))
+                yield from done
     except BrokenProcessPool:
         raise RunError("a decoding process died, out of memory perhaps: try fewer --jobs") from None
+
+
+def _check_part(paths: Sequence[str], side: int) -> list[tuple[Check, Small | None]]:
+    return [check_and_shrink(path, side) for path in paths]

@@ -1,0 +1,55 @@
+"""From crops in levels to what networks take, on a CPU; and the memory that batches lie in."""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[Any]
+KEPT = 8  # free pieces of memory of one shape
+
+
+class Buffers:
+    """Memory that is used again once nobody holds an array or tensor of it.
+
+    Fresh memory costs a page fault each 4 kB: for a batch of photos that takes longer than to fill it (measured).
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[tuple[int, ...], str], list[Pixels]] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: str) -> Pixels:
+        """An array with arbitrary content. What holds it must be the array itself or a tensor made of it: a view of it
+        alone does not keep its memory from being used again."""
+        free = self._free.setdefault((shape, dtype), [])
+        base = free.pop() if free else np.empty(shape, dtype)
+        lent = base[...]
+        weakref.finalize(lent, _give_back, free, base).atexit = False
+        return lent
+
+
+def _give_back(free: list[Pixels], base: Pixels) -> None:
+    if len(free) < KEPT:
+        free.append(base)
+
+
+class Normaliser:
+    """(level / 255 - mean) / std of red, green and blue, in float32."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], side: int) -> None:
+        """mean, std: of pixels scaled to [0, 1]. side: of the squares, pixels."""
+        self.mean, self.std, self.side = tuple(mean), tuple(std), side
+        deviation = np.array(std, np.float64)
+        self._scale = np.tile(1 / (255 * deviation), side).astype(np.float32)
+        self._shift = np.tile(-np.array(mean, np.float64) / deviation, side).astype(np.float32)
+
+    def put(self, crop: Pixels, out: Pixels) -> None:
+        """Write a square into its place: uint8 (S, S, 3) into uint8 as it is, into float32 normalised."""
+        pixels, target = crop.reshape(self.side, -1), out.reshape(self.side, -1)
+        if out.dtype == np.uint8:
+            np.copyto(target, pixels)
+        else:
+            np.multiply(pixels, self._scale, out=target)
+            np.add(target, self._shift, out=target)
