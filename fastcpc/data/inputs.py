@@ -10,7 +10,7 @@ from fastcpc.config.schema import DataConfig
 from fastcpc.data import digits
 from fastcpc.data.cifar_facts import CIFAR10, CIFAR100
 from fastcpc.data.geometry import PhotoGeometry
-from fastcpc.data.photo_files import read_photo
+from fastcpc.data.photo_files import read_bytes, read_photo
 from fastcpc.data.photos import clothing1m
 from fastcpc.data.photos.listing import IMAGENET_MEAN, IMAGENET_STD
 from fastcpc.data.split import RGB, PhotoTransform
@@ -46,10 +46,11 @@ def centre_view(path: str, inputs: Inputs) -> np.ndarray:
 
     Raises BadImage where the file cannot be read.
     """
-    photo = read_photo(path)
-    transform = PhotoTransform(inputs.resize, inputs.crop, random_resized_crop=False, flip=False)
-    size = np.array([[photo.height, photo.width]])
-    top, left, bottom, right = PhotoGeometry(transform).boxes(np.empty((1, 0)), size)[0].tolist()
-    cut = photo.resize((inputs.crop, inputs.crop), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    photo = read_photo(read_bytes(path))
+    geometry = PhotoGeometry(PhotoTransform(inputs.resize, inputs.crop, random_resized_crop=False, flip=False))
+    resized_12 = geometry.resized(np.array([[photo.height, photo.width]]))
+    (height, width), (top, left) = resized_12[0].tolist(), geometry.corners(np.empty((1, 0)), resized_12)[0].tolist()
+    whole = photo.resize((width, height), Image.Resampling.BILINEAR)
+    cut = whole.crop((left, top, left + inputs.crop, top + inputs.crop))
     pixels = np.asarray(cut.convert("L"))[None] if inputs.channels == 1 else np.asarray(cut).transpose(2, 0, 1)
     return np.ascontiguousarray(pixels)
