@@ -66,6 +66,7 @@ setup(
         "console_scripts": [
             "fastcpc-train = fastcpc.cli.train:main",
             "fastcpc-eval = fastcpc.cli.eval:main",
+            "fastcpc-reproduce = fastcpc.cli.reproduce:main",
             "fastcpc-report = fastcpc.cli.report:main",
             "fastcpc-prepare = fastcpc.cli.prepare:main",
             "fastcpc-clean = fastcpc.cli.clean:main",

@@ -10,19 +10,29 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import get_named_colors_mapping
 from matplotlib.figure import Figure
 
 SIZE = (4.2, 2.7)  # inches of 72 points; drawn as wide as its column
-# Stand-ins that no figure uses otherwise; the page puts its own colours in their place.
-INK, FAINT, PAPER = "#010203", "#010204", "#010205"
-SERIES = ("#010211", "#010212", "#010213", "#010214", "#010215", "#010216")
+# Names of colours; what they stand for is decided where a figure is drawn: in a page, or as a file of its own.
+INK, FAINT, PAPER = "fastcpc:ink", "fastcpc:faint", "fastcpc:paper"
+SERIES = tuple(f"fastcpc:s{number}" for number in range(1, 7))
+_NAMES = (INK, FAINT, PAPER, *SERIES)
+# stand-ins that no figure uses otherwise, and the page's own colours, which take their place
+_STAND_INS = {name: f"#01020{number}" for number, name in enumerate(_NAMES, start=1)}
 _PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--faint)", PAPER: "var(--card)"} | {
-    colour: f"var(--s{number})" for number, colour in enumerate(SERIES, start=1)
+    name: f"var(--s{number})" for number, name in enumerate(SERIES, start=1)
 }
-_FILE_COLOURS = {INK: "#222222", FAINT: "#cccccc", PAPER: "#ffffff"} | dict(
-    zip(SERIES, ("#2b6cb0", "#c2571a", "#2f855a", "#8b5cb8", "#b7791f", "#b83266"), strict=True)
+_FILE_COLOURS = dict(
+    zip(
+        _NAMES,
+        ("#222222", "#cccccc", "#ffffff", "#2b6cb0", "#c2571a", "#2f855a", "#8b5cb8", "#b7791f", "#b83266"),
+        strict=True,
+    )
 )
+get_named_colors_mapping().update(_STAND_INS)
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -44,6 +54,7 @@ _STYLE: dict[Any, Any] = {
     "legend.fontsize": 8,
     "lines.linewidth": 1.4,
 }
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _IDS = re.compile(r'(id="|url\(#|href="#)')
 MOST_NAME = 18  # characters of a class name in a figure
 
@@ -82,12 +93,7 @@ def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the browser has the fonts, whatever this machine has
-        figure.savefig(
-            buffer,
-            format="svg",
-            transparent=True,
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
+        figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     return buffer.getvalue()
 
 
@@ -97,24 +103,31 @@ def inline(svg: str, key: str, text: str) -> Markup:
     body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.DOTALL)
     body = re.sub(r" font-family: [^;]*;", "", body)
     body = _IDS.sub(rf"\1{key}-", body)
-    for colour, replacement in _PAGE_COLOURS.items():
-        body = body.replace(colour, replacement)
+    for name, replacement in _PAGE_COLOURS.items():
+        body = body.replace(_STAND_INS[name], replacement)
     end = body.index(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", body[:end])
     return Markup(f'{head} role="img" aria-label="{escape(text)}"{body[end:]}')
 
 
-def save_file(paint: Callable[[Figure], object], width: float, height: float) -> str:
-    """A figure of its own as the text of an SVG file, dark on white. width, height: in units of SIZE."""
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "file"}):
-        figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), layout="constrained")
-        FigureCanvasSVG(figure)
-        paint(figure)
-        svg = _svg(figure)
-    for colour, replacement in _FILE_COLOURS.items():
-        svg = svg.replace(colour, replacement)
-    end = svg.index(">", svg.index("<svg")) + 1
-    return f'{svg[:end]}\n <rect width="100%" height="100%" fill="#ffffff"/>{svg[end:]}'
+def files(paint: Callable[[Figure], object], *, width: float, height: float) -> tuple[str, bytes]:
+    """A figure of its own, dark on white: the text of an SVG file and the bytes of a PNG file.
+
+    width, height: in units of SIZE.
+    """
+    get_named_colors_mapping().update(_FILE_COLOURS)
+    try:
+        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "file", "axes.titlesize": 9}):
+            figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), layout="constrained", facecolor=PAPER)
+            FigureCanvasAgg(figure)
+            paint(figure)
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
+            text = io.StringIO()
+            figure.savefig(text, format="svg", metadata=_NO_METADATA)
+    finally:
+        get_named_colors_mapping().update(_STAND_INS)
+    return text.getvalue(), picture.getvalue()
 
 
 def plain_name(name: str, most: int = MOST_NAME) -> str:

@@ -141,7 +141,7 @@ def loss_tests(run: Run, scores: Scores | None) -> list[LossTest]:
     if trusted_N is None or scores is None:
         return []
     tests = []
-    for kind, rows_N in _kinds(run, trusted_N):
+    for kind, rows_N in right_and_wrong(run, trusted_N):
         values = class_ks_pvalues(scores.arrays["loss"][0][rows_N], run.labels.given_N[rows_N], len(run.class_names))
         known = [value for value in values if value is not None]
         share = float(np.mean([value < SIGNIFICANT for value in known])) if known else None
@@ -155,7 +155,7 @@ def density_pictures(run: Run, scores: Scores | None) -> list[Picture]:
     if trusted_N is None or values_N is None:
         return []
     pictures = []
-    for (kind, rows_N), colour in zip(_kinds(run, trusted_N), SERIES, strict=False):
+    for (kind, rows_N), colour in zip(right_and_wrong(run, trusted_N), SERIES, strict=False):
         densities = class_densities(values_N[rows_N], run.labels.given_N[rows_N], len(run.class_names))
         if len(densities) < 2:
             continue
@@ -175,7 +175,8 @@ def density_pictures(run: Run, scores: Scores | None) -> list[Picture]:
     return pictures
 
 
-def _kinds(run: Run, trusted_N: Ints) -> list[tuple[str, Bools]]:
+def right_and_wrong(run: Run, trusted_N: Ints) -> list[tuple[str, Bools]]:
+    """Which samples have a right label and which a wrong one, (N,) each; those that are not known are in neither."""
     right_N = trusted_N == run.labels.given_N
     return [("right", right_N), ("wrong", ~right_N & (trusted_N >= 0))]
 
