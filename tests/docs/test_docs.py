@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from fastcpc.cli import clean, eval, export, predict, prepare, report, train
+from fastcpc.cli import clean, eval, export, predict, prepare, report, reproduce, train
 from fastcpc.config.load import settings
 from fastcpc.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-COMMANDS = {command.PROGRAM: command.main for command in (train, eval, prepare, report, clean, export, predict)}
+COMMANDS = {
+    command.PROGRAM: command.main for command in (train, eval, prepare, report, reproduce, clean, export, predict)
+}
 KEYS = {key for key, _, _ in settings()}
 SOURCES = [path for folder in ("fastcpc", "kernels") for path in (ROOT / folder).rglob("*.py")]
 
