@@ -97,7 +97,7 @@ def train_missing(grid: Grid, cells: Sequence[Cell], jobs: int, say: Callable[[s
     except OSError as error:
         raise InputError(f"{grid.folder}: cannot be made ({error.strerror}); give another --out") from None
     failed: list[str] = []
-    num_ended = 0
+    num_ended, told = 0, False
     with StopRequest() as stop, ThreadPoolExecutor(jobs) as pool:
         queue, running = list(missing), dict[Future[int], tuple[Cell, subprocess.Popen[bytes]]]()
         while running or (queue and not stop.requested):
@@ -106,7 +106,8 @@ def train_missing(grid: Grid, cells: Sequence[Cell], jobs: int, say: Callable[[s
                 process = _start(grid, cell)
                 running[pool.submit(process.wait)] = cell, process
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            if stop.requested:
+            if stop.requested and not told:
+                told = True  # once: a second signal may hit a run that has obeyed and is on its way out
                 for _, process in running.values():
                     process.terminate()
             for future in ended:

@@ -147,13 +147,15 @@ def test_a_stopped_grid_goes_on(tmp_path: Path) -> None:
     settings = [*TINY, "train.epochs=24"]
     program = [sys.executable, "-m", "fastcpc.cli.reproduce", "figure4", "--scale", "small", "--seeds", "1", *settings]
     run = tmp_path / "runs" / "digits_asym40-cpc_agn-1"
-    with subprocess.Popen([*program, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*program, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         while process.poll() is None and not (run / "metrics.jsonl").exists():
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGTERM)
-        _, error = process.communicate(timeout=120)
+        said, error = process.communicate(timeout=120)
     assert process.returncode == 143 and "stopped; start the same command again to go on" in error
-    assert not (run / "summary.json").exists()
+    assert "1/1 digits_asym40-cpc_agn-1: ended with 143" in said and not (run / "summary.json").exists()
     assert command.main(["figure4", "--scale", "small", "--seeds", "1", *settings, "--out", str(tmp_path)]) == 0
     assert (
         command.main(["figure4", "--scale", "small", "--seeds", "1", *settings, "--out", str(tmp_path / "whole")]) == 0

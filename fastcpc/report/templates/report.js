@@ -37,8 +37,10 @@
 
   const shownCards = () => cards.filter((card) => !card.hidden);
 
+  // as fastcpc-clean: text that a spreadsheet would take for a formula gets an apostrophe in front
   function cell(value) {
-    const text = value === null ? "" : String(value);
+    const formula = typeof value === "string" && /^[=+\-@\t\r]/.test(value);
+    const text = value === null ? "" : (formula ? "'" : "") + String(value);
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   }
 
