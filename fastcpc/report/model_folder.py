@@ -52,7 +52,7 @@ def model_of(run: Run, checkpoint: Path) -> Model:
 
 def files_of(model: Model) -> dict[str, bytes]:
     """config.json and weights of every network, by path inside the folder."""
-    config = (json.dumps(_config(model), indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    config = (json.dumps(_config(model), indent=2) + "\n").encode("ascii")
     files = {}
     for number, network in enumerate(model.networks, start=1):
         place = "" if number == 1 else f"net{number}/"

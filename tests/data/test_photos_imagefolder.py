@@ -242,3 +242,11 @@ def test_a_list_that_is_not_text_or_not_there(tmp_path: Path) -> None:
         list_imagefolder(str(tmp_path), str(tmp_path / "l.csv"))
     with pytest.raises(InputError, match=r"data.list=.*no.csv: no such file"):
         list_imagefolder(str(tmp_path), str(tmp_path / "no.csv"))
+
+
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
+    photo_sets.imagefolder(tmp_path, {"a": 2, "b": 2})
+    os.rename(tmp_path / "b" / "001.jpg", os.path.join(os.fsencode(tmp_path), b"b", b"caf\xe9.jpg"))
+    with pytest.raises(InputError, match=r"caf.udce9\.jpg': this name is not UTF-8; rename it") as caught:
+        list_imagefolder(str(tmp_path))
+    str(caught.value).encode()  # can be printed

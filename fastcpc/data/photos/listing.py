@@ -113,7 +113,18 @@ def shorten(text: str) -> str:
 def make_split(
     base: str | Path, names: Sequence[str], labels: Sequence[int], trusted: Sequence[int] | None = None
 ) -> PhotoSplit:
-    """A split in the order given; names are relative to base. trusted: -1 where not known."""
+    """A split in the order given; names are relative to base. trusted: -1 where not known.
+
+    Raises InputError for a name that is not UTF-8, which no table could hold.
+    """
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        odd = next(name for name in names if not _is_utf8(name))
+        raise InputError(
+            f"{os.path.join(base, odd)!r}: this name is not UTF-8; rename it, such as by "
+            "convmv -f latin1 -t utf-8 -r --notest DIR"
+        ) from None
     known = None if trusted is None else np.array(trusted, np.int64)
     return PhotoSplit(
         paths=tuple(os.path.join(base, name) for name in names),
@@ -122,6 +133,11 @@ def make_split(
         source_index=np.arange(len(names), dtype=np.int64),
         names=tuple(names),
     )
+
+
+def _is_utf8(name: str) -> bool:
+    # bytes that are none come as surrogates from the file system
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def first_exists(split: PhotoSplit, what: str) -> None:
