@@ -46,7 +46,7 @@ class RunConfig(Section):
         "auto", "auto: go on where the folder's last whole checkpoint stands; never; or a checkpoint's PATH."
     )
     keep_every: int = setting(
-        0, "Also keep the checkpoint of every k-th epoch; 0 keeps the last and the best only.", allowed=Range(0)
+        0, "Also keep the checkpoint of every k-th epoch; 0 keeps the last two and the best only.", allowed=Range(0)
     )
 
 

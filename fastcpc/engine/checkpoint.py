@@ -40,7 +40,7 @@ _SUM_LINE = re.compile(r"([0-9a-f]{64})  (net[1-9]\d*\.safetensors|state\.pt)")
 class CheckpointStore:
     """The checkpoints of one run, for the one process that holds the run's lock.
 
-    run_dir: the run's folder. keep_every: also keep epochs 0, k, 2k, ...; 0 keeps the last and the best only.
+    run_dir: the run's folder. keep_every: also keep epochs 0, k, 2k, ...; 0 keeps the last two and the best only.
     metadata: text put into the header of every weights file (architecture, num_classes), beside the epoch.
     Opening it clears away what a killed process left half-done.
     """
@@ -104,9 +104,12 @@ class CheckpointStore:
 
     def _prune(self, epoch: int) -> None:
         best = _pointer(self.folder, "best")
-        for path in candidates(self.folder.parent):
+        there = candidates(self.folder.parent)
+        # the one before the last stays too: should the last be damaged on the disk, the run loses an epoch and not all
+        previous = max((epoch_of(path) for path in there if epoch_of(path) < epoch), default=None)
+        for path in there:
             old = epoch_of(path)
-            wanted = path.name == best or (self.keep_every > 0 and old % self.keep_every == 0)
+            wanted = path.name == best or old == previous or (self.keep_every > 0 and old % self.keep_every == 0)
             if old > epoch or (old < epoch and not wanted):
                 self._remove(path)
         if best is not None and not (self.folder / best).exists():

@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ FREE_KEYS = frozenset(
 BINDING = ("data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed")
 LOOSE = ("data.feed", "model.weights")
 _LOCK = ".lock"
+RESTART_SECONDS = 30.0  # that processes which torchrun restarts give those before them, on another machine, to be gone
 _OWN_TRACES = re.compile(r"\.lock|\.[\w.]+\.tmp-(\d+)")
 
 
@@ -267,7 +269,7 @@ def _take_lock(path: Path) -> int:
     except OSError as error:
         raise _unusable(path, error) from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_when_free(handle, RESTART_SECONDS if ranks.restarts() else 0.0)
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     except BlockingIOError as error:
@@ -280,6 +282,18 @@ def _take_lock(path: Path) -> int:
         os.close(handle)
         raise _unusable(path, error) from error
     return handle
+
+
+def _lock_when_free(handle: int, seconds: float) -> None:
+    """Take the lock; BlockingIOError where another process still holds it after this many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _clear_traces(path: Path) -> None:

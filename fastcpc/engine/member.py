@@ -23,7 +23,8 @@ class Member:
 
     number: 1 or 2. partition: the last good division of this network's training data, None before the first.
     restores: passes in a row that were taken back because their losses or weights were no numbers.
-    sums: (4,) float64 on the device, the running epoch's losses by LOSS_NAMES, read once an epoch.
+    sums: (4,) float64 on the device, the running epoch's losses by LOSS_NAMES, read once an epoch. steps: loss and
+    samples of each step that this process has taken of the running pass, on the device; read only to name culprits.
     """
 
     def __init__(
@@ -61,22 +62,25 @@ class Member:
         self.partition: Partition | None = None
         self.restores = 0
         self.sums = torch.zeros(len(LOSS_NAMES), dtype=torch.float64, device=self.device)
+        self.steps: list[tuple[Tensor, Tensor]] = []
 
     def set_learning_rate(self, lr: float) -> None:
         """Learning rate of both optimisers for the coming epoch."""
         set_learning_rate(self.optimizer, lr)
         set_learning_rate(self.cpc_optimizer, lr)
 
-    def update(self, losses: tuple[Tensor, ...]) -> None:
-        """One optimiser step on the first of these losses; all of them are added to the epoch's sums. Never waits for
-        the device."""
+    def update(self, losses: tuple[Tensor, ...], index_B: Tensor) -> None:
+        """One optimiser step on the first of these losses, of the samples index_B; all of them are added to the epoch's
+        sums. Never waits for the device."""
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses[0]).backward()
         self._gradients.finish()
         mean_of(self._statistics, "batchnorm")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.sums[: len(losses)] += torch.stack([loss.detach() for loss in losses])
+        plain = [loss.detach() for loss in losses]
+        self.sums[: len(losses)] += torch.stack(plain)
+        self.steps.append((plain[0], index_B))
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of what a training pass changes, to go back to when its losses stop being numbers."""

@@ -75,7 +75,7 @@ def warm_up(own: Member, training: Training, walk: Walk, *, epoch: int, start: i
         torch.manual_seed(layers_seed(steps_seed, step))
         with numerics.autocast():
             logits_BK = own.network(batch.views[0])
-        own.update((warmup_loss(logits_BK, training.labels_N[batch.index], penalty),))
+        own.update((warmup_loss(logits_BK, training.labels_N[batch.index], penalty),), batch.index)
     return len(batches)
 
 
@@ -125,7 +125,7 @@ def semi_supervised(own: Member, other: Member, training: Training, walk: Walk, 
                 config.semisup,
                 training.num_classes,
             )
-        own.update((losses.total, losses.labelled, losses.unlabelled, losses.penalty))
+        own.update((losses.total, losses.labelled, losses.unlabelled, losses.penalty), batch.index)
     return len(batches)
 
 

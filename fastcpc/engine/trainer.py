@@ -20,6 +20,7 @@ from fastcpc.data.feeds import choose_feed, make_feed
 from fastcpc.data.noise import Labels, make_labels, take_subset
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.data.seeds import fold
+from fastcpc.engine.blame import describe_bad_batch
 from fastcpc.engine.checkpoint import CheckpointStore, parse, read_whole, resume_point, turns_back
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.collect import Collected, collect
@@ -183,6 +184,7 @@ class Trainer:
         """Stage 2 for one network; cross entropy on all labels in the warm-up and where there is no good partition
         yet."""
         start = self.position["step"]
+        own.steps = []
         if start == 0:
             own.sums.zero_()
             self.snapshot = own.snapshot()
@@ -208,20 +210,21 @@ class Trainer:
             means: list[float | None] = (own.sums / steps).tolist()
         else:
             own.restores += 1
+            where = describe_bad_batch(own.steps, steps)
             if own.restores > MOST_RESTORES:
                 raise RunError(
                     f"epoch {epoch}, network {own.number}: losses or weights were no numbers in {own.restores} passes "
-                    "in a row; start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
+                    f"in a row{where}; start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
                 )
             own.restore(self.snapshot)
             self.log.warning(
-                f"epoch {epoch}, network {own.number}: losses or weights became NaN; the network is set back to before "
-                "this pass"
+                f"epoch {epoch}, network {own.number}: losses or weights became NaN{where}; the network is set back to "
+                "before this pass"
             )
             means = [None] * len(LOSS_NAMES)
         for name, value in zip(LOSS_NAMES, means, strict=True):
             self.record.setdefault(f"loss_{name}", []).append(value)
-        self.snapshot = {}
+        self.snapshot, own.steps = {}, []
 
     def evaluate(self) -> None:
         """Accuracy of both networks together, of each, and by nearest prototype, on the test split."""

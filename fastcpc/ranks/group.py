@@ -7,6 +7,7 @@ nccl way has been written and not been run: no GPU was at hand.
 
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -112,7 +113,8 @@ def joined() -> Iterator[None]:
         )
     limit = timedelta(seconds=JOIN_SECONDS)
     try:
-        store, own_rank, size_ = next(rendezvous("env://", timeout=limit))
+        common, own_rank, size_ = next(rendezvous("env://", timeout=limit))
+        store = meet(common, own_rank, size_, JOIN_SECONDS)
         dist.init_process_group("gloo", store=store, rank=own_rank, world_size=size_, timeout=limit)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"rank {place[0]} cannot join the other processes: {first_line(error)}") from error
@@ -149,7 +151,41 @@ def at(place: str) -> None:
     _group.place = place
     if _group.store is not None:
         with suppress(RuntimeError):
-            _group.store.set(f"fastcpc/place/{_group.rank}", place)
+            _group.store.set(f"place/{_group.rank}", place)
+
+
+def meet(common: Any, own_rank: int, num_ranks: int, seconds: float) -> Any:
+    """A store of this start's processes alone.
+
+    torchrun keeps one store over all restarts, where addresses of processes that are gone would be found and tried. So
+    rank 0 names each start, and tells those who ask. Who asks has a name of its own, which no process before it had;
+    rank 0 answers until as many as there are have heard it. RuntimeError when they do not meet in time.
+    """
+    deadline = time.monotonic() + seconds
+    own_name = uuid.uuid4().hex
+    if own_rank:
+        common.set(f"fastcpc/asks/{own_rank}", own_name)
+        while not common.check([f"fastcpc/answer/{own_name}"]):
+            _wait(deadline, "rank 0 does not answer")
+        start = common.get(f"fastcpc/answer/{own_name}").decode()
+        common.add(f"fastcpc/heard/{start}", 1)
+        return dist.PrefixStore(f"fastcpc/{start}", common)  # type: ignore[attr-defined]
+    answered: dict[int, str] = {}
+    while common.add(f"fastcpc/heard/{own_name}", 0) < num_ranks - 1:
+        for number in range(1, num_ranks):
+            if common.check([f"fastcpc/asks/{number}"]):
+                name = common.get(f"fastcpc/asks/{number}").decode()
+                if answered.get(number) != name:
+                    answered[number] = name
+                    common.set(f"fastcpc/answer/{name}", own_name)
+        _wait(deadline, f"{num_ranks - 1} others are expected, fewer have come")
+    return dist.PrefixStore(f"fastcpc/{own_name}", common)  # type: ignore[attr-defined]
+
+
+def _wait(deadline: float, missing: str) -> None:
+    if time.monotonic() > deadline:
+        raise RuntimeError(f"timed out: {missing}")
+    time.sleep(0.02)
 
 
 @contextmanager
@@ -184,17 +220,14 @@ def _silent_ranks() -> list[tuple[int, str]]:
         return []
     others = [number for number in range(_group.size) if number != _group.rank]
     try:
-        store.set(f"fastcpc/waits/{_group.rank}", "1")
+        store.set(f"waits/{_group.rank}", "1")
         deadline = time.monotonic() + GATHER_SECONDS
         while True:
-            silent = [number for number in others if not store.check([f"fastcpc/waits/{number}"])]
+            silent = [number for number in others if not store.check([f"waits/{number}"])]
             if not silent or time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-        known = [
-            (n, store.get(f"fastcpc/place/{n}").decode() if store.check([f"fastcpc/place/{n}"]) else "the start")
-            for n in silent
-        ]
+        known = [(n, store.get(f"place/{n}").decode() if store.check([f"place/{n}"]) else "the start") for n in silent]
     except RuntimeError:  # the store lives with torchrun on the first node, which may be what went away
         return []
     return known

@@ -150,7 +150,7 @@ def test_last_best_and_every_kth_are_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, 4)
     for epoch in range(11):
         store.save(epoch, make_networks(), make_state(epoch), best=epoch in (2, 5))
-    assert names(store) == ["best", "epoch_0000", "epoch_0004", "epoch_0005", "epoch_0008", "epoch_0010", "latest"]
+    assert names(store) == ["best", *(f"epoch_{epoch:04d}" for epoch in (0, 4, 5, 8, 9, 10)), "latest"]
     assert (store.folder / "latest").read_text() == "epoch_0010\n"
     assert (store.folder / "best").read_text() == "epoch_0005\n"
 
@@ -167,7 +167,7 @@ def test_the_same_epoch_is_replaced(store: CheckpointStore) -> None:
 def test_turning_back_deletes_the_course_that_was_left(store: CheckpointStore) -> None:
     save(store, 3, 7, best=True)
     save(store, 4)
-    assert names(store) == ["epoch_0004", "latest"]  # best was epoch 7, which is no more
+    assert names(store) == ["epoch_0003", "epoch_0004", "latest"]  # best was epoch 7, which is no more
     assert store.latest() == store.folder / "epoch_0004"
 
 
@@ -177,11 +177,11 @@ def test_damage_of_any_kind_is_found(store: CheckpointStore, tmp_path: Path) -> 
     draw = random.Random(5)
     files = sorted(folder.iterdir())
     assert len(files) == 4
-    for number in range(80):
+    for number in range(200):
         path = files[number % 4]
         whole = path.read_bytes()
         place = draw.randrange(len(whole))
-        if number % 8 < 4:
+        if number % 8 < 4:  # a bit that has turned over, or a file that ends too soon
             damaged = whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :]
         else:
             damaged = whole[:place]
@@ -222,7 +222,7 @@ def test_sums_with_something_behind_them_are_refused(store: CheckpointStore) -> 
 def test_a_kill_while_deleting_leaves_no_half_checkpoint(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(store, 0)
+    save(store, 0, 1)
 
     def killed(path: Path, ignore_errors: bool = False) -> None:
         if path.exists():
@@ -231,11 +231,11 @@ def test_a_kill_while_deleting_leaves_no_half_checkpoint(
 
     monkeypatch.setattr("fastcpc.engine.checkpoint.shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        save(store, 1)
-    assert [path.name for path in candidates(store.folder.parent)] == ["epoch_0001"]
+        save(store, 2)
+    assert [path.name for path in candidates(store.folder.parent)] == ["epoch_0002", "epoch_0001"]
     monkeypatch.undo()
     CheckpointStore(store.folder.parent, 0)
-    assert names(store) == ["epoch_0001", "latest"]
+    assert names(store) == ["epoch_0001", "epoch_0002", "latest"]
 
 
 def test_the_one_before_a_damaged_one_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nobody import as_nobody
 
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.config.schema import Config, RunConfig, TrainConfig
@@ -188,25 +189,6 @@ def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_overlong_name_is_refused(tmp_path: Path) -> None:
     assert "cannot be used: File name too long" in refusal(config_at(tmp_path / ("x" * 300)))
-
-
-def as_nobody(work: Callable[[], str]) -> str:
-    """What work returns in a child process that has no rights."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.getuid() == 0:
-                os.setgid(65534)
-                os.setuid(65534)
-            os.write(writer, work().encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        text = file.read().decode()
-    os.waitpid(child, 0)
-    return text
 
 
 @pytest.mark.parametrize("run", ["run", "run/new"])

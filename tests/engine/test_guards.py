@@ -1,6 +1,7 @@
 """A run whose data or numbers are not as the method expects says why and goes on with the least harm."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from small_run import StopAfter, assert_same_run, metrics, run, small_config
 from fastcpc.cleaner.partition import Partition
 from fastcpc.engine import cleaning, stages, trainer
 from fastcpc.engine.interrupt import Stopped
+from fastcpc.engine.member import Member
 from fastcpc.errors import RunError
 
 
@@ -91,15 +93,28 @@ def test_a_nan_takes_the_pass_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     poison(monkeypatch, lambda count, number: count == 2)
+    served: list[list[int]] = []
+    honest = Member.update
+
+    def noted(own: Member, losses: tuple[torch.Tensor, ...], index_B: torch.Tensor) -> None:
+        if len(losses) > 1:
+            served.append(index_B.tolist())
+        honest(own, losses, index_B)
+
+    monkeypatch.setattr(Member, "update", noted)
     with caplog.at_level(logging.WARNING, "fastcpc"):
         summary = run(small_config(tmp_path / "run"))
     assert summary["finished"]
     lines = metrics(tmp_path / "run")
     assert lines[1]["loss_total"][0] is None and lines[1]["loss_total"][1] is not None
     assert all(value is not None for value in lines[2]["loss_total"])
-    assert (
-        "epoch 1, network 1: losses or weights became NaN; the network is set back to before this pass" in caplog.text
+    said = re.search(
+        r"epoch 1, network 1: losses or weights became NaN \(first at step 1, whose batch holds the 64 samples "
+        r"([\d, ]+), \.\.\.\); the network is set back to before this pass",
+        caplog.text,
     )
+    assert said is not None
+    assert [int(row) for row in said[1].split(", ")] == served[1][:20]  # of the second step
 
 
 def test_a_nan_followed_by_a_stop_is_taken_back_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +142,9 @@ def test_a_network_that_gives_nans_without_end_ends_the_run(tmp_path: Path, monk
     poison(monkeypatch, lambda count, number: number == 1)  # the other network is well
     count = trainer.MOST_RESTORES + 1
     with pytest.raises(
-        RunError, match=rf"network 1: losses or weights were no numbers in {count} passes in a row; start"
+        RunError,
+        match=rf"network 1: losses or weights were no numbers in {count} passes in a row "
+        r"\(first at step 0, whose batch holds the 64 samples [\d, ]+, \.\.\.\); start",
     ):
         run(small_config(tmp_path / "run", train={"epochs": 8}))
 

@@ -83,10 +83,10 @@ def test_a_snapshot_brings_weights_and_momentum_back() -> None:
     own = Member(1, config, CPU, num_classes=10, in_channels=1, image_size=8, num_samples=20)
     images = torch.rand(8, 1, 8, 8)
     fresh = own.snapshot()
-    own.update((own.network(images).square().mean(),))
+    own.update((own.network(images).square().mean(),), torch.arange(8))
     kept = own.snapshot()
     for _ in range(2):
-        own.update((own.network(images).square().mean(),))
+        own.update((own.network(images).square().mean(),), torch.arange(8))
     own.restore(kept)
     again = own.snapshot()
     assert all(torch.equal(kept["network"][name], again["network"][name]) for name in kept["network"])

@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +232,68 @@ def everything(jobs: str) -> None:
     for job in json.loads(jobs):
         train_small(*job)
         sys.stdout.flush()
+
+
+def held_elsewhere(folder: str) -> None:
+    """Another process holds the run: no rank goes on, and all say the same."""
+    with pytest.raises(InputError, match="is in use by another process") as caught:
+        open_folder(small_config(Path(folder)))
+    assert caught.value.on_all_ranks
+
+
+def silence(folder: str) -> None:
+    """The last rank falls silent in epoch 1; rank 0 waits for as long as it may, then says who it was, and where."""
+    last = ranks.size() - 1
+    told = Path(folder) / "told"
+    config = small_config(Path(folder) / "run", parallel={"timeout": 8.0})
+
+    class Silent(StopAfter):
+        @property
+        def requested(self) -> int:  # type: ignore[override]
+            self.looks += 1
+            if ranks.rank() == last and self.looks == 30:
+                deadline = time.monotonic() + 120
+                while not told.exists() and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                raise RunError("woke up")
+            return 0
+
+    expected = "woke up"
+    if ranks.rank() != last:
+        expected = rf"no answer for 8 s \(parallel\.timeout\) in epoch 1, \w+ from rank {last} \(last seen in epoch 1, "
+    try:
+        with open_folder(config) as opened, pytest.raises(RunError, match=expected):
+            train(config, opened, Silent())
+    finally:
+        told.touch()
+
+
+def full_disk(folder: str) -> None:
+    """The disk fills up while the run trains: one line on every rank, and nothing half-written."""
+    config = small_config(Path(folder) / "run")
+    filler = Path(folder) / "filler"
+
+    class Filling(StopAfter):
+        @property
+        def requested(self) -> int:  # type: ignore[override]
+            self.looks += 1
+            if ranks.is_first() and self.looks == 40:
+                with suppress(OSError), open(filler, "wb", buffering=0) as file:
+                    while True:
+                        file.write(b"x" * 10_000)
+            return 0
+
+    with (
+        open_folder(config) as opened,
+        pytest.raises(RunError, match=r"cannot write .*: no space left on the device") as caught,
+    ):
+        train(config, opened, Filling())
+    assert caught.value.on_all_ranks and "\n" not in str(caught.value)
+
+
+def faults(folder: str, disk: str) -> None:
+    """Several of the above, in one start."""
+    held_elsewhere(str(Path(folder) / "held"))
+    if disk:
+        full_disk(disk)
+    silence(folder)

@@ -1,0 +1,163 @@
+"""What happens to a run on several ranks when something goes wrong: nothing is lost, and the line says what it was."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nobody import as_nobody
+from several_ranks import SUPPORT, TIME_LIMIT, environment, free_port, on_ranks, torchrun
+from small_run import StopAfter, assert_same_run, metrics, run, small_config
+
+from fastcpc.config.load import to_yaml
+from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.folder import RunFolder
+
+UNLUCKY = str(SUPPORT / "unlucky_train.py")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run on two ranks, without any accident."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    on_ranks(2, "rank_checks:train_small", folder)
+    return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a small file system here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def write_config(folder: Path) -> Path:
+    file = folder.parent / f"{folder.name}.yaml"
+    file.write_text(to_yaml(small_config(folder)))
+    return file
+
+
+def start(accidents: list[Any], config: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    arguments = [UNLUCKY, json.dumps(accidents), "--config", str(config)]
+    command = torchrun(2, *arguments, options=options or ("--standalone", f"--max-restarts={len(accidents)}"))
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+
+
+def test_killed_ranks_and_a_scheduler_that_ends_the_job(undisturbed: Path, tmp_path: Path) -> None:
+    """torchrun restarts after a kill, the run goes on from its last whole checkpoint; SIGTERM to torchrun reaches all
+    ranks, which stop at the same step and keep it. In the end every bit is as without all this."""
+    folder = tmp_path / "run"
+    config = write_config(folder)
+    done = start([[1, 24, "SIGKILL", "self"], [0, 6, "SIGTERM", "parent"]], config)
+    assert done.returncode != 0
+    assert "stopped by SIGTERM at epoch" in done.stderr, done.stdout + done.stderr
+    log = (folder / "train.log").read_text()
+    assert log.count("resumed from") == 1 and log.count("; into ") == 1, log
+    assert load(named(folder, "latest"))[1]["position"]["step"] > 0  # it stopped inside an epoch
+    done = start([], config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_run(undisturbed, folder)
+
+
+def test_two_nodes_are_two_launches(undisturbed: Path, tmp_path: Path) -> None:
+    """The second node's console is silent, and the errors of a config are told once."""
+    config = write_config(tmp_path / "run")
+    port = free_port()
+    options = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=fastcpc-test")
+    command = torchrun(1, "-m", "fastcpc.cli.train", "--config", str(config), options=options)
+    nodes = [
+        subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    outputs = [node.communicate(timeout=TIME_LIMIT) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    assert sum("finished: top-1" in stdout for stdout, _ in outputs) == 1
+    assert_same_run(undisturbed, tmp_path / "run")
+
+
+def test_a_config_that_is_wrong_is_said_once(tmp_path: Path) -> None:
+    """And torchrun shows the line too."""
+    config = write_config(tmp_path / "run")
+    config.write_text(config.read_text().replace("batch_size: 32", "batch_size: 33"))
+    done = start([], config)
+    assert done.returncode == 1
+    told = re.findall(r"^fastcpc-train: error: (.*)$", done.stderr, re.MULTILINE)
+    assert told == [
+        "train.batch_size=33: 2 processes cannot share it equally; choose a multiple such as 32, or count it for each "
+        "process (parallel.batch_size=per_rank)"
+    ]
+    assert "InputError: train.batch_size=33" in done.stderr and "exitcode  : 2" in done.stderr
+
+
+def test_a_held_folder_a_full_disk_and_a_silent_rank(undisturbed: Path, small_disk: Path, tmp_path: Path) -> None:
+    with RunFolder(small_config(tmp_path / "held")):
+        on_ranks(2, "rank_checks:faults", tmp_path, small_disk)
+    (small_disk / "filler").unlink()
+    run_folder = small_disk / "run"
+    assert named(run_folder, "latest").name in ("epoch_0000", "epoch_0001")  # where the disk was full at last
+    shutil.copytree(run_folder, tmp_path / "moved")
+    on_ranks(2, "rank_checks:train_small", tmp_path / "moved")
+    assert_same_run(undisturbed, tmp_path / "moved")
+
+
+def test_a_folder_that_becomes_read_only(tmp_path: Path) -> None:
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o777)
+    run(small_config(tmp_path / "before"))  # loads what is loaded at first use: nobody may not read all of Python
+    config = small_config(home / "run")
+
+    class Frozen(StopAfter):
+        @property
+        def requested(self) -> int:  # type: ignore[override]
+            self.looks += 1
+            if self.looks == 40:
+                for folder in (home / "run", home / "run" / "checkpoints"):
+                    folder.chmod(0o555)
+            return 0
+
+    def refused() -> str:
+        try:
+            run(config, Frozen())
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return "the run did not notice"
+
+    said = as_nobody(refused)
+    assert re.fullmatch(r"RunError: cannot write .*: Permission denied; mend that and start the same command.*", said)
+    assert named(home / "run", "latest").name in ("epoch_0000", "epoch_0001")
+    for folder in (home / "run", home / "run" / "checkpoints"):
+        folder.chmod(0o777)
+    assert run(config)["finished"]
+
+
+def test_a_checkpoint_damaged_on_the_disk_costs_an_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(small_config(tmp_path / "whole"))
+    config = small_config(tmp_path / "run")
+    run(config)
+    (tmp_path / "run" / "summary.json").unlink()
+    last = tmp_path / "run" / "checkpoints" / "epoch_0003" / "state.pt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    with caplog.at_level("INFO", "fastcpc"):
+        run(config)
+    assert "epoch_0003 is damaged: state.pt does not match its checksum in SHA256SUMS; trying the one before it" in (
+        caplog.text
+    )
+    assert "resumed from" in caplog.text and "epoch_0002" in caplog.text
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")

@@ -1,0 +1,47 @@
+"""fastcpc-train as torchrun starts it, with accidents at chosen moments; not a test itself.
+
+    torchrun ... unlucky_train.py ACCIDENTS ARGUMENTS-OF-FASTCPC-TRAIN
+
+ACCIDENTS: JSON list, one for each start of the processes (by torchrun's count of restarts); null: none. An accident is
+[rank, look, signal, "self" or "parent"]: when that rank looks for a stop for the look-th time (it does after each
+step), it sends the signal to itself or to torchrun.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from fastcpc import ranks
+from fastcpc.cli import train
+from fastcpc.engine.trainer import Trainer
+
+
+def main() -> int:
+    accidents = json.loads(sys.argv[1])
+    start = ranks.restarts()
+    accident = accidents[start] if start < len(accidents) else None
+    if accident is not None:
+        plan(*accident)
+    return train.main(sys.argv[2:])
+
+
+def plan(rank: int, look: int, signal_name: str, target: str) -> None:
+    honest, looks = Trainer.obey_stop, 0
+
+    def unlucky(self: Any) -> None:
+        nonlocal looks
+        looks += 1
+        if ranks.rank() == rank and looks == look:
+            os.kill(os.getpid() if target == "self" else os.getppid(), getattr(signal, signal_name))
+            while not self.stop.requested:  # torchrun passes it on, in its own time
+                time.sleep(0.01)
+        honest(self)
+
+    Trainer.obey_stop = unlucky  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
