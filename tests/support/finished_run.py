@@ -1,5 +1,6 @@
 """One finished run of a few seconds for the tests that read runs: trained once a test session, copied for each test."""
 
+import atexit
 import shutil
 from functools import cache
 from pathlib import Path
@@ -10,9 +11,10 @@ from small_run import run, small_config
 
 @cache
 def _trained(kind: str) -> Path:
-    folder = Path(mkdtemp(prefix="fastcpc-finished-")) / "run"
-    run(small_config(folder, kind))
-    return folder
+    place = Path(mkdtemp(prefix="fastcpc-finished-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    run(small_config(place / "run", kind))
+    return place / "run"
 
 
 def finished_run(target: Path, kind: str = "cpc_awr") -> Path:
