@@ -9,8 +9,9 @@ from fastcpc.cli.failure import InputParser, report
 from fastcpc.engine.atomic import replace_file
 from fastcpc.errors import InputError
 from fastcpc.report.compare import compare, to_csv
+from fastcpc.report.events import write_events
 from fastcpc.report.gallery import MOST_CARDS
-from fastcpc.report.page import comparison_page, run_page
+from fastcpc.report.page import comparison_page, run_page, samples_of
 from fastcpc.report.run import Run, read_run
 
 PROGRAM = "fastcpc-report"
@@ -25,8 +26,8 @@ def _command(options: argparse.Namespace) -> int:
     if not 0 <= options.most <= MOST_CARDS:
         raise InputError(f"--most {options.most}: must lie in 0..{MOST_CARDS}")
     several = len(options.runs) > 1
-    if several and (options.root or options.most != MOST_CARDS):
-        raise InputError("--root and --most are about the pictures of one run; give one RUN")
+    if several and (options.root or options.most != MOST_CARDS or options.tensorboard):
+        raise InputError("--root, --most and --tensorboard are about the pictures of one run; give one RUN")
     target = options.out or (Path("comparison.html") if several else options.runs[0] / "report.html")
     runs = [read_run(path) for path in options.runs]
     check_target("--out", target)
@@ -45,6 +46,9 @@ def _command(options: argparse.Namespace) -> int:
         if options.csv is not None:
             comparison = compare([*runs, baseline] if baseline else runs, baseline)
     _write(target, page)
+    if options.tensorboard:
+        tags = write_events(runs[0], samples_of(runs[0])[0], options.root)
+        print(f"written to {runs[0].path / 'tensorboard'}: {', '.join(tags) or 'nothing, there is none to draw yet'}")
     if options.csv is not None and comparison is not None:
         _write(options.csv, to_csv(comparison))
     return 0
@@ -96,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         help="what to compare with: a run (and its other seeds), or of several runs those with this setting, such as "
         "cleaner.kind=none",
     )  # fmt: skip
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also put losses, confusion and the worst labels among the run's events",
+    )
     parser.add_argument("--csv", metavar="FILE", type=Path, help="also write the table of runs as CSV")
     return parser
 

@@ -32,7 +32,14 @@ _FILE_COLOURS = dict(
         strict=True,
     )
 )
-get_named_colors_mapping().update(_STAND_INS)
+
+
+def _use(colours: dict[str, str]) -> None:
+    for name, colour in colours.items():
+        get_named_colors_mapping()[name] = colour  # one by one: update() would leave matplotlib's cache as it was
+
+
+_use(_STAND_INS)
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -115,7 +122,7 @@ def files(paint: Callable[[Figure], object], *, width: float, height: float) -> 
 
     width, height: in units of SIZE.
     """
-    get_named_colors_mapping().update(_FILE_COLOURS)
+    _use(_FILE_COLOURS)
     try:
         with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "file", "axes.titlesize": 9}):
             figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), layout="constrained", facecolor=PAPER)
@@ -126,7 +133,7 @@ def files(paint: Callable[[Figure], object], *, width: float, height: float) -> 
             text = io.StringIO()
             figure.savefig(text, format="svg", metadata=_NO_METADATA)
     finally:
-        get_named_colors_mapping().update(_STAND_INS)
+        _use(_STAND_INS)
     return text.getvalue(), picture.getvalue()
 
 

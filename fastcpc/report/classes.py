@@ -57,7 +57,6 @@ def confusion_picture(run: Run, samples: Samples) -> Picture | None:
     if num_classes > MOST_DRAWN:
         return None
     counts_KK = confusion(samples.given_N, samples.predicted_N, num_classes)
-    share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
     pairs = worst_pairs(counts_KK, 1)
     text = f"Matrix of {num_classes} given by {num_classes} predicted labels."
     if pairs:
@@ -66,8 +65,15 @@ def confusion_picture(run: Run, samples: Samples) -> Picture | None:
     caption = "Percent of the labels of a row that both networks together would give as the column."
     return draw(
         "confusion", "Given and predicted label", caption, text,
-        matrix_painter(share_KK, run.class_names, "predicted", "given"), height=1.4,
+        confusion_painter(run, samples), height=1.4,
     )  # fmt: skip
+
+
+def confusion_painter(run: Run, samples: Samples) -> Callable[[Axes], None]:
+    """A painter of given against predicted label, shares of the given one."""
+    counts_KK = confusion(samples.given_N, samples.predicted_N, len(run.class_names))
+    share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    return matrix_painter(share_KK, run.class_names, "predicted", "given")
 
 
 def prototype_picture(run: Run, scores: Scores | None) -> Picture | None:

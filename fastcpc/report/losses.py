@@ -60,15 +60,23 @@ def class_pictures(run: Run, scores: Scores | None) -> list[Picture]:
 
 
 def _of_all(run: Run, scores: Scores, key: str, title: str) -> Picture | None:
-    values_N = scores.values(0)
-    if values_N is None:
+    values_N, painter = scores.values(0), all_losses_painter(run, scores)
+    if values_N is None or painter is None:
         return None
     mixture = scores.mixture(0)
     told = "no mixture could be fitted" if mixture is None else _in_words(mixture)
     text = f"Histogram of {len(values_N)} normalised losses of network 1; {told}."
     caption = "Normalised cross entropy with the given label, network 1, and the mixture of all samples."
+    return draw(key, title, caption, text, painter)
+
+
+def all_losses_painter(run: Run, scores: Scores) -> Callable[[Axes], None] | None:
+    """A painter of the losses of all samples with their mixture, network 1; None where the losses were no numbers."""
+    values_N = scores.values(0)
+    if values_N is None:
+        return None
     everything_N = np.ones(len(values_N), np.bool_)
-    return draw(key, title, caption, text, _histogram(values_N, _wrong(run, everything_N), mixture, small=False))
+    return _histogram(values_N, _wrong(run, everything_N), scores.mixture(0), small=False)
 
 
 def _wrong(run: Run, own_N: Bools) -> Bools | None:

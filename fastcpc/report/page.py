@@ -51,7 +51,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
     root: where the data set lies now; empty: where the run found it. baseline: another run to compare accuracy with.
     InputError where the run's files are damaged.
     """
-    samples, no_samples = _samples_of(run)
+    samples, no_samples = samples_of(run)
     first, last = read_scores(run, FIRST), read_scores(run, LAST)
     content: dict[str, Any] = {
         "title": run.path.resolve().name,
@@ -121,7 +121,7 @@ def _sha256(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
-def _samples_of(run: Run) -> tuple[Samples | None, str]:
+def samples_of(run: Run) -> tuple[Samples | None, str]:
     """The samples of a run, or why there are none: of a run that is finished that is a fault."""
     try:
         return read_samples(run), ""

@@ -14,14 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from finished_run import finished_run
+from matplotlib.axes import Axes
 from PIL import Image
 from scipy.stats import ks_2samp, norm
 from small_run import StopAfter, metrics, run, small_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastcpc.cli import report as command
 from fastcpc.engine.interrupt import Stopped
 from fastcpc.engine.scores import FIRST, LAST
 from fastcpc.errors import InputError
+from fastcpc.report.canvas import SERIES, draw, files
 from fastcpc.report.classes import Pair, confusion, project, similarity, worst_pairs
 from fastcpc.report.gallery import MOST_BYTES, SIDE, as_script, encode
 from fastcpc.report.headline import ClassNoise, accuracy_of, estimate_noise
@@ -252,6 +255,20 @@ def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -
     assert run(small_config(folder))["finished"]
 
 
+def test_figures_are_put_among_the_events(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([str(folder), "--tensorboard"]) == 0
+    tags = ["figures/losses", "figures/confusion", "figures/suspects"]
+    assert f"written to {folder / 'tensorboard'}: {', '.join(tags)}" in capsys.readouterr().out
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert sorted(events.Tags()["images"]) == sorted(tags)
+    for tag in tags:
+        (event,) = events.Images(tag)
+        picture = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
+        assert event.step == 3 and (picture[0, 0] == 255).all()
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 15
+
+
 def test_pictures_that_are_gone_leave_a_sentence(folder: Path) -> None:
     table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
     table["path"] = [f"elsewhere/{number}" for number in range(240)]
@@ -320,3 +337,15 @@ def test_a_baseline_is_set_beside(folder: Path, tmp_path: Path) -> None:
     assert one is not None and two is not None
     text = page_of(folder, baseline=other)
     assert f"{one.last10 - two.last10:+.2f} points against <bdi>plain</bdi> ({two.last10:.2f} %" in text
+
+
+def test_a_page_and_a_file_have_each_their_colours() -> None:
+    def paint(ax: Axes) -> None:
+        ax.plot([1, 2], color=SERIES[0])
+
+    before = draw("key", "title", "caption", "text", paint).svg
+    svg, png = files(lambda sheet: paint(sheet.add_subplot()), width=1, height=1)
+    after = draw("key", "title", "caption", "text", paint).svg
+    assert before == after and "var(--s1)" in after and "currentColor" in after and "#0102" not in after
+    assert "#2b6cb0" in svg and "var(" not in svg and "#0102" not in svg
+    assert (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))[0, 0] == 255).all()
