@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a file cannot be written, 2 usage, or a run that has not c
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fastcpc.cli.failure import InputParser, report
@@ -46,6 +47,9 @@ def _command(options: argparse.Namespace) -> int:
     replace_file(out, encode(suspects_table(run, samples, suspects, rows)))
     print(f"{len(rows):,} rows written to {out}")
     if options.cleaned_list:
+        if options.root:
+            data = replace(run.config.data, root=options.root)
+            run = replace(run, config=replace(run.config, data=data))
         usage = write_cleaned(run, samples, suspects.is_issue_N, options.cleaned_list)
         print(f"cleaned list written to {options.cleaned_list}: {usage}")
     print(CAUTION)
@@ -108,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         "clothing1m: a key list; webvision: a filelist; imagefolder: .csv or .parquet for data.list, or a new folder "
         "of links",
     )  # fmt: skip
+    parser.add_argument(
+        "--root", metavar="DIR", default="", help="where the data set lies now, for --cleaned-list (default: data.root)"
+    )
     parser.add_argument("--force", action="store_true", help="replace files that exist already (never folders)")
     return parser
 

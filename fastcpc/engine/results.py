@@ -48,17 +48,26 @@ def clean_columns(
     return columns
 
 
+def suspected(held_clean_N: NDArray[Any], predicted_N: NDArray[Any], given_N: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which labels are suspected to be wrong: those not held clean where both networks together predict another class.
+
+    A label that the networks themselves would give is no error that anyone could mend; cleanlab's filters agree.
+    """
+    return np.asarray(~held_clean_N & (predicted_N != given_N))
+
+
 def summarise(past: dict[str, Any], device: torch.device, columns: dict[str, Column], labels: Labels) -> dict[str, Any]:
     """summary.json: best, last-10 and final test accuracy in percent, seconds of all epochs, suspected labels.
 
     past: test_top1 of each epoch, their seconds in all (without loading the data, checkpoints and the final cleaning),
     best_epoch.
 
-    suspected: how many labels are held wrong; suspected_precision, suspected_recall: the share of those that are wrong,
-    and of the wrong ones that are suspected, among the samples whose true label is known, where there are any.
+    suspected: how many labels are, by the function of that name; suspected_precision, suspected_recall: the share of
+    those that are wrong, and of the wrong ones that are suspected, among the samples whose true label is known, where
+    there are any.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    suspected_N = ~np.asarray(columns["is_clean"])
+    suspected_N = suspected(*(np.asarray(columns[name]) for name in ("is_clean", "predicted_label", "given_label")))
     top1 = past["test_top1"]
     summary = {
         "best_top1": max(top1),

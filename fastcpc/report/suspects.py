@@ -1,8 +1,7 @@
 """Suspected label errors, the worst first, in the words of cleanlab beside ours.
 
-A label is suspected when the cleaner does not hold it clean and both networks together predict another one: a label
-that the networks themselves would give is no error that anyone could mend. cleanlab's filters agree to that. The
-scores are in-sample: the networks have trained on these images, though each on what the other one held clean.
+A label is suspected when the cleaner does not hold it clean and both networks together predict another one. The scores
+are in-sample: the networks have trained on these images, though each on what the other one held clean.
 """
 
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from fastcpc.engine.results import suspected
 from fastcpc.report.run import Bools, Floats, Ints, Run, Samples
 
 
@@ -55,7 +55,7 @@ def find_suspects(run: Run, samples: Samples, threshold: float | None = None) ->
     label (cleanlab's self-confidence); equal scores are ordered by clean probability, then by index.
     """
     held_clean_N = samples.is_clean_N if threshold is None else samples.clean_prob_N > threshold
-    is_issue_N = ~held_clean_N & (samples.predicted_N != samples.given_N)
+    is_issue_N = suspected(held_clean_N, samples.predicted_N, samples.given_N)
     order_N = np.lexsort((samples.index_N, samples.clean_prob_N, samples.p_given_N))
     used = run.config.cleaner.tau if threshold is None else threshold
     return Suspects(order_N, is_issue_N, samples.p_given_N, used, judge(samples, is_issue_N))

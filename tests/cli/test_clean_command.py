@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from finished_run import finished_run
+from photo_sets import imagefolder
 
 from fastcpc.cli import clean as command
-from fastcpc.config.load import load_config
+from fastcpc.config.load import load_config, to_yaml
 from fastcpc.data.datasets import load_dataset
-from fastcpc.data.noise import make_labels, take_subset
+from fastcpc.data.noise import Labels, make_labels, take_subset
+from fastcpc.data.photos.load import list_photos
+from fastcpc.engine.export import write_clean_probabilities, write_labels
 from fastcpc.report.run import read_run, read_samples
 from fastcpc.report.suspect_files import csv_bytes
 from fastcpc.report.suspects import find_suspects
@@ -106,6 +110,38 @@ def test_cleaned_digits_train_again(tmp_path: Path, capsys: pytest.CaptureFixtur
     before = make_labels(dataset, run.config.noise, run.config.run.seed).given
     outside = ~np.isin(dataset.train.source_index, samples.index_N)
     np.testing.assert_array_equal(labels.given[outside], before[outside])
+
+
+def test_the_summary_counts_the_same_suspects(tmp_path: Path) -> None:
+    run = read_run(finished_run(tmp_path / "run"))
+    suspects = find_suspects(run, read_samples(run))
+    assert run.summary is not None and suspects.quality is not None
+    assert run.summary["suspected"] == len(suspects.rows)
+    assert run.summary["suspected_precision"] == pytest.approx(suspects.quality.precision)
+    assert run.summary["suspected_recall"] == pytest.approx(suspects.quality.recall)
+
+
+def test_a_data_set_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = imagefolder(tmp_path / "now", {"a": 3, "b": 3})
+    settings = ["data.name=imagefolder", f"data.root={tmp_path / 'before'}", "data.holdout=0.3"]
+    folder = finished_run(tmp_path / "run")
+    config = load_config([], [*settings, f"run.dir={folder}"])
+    (folder / "config.yaml").write_text(to_yaml(config))
+    split = list_photos(replace(config.data, root=str(root))).splits["train"]
+    labels = Labels(split.labels, None, "none", 0.0, None, 1)
+    write_labels(folder / "labels.npz", labels, split.source_index, ("a", "b"))
+    ones = np.ones(len(split))
+    columns = dict.fromkeys(("clean_probability", "p_given", "p_predicted"), ones)
+    columns |= {"index": split.source_index, "given_label": split.labels, "predicted_label": split.labels}
+    write_clean_probabilities(
+        folder / "clean_probabilities.parquet", {**columns, "path": list(split.names), "is_clean": ones > 0}
+    )
+    for arguments, code in (([], 2), (["--root", str(root)], 0)):
+        target = tmp_path / f"kept{code}.csv"
+        assert command.main([str(folder), "--force", "--cleaned-list", str(target), *arguments]) == code
+        assert target.exists() == (code == 0)
+    assert "before: no such folder" in capsys.readouterr().err
+    assert len(rows_of(tmp_path / "kept0.csv")) == 6
 
 
 def test_files_are_replaced_only_when_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
