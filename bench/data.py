@@ -1,13 +1,15 @@
 """Feeds of image files: every view of every photo of a folder, by fastcpc's feeds and by what the peers do.
 
 Compared are passes over the same photos with the same batches and kinds of views (resize 256, crop 224, flip; strong:
-AutoAugment of ImageNet on top), float32 and normalised at the end. The peers are a DataLoader whose workers decode
-each photo once by Pillow, or by torchvision's decoder, and transform it once a view. "a decode a view" is the DALI
-feed asked for one view at a time: what two separate readers would do. The check: on test views the mean difference
-between our feeds, and to both peers, in levels of 255.
+AutoAugment of ImageNet on top), float32 and normalised at the end. "cached" takes the photos from what fastcpc-prepare
+--cache wrote. The peers are a DataLoader whose workers decode each photo once by Pillow, or by torchvision's decoder,
+and transform it once a view. "a decode a view" is the DALI feed asked for one view at a time: what separate readers
+would do. The check: on test views the mean difference between our feeds, and to both peers, in levels of 255.
 """
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +30,8 @@ from torchvision.transforms import v2
 from fastcpc.config.schema import AugmentConfig, DataConfig
 from fastcpc.data.feed import Feed, ViewName
 from fastcpc.data.feeds import make_feed
+from fastcpc.data.photos.cache import CacheWriter
+from fastcpc.data.photos.decode import check_and_shrink
 from fastcpc.data.policies import WeakPolicy
 from fastcpc.data.split import Dataset, PhotoSplit, PhotoTransform
 
@@ -113,32 +117,50 @@ def check(feeds: Sequence[Feed], paths: Sequence[str]) -> Check:
     return Check("levels apart", max(float(((view - views[0]) * scale).abs().mean()) for view in views[1:]), LIMIT)
 
 
-def bench(name: str, paths: Sequence[str], workers: int, device: torch.device, repeats: int) -> Row:
+def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: torch.device, repeats: int) -> Row:
     """The row of one set of views."""
     split = PhotoSplit(tuple(paths), np.zeros(len(paths), np.int64), None, np.arange(len(paths)), tuple(paths))
     transform = PhotoTransform(RESIZE, CROP, random_resized_crop=False, flip=True)
     dataset = Dataset("photos", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), photo=transform)
-    dali, threads = (
-        make_feed(split, dataset, DataConfig(feed=feed, workers=workers, max_bad=0.0), AugmentConfig(), device)
-        for feed in ("dali", "torch")
+    data = DataConfig(name="imagefolder", root="-", workers=workers, max_bad=0.0)
+    dali, threads, cached = (
+        make_feed(split, dataset, replace(data, feed=feed, cache=stored), AugmentConfig(), device)  # type: ignore[arg-type]
+        for feed, stored in (("dali", "off"), ("torch", "off"), ("dali", str(cache)))
     )
     views, num = VIEWS[name], len(paths)
-    checked = check((dali, threads), paths)
+    checked = check((dali, threads, cached), paths)
     calls: dict[str, Callable[[], None]] = {
         "dali": partial(ours, dali, views, num, device),
         "torch": partial(ours, threads, views, num, device),
+        "cached": partial(ours, cached, views, num, device),
         "a decode a view": partial(one_view_at_a_time, dali, views, num, device),
     }
     for peer, pillow in (("DataLoader Pillow", True), ("DataLoader torchvision", False)):
         batches = loader(paths, views, workers, pillow=pillow)
         calls[peer] = partial(peer_pass, batches, device)
     timings = time_in_turns(calls, repeats, device.type) if checked.passed else {}
-    notes: dict[str, Any] = {}
+    notes: dict[str, Any] = {"load": f"{os.getloadavg()[0]:.1f}"}
+    peer = "DataLoader Pillow"
+    if timings:
+        notes["cached vs Pillow"] = f"{timings[peer].median / timings['cached'].median:.2f}x"
+        notes["torch vs Pillow"] = f"{timings[peer].median / timings['torch'].median:.2f}x"
     if device.type == "cuda":  # a CPU's rates hold for no other run
         for call, timing in timings.items():
             notes[call] = f"{num / timing.median:.0f} images/s, {num * len(views) / timing.median:.0f} views/s"
     labels = {"views": name, "photos": num, "batch": BATCH, "workers": workers}
     return Row(labels, checked, "dali", timings, notes=notes)
+
+
+def write_cache(paths: Sequence[str], folder: Path) -> Path:
+    """The photos as ``fastcpc-prepare --cache`` keeps them."""
+    table = folder / f"photos.cache-{RESIZE}.parquet"
+    with CacheWriter(table, "imagefolder", RESIZE, len(paths), 0.0) as writer:
+        for path in paths:
+            check, small = check_and_shrink(path, RESIZE)
+            if small is None:
+                raise SystemExit(f"{path}: {check.fault}")
+            writer.add(path, small.pixels, check.num_bytes, small.mtime_ns)
+    return table
 
 
 def main() -> int:
@@ -156,8 +178,12 @@ def main() -> int:
     machine = this_machine(options.device)
     packages = {name: version(name) for name in ("torchvision", "pillow", "nvidia-dali-cuda130")}
     report = Report("data", replace(machine, packages=machine.packages | packages))
-    for name in VIEWS:
-        report.add(bench(name, paths, options.workers, torch.device(options.device), options.repeats or 3))
+    report.extra["load"] = os.getloadavg()
+    with tempfile.TemporaryDirectory() as folder:
+        cache = write_cache(paths, Path(folder))
+        for name in VIEWS:
+            report.add(bench(name, paths, cache, options.workers, torch.device(options.device), options.repeats or 3))
+    report.extra["load_after"] = os.getloadavg()
     return report.finish(options.results)
 
 

@@ -148,6 +148,23 @@ class StrongAugmenter:
                     part.copy_(changed)
         return images if plan.moves is None else images.index_select(0, plan.moves[-1])
 
+    def apply_each(self, images: Tensor, plan: StrongPlan) -> None:
+        """Run a plan on images in their original order, uint8 (B, C, H, W) on a CPU, in place.
+
+        Image by image: large images are faster so than brought into the order of each step.
+        """
+        num_images = len(images)
+        where = torch.arange(num_images) if plan.moves is None else plan.moves[0]
+        for step, runs in enumerate(plan.groups):
+            if step and plan.moves is not None:
+                where = where[plan.moves[step]]
+            places = where.tolist()
+            for group, first, end in runs:
+                for i in range(first, end):
+                    image, row = images[places[i]][None], plan.strengths[step, i : i + 1]
+                    changed = affine(image, row, self._grid) if group == MOVED else POINT_OPS[GROUPS[group]](image, row)
+                    image.copy_(changed)
+
     def _pieces(self, runs: list[tuple[int, int, int]], images: Tensor) -> Iterator[tuple[int, int, int]]:
         """On a CPU, runs cut to what its cache holds: twice as fast for photos, and the same values."""
         most = len(images) if self.device.type != "cpu" else max(1, CACHED // images[0].numel())

@@ -20,7 +20,7 @@ from fastcpc.data.geometry import PhotoGeometry
 from fastcpc.data.photo_pixels import Buffers
 from fastcpc.data.policies import StrongPolicy
 from fastcpc.data.seeds import generator
-from fastcpc.data.split import PhotoTransform
+from fastcpc.data.split import RGB, PhotoTransform
 
 CHUNK = 64  # images that are decoded at a time: bounds memory where batches are large
 
@@ -159,10 +159,15 @@ class PhotoFeed:
         if plan is None:
             images = crops.permute(0, 3, 1, 2)
             return images if images.is_floating_point() else self._normalise(images)
+        assert self._augmenter is not None
+        if self.device.type == "cpu":
+            images = torch.from_numpy(self._buffers.take((len(crops), RGB, *crops.shape[1:3]), "uint8"))
+            images.copy_(crops.permute(0, 3, 1, 2))
+            self._augmenter.apply_each(images, plan)
+            return self._normalise(images)
         moves = None if plan.moves is None else send(plan.moves, self.device)
         images = crops if moves is None else crops.index_select(0, moves[0])
         plan = replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
-        assert self._augmenter is not None
         return self._normalise(self._augmenter.apply(images.permute(0, 3, 1, 2).contiguous(), plan))
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
@@ -173,8 +178,16 @@ class PhotoFeed:
         return torch.cat(parts, out=whole)
 
     def _normalise(self, images: Tensor) -> Tensor:
-        values = images.to(torch.float32, memory_format=torch.channels_last)
-        return values.mul_(self._scale).add_(self._shift)
+        """uint8 (B, C, S, S) to float32, channels_last."""
+        if images.device.type != "cpu":
+            return images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)
+        num_images, channels, height, width = images.shape
+        made = torch.from_numpy(self._buffers.take((num_images, height, width, channels), "float32")).permute(
+            0, 3, 1, 2
+        )
+        for image, source in zip(made, images, strict=True):  # each fits a core's cache
+            image.copy_(source).mul_(self._scale[0]).add_(self._shift[0])
+        return made
 
 
 @contextmanager

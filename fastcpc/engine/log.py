@@ -37,11 +37,12 @@ METRIC_KEYS = (
     "partition_recall",
     "seconds",
     "images_per_second",
+    "data_wait",
 )
 SECONDS_KEYS = ("score", "clean", "train", "eval", "total")
 _TITLES = (
     ("epoch/of", -9), ("phase", -6), ("top-1 (net 1 net 2)", 20), ("prot.", 5), ("|X1|   |X2|", 13), ("AUC gmm", 11),
-    ("AUC cpc", 11), ("lr", 7), ("s", 6), ("img/s", 6),
+    ("AUC cpc", 11), ("lr", 7), ("s", 6), ("img/s", 6), ("wait", 5),
 )  # fmt: skip
 _HEADER = "  ".join(f"{title:{'<' if width < 0 else '>'}{abs(width)}}" for title, width in _TITLES)
 _HEADER_EVERY = 20
@@ -168,6 +169,7 @@ def console_line(line: Mapping[str, Any], epochs: int) -> str:
         _number(line["lr"], "7.2g"),
         _number(line["seconds"]["total"], "6.1f"),
         _number(None if rate is None else round(rate), "6d"),
+        _number(line["data_wait"], "5.0%"),
     ]
     return "  ".join(columns)
 

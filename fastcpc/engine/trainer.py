@@ -263,7 +263,7 @@ class Trainer:
 
         def steps(batches: Iterator[Batch], total: int) -> Iterator[tuple[int, Batch]]:
             with self.log.stage(f"{title} net {own.number}", total, done=self.position["step"]) as bar:
-                for batch in batches:
+                for batch in self.fed(batches):
                     yield self.position["step"], batch
                     self.position["step"] += 1
                     num_images = len(batch.index) * ranks.size()
@@ -280,13 +280,23 @@ class Trainer:
         """
         done = 0
         with self.log.stage(title, total) as bar:
-            for batch in batches:
+            for batch in self.fed(batches):
                 yield batch
                 done += 1
                 bar.advance(len(batch.index) * ranks.size())
                 self.obey_stop()
             for _ in range(done, total):
                 self.obey_stop()
+
+    def fed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches; the time that is spent waiting for them goes into the epoch's record."""
+        while True:
+            begin = time.perf_counter()
+            batch = next(batches, None)
+            self.record["waited"] = self.record.get("waited", 0.0) + time.perf_counter() - begin
+            if batch is None:
+                return
+            yield batch
 
     def obey_stop(self) -> None:
         signum = self.stop_wish.agree(self.stop.requested)
@@ -339,6 +349,7 @@ class Trainer:
         seconds["total"] = sum(seconds.values())
         images = self.record.pop("images")  # that went through a network to train it, views counted apart
         self.record["images_per_second"] = images / max(seconds["train"], 1e-9)
+        self.record["data_wait"] = self.record.pop("waited", 0.0) / max(seconds["total"], 1e-9)
         self.past["seconds"] += seconds["total"]
         self.past["test_top1"].append(self.record["test_top1"])
         ranks.on_first(lambda: self.log.epoch(self.record))

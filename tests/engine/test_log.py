@@ -23,6 +23,7 @@ METRICS: dict[str, Any] = {
     "auc_gmm": [0.981, 0.98], "auc_cpc": [0.985, float("nan")], "partition_precision": [0.9, 0.91],
     "partition_recall": [0.95, 0.94],
     "seconds": {"score": 1.0, "clean": 0.5, "train": 28.0, "eval": 1.7, "total": 31.2}, "images_per_second": 12345.6,
+    "data_wait": 0.034,
 }  # fmt: skip
 
 
@@ -42,7 +43,8 @@ def test_a_line_has_every_key_in_order_and_null_for_the_unknown() -> None:
     )
     assert list(line) == [
         "epoch", "phase", "lr", "test_top1", "test_top5", "net1_top1", "net2_top1", "prototype_top1", "labelled",
-        "auc_gmm", "auc_cpc", "partition_precision", "partition_recall", "seconds", "images_per_second", "loss_total",
+        "auc_gmm", "auc_cpc", "partition_precision", "partition_recall", "seconds", "images_per_second", "data_wait",
+        "loss_total",
     ]  # fmt: skip
     assert line["test_top1"] == 50.0
     assert line["lr"] is None
@@ -92,11 +94,11 @@ def test_tensorboard_has_every_number(folder: RunFolder) -> None:
 
 def test_console_line_by_value() -> None:
     assert console_line(metrics_line(METRICS), 450) == (
-        "   3/450   train    94.12 (93.80 93.70)  92.00   25123  24988  0.981 0.980  0.985     -     0.02    31.2   12346"  # noqa: E501
+        "   3/450   train    94.12 (93.80 93.70)  92.00   25123  24988  0.981 0.980  0.985     -     0.02    31.2   12346     3%"  # noqa: E501
     )
     unknown = console_line(metrics_line({"epoch": 0, "phase": "warmup"}), 450)
     assert unknown == (
-        "   0/450   warmup       - (    -     -)      -       -      -      -     -      -     -        -       -       -"  # noqa: E501
+        "   0/450   warmup       - (    -     -)      -       -      -      -     -      -     -        -       -       -      -"  # noqa: E501
     )
 
 
@@ -107,13 +109,14 @@ def test_the_header_stands_over_its_columns(folder: RunFolder, caplog: pytest.Lo
     assert len(caplog.messages) == 23  # the header again after 20
     header, line = caplog.messages[0], caplog.messages[1]
     assert caplog.messages[21] == header
-    assert len(line) == len(header) == 112
+    assert len(line) == len(header) == 119
     for word, end in (
         ("|X1|", "25123"),
         ("|X2|", "24988"),
         ("lr", "    0.02"),
         ("  s  ", "31.2  "),
         ("img/s", "12346"),
+        ("wait", "3%"),
     ):
         assert header.index(word) + len(word) == line.index(end) + len(end), word
     assert "0.981 0.980" in (folder.path / "train.log").read_text()

@@ -25,7 +25,7 @@ from fastcpc.engine.interrupt import StopRequest
 from fastcpc.engine.scores import FIRST, LAST
 from fastcpc.engine.trainer import train
 
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "data_wait")
 
 
 class StopAfter(StopRequest):
