@@ -275,8 +275,8 @@ class ParallelConfig(Section):
         "What train.batch_size counts; global: all ranks together, so that results do not depend on their number; "
         "per_rank: each, so that a step has batch_size times the ranks.",
     )
-    lr: Literal["as_given", "linear"] = setting(
-        "as_given", "linear: with batch_size=per_rank, train.lr is multiplied by the number of ranks."
+    lr_scaling: Literal["none", "linear"] = setting(
+        "none", "linear: with batch_size=per_rank, train.lr is multiplied by the number of ranks."
     )
     sync_batchnorm: bool = setting(
         True, "BatchNorm over the global batch; false: over each rank's share, faster, and another result."

@@ -16,7 +16,7 @@ def for_ranks(config: Config) -> Config:
     if size == 1:
         return config
     if config.parallel.batch_size == "per_rank":
-        lr = train.lr * size if config.parallel.lr == "linear" else train.lr
+        lr = train.lr * size if config.parallel.lr_scaling == "linear" else train.lr
         return replace(config, train=replace(train, batch_size=train.batch_size * size, lr=lr))
     if train.batch_size % size:
         lower = train.batch_size // size * size

@@ -175,6 +175,7 @@ def strategy(key: str, kind: Any, limits: Range | None) -> st.SearchStrategy[Any
         **dict.fromkeys(("data.list", "data.classes", "data.ilsvrc12", "data.index"), st.just("")),
         "data.flickr": st.just(False),  # each of these belongs to one data set
         "semisup.labelled_half_only": st.just(False),  # only with lambda_u = 0
+        "parallel.lr_scaling": st.just("none"),  # linear needs batch_size=per_rank
         "cleaner.scored": st.just("all"),  # pool needs train.pool_batches
         "data.crop": st.integers(8, 256),
         "data.resize": st.integers(256, 1024),
