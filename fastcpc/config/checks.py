@@ -178,8 +178,8 @@ def _parallel(config: Config) -> Iterator[Fault]:
     if config.parallel.lr_scaling == "linear" and config.parallel.batch_size == "global":
         yield Fault(
             ("parallel.lr_scaling", "parallel.batch_size"),
-            "parallel.lr_scaling=linear: follows the global batch, which parallel.batch_size=global keeps as it is; set "
-            "it to none, or batch_size to per_rank",
+            "parallel.lr_scaling=linear: follows the global batch, which parallel.batch_size=global keeps as it is; "
+            "set it to none, or batch_size to per_rank",
         )
 
 
