@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test browser bench lint docs table clean
+.PHONY: demo test browser bench lint docs soak table clean
 
 demo: $(READY)
 	$(BIN)/fastcpc-train --config configs/digits_sym80.yaml
@@ -28,6 +28,9 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python bench/gmm.py
 	$(BIN)/python bench/kernels.py
+
+soak: $(READY)
+	nice -n 10 $(BIN)/python bench/soak.py
 
 table: $(READY)
 	$(BIN)/python bench/digits_table.py

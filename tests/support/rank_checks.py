@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_run import StopAfter, small_config
@@ -15,6 +16,7 @@ from torch import nn
 
 from fastcpc import ranks
 from fastcpc.cleaner.descent import Sets, descend
+from fastcpc.cleaner.gmm_ranks import fit_gmm_over_ranks
 from fastcpc.cleaner.prototypes import train_contrastive
 from fastcpc.config.schema import CpcConfig
 from fastcpc.engine.folder import open_folder
@@ -22,6 +24,7 @@ from fastcpc.engine.interrupt import Stopped
 from fastcpc.engine.reduce import GradientMean
 from fastcpc.engine.trainer import train
 from fastcpc.errors import InputError, RunError
+from fastcpc.kernels import fit_gmm
 from fastcpc.models.digits_cnn import DigitsCnn
 from fastcpc.models.heads import PrototypeHead
 from fastcpc.models.network import Network
@@ -42,7 +45,8 @@ def arithmetic() -> None:
     """Everything that must give on shares what it gives on the whole."""
     torch.use_deterministic_algorithms(True)
     for check in (
-        batchnorm, batchnorm_in_a_network, penalty, partners, gradients, gathers, prototypes, agreements, stops,
+        batchnorm, batchnorm_in_a_network, penalty, partners, gradients, gathers, prototypes, mixtures, agreements,
+        stops,
     ):  # fmt: skip
         check()
 
@@ -297,3 +301,33 @@ def faults(folder: str, disk: str) -> None:
     if disk:
         full_disk(disk)
     silence(folder)
+
+
+def mixtures() -> None:
+    """Mixtures from summed moments are those of all values, whichever rank holds which; a class may be absent here."""
+    draw = np.random.default_rng(2)
+    low, high = draw.normal(0.15, 0.05, 700), draw.normal(0.6, 0.15, 500)
+    values = torch.from_numpy(draw.permutation(np.concatenate([low, high, np.full(20, 0.3), [0.1, 0.2]])))
+    groups = torch.from_numpy(draw.integers(0, 4, len(values)))
+    groups[values == 0.3] = 4  # constant: not fitted
+    groups[-2:] = 5  # too few
+    whole = fit_gmm(values, groups, 7)
+    assert whole.fitted.tolist() == [True] * 4 + [False] * 3
+    alone = groups == 3
+    for holder in (
+        torch.arange(len(values)) % ranks.size(),
+        torch.where(alone, 0, torch.arange(len(values)) % ranks.size()),
+    ):
+        own = holder == ranks.rank()
+        found = fit_gmm_over_ranks(values[own], groups[own], 7)
+        assert torch.equal(found.n_iter, whole.n_iter) and torch.equal(found.converged, whole.converged)
+        assert torch.equal(found.fitted, whole.fitted)
+        for name in ("means", "variances", "weights", "lower_bound"):
+            torch.testing.assert_close(
+                getattr(found, name), getattr(whole, name), rtol=1e-10, atol=1e-12, equal_nan=True
+            )
+        probability = found.clean_probability(values[own], groups[own])
+        expected = whole.clean_probability(values, groups)[own]
+        torch.testing.assert_close(probability, expected, rtol=1e-9, atol=1e-12, equal_nan=True)
+    nothing = fit_gmm_over_ranks(values[:0], groups[:0], 7)
+    assert not nothing.fitted.any()

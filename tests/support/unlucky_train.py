@@ -3,14 +3,15 @@
     torchrun ... unlucky_train.py ACCIDENTS ARGUMENTS-OF-FASTCPC-TRAIN
 
 ACCIDENTS: JSON list, one for each start of the processes (by torchrun's count of restarts); null: none. An accident is
-[rank, look, signal, "self" or "parent"]: when that rank looks for a stop for the look-th time (it does after each
-step), it sends the signal to itself or to torchrun.
+[rank, look, signal, "self" or "parent"], and perhaps a delay in seconds: when that rank looks for a stop for the
+look-th time (it does after each step), it sends the signal to itself or to torchrun.
 """
 
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -28,13 +29,16 @@ def main() -> int:
     return train.main(sys.argv[2:])
 
 
-def plan(rank: int, look: int, signal_name: str, target: str) -> None:
+def plan(rank: int, look: int, signal_name: str, target: str, delay: float = 0.0) -> None:
     honest, looks = Trainer.obey_stop, 0
 
     def unlucky(self: Any) -> None:
         nonlocal looks
         looks += 1
         if ranks.rank() == rank and looks == look:
+            if delay:  # from another thread, wherever the run is by then
+                threading.Timer(delay, os.kill, (os.getpid(), getattr(signal, signal_name))).start()
+                return honest(self)
             os.kill(os.getpid() if target == "self" else os.getppid(), getattr(signal, signal_name))
             while not self.stop.requested:  # torchrun passes it on, in its own time
                 time.sleep(0.01)

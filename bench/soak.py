@@ -1,0 +1,148 @@
+"""Kills a rank of a small run on two ranks again and again; the run must end as an undisturbed one, bit for bit.
+
+    python bench/soak.py [--kills 30] [--seed 1]
+
+torchrun restarts the ranks after each SIGKILL, which falls at a random step of a random rank, plus up to 50 ms. Then
+a second node is killed whole, torchrun and all, and joins again. Prints what happened and writes it to
+results/soak.json; exits 1 where a metric, a weight or a probability differs in a bit. Needs no GPU; takes some minutes.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from several_ranks import SUPPORT, environment, free_port, on_ranks, torchrun  # noqa: E402
+from small_run import assert_same_run, small_config  # noqa: E402
+
+from fastcpc.config.load import to_yaml  # noqa: E402
+
+LIMIT = 3600
+
+
+def main() -> int:
+    """Run both soaks and write what they found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with TemporaryDirectory(prefix="fastcpc-soak-") as name:
+        folder = Path(name)
+        on_ranks(2, "rank_checks:train_small", folder / "whole")
+        result = {
+            "date": date.today().isoformat(),
+            "kills": kill_ranks(folder, options.kills, options.seed),
+            "node": kill_a_node(folder),
+        }
+    print(json.dumps(result, indent=2))
+    (ROOT / "bench" / "results" / "soak.json").write_text(json.dumps(result, indent=2) + "\n")
+    return 0 if result["kills"]["same"] and result["node"]["same"] else 1
+
+
+def kill_ranks(folder: Path, num_kills: int, seed: int) -> dict[str, Any]:
+    """A run whose ranks are killed num_kills times."""
+    draw = random.Random(seed)
+    accidents = [
+        [draw.randrange(2), draw.randint(1, 24), "SIGKILL", "self", draw.uniform(0, 0.05)] for _ in range(num_kills)
+    ]
+    config = write_config(folder / "killed")
+    command = torchrun(
+        2,
+        *(str(SUPPORT / "unlucky_train.py"), json.dumps(accidents), "--config", str(config)),
+        options=("--standalone", f"--max-restarts={num_kills}", "--monitor-interval=0.1"),
+    )
+    begin = time.monotonic()
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False)
+    log = (folder / "killed" / "train.log").read_text()
+    return {
+        "planned": num_kills,
+        "happened": done.stderr.count("(exitcode: -9)"),
+        "resumed": log.count("resumed from"),
+        "returncode": done.returncode,
+        "seconds": round(time.monotonic() - begin),
+        "same": done.returncode == 0 and is_same(folder / "whole", folder / "killed"),
+    }
+
+
+def kill_a_node(folder: Path) -> dict[str, Any]:
+    """Two nodes on loopback, one rank each; the second is killed in the first's second epoch, and started again."""
+    config = write_config(folder / "node")
+    options = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=soak")
+    options += ("--max-restarts=3", "--rdzv-conf=keep_alive_interval=1,keep_alive_max_attempt=3")
+
+    def node(accidents: list[Any]) -> "subprocess.Popen[bytes]":
+        arguments = (str(SUPPORT / "unlucky_train.py"), json.dumps(accidents), "--config", str(config))
+        return subprocess.Popen(
+            torchrun(1, *arguments, options=options),
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    begin = time.monotonic()
+    first = node([])
+    time.sleep(3)  # the first to come holds the rendezvous, and must live
+    second = node([])
+    deadline = begin + LIMIT
+    metrics = folder / "node" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 1) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running = first.poll() is None and second.poll() is None
+    for process in (*children(second.pid), second.pid):
+        os.kill(process, signal.SIGKILL)
+    second.wait()
+    again = node([])
+    codes = [process.wait(timeout=LIMIT) for process in (first, again)]
+    log = (folder / "node" / "train.log").read_text()
+    return {
+        "killed_while_running": running,
+        "resumed": log.count("resumed from"),
+        "returncodes": codes,
+        "seconds": round(time.monotonic() - begin),
+        "same": codes == [0, 0] and is_same(folder / "whole", folder / "node"),
+    }
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process has started and that are alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def write_config(folder: Path) -> Path:
+    """The small run's config for this folder, as a file beside it."""
+    file = folder.parent / f"{folder.name}.yaml"
+    file.write_text(to_yaml(small_config(folder)))
+    return file
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two runs ended with the same bits; says what differs."""
+    try:
+        assert_same_run(one, other)
+    except AssertionError as difference:
+        print(difference, file=sys.stderr)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
