@@ -331,3 +331,10 @@ def mixtures() -> None:
         torch.testing.assert_close(probability, expected, rtol=1e-9, atol=1e-12, equal_nan=True)
     nothing = fit_gmm_over_ranks(values[:0], groups[:0], 7)
     assert not nothing.fitted.any()
+
+
+def count_traffic(folder: str, target: str) -> None:
+    """A small run; rank 0 writes what it has sent, by purpose."""
+    train_small(folder)
+    if ranks.is_first():
+        Path(target).write_text(json.dumps(ranks.traffic()))

@@ -1,0 +1,154 @@
+"""How much the ranks of a run send each other: counted with 1, 2 and 4 gloo processes, and computed for many GPUs.
+
+    python bench/scaling.py            # counts, checks and prints; writes results/scaling.json
+    python bench/scaling.py --table    # the computed table alone, as in docs/scaling.md
+
+A count only stands where the runs agree: the same sizes of labelled sets as with one process in every epoch, and
+gradients of exactly the computed volume. No time is measured: one machine's loopback says nothing of a cluster.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from several_ranks import on_ranks  # noqa: E402
+from small_run import metrics, small_config, weights  # noqa: E402
+
+# Assumed, not measured: images a second of one GPU on ResNet-50 at 224 pixels in bf16, forward and backward together
+# and forward alone; bytes a second that a rank sends, inside a node of 8 and beyond it.
+TRAIN_RATE, FORWARD_RATE = 2_500.0, 8_000.0
+INSIDE, BEYOND = 300e9, 40e9
+
+
+@dataclass(frozen=True)
+class Case:
+    """A ResNet-50 on web photos: labelled_half_only, 64 labelled samples a rank and step, half of all held clean."""
+
+    num_ranks: int
+    num_samples: float
+    own_batch: int = 64
+    parameters: float = 25.6e6
+    norm_channels: int = 26_560
+    image_bytes: float = 3 * 224 * 224 * 4
+    feature_dim: int = 2048
+    embedding_dim: int = 128
+    num_classes: int = 1000
+
+    @property
+    def steps(self) -> float:
+        """Steps of both networks in an epoch."""
+        return 2 * self.num_samples / 2 / (self.own_batch * self.num_ranks)
+
+    def sent(self) -> dict[str, float]:
+        """Bytes a rank sends in an epoch, by purpose."""
+        others, ring = self.num_ranks - 1, 2 * (self.num_ranks - 1) / self.num_ranks
+        head = self.embedding_dim * (self.feature_dim + 1 + self.num_classes)
+        prototype_steps = 2 * self.num_samples / (self.own_batch * self.num_ranks)
+        return {
+            "gradients": self.steps * ring * 4 * self.parameters,
+            "mixup": self.steps * 2 * self.own_batch * self.image_bytes * others / self.num_ranks,
+            "batchnorm": self.steps * 8 * self.norm_channels * (5 * others + ring),
+            "scores": others / self.num_ranks * self.num_samples * (3 * 16 + 2 * 4),
+            "prototypes": prototype_steps * ring * 4 * head,
+        }
+
+    def efficiency(self, sync_batchnorm: bool) -> float:
+        """Share of the time that is arithmetic, when nothing that is sent hides behind it: a lower bound."""
+        rate = INSIDE if self.num_ranks <= 8 else BEYOND
+        own = self.num_samples / self.num_ranks
+        trained, guessed = 2 * own, 2 * own * 3  # of both networks: half of all, two views; six guesses a pair
+        seconds = trained / TRAIN_RATE + guessed / FORWARD_RATE + 2 * own / FORWARD_RATE
+        sent = self.sent()
+        total = sum(volume for name, volume in sent.items() if sync_batchnorm or name != "batchnorm")
+        return seconds / (seconds + total / rate)
+
+    def memory(self) -> tuple[float, float]:
+        """Bytes on a rank: what is kept of every sample, and features of the rank's own."""
+        of_every_sample = 3 * 20 + 2 * (4 + 5 + 4) + 8 + 3 * 12 * 2
+        return self.num_samples * of_every_sample, 2 * 2 * self.feature_dim * self.num_samples / self.num_ranks
+
+
+def table() -> str:
+    """The computed table of docs/scaling.md."""
+    lines = [
+        "| GPUs | samples | gradients | MixUp | BatchNorm | scores | prototypes | memory: every sample, own features | "
+        "efficiency at least, BatchNorm over all ranks / a rank by itself |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for num_samples in (1e8, 1e9):
+        for num_ranks in (8, 64, 512):
+            case = Case(num_ranks, num_samples)
+            volumes = " | ".join(_size(volume) for volume in case.sent().values())
+            state, features = case.memory()
+            lines.append(
+                f"| {num_ranks} | {num_samples:.0e} | {volumes} | {_size(state)}, {_size(features)} | "
+                f"{100 * case.efficiency(True):.0f} % / {100 * case.efficiency(False):.0f} % |"
+            )
+    return "\n".join(lines)
+
+
+def count() -> list[dict[str, Any]]:
+    """The small run of the tests on 1, 2 and 4 ranks: what a rank has sent, and whether the runs agree."""
+    rows: list[dict[str, Any]] = []
+    with TemporaryDirectory(prefix="fastcpc-scaling-") as name:
+        folder = Path(name)
+        batch_size = small_config(folder).train.batch_size
+        for num_ranks in (1, 2, 4):
+            run, target = folder / str(num_ranks), folder / f"{num_ranks}.json"
+            on_ranks(num_ranks, "rank_checks:count_traffic", run, target)
+            lines, network = metrics(run), weights(run)[0]
+            trained = sum(w.numel() for key, w in network.items() if _is_trained(key))
+            labelled = [line["labelled"] for line in lines]
+            steps = sum(-(-size // batch_size) for sizes in labelled for size in sizes)
+            rows.append(
+                {
+                    "ranks": num_ranks,
+                    "epochs": len(lines),
+                    "steps": steps,
+                    "sent_by_rank_0": json.loads(target.read_text()),
+                    "gradients_computed": steps * (2 * (num_ranks - 1) * trained * 4 // num_ranks),
+                    "labelled": labelled,
+                }
+            )
+    return rows
+
+
+def main() -> int:
+    """Print the table; count unless told not to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="the computed table alone")
+    options = parser.parse_args()
+    print(table())
+    if options.table:
+        return 0
+    rows = count()
+    failed = False
+    for row in rows:
+        agrees = row["labelled"] == rows[0]["labelled"]
+        exact = row["sent_by_rank_0"].get("gradients", 0) == row["gradients_computed"]
+        failed |= not (agrees and exact)
+        print(f"{row['ranks']} ranks: {'agrees' if agrees and exact else 'FAIL'}; bytes {row['sent_by_rank_0']}")
+    (ROOT / "bench" / "results" / "scaling.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return int(failed)
+
+
+def _is_trained(key: str) -> bool:
+    return not key.startswith("head.") and not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def _size(num_bytes: float) -> str:
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.3g} {unit}"
+    return f"{num_bytes:.0f} B"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
