@@ -2,9 +2,10 @@
 
     python bench/soak.py [--kills 30] [--seed 1]
 
-torchrun restarts the ranks after each SIGKILL, which falls at a random step of a random rank, plus up to 50 ms. Then
-a second node is killed whole, torchrun and all, and joins again. Prints what happened and writes it to
-results/soak.json; exits 1 where a metric, a weight or a probability differs in a bit. Needs no GPU; takes some minutes.
+Each SIGKILL falls at a random step of a random rank, plus up to 50 ms, and all ranks are started anew: 30 times by a
+harness that forks them, some more by torchrun. Then a second node is killed whole, torchrun and all, and joins again.
+Prints what happened and writes it to results/soak.json; exits 1 where a metric, a weight or a probability differs in a
+bit. Needs no GPU; takes some minutes.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from fastcpc.config.load import to_yaml  # noqa: E402
 
 LIMIT = 3600
 LONGER = {"train": {"epochs": 8}}
+FEW = 5  # kills under torchrun, which imports everything anew for each rank and start
 
 
 def main() -> int:
@@ -37,44 +39,70 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=("kills", "node"), help="one of the two; the other's record stays")
+    parser.add_argument("--only", choices=("kills", "torchrun", "node"), help="one of them; the others' record stays")
     options = parser.parse_args()
     target = ROOT / "bench" / "results" / "soak.json"
     result: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
-    with TemporaryDirectory(prefix="fastcpc-soak-") as name:
-        folder = Path(name)
+    with TemporaryDirectory(prefix="fastcpc-soak-") as place:
+        folder = Path(place)
         on_ranks(2, "rank_checks:train_small", folder / "whole", json.dumps(LONGER))
-        if options.only != "node":
-            result["kills"] = {"date": date.today().isoformat(), **kill_ranks(folder, options.kills, options.seed)}
-        if options.only != "kills":
-            result["node"] = {"date": date.today().isoformat(), **kill_a_node(folder)}
+        for name, soak in (
+            ("kills", lambda: kill_ranks(folder, options.kills, options.seed)),
+            ("torchrun", lambda: kill_under_torchrun(folder, FEW, options.seed)),
+            ("node", lambda: kill_a_node(folder)),
+        ):
+            if options.only in (None, name):
+                result[name] = {"date": date.today().isoformat(), **soak()}
     print(json.dumps(result, indent=2))
     target.write_text(json.dumps(result, indent=2) + "\n")
     return 0 if all(part["same"] for part in result.values()) else 1
 
 
-def kill_ranks(folder: Path, num_kills: int, seed: int) -> dict[str, Any]:
-    """A run whose ranks are killed num_kills times."""
+def draw_kills(num_kills: int, seed: int) -> list[list[Any]]:
+    """Accidents as unlucky_train.py takes them: a rank, a step, and up to 50 ms more."""
     draw = random.Random(seed)
-    accidents = [
+    return [
         [draw.randrange(2), draw.randint(1, 16), "SIGKILL", "self", draw.uniform(0, 0.05)] for _ in range(num_kills)
     ]
-    config = write_config(folder / "killed")
-    command = torchrun(
-        2,
-        *(str(SUPPORT / "unlucky_train.py"), json.dumps(accidents), "--config", str(config)),
-        options=("--standalone", f"--max-restarts={num_kills}", "--monitor-interval=0.1"),
-    )
+
+
+def kill_ranks(folder: Path, num_kills: int, seed: int) -> dict[str, Any]:
+    """A run whose ranks are killed num_kills times, and started anew from an interpreter that is warm."""
     begin = time.monotonic()
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False)
+    accidents = json.dumps(draw_kills(num_kills, seed))
+    on_ranks(
+        2,
+        "rank_checks:train_unlucky",
+        folder / "killed",
+        json.dumps(LONGER),
+        accidents,
+        restarts=num_kills,
+        limit=LIMIT,
+    )
     log = (folder / "killed" / "train.log").read_text()
     return {
-        "planned": num_kills,
-        "happened": done.stderr.count("(exitcode: -9)"),
+        "kills": num_kills,
+        "starts": log.count("2 processes (gloo)"),
+        "resumed": log.count("resumed from"),
+        "seconds": round(time.monotonic() - begin),
+        "same": is_same(folder / "whole", folder / "killed"),
+    }
+
+
+def kill_under_torchrun(folder: Path, num_kills: int, seed: int) -> dict[str, Any]:
+    """The same with torchrun starting them anew."""
+    config = write_config(folder / "torchrun")
+    arguments = (str(SUPPORT / "unlucky_train.py"), json.dumps(draw_kills(num_kills, seed)), "--config", str(config))
+    command = torchrun(2, *arguments, options=("--standalone", f"--max-restarts={num_kills}", "--monitor-interval=0.1"))
+    begin = time.monotonic()
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False)
+    log = (folder / "torchrun" / "train.log").read_text()
+    return {
+        "kills": done.stderr.count("(exitcode: -9)"),
         "resumed": log.count("resumed from"),
         "returncode": done.returncode,
         "seconds": round(time.monotonic() - begin),
-        "same": done.returncode == 0 and is_same(folder / "whole", folder / "killed"),
+        "same": done.returncode == 0 and is_same(folder / "whole", folder / "torchrun"),
     }
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from small_run import StopAfter, small_config
 from torch import nn
+from unlucky_train import plan
 
 from fastcpc import ranks
 from fastcpc.cleaner.descent import Sets, descend
@@ -338,3 +339,11 @@ def count_traffic(folder: str, target: str) -> None:
     train_small(folder)
     if ranks.is_first():
         Path(target).write_text(json.dumps(ranks.traffic()))
+
+
+def train_unlucky(folder: str, sections: str, accidents: str) -> None:
+    """A small run with an accident in each start, as unlucky_train.py describes them."""
+    start, planned = ranks.restarts(), json.loads(accidents)
+    if start < len(planned):
+        plan(*planned[start])
+    train_small(folder, sections)

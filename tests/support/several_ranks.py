@@ -34,13 +34,14 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 
-def on_ranks(num_ranks: int, function: str, *arguments: Any) -> str:
+def on_ranks(num_ranks: int, function: str, *arguments: Any, restarts: int = 0, limit: float = TIME_LIMIT) -> str:
     """Run ``MODULE:FUNCTION`` with these arguments, as text, on every rank; returns what they print.
 
-    AssertionError where a rank fails.
+    restarts: how often all ranks are started anew when one has failed, counted for them as torchrun does it.
+    AssertionError where a rank fails once more.
     """
-    command = [sys.executable, str(Path(__file__)), str(num_ranks), function, *map(str, arguments)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    command = [sys.executable, str(Path(__file__)), str(num_ranks), str(restarts), function, *map(str, arguments)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=limit, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -61,9 +62,18 @@ def train_by_torchrun(config: Path, num_ranks: int, *options: str) -> "subproces
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
 
 
-def _main(num_ranks: int, function: str, arguments: list[str]) -> int:
+def _main(num_ranks: int, restarts: int, function: str, arguments: list[str]) -> int:
     module_name, name = function.split(":")
     body = getattr(importlib.import_module(module_name), name)
+    for start in range(restarts + 1):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(start)
+        if not _start(num_ranks, body, arguments):
+            return 0
+    return 1
+
+
+def _start(num_ranks: int, body: Any, arguments: list[str]) -> int:
+    """Fork the ranks and wait for them; returns how many have failed."""
     port = free_port()
     children = []
     for rank in range(num_ranks):
@@ -86,7 +96,7 @@ def _main(num_ranks: int, function: str, arguments: list[str]) -> int:
             for other in children:
                 if other != child:
                     _end(other)
-    return min(faults, 1)
+    return faults
 
 
 def _child(body: Any, arguments: list[str]) -> int:
@@ -110,4 +120,4 @@ def _end(process: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    sys.exit(_main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:]))
