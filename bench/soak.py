@@ -30,7 +30,7 @@ from small_run import assert_same_run, small_config  # noqa: E402
 from fastcpc.config.load import to_yaml  # noqa: E402
 
 LIMIT = 3600
-LONGER = {"train": {"epochs": 8}}
+LONGER = {"train": {"epochs": 30}}
 FEW = 5  # kills under torchrun, which imports everything anew for each rank and start
 
 
@@ -62,7 +62,7 @@ def draw_kills(num_kills: int, seed: int) -> list[list[Any]]:
     """Accidents as unlucky_train.py takes them: a rank, a step, and up to 50 ms more."""
     draw = random.Random(seed)
     return [
-        [draw.randrange(2), draw.randint(1, 16), "SIGKILL", "self", draw.uniform(0, 0.05)] for _ in range(num_kills)
+        [draw.randrange(2), draw.randint(1, 30), "SIGKILL", "self", draw.uniform(0, 0.05)] for _ in range(num_kills)
     ]
 
 
