@@ -32,7 +32,8 @@ from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.folder import RunFolder
 from fastcpc.engine.interrupt import StopRequest
 from fastcpc.engine.log import RunLog
-from fastcpc.engine.trainer import Trainer, load_data
+from fastcpc.engine.start import load_data
+from fastcpc.engine.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCH = 20  # past the warm-up, before the rate drops

@@ -22,7 +22,7 @@ from fastcpc.engine.atomic import replace_file
 from fastcpc.engine.checkpoint import load, named
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.precision import Numerics, resolve_numerics
-from fastcpc.engine.trainer import load_data
+from fastcpc.engine.start import load_data
 from fastcpc.errors import InputError
 from fastcpc.models.network import Network
 from fastcpc.report.networks import load_networks

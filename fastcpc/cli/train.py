@@ -20,7 +20,7 @@ from fastcpc.engine.checkpoint import turns_back
 from fastcpc.engine.folder import RunFolder, open_folder
 from fastcpc.engine.interrupt import Stopped, StopRequest
 from fastcpc.engine.log import ConsoleHandler, result_text
-from fastcpc.engine.trainer import dry_run, train
+from fastcpc.engine.start import dry_run, train
 from fastcpc.errors import InputError, RunError
 
 PROGRAM = "fastcpc-train"

@@ -11,7 +11,7 @@ import torch
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc.cleaner.partition import Partition
-from fastcpc.engine import cleaning, stages, trainer
+from fastcpc.engine import cleaning, stages, start, trainer
 from fastcpc.engine.interrupt import Stopped
 from fastcpc.engine.member import Member
 from fastcpc.errors import RunError
@@ -53,7 +53,7 @@ def test_a_class_without_clean_samples_is_named(
 
     def without_class_3(q_1: torch.Tensor, q_2: torch.Tensor, tau: float) -> Any:
         parts = honest(q_1, q_2, tau)
-        given = torch.from_numpy(trainer.load_data(config)[1].given)
+        given = torch.from_numpy(start.load_data(config)[1].given)
         return [Partition((given != 3) & (given != 7), part.clean_prob_N) for part in parts]
 
     config = small_config(tmp_path / "run", "gmm_agn")

@@ -14,7 +14,7 @@ from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint import load, named
 from fastcpc.engine.interrupt import Stopped
 from fastcpc.engine.scores import FIRST, LAST, MOST_EMBEDDINGS
-from fastcpc.engine.trainer import load_data
+from fastcpc.engine.start import load_data
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network
 

@@ -11,7 +11,7 @@ import pytest
 from small_run import assert_same_run, metrics, run, small_config, weights
 
 from fastcpc.config.load import load_config
-from fastcpc.engine import trainer
+from fastcpc.engine import start, trainer
 from fastcpc.engine.stages import has_warmup_penalty
 
 KINDS = ("none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only")
@@ -87,7 +87,7 @@ def test_trusted_labels_are_never_trained_on(tmp_path: Path, monkeypatch: pytest
     """With the trusted training labels replaced by nonsense, the networks end with the same bits."""
     config = small_config(tmp_path / "true", train={"epochs": 3})
     run(config)
-    honest = trainer.load_data
+    honest = start.load_data
 
     def blinded(of):  # type: ignore[no-untyped-def]
         dataset, labels = honest(of)
@@ -95,7 +95,7 @@ def test_trusted_labels_are_never_trained_on(tmp_path: Path, monkeypatch: pytest
         dataset.train.labels[:] = 0
         return dataset, labels
 
-    monkeypatch.setattr(trainer, "load_data", blinded)
+    monkeypatch.setattr(start, "load_data", blinded)
     run(small_config(tmp_path / "blind", train={"epochs": 3}))
     for a, b in zip(weights(tmp_path / "true"), weights(tmp_path / "blind"), strict=True):
         assert all((a[name] == b[name]).all() for name in a)
@@ -166,7 +166,7 @@ def test_the_dry_run_takes_a_step_of_every_stage_and_keeps_nothing(
         monkeypatch.setattr(trainer, stage, counted)
     monkeypatch.chdir(tmp_path)
     with caplog.at_level("INFO", "fastcpc"):
-        trainer.dry_run(load_config([CONFIGS / f"{name}.yaml"], []))
+        start.dry_run(load_config([CONFIGS / f"{name}.yaml"], []))
     counts = {stage: calls.count(stage) for stage in sorted(set(calls))}
     assert counts == {"clean_labels": 3, "collect": 3, "evaluate": 3, "semi_supervised": 4, "warm_up": 2}
     assert "dry run: every stage works; nothing is kept" in caplog.text

@@ -23,7 +23,7 @@ from fastcpc.config.schema import CpcConfig
 from fastcpc.engine.folder import open_folder
 from fastcpc.engine.interrupt import Stopped
 from fastcpc.engine.reduce import GradientMean
-from fastcpc.engine.trainer import train
+from fastcpc.engine.start import train
 from fastcpc.errors import InputError, RunError
 from fastcpc.kernels import fit_gmm
 from fastcpc.models.digits_cnn import DigitsCnn

@@ -23,7 +23,7 @@ from fastcpc.engine.checkpoint import load, named
 from fastcpc.engine.folder import RunFolder
 from fastcpc.engine.interrupt import StopRequest
 from fastcpc.engine.scores import FIRST, LAST
-from fastcpc.engine.trainer import train
+from fastcpc.engine.start import train
 
 TIMES = ("seconds", "images_per_second", "data_wait")
 
