@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastcpc.cli.failure import InputParser, report
 from fastcpc.config.ranges import shown
+from fastcpc.config.read import path_text
 from fastcpc.engine.atomic import replace_file
 from fastcpc.errors import InputError
 from fastcpc.report.cleaned_list import write_cleaned
@@ -78,7 +79,7 @@ def describe(run: Run, samples: Samples, suspects: Suspects) -> str:
         given, suggested = (shown(run.class_names[int(k)]) for k in (samples.given_N[row], samples.predicted_N[row]))
         lines.append(
             f"{suspects.label_score_N[row]:>7.4f}  {samples.index_N[row]:>8}  {given} -> {suggested}  "
-            f"{shown(samples.paths[row])}"
+            f"{path_text(samples.paths[row])}"
         )
     if num_suspects > SHOWN:
         lines.append(f"... {num_suspects - SHOWN:,} more")

@@ -15,6 +15,7 @@ import torch
 
 from fastcpc.cli.failure import InputParser, report
 from fastcpc.config.ranges import shown
+from fastcpc.config.read import path_text
 from fastcpc.engine.atomic import replace_file
 from fastcpc.engine.checkpoint import named
 from fastcpc.errors import InputError, RunError
@@ -47,7 +48,7 @@ def _command(options: argparse.Namespace) -> int:
     for one in predict(model, paths, torch.device("cuda" if on_gpu else "cpu"), num_threads=threads):
         done.append(one)
         if one.prob_K is None:
-            print(f"{PROGRAM}: broken: {shown(one.path)}: {one.fault}", file=sys.stderr)
+            print(f"{PROGRAM}: broken: {path_text(one.path)}: {one.fault}", file=sys.stderr)
         else:
             print(line(model, one, options.top))
     if encode is not None:
@@ -74,7 +75,7 @@ def line(model: Model, one: Prediction, top: int) -> str:
     assert one.prob_K is not None
     best = np.argsort(-one.prob_K, kind="stable")[:top]
     classes = "  ".join(f"{one.prob_K[k]:.4f} {shown(model.class_names[k])}" for k in best.tolist())
-    return f"{classes}  {shown(one.path)}"
+    return f"{classes}  {path_text(one.path)}"
 
 
 def table(model: Model, done: Sequence[Prediction]) -> pa.Table:

@@ -96,8 +96,8 @@ def read_file(path: Path) -> Source:
     return source
 
 
-def path_text(path: Path) -> str:
-    """A path on one line, whatever its name holds."""
+def path_text(path: Path | str) -> str:
+    """A whole path on one line, whatever its name holds."""
     return str(path) if str(path).isprintable() else repr(str(path))
 
 

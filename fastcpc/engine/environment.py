@@ -39,7 +39,7 @@ def describe_environment() -> dict[str, Any]:
 
 def git_commit(root: Path) -> str | None:
     """The commit checked out at root, "-dirty" behind it where tracked files differ; None where root is no checkout."""
-    if not (root / ".git").exists():
+    if not os.path.exists(root / ".git"):  # False also where this user may not look
         return None
     command = [
         "git",

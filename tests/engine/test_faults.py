@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from several_ranks import SUPPORT, TIME_LIMIT, environment, free_port, on_ranks,
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc.config.load import to_yaml
+from fastcpc.engine import start as engine_start
 from fastcpc.engine.checkpoint import load, named
 from fastcpc.engine.folder import RunFolder
 
@@ -111,14 +113,20 @@ def test_a_held_folder_a_full_disk_and_a_silent_rank(undisturbed: Path, small_di
     assert_same_run(undisturbed, tmp_path / "moved")
 
 
-def test_a_folder_that_becomes_read_only(tmp_path: Path) -> None:
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
-    home = tmp_path / "home"
-    home.mkdir()
-    home.chmod(0o777)
+@pytest.fixture
+def open_home() -> Iterator[Path]:
+    """A folder that every user may use; those of pytest are the user's own."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+def test_a_folder_that_becomes_read_only(open_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = open_home
     run(small_config(tmp_path / "before"))  # loads what is loaded at first use: nobody may not read all of Python
     config = small_config(home / "run")
+    data = engine_start.load_data(config)
+    monkeypatch.setattr(engine_start, "load_data", lambda _: data)
 
     class Frozen(StopAfter):
         @property
