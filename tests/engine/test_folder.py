@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -324,6 +325,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_run(small_disk: Path, cap
 def test_events_that_cannot_be_written_are_one_line(
     small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    others = set(threading.enumerate())
     with RunFolder(config_at(small_disk / "run")) as folder:
         (folder.path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
         with RunLog(folder, 900) as log:
@@ -337,6 +339,8 @@ def test_events_that_cannot_be_written_are_one_line(
             with pytest.raises(RunError, match=r"cannot write .*tensorboard: no space left on the device"):
                 go_on()
     assert caplog.messages[-1] == "TensorBoard's last events are lost: No space left on device"
+    for thread in set(threading.enumerate()) - others:
+        thread.join(60)  # or its end would be reported in another test
 
 
 def test_plain_json_is_plain() -> None:
