@@ -17,6 +17,8 @@ from fastcpc.errors import RunError
 logger = logging.getLogger("fastcpc")
 TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that swap width and height
 ORIENTATION = 0x0112
+# What Pillow decodes by itself. It knows more: PostScript, whatever the file is called, it hands to Ghostscript to run.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000", "PPM")
 
 
 class BadImage(Exception):  # noqa: N818 (always dealt with: counted and replaced)
@@ -41,7 +43,7 @@ def read_photo(content: bytes) -> Image.Image:
 
     content: of the file. Raises BadImage, also where only the end of the file is missing.
     """
-    with _bad_where_it_fails(), Image.open(io.BytesIO(content)) as image:
+    with _bad_where_it_fails(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
         return upright_rgb(image)
 
@@ -69,7 +71,7 @@ class PhotoHead:
 
 def photo_head(content: bytes) -> PhotoHead:
     """Read a file's head. Raises BadImage."""
-    with _bad_where_it_fails(), Image.open(io.BytesIO(content)) as image:
+    with _bad_where_it_fails(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if image.getexif().get(ORIENTATION) in TURNED:
             width, height = height, width

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from fastcpc.data.photo_files import upright_rgb
+from fastcpc.data.photo_files import FORMATS, upright_rgb
 from fastcpc.data.photos.cache import shrink
 from fastcpc.errors import RunError
 
@@ -76,7 +76,7 @@ def check_and_shrink(path: str, side: int) -> tuple[Check, Small | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd EXIF blocks; what matters is whether the pixels come
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 kind, mode, (width, height) = image.format or "", image.mode, image.size
                 image.load()
                 turn = image.getexif().get(EXIF_TURN, 1)
