@@ -79,10 +79,10 @@ class Ours:
     def epoch(self) -> None:
         """Both networks, one after the other."""
         first, second = self.trainer.members
-        self.trainer.record = {"epoch": EPOCH, "images": 0, "seconds": {}}
+        self.trainer.course.record = {"epoch": EPOCH, "images": 0, "seconds": {}}
         for own, other in ((first, second), (second, first)):
             own.partition = self.partition
-            self.trainer.position = {"epoch": EPOCH, "stage": 0, "step": 0}
+            self.trainer.course.step = 0
             self.trainer.train(own, other, EPOCH)
 
     def score(self, kind: Literal["gmm_agn", "cpc_agn"]) -> Cleaning:
@@ -121,7 +121,7 @@ def bench(options: Any, trainer: Trainer, peer: DivideMix) -> Iterator[Row]:
         calls = {"fastcpc": ours.epoch, "DivideMix": lambda: peer.train(networks, optimizers, probability_N)}
         timings = time_in_turns(calls, repeats, device.type, warmup=1)
         broken = sum(not_finite(network) for network in [*networks, *(m.network for m in trainer.members)])
-        unequal = abs(trainer.record["labelled"][0] - int((probability_N > 0.5).sum()))
+        unequal = abs(trainer.course.record["labelled"][0] - int((probability_N > 0.5).sum()))
         done = Check("unequal or not finite", float(broken + unequal), 0.0)
         yield Row({"row": "epoch", "images": 64 * options.steps} | labels, done, "fastcpc", timings)
 

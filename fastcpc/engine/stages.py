@@ -3,7 +3,6 @@
 Whatever is random in a step follows from (run seed, epoch, network, step), so that a stage may start at any step.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,18 +10,15 @@ from torch import Tensor
 
 from fastcpc import ranks
 from fastcpc.config.schema import Config
-from fastcpc.data.feed import Batch, Feed, ViewName
+from fastcpc.data.feed import Feed, ViewName
 from fastcpc.data.sampler import draw_pool, shuffled_batches
 from fastcpc.data.seeds import fold, generator
 from fastcpc.engine.member import Member
 from fastcpc.engine.precision import Numerics
+from fastcpc.engine.walks import Walk
 from fastcpc.semisup.losses import ramp, warmup_loss
 from fastcpc.semisup.mixup import Partners, find_partners, mix_weight
 from fastcpc.semisup.step import semisup_loss
-
-Walk = Callable[[Iterator[Batch], int], Iterator[tuple[int, Batch]]]
-"""Takes a stage's batches and their number; yields (step, batch), shows progress, and stops where a stop is asked
-for."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def train(config: Config, folder: RunFolder, stop: StopRequest) -> dict[str, Any
         def open_files() -> None:
             if turns_back(config.run.resume, folder.path):
                 folder.unfinish()
-            log.start(trainer.position["epoch"])
+            log.start(trainer.course.epoch)
             log.info(describe_start(trainer, found[0] if found else None))
             for note in start_notes(trainer):
                 log.warning(note)

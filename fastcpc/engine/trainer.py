@@ -1,6 +1,5 @@
 """A run of CPC-DivideMix: the order of Algorithm 1, and nothing else that another module could do."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,39 +21,34 @@ from fastcpc.engine.blame import describe_bad_batch
 from fastcpc.engine.checkpoint import CheckpointStore, parse
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.collect import Collected, collect
+from fastcpc.engine.course import Course
 from fastcpc.engine.evaluate import Accuracy, evaluate
-from fastcpc.engine.export import write_clean_probabilities
+from fastcpc.engine.findings import Findings
 from fastcpc.engine.folder import RunFolder, check_same_samples
 from fastcpc.engine.interrupt import Stopped, StopRequest
-from fastcpc.engine.judge import judge_agreement, judge_cleaning, judge_losses
 from fastcpc.engine.log import RunLog
 from fastcpc.engine.member import LOSS_NAMES, Member
 from fastcpc.engine.optim import learning_rate
 from fastcpc.engine.precision import resolve_numerics, set_determinism
 from fastcpc.engine.pred_probs import PRED_PROBS_FILE, write_pred_probs
-from fastcpc.engine.results import Column, clean_columns, describe_suspects, summarise
+from fastcpc.engine.results import describe_suspects, summarise
 from fastcpc.engine.scale import for_ranks
-from fastcpc.engine.scores import FIRST, LAST, score_arrays, write_scores
 from fastcpc.engine.stages import Training, semi_supervised, warm_up
+from fastcpc.engine.walks import Walks
 from fastcpc.errors import InputError, RunError
 
 MOST_RESTORES = 3  # passes of a network in a row that may be taken back because they gave no numbers
 
 
 class Trainer:
-    """Two networks, the data, and the position of the run: everything between a config and a finished folder.
-
-    position: epoch, stage of the epoch and step of the stage that come next. record: the running epoch's line of
-    metrics.jsonl. Both are saved, so that a run may stop and go on between any two steps.
-    """
+    """Two networks, the data, and the course of the run: everything between a config and a finished folder."""
 
     def __init__(
         self, config: Config, dataset: Dataset, labels: Labels, folder: RunFolder, stop: StopRequest, log: RunLog
     ) -> None:
         self.config = config = for_ranks(config)
         self.dataset, self.labels = dataset, labels
-        self.folder, self.stop, self.log = folder, stop, log
-        self.stop_wish = ranks.StopWish()
+        self.folder, self.log = folder, log
         self.numerics = resolve_numerics(config)
         set_determinism(config, self.numerics)
         device, num_classes = self.numerics.device, self.dataset.num_classes
@@ -77,9 +71,9 @@ class Trainer:
             )
             for number in (1, 2)
         ]
-        self.position = {"epoch": 0, "stage": 0, "step": 0}
-        self.record: dict[str, Any] = {}
-        self.past: dict[str, Any] = {"test_top1": [], "seconds": 0.0, "best_epoch": -1}
+        self.course = Course()
+        self.walks = Walks(self.course, log, stop)
+        self.findings = Findings(config, dataset, labels, folder.path)
         self.snapshot: dict[str, Any] = {}
         header = {"model": config.model.name, "num_classes": str(num_classes)}
         self.store = CheckpointStore(folder.path, config.run.keep_every, header) if ranks.is_first() else None
@@ -88,35 +82,27 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """Train from the present position to the end, write the results, return the summary."""
-        while self.position["epoch"] < self.config.train.epochs:
-            epoch = self.position["epoch"]
+        while self.course.epoch < self.config.train.epochs:
             try:
-                self.run_epoch(epoch)
+                self.run_epoch()
             except Stopped:
-                self.save(epoch, best=False)
+                self.save(self.course.epoch, best=False)
                 raise
         return self.finish()
 
-    def run_epoch(self, epoch: int) -> None:
+    def run_epoch(self) -> None:
         """Every stage of an epoch that is still to come, then its line in the logs and its checkpoint."""
+        epoch, course = self.course.epoch, self.course
         lr = learning_rate(epoch, self.config.train)
         for member in self.members:
             member.set_learning_rate(lr)
-        outline = self.outline(epoch)
-        if self.position["stage"] == self.position["step"] == 0:
-            phase = "warmup" if epoch < self.config.train.warmup_epochs else "train"
-            self.record = {"epoch": epoch, "phase": phase, "lr": lr, "seconds": {}, "images": 0}
-        for name, stage in outline[self.position["stage"] :]:
-            begin = time.perf_counter()
+        course.begin_epoch("warmup" if epoch < self.config.train.warmup_epochs else "train", lr)
+        for name, stage in self.outline(epoch)[course.stage :]:
             ranks.at(f"epoch {epoch}, {name}")
-            try:
+            with course.part(name):
                 stage()
-            finally:
-                seconds = self.record["seconds"]
-                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
-            self.position["stage"] += 1
-            self.position["step"] = 0
-        self.close_epoch(epoch)
+            course.close_stage()
+        self.close_epoch()
 
     def outline(self, epoch: int) -> list[tuple[str, Callable[[], None]]]:
         """The stages of an epoch in the order of Algorithm 1, each under the name its seconds are counted under."""
@@ -138,26 +124,24 @@ class Trainer:
 
     def clean(self, epoch: int) -> None:
         """Stage 1: score all samples (or the epoch's pool) by both networks, then divide them."""
-        begin = time.perf_counter()
-        collected = self.score(epoch, self.training.scored(epoch))
-        self.record["seconds"]["score"] = time.perf_counter() - begin
-        cleaning = clean_labels(
-            self.members,
-            collected,
-            self.training.labels_N,
-            self.config,
-            num_classes=self.dataset.num_classes,
-            epoch=epoch,
-        )
-        for note in cleaning.notes:
-            self.log.warning(f"epoch {epoch}: {note}")
+        with self.course.part("score"):
+            collected = self.score(epoch, self.training.scored(epoch))
+        cleaning = self.divide(collected, epoch, f"epoch {epoch}")
         for member in self.members:
             if member.partition is not None:
                 division = (member.partition.clean_N, member.partition.clean_prob_N)
                 ranks.check_same(f"the partition of network {member.number} in epoch {epoch}", *division)
-        self.record.update(self.judge(cleaning, collected, epoch))
+        self.course.record.update(self.findings.judge(cleaning, collected, epoch))
         if collected.rows is None:  # a pool says nothing of the rest; the final cleaning is of all
-            self.export(cleaning, collected, epoch)
+            self.findings.write(cleaning, collected, self.members, self.training.labels_N, epoch)
+
+    def divide(self, collected: Collected, epoch: int, when: str) -> Cleaning:
+        """Fit, score and divide what was collected; what the user should know of it goes into the log."""
+        labels_N, num_classes = self.training.labels_N, self.dataset.num_classes
+        cleaning = clean_labels(self.members, collected, labels_N, self.config, num_classes=num_classes, epoch=epoch)
+        for note in cleaning.notes:
+            self.log.warning(f"{when}: {note}")
+        return cleaning
 
     def score(self, epoch: int, rows: Tensor | None = None) -> Collected:
         """One pass of both networks over the training set, in evaluation mode and with the test transform.
@@ -171,7 +155,7 @@ class Trainer:
         batches = own if rows is None else [rows[place] for place in own]
         stream = feed.stream(batches, ("test",), fold(self.config.run.seed, "score", epoch))
         networks = [member.network for member in self.members]
-        watched = self.watch("score", stream, rounds)
+        watched = self.walks.watch("score", stream, rounds)
         if rows is None:
             return collect(networks, watched, labels_N, self.numerics, shard)
         rows = rows.to(labels_N.device)
@@ -181,14 +165,16 @@ class Trainer:
     def train(self, own: Member, other: Member | None, epoch: int) -> None:
         """Stage 2 for one network; cross entropy on all labels in the warm-up and where there is no good partition
         yet."""
-        start = self.position["step"]
+        start = self.course.step
         own.steps = []
         if start == 0:
             own.sums.zero_()
             self.snapshot = own.snapshot()
         if other is None or own.partition is None:
             num_labelled = len(self.training.warm_up_rows(own, epoch))
-            steps = warm_up(own, self.training, self.walk(own, "warm-up", 1), epoch=epoch, start=start)
+            steps = warm_up(
+                own, self.training, self.walks.train(f"warm-up net {own.number}", 1), epoch=epoch, start=start
+            )
         else:
             num_labelled = int(own.partition.clean_N.sum())
             if start == 0 and len(own.partition.unlabelled) < self.config.train.batch_size:
@@ -196,8 +182,10 @@ class Trainer:
                     f"epoch {epoch}, network {own.number}: nearly all labels are held clean; unlabelled batches are "
                     "drawn from all samples that were divided"
                 )
-            steps = semi_supervised(own, other, self.training, self.walk(own, "train", 2), epoch=epoch, start=start)
-        self.record.setdefault("labelled", []).append(num_labelled)
+            steps = semi_supervised(
+                own, other, self.training, self.walks.train(f"train net {own.number}", 2), epoch=epoch, start=start
+            )
+        self.course.record.setdefault("labelled", []).append(num_labelled)
         self.close_pass(own, epoch, steps)
 
     def close_pass(self, own: Member, epoch: int, steps: int) -> None:
@@ -221,13 +209,13 @@ class Trainer:
             )
             means = [None] * len(LOSS_NAMES)
         for name, value in zip(LOSS_NAMES, means, strict=True):
-            self.record.setdefault(f"loss_{name}", []).append(value)
+            self.course.record.setdefault(f"loss_{name}", []).append(value)
         self.snapshot, own.steps = {}, []
 
     def evaluate(self) -> None:
         """Accuracy of both networks together, of each, and by nearest prototype, on the test split."""
         accuracy = self.measure()
-        self.record.update(
+        self.course.record.update(
             test_top1=accuracy.top1,
             test_top5=accuracy.top5,
             net1_top1=accuracy.network_top1[0],
@@ -243,119 +231,22 @@ class Trainer:
         networks = [member.network for member in self.members]
         cosine = self.config.cleaner.kind == "cpc_only"
         return evaluate(
-            networks, self.watch("evaluate", stream, rounds), self.test_labels, self.numerics, cosine=cosine
+            networks, self.walks.watch("evaluate", stream, rounds), self.test_labels, self.numerics, cosine=cosine
         )
 
     @property
     def has_prototypes(self) -> bool:
         """Whether the prototypes have been trained by now."""
-        trained = self.position["epoch"] >= self.config.train.warmup_epochs
+        trained = self.course.epoch >= self.config.train.warmup_epochs
         return trained and self.config.cleaner.kind.startswith("cpc")
-
-    # ---- walking over batches ----
-
-    def walk(
-        self, own: Member, title: str, num_views: int
-    ) -> Callable[[Iterator[Batch], int], Iterator[tuple[int, Batch]]]:
-        """Steps of a training stage: the position moves with each, and a stop is obeyed after any of them."""
-
-        def steps(batches: Iterator[Batch], total: int) -> Iterator[tuple[int, Batch]]:
-            with self.log.stage(f"{title} net {own.number}", total, done=self.position["step"]) as bar:
-                for batch in self.fed(batches):
-                    yield self.position["step"], batch
-                    self.position["step"] += 1
-                    num_images = len(batch.index) * ranks.size()
-                    self.record["images"] += num_images * num_views
-                    bar.advance(num_images)
-                    self.obey_stop()
-
-        return steps
-
-    def watch(self, title: str, batches: Iterator[Batch], total: int) -> Iterator[Batch]:
-        """Batches of a stage that changes nothing: shows progress; a stop leaves the position at the stage's start.
-
-        total: the most batches that a rank has; one with fewer asks about a stop as often as the others.
-        """
-        done = 0
-        with self.log.stage(title, total) as bar:
-            for batch in self.fed(batches):
-                yield batch
-                done += 1
-                bar.advance(len(batch.index) * ranks.size())
-                self.obey_stop()
-            for _ in range(done, total):
-                self.obey_stop()
-
-    def fed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches; the time that is spent waiting for them goes into the epoch's record."""
-        while True:
-            begin = time.perf_counter()
-            batch = next(batches, None)
-            self.record["waited"] = self.record.get("waited", 0.0) + time.perf_counter() - begin
-            if batch is None:
-                return
-            yield batch
-
-    def obey_stop(self) -> None:
-        signum = self.stop_wish.agree(self.stop.requested)
-        if signum:
-            raise Stopped(signum, self.position["epoch"])
 
     # ---- records ----
 
-    def judge(self, cleaning: Cleaning, collected: Collected, epoch: int) -> dict[str, Any]:
-        """The epoch's numbers about the cleaner; those that need trusted labels only where there are any."""
-        record = judge_agreement(cleaning, self.config.cleaner.tau)
-        given_N, trusted_N = self.labels.given, self.labels.known
-        if trusted_N is not None:
-            if collected.rows is not None:
-                rows = collected.rows.cpu().numpy()
-                given_N, trusted_N = given_N[rows], trusted_N[rows]
-            if not (trusted_N >= 0).any():
-                return record
-            record |= judge_cleaning(cleaning, given_N, trusted_N, self.config.cleaner.tau)
-            if epoch == self.config.train.warmup_epochs:  # the end of the warm-up is where Fig. 1 looks
-                record |= judge_losses(collected, given_N, trusted_N, self.dataset.num_classes)
-        return record
-
-    def export(self, cleaning: Cleaning | None, collected: Collected, epoch: int) -> dict[str, Column]:
-        """Write what the latest cleaning says of every sample; returns the columns of clean_probabilities.parquet."""
-        columns = clean_columns(self.dataset.train, self.labels, collected.pair, cleaning, self.config.cleaner.tau)
-        arrays = score_arrays(
-            self.members,
-            collected,
-            cleaning,
-            self.training.labels_N,
-            num_classes=self.dataset.num_classes,
-            epoch=epoch,
-        )
-        is_first_cleaning = cleaning is not None and epoch == self.config.train.warmup_epochs
-
-        def write() -> None:
-            write_clean_probabilities(self.folder.path / "clean_probabilities.parquet", columns)
-            if is_first_cleaning:
-                write_scores(self.folder.path / FIRST, arrays)
-            write_scores(self.folder.path / LAST, arrays)
-
-        ranks.on_first(write)
-        return columns
-
-    def close_epoch(self, epoch: int) -> None:
-        """Log the epoch, move the position to the next, save."""
-        seconds = self.record["seconds"]
-        seconds["clean"] = seconds.get("clean", 0.0) - seconds.get("score", 0.0)
-        seconds["total"] = sum(seconds.values())
-        images = self.record.pop("images")  # that went through a network to train it, views counted apart
-        self.record["images_per_second"] = images / max(seconds["train"], 1e-9)
-        self.record["data_wait"] = self.record.pop("waited", 0.0) / max(seconds["total"], 1e-9)
-        self.past["seconds"] += seconds["total"]
-        self.past["test_top1"].append(self.record["test_top1"])
-        ranks.on_first(lambda: self.log.epoch(self.record))
-        self.position = {"epoch": epoch + 1, "stage": 0, "step": 0}
-        history = self.past["test_top1"]
-        is_best = history[-1] >= max(history)
-        if is_best:
-            self.past["best_epoch"] = epoch
+    def close_epoch(self) -> None:
+        """Log the epoch, move on to the next, save."""
+        epoch, record = self.course.epoch, self.course.record
+        is_best = self.course.close_epoch()
+        ranks.on_first(lambda: self.log.epoch(record))
         for member in self.members:
             weights = member.network.state_dict().values()
             ranks.check_same(f"the weights of network {member.number} after epoch {epoch}", *weights)
@@ -363,7 +254,7 @@ class Trainer:
 
     def save(self, epoch: int, *, best: bool) -> None:
         """Write a checkpoint of the present position: rank 0 does, and all go on when it is whole, or none does."""
-        if self.position["step"]:
+        if self.course.step:
             for member in self.members:
                 ranks.mean_(member.sums, "losses")  # the ranks' sums so far become one, which all take up again
         ranks.on_first(lambda: self._write(epoch, best=best))
@@ -373,15 +264,13 @@ class Trainer:
         state = {
             "config": to_yaml(self.config),
             "batch_size": self.config.train.batch_size,
-            "position": self.position,
-            "record": self.record,
-            "past": self.past,
+            **self.course.state(),
             "members": [member.state() for member in self.members],
             # what a pass that is under way goes back to when its losses turn out to be no numbers
-            "snapshot": self.snapshot if self.position["step"] else {},
+            "snapshot": self.snapshot if self.course.step else {},
         }
         # a run that was taken back to an earlier epoch may have lost the checkpoint of its best one
-        keep_as_best = best or (self.position["step"] == self.position["stage"] == 0 and not self.store.has_best())
+        keep_as_best = best or (self.course.is_between_epochs and not self.store.has_best())
         self.store.save(epoch, [member.network.state_dict() for member in self.members], state, best=keep_as_best)
 
     def resume(self, checkpoint: Path, files: Mapping[str, bytes]) -> None:
@@ -394,7 +283,7 @@ class Trainer:
         self._check_same_batch(state, checkpoint)
         for member, net_weights, member_state in zip(self.members, weights, state["members"], strict=True):
             member.load(net_weights, member_state)
-        self.position, self.record, self.past = state["position"], state["record"], state["past"]
+        self.course.load(state)
         self.snapshot = state["snapshot"]
 
     def _check_same_batch(self, state: dict[str, Any], checkpoint: Path) -> None:
@@ -412,21 +301,12 @@ class Trainer:
         collected = self.score(epoch)
         cleaning = None
         if self.config.cleaner.kind != "none" and epoch > self.config.train.warmup_epochs:
-            cleaning = clean_labels(
-                self.members,
-                collected,
-                self.training.labels_N,
-                self.config,
-                num_classes=self.dataset.num_classes,
-                epoch=epoch,
-            )
-            for note in cleaning.notes:
-                self.log.warning(f"final cleaning: {note}")
-        columns = self.export(cleaning, collected, epoch)
+            cleaning = self.divide(collected, epoch, "final cleaning")
+        columns = self.findings.write(cleaning, collected, self.members, self.training.labels_N, epoch)
         networks = [member.network for member in self.members]
         batch_size = self.config.train.score_batch_size
         write_pred_probs(self.folder.path / PRED_PROBS_FILE, networks, collected, self.numerics, batch_size)
-        summary = summarise(self.past, self.numerics.device, columns, self.labels)
+        summary = summarise(self.course.past, self.numerics.device, columns, self.labels)
         ranks.on_first(lambda: self.folder.write_json("summary.json", summary))
         self.log.info(describe_suspects(summary, len(self.labels.given)))
         self.log.finished(summary)
