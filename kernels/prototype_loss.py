@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .common import Backend, check_embeddings, check_range, check_rows
-from .prototype_torch import prototype_loss_torch, prototype_scores_torch
+from .prototype_torch import PrototypeLossTorch, prototype_scores_torch
 
 try:
     from . import prototype_triton as triton
@@ -64,8 +64,13 @@ def prototype_loss(
     for name, weight in (("alpha", alpha), ("neg_weight", neg_weight)):
         if not 0.0 <= weight < float("inf"):
             raise ValueError(f"{name}: expected a finite number, 0 or more, got {weight}")
-    loss = prototype_loss_torch if _pick(backend, embeddings, prototypes) == "torch" else triton.prototype_loss_triton
-    return loss(embeddings, prototypes, labels, clean, pseudo_labels, alpha, neg_weight, set_sizes)
+    uses_triton = _pick(backend, embeddings, prototypes) == "triton"
+    if uses_triton and embeddings.dtype != prototypes.dtype:  # tensor cores take two matrices of one type
+        embeddings, prototypes = embeddings.float(), prototypes.float()
+    form = triton.PrototypeLossTriton if uses_triton else PrototypeLossTorch
+    with torch.autocast(embeddings.device.type, enabled=False):
+        loss: Tensor = form.apply(embeddings, prototypes, labels, clean, pseudo_labels, alpha, neg_weight, set_sizes)
+    return loss
 
 
 @torch.no_grad()

@@ -18,8 +18,9 @@ from .common import accumulation_dtype
 SCORE_ROWS = 65_536  # rows whose prototypes are gathered at a time
 
 
-class _PrototypeLoss(torch.autograd.Function):
-    """Loss and both gradients in the forward pass; the backward pass scales them."""
+class PrototypeLossTorch(torch.autograd.Function):
+    """``prototype_loss`` on arguments that were checked, outside autocast; differentiable once, never waits for the
+    device. Loss and both gradients come in the forward pass; the backward pass scales them."""
 
     @staticmethod
     def forward(
@@ -77,24 +78,6 @@ class _PrototypeLoss(torch.autograd.Function):
         pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         scaled = (None if kept is None else (kept * grad).to(dtype) for kept, dtype in pairs)
         return (*scaled, *(None,) * 6)
-
-
-def prototype_loss_torch(
-    embeddings: Tensor,
-    prototypes: Tensor,
-    labels: Tensor,
-    clean: Tensor,
-    pseudo_labels: Tensor | None,
-    alpha: float,
-    neg_weight: float,
-    set_sizes: Tensor | None,
-) -> Tensor:
-    """``prototype_loss`` on arguments that were checked; differentiable once, never waits for the device."""
-    with torch.autocast(embeddings.device.type, enabled=False):
-        loss: Tensor = _PrototypeLoss.apply(
-            embeddings, prototypes, labels, clean, pseudo_labels, alpha, neg_weight, set_sizes
-        )
-    return loss
 
 
 def prototype_scores_torch(embeddings: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:

@@ -54,7 +54,10 @@ def choose_tiles(dot: torch.dtype, dim: int, num_classes: int, needs_rows_grad: 
     return Tiles(dot, 64, 64, COLUMNS, True, False, 8, (2, 2))
 
 
-class _PrototypeLoss(torch.autograd.Function):
+class PrototypeLossTriton(torch.autograd.Function):
+    """``prototype_loss`` on arguments that were checked, both matrices of one dtype, outside autocast; never waits for
+    the device."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -135,26 +138,6 @@ def plan_backward(
     class_programs = places * splits if needs_classes else 0
     row_programs = blocks * chunks if needs_rows else 0
     return BackwardPlan(places, splits, blocks_per_split, class_programs, row_programs)
-
-
-def prototype_loss_triton(
-    embeddings: Tensor,
-    prototypes: Tensor,
-    labels: Tensor,
-    clean: Tensor,
-    pseudo_labels: Tensor | None,
-    alpha: float,
-    neg_weight: float,
-    set_sizes: Tensor | None,
-) -> Tensor:
-    """``prototype_loss`` on arguments that were checked; never waits for the device."""
-    if embeddings.dtype != prototypes.dtype:  # tensor cores take two matrices of one type
-        embeddings, prototypes = embeddings.float(), prototypes.float()
-    with torch.autocast(embeddings.device.type, enabled=False):
-        loss: Tensor = _PrototypeLoss.apply(
-            embeddings, prototypes, labels, clean, pseudo_labels, alpha, neg_weight, set_sizes
-        )
-    return loss
 
 
 SCORE_ROWS, SCORE_COLUMNS, SCORE_WARPS = 32, 64, 4  # of a program of the scores

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from fastcpc.kernels import prototype_loss, prototype_scores, prototype_triton
 from fastcpc.kernels.prototype_kernels import INTERPRETED
-from fastcpc.kernels.prototype_torch import prototype_loss_torch, prototype_scores_torch
+from fastcpc.kernels.prototype_torch import PrototypeLossTorch, prototype_scores_torch
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -73,7 +73,7 @@ def judge(data, *, alpha=0.7, neg_weight=None, set_sizes=None, upstream=1.0):
         return prototype_loss(v, c, *sets, alpha=alpha, neg_weight=neg_weight, set_sizes=set_sizes, backend="triton")
 
     truth = differentiate(
-        prototype_loss_torch, embeddings.double(), prototypes.double(), *sets, *options, upstream=upstream
+        PrototypeLossTorch.apply, embeddings.double(), prototypes.double(), *sets, *options, upstream=upstream
     )
     ours = differentiate(kernel, embeddings, prototypes, *sets, upstream=upstream)
     theirs = differentiate(plain, embeddings, prototypes, *sets, *options, upstream=upstream)
@@ -259,7 +259,7 @@ def test_label_out_of_range_turns_all_into_nan(label, pseudo_label):
     embeddings, prototypes, labels, clean, pseudo = batch(20, 7, 16, torch.float32, seed=10)
     labels[3], pseudo[3] = label, pseudo_label
     value, grad_v, grad_c = differentiate(
-        prototype_triton.prototype_loss_triton,
+        prototype_triton.PrototypeLossTriton.apply,
         embeddings,
         prototypes,
         labels,

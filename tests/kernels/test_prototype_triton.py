@@ -14,7 +14,7 @@ import torch
 
 from fastcpc.kernels import prototype_loss, prototype_scores
 from fastcpc.kernels.prototype_offline import ARCHITECTURES, SHARED_LIMITS, compile_offline, configurations
-from fastcpc.kernels.prototype_torch import prototype_loss_torch
+from fastcpc.kernels.prototype_torch import PrototypeLossTorch
 from fastcpc.kernels.prototype_triton import MAX_SPLITS, PROGRAMS, choose_tiles, plan_backward
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -94,7 +94,7 @@ def test_triton_is_refused_where_it_cannot_run():
 
 def test_auto_is_plain_pytorch_on_a_cpu():
     args = arguments()
-    assert torch.equal(prototype_loss(*args), prototype_loss_torch(*args, None, 1.0, 1 / 3, None))
+    assert torch.equal(prototype_loss(*args), PrototypeLossTorch.apply(*args, None, 1.0, 1 / 3, None))
 
 
 @pytest.mark.gpu
