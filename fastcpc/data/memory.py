@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastcpc.data.augment import Cropper, StrongAugmenter, StrongPlan, send
 from fastcpc.data.feed import Batch, ViewName, check_stream
+from fastcpc.data.levels import scaling
 from fastcpc.data.policies import StrongPolicy, WeakPolicy
 from fastcpc.data.seeds import generator
 
@@ -35,10 +36,8 @@ class MemoryFeed:
         self.num_samples = len(pixels)
         self.device = device
         self._pixels = pixels.to(device)
-        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
-        self._scale = (1 / (255 * deviation)).to(device, torch.float32)
-        self._shift = (-torch.tensor(mean, dtype=torch.float64).view_as(deviation) / deviation).to(
-            device, torch.float32
+        self._scale, self._shift = (
+            torch.from_numpy(part_C).view(1, -1, 1, 1).to(device) for part_C in scaling(mean, std)
         )
         size = pixels.shape[2]
         self._cropper = Cropper(weak, size, device)

@@ -17,6 +17,7 @@ from torch import Tensor
 from fastcpc.data.augment import StrongAugmenter, StrongPlan, send
 from fastcpc.data.feed import Batch, ViewName, check_stream
 from fastcpc.data.geometry import PhotoGeometry
+from fastcpc.data.levels import scaling
 from fastcpc.data.photo_pixels import Buffers
 from fastcpc.data.policies import StrongPolicy
 from fastcpc.data.seeds import generator
@@ -90,10 +91,8 @@ class PhotoFeed:
         self.decoder = decoder
         self.device = device
         self._geometry = PhotoGeometry(transform)
-        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
-        self._scale = (1 / (255 * deviation)).to(device, torch.float32)
-        self._shift = (-torch.tensor(mean, dtype=torch.float64).view_as(deviation) / deviation).to(
-            device, torch.float32
+        self._scale, self._shift = (
+            torch.from_numpy(part_C).view(1, -1, 1, 1).to(device) for part_C in scaling(mean, std)
         )
         self._buffers = Buffers()
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcpc.data.levels import scaling
+
 Pixels = NDArray[Any]
 KEPT = 8  # free pieces of memory of one shape
 
@@ -41,9 +43,7 @@ class Normaliser:
     def __init__(self, mean: Sequence[float], std: Sequence[float], side: int) -> None:
         """mean, std: of pixels scaled to [0, 1]. side: of the squares, pixels."""
         self.mean, self.std, self.side = tuple(mean), tuple(std), side
-        deviation = np.array(std, np.float64)
-        self._scale = np.tile(1 / (255 * deviation), side).astype(np.float32)
-        self._shift = np.tile(-np.array(mean, np.float64) / deviation, side).astype(np.float32)
+        self._scale, self._shift = (np.tile(part_C, side) for part_C in scaling(mean, std))
 
     def put(self, crop: Pixels, out: Pixels) -> None:
         """Write a square into its place: uint8 (S, S, 3) into uint8 as it is, into float32 normalised."""
