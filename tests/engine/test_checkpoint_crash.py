@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_disk import small_disk_in
 
 from fastcpc.engine.checkpoint import CheckpointStore, load
 from fastcpc.errors import RunError
@@ -114,15 +115,8 @@ def test_a_file_size_limit_leaves_the_one_before_intact(tmp_path: Path, again: b
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("may not mount a small file system here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with small_disk_in(tmp_path, "1m") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(small_disk: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from nobody import as_nobody
 from several_ranks import SUPPORT, TIME_LIMIT, environment, free_port, on_ranks, torchrun
+from small_disk import small_disk_in
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc.config.load import to_yaml
@@ -33,15 +34,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("may not mount a small file system here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with small_disk_in(tmp_path, "8m") as disk:
+        yield disk
 
 
 def write_config(folder: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nobody import as_nobody
+from small_disk import small_disk_in
 
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.config.schema import Config, RunConfig, TrainConfig
@@ -281,14 +282,8 @@ def test_lines_are_appended_and_cut(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 128 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "x", disk], capture_output=True, check=False
-    ).returncode:
-        pytest.skip("may not mount a small file system here")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)  # lazily: a writer that failed may hold its file open
+    with small_disk_in(tmp_path, "128k") as disk:
+        yield disk
 
 
 def fill(disk: Path) -> None:
