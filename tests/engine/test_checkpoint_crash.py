@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from several_ranks import TIME_LIMIT
 from small_disk import small_disk_in
 
 from fastcpc.engine.checkpoint import CheckpointStore, load
@@ -60,7 +61,11 @@ print(json.dumps(report))
 
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path), "20"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", DRIVER, str(tmp_path), "20"],
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     rounds = json.loads(done.stdout)

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from several_ranks import TIME_LIMIT
 from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, run, small_config, weights
 
 from fastcpc.config.load import to_yaml
@@ -71,15 +74,23 @@ def test_resume_from_a_path_goes_the_same_way(undisturbed: tuple[Path, int], tmp
     assert_same_weights(weights(whole), weights(tmp_path / "branch"))
 
 
-def start(config_file: Path) -> subprocess.Popen[str]:
+@contextmanager
+def started(config_file: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training process, which does not outlive the body."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "fastcpc.cli.train", "--config", str(config_file)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_epochs(process: subprocess.Popen[str], folder: Path, num: int) -> None:
     """Until that many epochs are in metrics.jsonl."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + TIME_LIMIT
     file = folder / "metrics.jsonl"
     while not (file.exists() and len(file.read_text().splitlines()) >= num):
         assert process.poll() is None, process.communicate()[0]
@@ -89,24 +100,24 @@ def wait_for_epochs(process: subprocess.Popen[str], folder: Path, num: int) -> N
 
 @pytest.mark.slow
 def test_processes_that_are_killed_or_told_to_stop(tmp_path: Path) -> None:
-    # three stops of one epoch and up to 0.2 s each: on a fast machine an epoch takes 0.1 s, and the run must not end
+    # three stops of one epoch and up to 0.1 s each: on a fast machine an epoch takes 0.1 s, and the run must not end
     # before
     long = {"train": {"epochs": 30}}
     folder = tmp_path / "run"
     file = tmp_path / "run.yaml"
     file.write_text(to_yaml(small_config(folder, **long)))
     for signum, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = start(file)
         done = len((folder / "metrics.jsonl").read_text().splitlines()) if folder.exists() else 0
-        wait_for_epochs(process, folder, done + 1)
-        time.sleep(random.Random(done).random() * 0.2)
-        process.send_signal(signum)
-        output = process.communicate(timeout=120)[0]
+        with started(file) as process:
+            wait_for_epochs(process, folder, done + 1)
+            time.sleep(random.Random(done).random() * 0.1)
+            process.send_signal(signum)
+            output = process.communicate(timeout=TIME_LIMIT)[0]
         assert process.returncode == code, output
         if code > 0:
             assert "start the same command again to go on" in output
-    process = start(file)
-    output = process.communicate(timeout=120)[0]
+    with started(file) as process:
+        output = process.communicate(timeout=TIME_LIMIT)[0]
     assert process.returncode == 0, output
     assert "resumed from" in output
     run(small_config(tmp_path / "whole", **long))

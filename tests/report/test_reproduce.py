@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from finished_run import finished_run
 from PIL import Image
+from several_ranks import TIME_LIMIT
 from small_run import assert_same_weights, weights
 
 from fastcpc.cli import reproduce as command
@@ -153,7 +154,7 @@ def test_a_stopped_grid_goes_on(tmp_path: Path) -> None:
         while process.poll() is None and not (run / "metrics.jsonl").exists():
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGTERM)
-        said, error = process.communicate(timeout=120)
+        said, error = process.communicate(timeout=TIME_LIMIT)
     assert process.returncode == 143 and "stopped; start the same command again to go on" in error
     assert "1/1 digits_asym40-cpc_agn-1: ended with 143" in said and not (run / "summary.json").exists()
     assert command.main(["figure4", "--scale", "small", "--seeds", "1", *settings, "--out", str(tmp_path)]) == 0
