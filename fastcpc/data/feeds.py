@@ -51,6 +51,14 @@ def choose_feed(dataset: Dataset, data: DataConfig, device: torch.device) -> tup
     return "dali", f"{why}; decodes {where}, {num_workers(data)} threads"
 
 
+def describe_feed(dataset: Dataset, data: DataConfig, device: torch.device) -> str:
+    """The feed, why this one, and the resized photos that it cuts its views from where there are any; raises as
+    ``choose_feed`` does."""
+    name, why = choose_feed(dataset, data, device)
+    cache = cache_file(dataset, data)
+    return f"{name} ({why})" + (f" for photos that are not in the cache {cache}" if cache else "")
+
+
 def num_workers(data: DataConfig) -> int:
     """Threads that decode: ``data.workers``, or one for each core that this process may use."""
     if data.workers:
@@ -80,20 +88,29 @@ def make_feed(
     return PhotoFeed(len(split), dataset.photo, dataset.mean, dataset.std, strong, decoder, device)
 
 
-def find_cache(split: PhotoSplit, dataset: Dataset, data: DataConfig) -> PhotoCache | None:
-    """The resized photos of a split that ``data.cache`` names, or that lie beside the index; None where there are none.
-
-    Raises InputError for a file that cannot serve.
-    """
-    assert dataset.photo is not None
-    if data.cache == "off" or (data.cache == "auto" and not data.root):
+def cache_file(dataset: Dataset, data: DataConfig) -> Path | None:
+    """The table of the resized photos that ``data.cache`` names, or that lies beside the index; None where there is
+    none. Raises InputError for a name without a file."""
+    if dataset.photo is None or data.cache == "off" or (data.cache == "auto" and not data.root):
         return None
     index = Path(data.index).expanduser() if data.index else index_path(data.root, data.name)
     path = cache_path(index, dataset.photo.resize) if data.cache == "auto" else Path(data.cache).expanduser()
-    if not path.is_file():
-        if data.cache == "auto":
-            return None
-        raise InputError(f"data.cache={data.cache}: no such file; fastcpc-prepare --cache writes one")
+    if path.is_file():
+        return path
+    if data.cache == "auto":
+        return None
+    raise InputError(f"data.cache={data.cache}: no such file; fastcpc-prepare --cache writes one")
+
+
+def find_cache(split: PhotoSplit, dataset: Dataset, data: DataConfig) -> PhotoCache | None:
+    """The resized photos of a split in ``cache_file``; None where there are none.
+
+    Raises InputError for a file that cannot serve.
+    """
+    path = cache_file(dataset, data)
+    if path is None:
+        return None
+    assert dataset.photo is not None
     again = f"fastcpc-prepare {data.name} --root {data.root} --cache {dataset.photo.resize}"
     cache = open_cache(path, data.name, dataset.photo.resize, split, again)
     missing = int((~cache.present).sum())

@@ -10,7 +10,7 @@ import numpy as np
 from fastcpc import ranks
 from fastcpc.config.schema import Config
 from fastcpc.data.datasets import Dataset, load_dataset
-from fastcpc.data.feeds import choose_feed
+from fastcpc.data.feeds import describe_feed
 from fastcpc.data.noise import Labels, make_labels, take_subset
 from fastcpc.engine.checkpoint import read_whole, resume_point, turns_back
 from fastcpc.engine.export import write_labels
@@ -74,13 +74,13 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
     config, labels = trainer.config, trainer.labels
     rate = "unknown" if labels.actual_rate is None else f"{100 * labels.actual_rate:.2f} %"
     parameters = sum(p.numel() for p in trainer.members[0].network.parameters())
-    feed, why = choose_feed(trainer.dataset, config.data, trainer.numerics.device)
+    feed = describe_feed(trainer.dataset, config.data, trainer.numerics.device)
     begin = f"resumed from {checkpoint}" if checkpoint else f"into {trainer.folder.path}"
     return (
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
-        f"feed {feed} ({why}); "
+        f"feed {feed}; "
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
         f"{describe_ranks(config)}; {begin}"
     )

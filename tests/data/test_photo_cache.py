@@ -16,7 +16,7 @@ from fastcpc.cli.prepare import main
 from fastcpc.config.schema import AugmentConfig, DataConfig
 from fastcpc.data.dali_lane import dali_fault
 from fastcpc.data.datasets import load_dataset
-from fastcpc.data.feeds import make_feed
+from fastcpc.data.feeds import describe_feed, make_feed
 from fastcpc.data.photos import cache as cache_module
 from fastcpc.data.split import Dataset
 from fastcpc.errors import InputError, RunError
@@ -114,6 +114,12 @@ def test_photos_that_are_not_in_the_cache_are_decoded(
         Image.fromarray(texture(50, 50, 70 + number)).save(root / "train" / "class1" / f"new{number}.png")
     one, bare = feed(settings(root, feed=name)), feed(settings(root, feed=name, cache="off"))
     assert "3 of 21 photos are not in it and are decoded" in caplog.text
+    told, bare_told = (
+        describe_feed(load_dataset(data), data, CPU)
+        for data in (settings(root, feed=name), settings(root, feed=name, cache="off"))
+    )
+    table = root / ".fastcpc-index" / "imagefolder.cache-36.parquet"
+    assert told == f"{bare_told} for photos that are not in the cache {table}"
     ours, theirs = (list(each.stream(batches_of(21, 4), ("weak", "test"), 1)) for each in (one, bare))
     for a, b in zip(ours, theirs, strict=True):
         assert a.index.equal(b.index)
