@@ -14,6 +14,8 @@ VERSION = next(
 DALI = "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'"
 # fastcpc-export --onnx: written by PyTorch's exporter, checked by ONNX Runtime
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
+# log.wandb: the run on Weights & Biases too
+WANDB = "wandb>=0.20"
 
 setup(
     name="fastcpc",
@@ -48,11 +50,12 @@ setup(
         "gpu": ["cupy-cuda13x>=14"],
         "dali": [DALI],
         "onnx": ONNX,
+        "wandb": [WANDB],
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
-            "cleanlab>=2.9",
+            "cleanlab[datalab]>=2.9",
             "ruff>=0.6",
             "mypy>=1.10",
             "selenium>=4.20",
@@ -60,6 +63,7 @@ setup(
             "cupy-cuda13x>=14",
             DALI,
             *ONNX,
+            WANDB,
         ],
     },
     entry_points={

@@ -11,7 +11,7 @@ from fastcpc.errors import InputError
 from fastcpc.report.compare import compare, to_csv
 from fastcpc.report.events import write_events
 from fastcpc.report.gallery import MOST_CARDS
-from fastcpc.report.page import comparison_page, run_page, samples_of
+from fastcpc.report.page import comparison_page, run_page
 from fastcpc.report.run import Run, read_run
 
 PROGRAM = "fastcpc-report"
@@ -47,8 +47,8 @@ def _command(options: argparse.Namespace) -> int:
             comparison = compare([*runs, baseline] if baseline else runs, baseline)
     _write(target, page)
     if options.tensorboard:
-        tags = write_events(runs[0], samples_of(runs[0])[0], options.root)
-        print(f"written to {runs[0].path / 'tensorboard'}: {', '.join(tags) or 'nothing, there is none to draw yet'}")
+        folder, tags = write_events(runs[0], options.root)
+        print(f"written to {folder}: {', '.join(tags) or 'nothing, there is none to draw yet'}")
     if options.csv is not None and comparison is not None:
         _write(options.csv, to_csv(comparison))
     return 0
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tensorboard",
         action="store_true",
-        help="also put losses, confusion and the worst labels among the run's events",
+        help="also put losses, AUC, confusion and the worst labels among the run's events, as training does",
     )
     parser.add_argument("--csv", metavar="FILE", type=Path, help="also write the table of runs as CSV")
     return parser

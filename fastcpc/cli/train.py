@@ -22,6 +22,7 @@ from fastcpc.engine.interrupt import Stopped, StopRequest
 from fastcpc.engine.log import ConsoleHandler, result_text
 from fastcpc.engine.start import dry_run, train
 from fastcpc.errors import InputError, RunError
+from fastcpc.report.events import run_pictures
 
 PROGRAM = "fastcpc-train"
 logger = logging.getLogger("fastcpc")
@@ -81,7 +82,7 @@ def _train(config: Config) -> int:
         if not back and _is_finished(folder):
             return 0
         try:
-            train(config, folder, stop)
+            train(config, folder, stop, run_pictures)
         except Stopped as stopped:
             again = "the same command again, with run.resume=auto," if back else "the same command again"
             logger.warning("%s: start %s to go on", stopped, again)

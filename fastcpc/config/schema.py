@@ -290,6 +290,19 @@ class ParallelConfig(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogConfig(Section):
+    """What a run shows of itself while it trains; none of it changes what is computed."""
+
+    figures_every: int = setting(
+        10,
+        "Put losses, AUC curves, confusion and the 20 worst labels into TensorBoard after the first cleaning, every "
+        "k-th one, and at the end; put off while they have taken over 2 % of the time. 0: never.",
+        allowed=Range(0),
+    )
+    wandb: str = setting("", "Project of Weights & Biases that gets the run too (pip install 'fastcpc[wandb]').")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config(Section):
     """A whole run."""
 
@@ -303,6 +316,7 @@ class Config(Section):
     semisup: SemisupConfig = field(default_factory=SemisupConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto: cuda where there is one.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto", "Type of activations; auto: bf16 on a GPU, fp32 on a CPU."

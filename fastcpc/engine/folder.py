@@ -34,7 +34,7 @@ logger = logging.getLogger("fastcpc")
 FREE_KEYS = frozenset(
     {
         "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "noise.file",
-        "train.score_batch_size", "parallel.timeout",
+        "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
     }
 )  # fmt: skip
 # What the state of a checkpoint is about, wherever a run starts from it.
@@ -214,7 +214,7 @@ def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
 
 def changed_settings(old: Config, new: Config) -> list[str]:
     """ "key (was, now)" for each setting that differs and counts."""
-    old_flat, new_flat = _flat(old), _flat(new)
+    old_flat, new_flat = flat_settings(old), flat_settings(new)
     return [
         f"{key} ({old_flat[key]!r} there, {new_flat[key]!r} now)"
         for key in new_flat
@@ -222,7 +222,8 @@ def changed_settings(old: Config, new: Config) -> list[str]:
     ]
 
 
-def _flat(config: Config) -> dict[str, Any]:
+def flat_settings(config: Config) -> dict[str, Any]:
+    """Dotted key -> value of every setting."""
     flat: dict[str, Any] = {}
     for key, value in dataclasses.asdict(config).items():
         flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}

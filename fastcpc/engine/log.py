@@ -1,4 +1,4 @@
-"""What a run says: a line and a JSON object an epoch, TensorBoard events, progress within a stage.
+"""What a run says: a line and a JSON object an epoch, TensorBoard events and W&B, progress within a stage.
 
 Everything goes through the logger "fastcpc". Nothing here asks the device for a value: callers hand in Python numbers.
 """
@@ -6,8 +6,7 @@ Everything goes through the logger "fastcpc". Nothing here asks the device for a
 import logging
 import math
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -15,8 +14,12 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from fastcpc import ranks
+from fastcpc.config.schema import Config
 from fastcpc.engine.atomic import write_failure
-from fastcpc.engine.folder import RunFolder, plain_json
+from fastcpc.engine.figures import Figures, Paint, Pictures
+from fastcpc.engine.folder import RunFolder, flat_settings, plain_json
+from fastcpc.engine.progress import Progress, Stage
+from fastcpc.engine.wandb_log import WandbLog
 
 logger = logging.getLogger("fastcpc")
 
@@ -51,13 +54,18 @@ _HEADER_EVERY = 20
 class RunLog:
     """metrics.jsonl, TensorBoard events and a console line for each epoch of a run; progress within its stages.
 
-    folder: the run's open folder. epochs: how many the run has. progress: how stages show how far they are.
+    folder: the run's open folder. epochs: how many the run has. progress: how stages show how far they are. figures:
+    what is drawn of the run, and when; it goes to TensorBoard, and to W&B where log.wandb names a project.
     """
 
-    def __init__(self, folder: RunFolder, epochs: int, progress: "Progress | None" = None) -> None:
+    def __init__(
+        self, folder: RunFolder, epochs: int, progress: Progress | None = None, figures: Figures | None = None
+    ) -> None:
         self._folder = folder
         self._epochs = epochs
         self._progress = progress or Progress()
+        self._figures = figures or Figures(None, folder.path, 0)
+        self._wandb: WandbLog | None = None
         self._num_lines = 0
         self._writer: SummaryWriter | None = None
 
@@ -67,7 +75,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(failed=kind is not None)
 
     def start(self, epoch: int) -> None:
         """The run stands in this epoch: lines and events of it and of later ones, left by a course that ended, are cut.
@@ -81,6 +89,9 @@ class RunLog:
             self._writer = SummaryWriter(str(events), purge_step=purge)
         except OSError as error:
             raise write_failure(error, events, 0) from error
+        config = self._folder.config
+        if config.log.wandb:
+            self._wandb = WandbLog(self._folder.path, config.log.wandb, flat_settings(config))
 
     def epoch(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """Write one epoch everywhere and return the line as metrics.jsonl has it.
@@ -95,16 +106,14 @@ class RunLog:
             logger.info(_HEADER)
         self._num_lines += 1
         logger.info(console_line(line, self._epochs))
-        assert self._writer is not None
-        try:
-            for name, value in _scalars(line):
-                self._writer.add_scalar(name, value, line["epoch"])
-            self._writer.flush()
-        except OSError as error:
-            raise write_failure(error, self._folder.path / "tensorboard", 0) from error
+        pictures = self._figures.after_epoch(line)
+        scalars = _scalars(line)
+        self._write_events(line["epoch"], scalars, pictures)
+        if self._wandb is not None:
+            self._wandb.epoch(line["epoch"], scalars, pictures)
         return line
 
-    def stage(self, name: str, total_steps: int, done: int = 0) -> "Stage":
+    def stage(self, name: str, total_steps: int, done: int = 0) -> Stage:
         """A stage that begins, or goes on after ``done`` of its steps."""
         return self._progress.stage(name, total_steps, done)
 
@@ -117,11 +126,33 @@ class RunLog:
         logger.warning(text)
 
     def finished(self, summary: Mapping[str, Any]) -> None:
-        """Say how the run ended."""
+        """Say how the run ended, and show the figures that it ends with."""
+        pictures = self._figures.draw()
+        self._write_events(self._epochs, {}, pictures)
+        if self._wandb is not None:
+            self._wandb.finished(self._epochs, summary, pictures)
         logger.info("finished: %s; everything is in %s", result_text(summary), self._folder.path)
 
-    def close(self) -> None:
-        """Close the event file; events that cannot be written any more are given up with a warning."""
+    def _write_events(self, step: int, scalars: Mapping[str, float], pictures: Pictures) -> None:
+        if self._writer is None:  # a rank that writes none
+            return
+        try:
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, step)
+            for tag, pixels in pictures.items():
+                self._writer.add_image(tag, pixels, step, dataformats="HWC")
+            self._writer.flush()
+        except OSError as error:
+            raise write_failure(error, self._folder.path / "tensorboard", 0) from error
+
+    def close(self, *, failed: bool = False) -> None:
+        """Close the event file; events that cannot be written any more are given up with a warning.
+
+        failed: the run did not come to its end.
+        """
+        if self._wandb is not None:
+            self._wandb.close(failed=failed)
+            self._wandb = None
         writer, self._writer = self._writer, None
         try:
             if writer is not None:
@@ -130,9 +161,11 @@ class RunLog:
             logger.warning("TensorBoard's last events are lost: %s", error.strerror)
 
 
-def open_log(folder: RunFolder, epochs: int) -> RunLog:
-    """The log of this rank; progress is shown by rank 0 alone, which is also the only one to write epochs."""
-    return RunLog(folder, epochs, None if ranks.is_first() else Progress(interval=math.inf, bar=False))
+def open_log(folder: RunFolder, config: Config, paint: Paint | None = None) -> RunLog:
+    """The log of this rank; rank 0 alone shows progress, writes epochs and draws figures, by ``paint``."""
+    if not ranks.is_first():
+        return RunLog(folder, config.train.epochs, Progress(interval=math.inf, bar=False))
+    return RunLog(folder, config.train.epochs, None, Figures(paint, folder.path, config.log.figures_every))
 
 
 def result_text(summary: Mapping[str, Any]) -> str:
@@ -182,7 +215,7 @@ def _numbers(values: Sequence[Any], form: str) -> str:
     return " ".join(_number(value, form) for value in (*values, None, None)[:2])
 
 
-def _scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
+def _scalars(line: Mapping[str, Any]) -> dict[str, float]:
     pairs: list[tuple[str, Any]] = []
     for key, value in line.items():
         if isinstance(value, list):
@@ -191,84 +224,7 @@ def _scalars(line: Mapping[str, Any]) -> list[tuple[str, float]]:
             pairs += [(f"{key}/{name}", item) for name, item in value.items()]
         elif key != "epoch":
             pairs.append((key, value))
-    return [(name, float(value)) for name, value in pairs if isinstance(value, (int, float))]
-
-
-class Progress:
-    """How far a stage is: a bar where stderr is a terminal, else a log line each ``interval`` seconds.
-
-    bar: whether to draw a bar; None asks stderr. clock: seconds, for tests.
-    """
-
-    def __init__(
-        self, interval: float = 30.0, bar: bool | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._interval = interval
-        self._bar = sys.stderr.isatty() if bar is None else bar
-        self._clock = clock
-
-    def stage(self, name: str, total_steps: int, done: int = 0) -> "Stage":
-        """A stage of total_steps steps, ``done`` of them behind; use it in a ``with``, call ``advance`` once a step."""
-        return Stage(name, total_steps, done, self._interval, self._bar, self._clock)
-
-
-class Stage:
-    """One stage under way; made by Progress.stage."""
-
-    def __init__(
-        self, name: str, total_steps: int, done: int, interval: float, bar: bool, clock: Callable[[], float]
-    ) -> None:
-        self.name = name
-        self.total_steps = total_steps
-        self.steps = self._done = done
-        self.images = 0
-        self._interval = interval
-        self._clock = clock
-        self._start = self._last = clock()
-        self._bar: tqdm[Any] | None = None
-        if bar:
-            self._bar = tqdm(total=total_steps, initial=done, desc=name, unit="step", leave=False, dynamic_ncols=True)
-
-    def __enter__(self) -> "Stage":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def advance(self, num_images: int) -> None:
-        """One step of num_images images is done (or, on a GPU, queued)."""
-        self.steps += 1
-        self.images += num_images
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{self.images_per_second():.0f} img/s", refresh=False)
-            self._bar.update()
-            return
-        now = self._clock()
-        if now - self._last >= self._interval:
-            self._last = now
-            logger.info(self.line(now))
-
-    def images_per_second(self) -> float:
-        """Images a second since the stage began; 0 before any time has passed."""
-        elapsed = self._clock() - self._start
-        return self.images / elapsed if elapsed > 0 else 0.0
-
-    def line(self, now: float) -> str:
-        """The stage in words at a time of its clock."""
-        elapsed = now - self._start
-        rate = self.images / elapsed if elapsed > 0 else 0.0
-        left = elapsed * (self.total_steps - self.steps) / max(self.steps - self._done, 1)
-        return f"{self.name}: {self.steps}/{self.total_steps} steps, {rate:.0f} images/s, ETA {clock_text(left)}"
-
-
-def clock_text(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return {name: float(value) for name, value in pairs if isinstance(value, (int, float))}
 
 
 class ConsoleHandler(logging.Handler):

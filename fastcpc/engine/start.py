@@ -14,6 +14,7 @@ from fastcpc.data.feeds import describe_feed
 from fastcpc.data.noise import Labels, make_labels, take_subset
 from fastcpc.engine.checkpoint import read_whole, resume_point, turns_back
 from fastcpc.engine.export import write_labels
+from fastcpc.engine.figures import Paint
 from fastcpc.engine.folder import RunFolder, open_folder
 from fastcpc.engine.interrupt import StopRequest
 from fastcpc.engine.log import open_log
@@ -29,13 +30,14 @@ def load_data(config: Config) -> tuple[Dataset, Labels]:
     return take_subset(dataset, labels, config.data.subset, config.run.seed)
 
 
-def train(config: Config, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+def train(config: Config, folder: RunFolder, stop: StopRequest, paint: Paint | None = None) -> dict[str, Any]:
     """Start or resume the run of this folder and train it to its end; returns the summary.
 
-    Raises Stopped after a checkpoint when a stop is asked for, RunError when the run cannot go on.
+    paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
+    after a checkpoint when a stop is asked for, RunError when the run cannot go on.
     """
     ranks.connect(resolve_numerics(config).device, config.parallel.timeout)
-    with open_log(folder, config.train.epochs) as log:
+    with open_log(folder, config, paint) as log:
         trainer = ranks.together(lambda: Trainer(config, *load_data(config), folder, stop, log))
         ranks.check_same("the training labels", trainer.training.labels_N, trainer.test_labels)
         found = ranks.on_first(lambda: _files_to_resume(config, trainer))
@@ -123,9 +125,10 @@ def dry_run(config: Config) -> None:
             train=replace(config.train, epochs=3, warmup_epochs=1),
             cleaner=replace(config.cleaner, warmup=1 / 3),
             cpc=replace(config.cpc, passes=1),
+            log=replace(config.log, wandb=""),
         )
         ranks.connect(resolve_numerics(config).device, config.parallel.timeout)
-        with open_folder(small) as run_folder, StopRequest() as stop, open_log(run_folder, 3) as log:
+        with open_folder(small) as run_folder, StopRequest() as stop, open_log(run_folder, small) as log:
             trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
             log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")
             trainer.run()

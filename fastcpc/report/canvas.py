@@ -3,19 +3,23 @@
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import get_named_colors_mapping
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 SIZE = (4.2, 2.7)  # inches of 72 points; drawn as wide as its column
+DPI = 110  # of figures as pixels
 # Names of colours; what they stand for is decided where a figure is drawn: in a page, or as a file of its own.
 INK, FAINT, PAPER = "fastcpc:ink", "fastcpc:faint", "fastcpc:paper"
 SERIES = tuple(f"fastcpc:s{number}" for number in range(1, 7))
@@ -122,19 +126,33 @@ def files(paint: Callable[[Figure], object], *, width: float, height: float) -> 
 
     width, height: in units of SIZE.
     """
+    picture, text = io.BytesIO(), io.StringIO()
+    with _own_figure(paint, width, height) as figure:
+        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(text, format="svg", metadata=_NO_METADATA)
+    return text.getvalue(), picture.getvalue()
+
+
+def pixels(paint: Callable[[Figure], object], *, width: float, height: float) -> NDArray[np.uint8]:
+    """The same figure as pixels, uint8 (H, W, 3)."""
+    with _own_figure(paint, width, height) as figure:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+@contextmanager
+def _own_figure(paint: Callable[[Figure], object], width: float, height: float) -> Iterator[Figure]:
     _use(_FILE_COLOURS)
     try:
-        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "file", "axes.titlesize": 9}):
-            figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), layout="constrained", facecolor=PAPER)
+        with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "file", "axes.titlesize": 9}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # of a class name's letters that no font here has
+            figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), dpi=DPI, layout="constrained", facecolor=PAPER)
             FigureCanvasAgg(figure)
             paint(figure)
-            picture = io.BytesIO()
-            figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
-            text = io.StringIO()
-            figure.savefig(text, format="svg", metadata=_NO_METADATA)
+            yield figure
     finally:
         _use(_STAND_INS)
-    return text.getvalue(), picture.getvalue()
 
 
 def plain_name(name: str, most: int = MOST_NAME) -> str:

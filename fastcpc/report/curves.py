@@ -141,12 +141,18 @@ def _seconds(run: Run) -> Picture:
 
 
 def _auc(run: Run) -> Picture | None:
-    shown = _of_cleaners(run, "auc")
-    if not shown:
+    shown, painter = _of_cleaners(run, "auc"), auc_painter(run)
+    if painter is None:
         return None
     text = "AUC of the cleaners, last epoch: " + ", ".join(f"{k} {_say(_last(v), 3)}" for k, v in shown.items()) + "."
     caption = "Area under the ROC curve of the clean probability; mean of both networks. 1 is best."
-    return _lines(run, "auc", "How well the cleaners tell right from wrong labels", caption, text, "AUC", shown)
+    return draw("auc", "How well the cleaners tell right from wrong labels", caption, text, painter)
+
+
+def auc_painter(run: Run) -> Callable[[Axes], None] | None:
+    """A painter of both cleaners' AUC over epochs, mean of both networks; None where it is not known."""
+    shown = _of_cleaners(run, "auc")
+    return _lines_painter(run, "AUC", shown) if shown else None
 
 
 def _why_no_auc(run: Run) -> str:
@@ -250,6 +256,17 @@ def _lines(
     legend: bool = True,
 ) -> Picture:
     """Lines over epochs; the epochs of warm-up are shaded."""
+    return draw(key, title, caption, text, _lines_painter(run, unit, shown, more, legend=legend))
+
+
+def _lines_painter(
+    run: Run,
+    unit: str,
+    shown: dict[str, np.ndarray],
+    more: Callable[[Axes], object] | None = None,
+    *,
+    legend: bool = True,
+) -> Callable[[Axes], None]:
     epochs = _epochs(run)
 
     def paint(ax: Axes) -> None:
@@ -267,7 +284,7 @@ def _lines(
         if legend and ax.get_legend_handles_labels()[0]:
             ax.legend(loc="best")
 
-    return draw(key, title, caption, text, paint)
+    return paint
 
 
 def shade_warmup(ax: Axes, epochs: Sequence[int], warmup_epochs: int) -> None:

@@ -56,7 +56,7 @@ class Grid:
         if not file.is_file():
             raise InputError(f"{file} is not there; give the folder of the repository's configs: --configs DIR")
         own = [f"cleaner.kind={cell.cleaner}", f"run.seed={cell.seed}", f"run.dir={self.path(cell)}"]
-        return ["--config", str(file), *self._root(cell), *self.settings, *own]
+        return ["--config", str(file), *self._root(cell), "log.figures_every=0", *self.settings, *own]
 
     def config(self, cell: Cell) -> Config:
         """The config of a run."""

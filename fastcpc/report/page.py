@@ -28,7 +28,7 @@ from fastcpc.report.gallery import MOST_CARDS, MOST_TEXT, as_script, make_galler
 from fastcpc.report.headline import Accuracy, accuracy_of, describe_noise, describe_state, estimate_noise
 from fastcpc.report.images import Images
 from fastcpc.report.losses import class_pictures, density_pictures, loss_pictures, loss_tests
-from fastcpc.report.run import Run, Samples, read_samples
+from fastcpc.report.run import Run, Samples, samples_of
 from fastcpc.report.scores import Scores, read_scores
 from fastcpc.report.suspects import find_suspects
 
@@ -119,16 +119,6 @@ def render(template: str, class_names: list[str], content: dict[str, Any]) -> st
 
 def _sha256(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def samples_of(run: Run) -> tuple[Samples | None, str]:
-    """The samples of a run, or why there are none: of a run that is finished that is a fault."""
-    try:
-        return read_samples(run), ""
-    except InputError as error:
-        if run.summary is not None or (run.path / LAST).exists():
-            raise
-        return None, str(error)
 
 
 def _sections(run: Run, samples: Samples | None, first: Scores | None, last: Scores | None) -> list[Figures]:

@@ -21,6 +21,7 @@ from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint import candidates
 from fastcpc.engine.log import METRICS_FILE
 from fastcpc.engine.pred_probs import PRED_PROBS_FILE
+from fastcpc.engine.scores import LAST
 from fastcpc.errors import InputError
 
 CLEANING_FILE = "clean_probabilities.parquet"
@@ -144,6 +145,16 @@ def read_samples(run: Run) -> Samples:
     samples = _samples(path, table, run.labels.trusted_N)
     _check_samples(path, samples, run)
     return samples
+
+
+def samples_of(run: Run) -> tuple[Samples | None, str]:
+    """The samples of a run, or why there are none: of a run that is finished that is a fault."""
+    try:
+        return read_samples(run), ""
+    except InputError as error:
+        if run.summary is not None or (run.path / LAST).exists():
+            raise
+        return None, str(error)
 
 
 def read_pred_probs(run: Run) -> NDArray[np.float32]:

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastcpc.config.schema import Config, RunConfig
 from fastcpc.engine.folder import RunFolder
-from fastcpc.engine.log import ConsoleHandler, Progress, RunLog, clock_text, console_line, metrics_line, result_text
+from fastcpc.engine.log import ConsoleHandler, RunLog, console_line, metrics_line, result_text
+from fastcpc.engine.progress import Progress, clock_text
 
 METRICS: dict[str, Any] = {
     "epoch": 3, "phase": "train", "lr": 0.02, "test_top1": 94.1234, "test_top5": 99.0, "net1_top1": 93.8,

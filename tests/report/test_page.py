@@ -257,7 +257,7 @@ def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -
 
 def test_figures_are_put_among_the_events(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([str(folder), "--tensorboard"]) == 0
-    tags = ["figures/losses", "figures/confusion", "figures/suspects"]
+    tags = ["figures/losses", "figures/auc", "figures/confusion", "figures/suspects"]
     assert f"written to {folder / 'tensorboard'}: {', '.join(tags)}" in capsys.readouterr().out
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
@@ -265,8 +265,17 @@ def test_figures_are_put_among_the_events(folder: Path, capsys: pytest.CaptureFi
     for tag in tags:
         (event,) = events.Images(tag)
         picture = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
-        assert event.step == 3 and (picture[0, 0] == 255).all()
+        assert event.step == 4 and (picture[0, 0] == 255).all()
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 15
+
+
+def test_figures_of_a_run_that_goes_on_do_not_come_between_its_events(tmp_path: Path) -> None:
+    folder = stopped(tmp_path / "run", 60)
+    before = sorted((folder / "tensorboard").iterdir())
+    assert command.main([str(folder), "--tensorboard"]) == 0
+    assert sorted((folder / "tensorboard").iterdir()) == sorted([*before, folder / "tensorboard" / "report"])
+    events = EventAccumulator(str(folder / "tensorboard" / "report")).Reload()
+    assert [image.step for image in events.Images("figures/auc")] == [len(read_run(folder).metrics) - 1]
 
 
 def test_pictures_that_are_gone_leave_a_sentence(folder: Path) -> None:

@@ -1,0 +1,161 @@
+"""What a run shows while it trains: figures in TensorBoard, and the same with its numbers on W&B."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb
+from PIL import Image
+from small_run import StopAfter, assert_same_run, metrics, run, small_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb_file import history, records, summary
+
+from fastcpc.cli import train as command
+from fastcpc.config.load import to_yaml
+from fastcpc.engine import wandb_log
+from fastcpc.engine.figures import Pictures
+from fastcpc.engine.folder import RunFolder
+from fastcpc.engine.interrupt import Stopped
+from fastcpc.engine.start import train
+from fastcpc.report.events import run_pictures
+
+TAGS = ["figures/auc", "figures/confusion", "figures/losses", "figures/suspects"]
+
+
+def main(folder: Path, *settings: str) -> int:
+    """fastcpc-train on the small config."""
+    file = folder.with_suffix(".yaml")
+    file.write_text(to_yaml(small_config(folder)))
+    return command.main(["--config", str(file), *settings])
+
+
+def images(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder / "tensorboard")).Reload()
+
+
+def test_figures_grow_with_the_run_and_change_nothing(tmp_path: Path) -> None:
+    assert main(tmp_path / "shown", "log.figures_every=1") == 0
+    run(small_config(tmp_path / "hidden"))
+    assert_same_run(tmp_path / "shown", tmp_path / "hidden")
+    events = images(tmp_path / "shown")
+    assert sorted(events.Tags()["images"]) == TAGS
+    for tag in TAGS:
+        drawn = events.Images(tag)
+        assert [image.step for image in drawn] == [1, 4], (
+            tag
+        )  # the first cleaning and the last; in so short a run those between are put off
+        pixels = [np.asarray(Image.open(io.BytesIO(image.encoded_image_string))) for image in drawn]
+        assert (pixels[0][0, 0] == 255).all()
+        if tag != "figures/confusion":  # whose shares may stay the same
+            assert pixels[0].shape != pixels[-1].shape or (pixels[0] != pixels[-1]).any(), tag
+    assert not images(tmp_path / "hidden").Tags()["images"]
+
+
+def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def paint(folder: Path) -> Pictures:
+        (folder / "scores_last.npz").write_bytes(b"no archive")
+        return run_pictures(folder)
+
+    config = small_config(tmp_path / "run")
+    with RunFolder(config) as folder:
+        assert train(config, folder, StopAfter(), paint)["finished"]
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("figures cannot be drawn (InputError:") == 1
+    assert "scores_last.npz: is damaged" in log
+    assert len(metrics(tmp_path / "run")) == 4
+
+
+@pytest.mark.slow
+def test_wandb_has_every_epoch_the_figures_and_the_summary_also_of_a_run_that_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tmp_path / "run"
+    config = small_config(folder, log={"wandb": "digits", "figures_every": 1})
+    for stop in (StopAfter(60), StopAfter()):
+        with RunFolder(config) as opened:
+            try:
+                ended = train(config, opened, stop, run_pictures)
+            except Stopped:
+                assert len(metrics(folder)) in (2, 3)
+    assert ended["finished"]
+    wandb.teardown()  # which waits until the files are whole, as the end of a process does
+    known = json.loads((folder / "wandb.json").read_text())
+    files = sorted(folder.glob(f"wandb/offline-run-*/run-{known['id']}.wandb"))
+    assert len(files) == 2
+    for file, code in zip(files, (1, 0), strict=True):
+        (begun,) = [record.run for record in records(file) if record.WhichOneof("record_type") == "run"]
+        assert (begun.run_id, begun.project, begun.display_name) == (known["id"], "digits", "run")
+        settings = {item.key or item.nested_key[0]: item.value_json for item in begun.config.update}
+        assert settings["cleaner.kind"] == '"cpc_awr"' and settings["train.epochs"] == "4"
+        assert [record.exit.exit_code for record in records(file) if record.HasField("exit")] == [code]
+    lines = [line for file in files for line in history(file)]
+    assert [line["_step"] for line in lines] == [0, 1, 2, 3, 4]
+    for line, epoch in zip(lines, metrics(folder), strict=False):
+        assert line["test_top1"] == epoch["test_top1"]
+        assert line["labelled/net2"] == epoch["labelled"][1]
+    shown = [line for line in lines if f"{TAGS[0]}/path" in line]
+    assert [line["_step"] for line in (shown[0], shown[-1])] == [1, 4]
+    for line in shown:
+        for tag in TAGS:
+            assert line[f"{tag}/_type"] == "image-file"
+            (path,) = folder.glob(f"wandb/offline-run-*/files/{line[f'{tag}/path']}")
+            with Image.open(path) as picture:
+                assert picture.size == (line[f"{tag}/width"], line[f"{tag}/height"])
+    assert summary(files[1])["best_top1"] == ended["best_top1"]
+    assert summary(files[1])["suspected"] == ended["suspected"]
+
+
+def test_wandb_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main(tmp_path / "run", "log.wandb=digits") == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "fastcpc-train: error: log.wandb=digits: wandb is not installed; pip install 'fastcpc[wandb]', or leave "
+        "log.wandb empty"
+    ]
+
+
+class Failing:
+    """Stands for wandb where it fails in a way that cannot be had from the real one."""
+
+    Settings = SimpleNamespace
+    Error = RuntimeError
+
+    def __init__(self, *, at: str) -> None:
+        self.at = at
+
+    def init(self, **settings: Any) -> "Failing":
+        if self.at == "init":
+            raise self.Error("api_key not configured (no-tty). call wandb.login(key=[your_api_key])")
+        return self
+
+    offline, dir = True, "somewhere"
+
+    def log(self, *args: Any, **settings: Any) -> None:
+        raise self.Error("the service is gone")
+
+
+def test_wandb_that_does_not_begin_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wandb_log, "_import", lambda project: Failing(at="init"))
+    assert main(tmp_path / "run", "log.wandb=digits") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fastcpc-train: error: log.wandb=digits: does not begin (api_key not configured")
+    (tmp_path / "run" / "wandb.json").write_text("{")
+    assert main(tmp_path / "run", "log.wandb=digits") == 2
+    assert "wandb.json: is damaged; delete it" in capsys.readouterr().err
+
+
+def test_wandb_that_fails_later_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_log, "_import", lambda project: Failing(at="log"))
+    assert run(small_config(tmp_path / "run", log={"wandb": "digits"}))["finished"]
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("W&B is given up (RuntimeError: the service is gone); training goes on without it") == 1
