@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace) -> int:
-    config = dataclasses.replace(read_config(options.run), device=options.device)
+    config = dataclasses.replace(read_config(options.run), device=options.device, compile="false")
     if config.precision == "fp16" and (options.device == "cpu" or not torch.cuda.is_available()):
         config = dataclasses.replace(config, precision="fp32")  # a run of a GPU, looked at on a CPU
     checkpoint = named(options.run, options.checkpoint)
@@ -48,7 +48,7 @@ def _command(options: argparse.Namespace) -> int:
         image_size=dataset.image_size,
     )  # fmt: skip
     for network in networks:
-        numerics.prepare(network, "false")
+        numerics.prepare(network)
     accuracy = measure(config, networks, dataset, split, numerics, options.run / "bad_images_eval.txt")
     rows = as_dict(accuracy, prototypes=has_prototypes(config, checkpoint))
     content = {"run": str(options.run), "split": options.split, "checkpoint": checkpoint.name, **rows}

@@ -226,6 +226,13 @@ class SemisupConfig(Section):
     mixup_alpha: float = setting(
         4.0, "Beta(a, a) of MixUp; 4 on CIFAR, 0.5 on web data.", DIVIDEMIX, Range(0, low_open=True)
     )
+    guess_batchnorm: Literal["per_view", "merged", "running"] = setting(
+        "per_view",
+        "BatchNorm of the trained network where it guesses labels; per_view: each view and half by its own statistics; "
+        "merged: all four by their common ones; running: by the running ones, which do not move. The last two are "
+        "faster and give another result.",
+        DIVIDEMIX,
+    )
     batches_per_epoch: int = setting(
         0, "Steps an epoch and network; 0: one pass over the labelled set.", DIVIDEMIX, Range(0)
     )
@@ -257,13 +264,33 @@ class TrainConfig(Section):
         True, "The pool holds equally many samples of each given label, or all where they are fewer.", DIVIDEMIX
     )
     lr: float = setting(0.02, "Learning rate of SGD.", "CPC, sec. 5.1", Range(0, low_open=True))
+    schedule: Literal["step", "one_cycle"] = setting(
+        "step",
+        "Learning rate over the run; step: drops once, at lr_drop_epoch; one_cycle: from lr / 25 up to lr at 30 % of "
+        "the epochs, then down to nearly 0, along half cosines.",
+        DIVIDEMIX,
+    )
     lr_drop_epoch: int = setting(
-        225, "Epoch from which the learning rate is divided by lr_drop_factor.", "CPC, sec. 5.1", Range(0)
+        225,
+        "Epoch from which the learning rate is divided by lr_drop_factor (schedule=step).",
+        "CPC, sec. 5.1",
+        Range(0),
     )
     lr_drop_factor: float = setting(10.0, "What the learning rate is divided by.", DIVIDEMIX, Range(1))
     momentum: float = setting(0.9, "Momentum of SGD.", DIVIDEMIX, Range(0, 1, high_open=True))
     weight_decay: float = setting(5e-4, "Weight decay of SGD.", DIVIDEMIX, Range(0))
     score_batch_size: int = setting(512, "Samples a batch when scoring and evaluating, no gradients.", allowed=Range(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig(Section):
+    """Who computes the optimiser's update; the update is the same."""
+
+    backend: Literal["auto", "torch", "apex"] = setting(
+        "auto",
+        "SGD of the networks; torch: its fused form; apex: NVIDIA's FusedSGD, on a GPU, where that package is built; "
+        "auto: torch, as nothing measured says that apex is faster.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,10 +342,18 @@ class Config(Section):
     cpc: CpcConfig = field(default_factory=CpcConfig)
     semisup: SemisupConfig = field(default_factory=SemisupConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     log: LogConfig = field(default_factory=LogConfig)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto: cuda where there is one.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
-        "auto", "Type of activations; auto: bf16 on a GPU, fp32 on a CPU."
+        "auto",
+        "Type of activations; auto: bf16 where the device has arithmetic for it (GPUs of compute capability 8.0 and "
+        "later, CPUs with AMX or AVX512-BF16), else fp16 on a GPU and fp32 on a CPU.",
     )
-    compile: Literal["false", "default", "max-autotune"] = setting("false", "torch.compile of the networks.")
+    tf32: bool = setting(False, "On a GPU, TF32 in float32 products: faster, with 10 bits of mantissa instead of 23.")
+    compile: Literal["false", "default", "max-autotune"] = setting(
+        "false",
+        "torch.compile of the training step, from images to losses, and of inference; max-autotune: slower to compile, "
+        "with CUDA graphs on a GPU. With several processes, of the networks and of inference.",
+    )

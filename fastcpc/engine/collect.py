@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastcpc.data.feed import Batch
+from fastcpc.engine.infer import infer
 from fastcpc.engine.precision import Numerics
 from fastcpc.models.network import Network
 from fastcpc.ranks import Shard, sum_, whole
@@ -102,10 +103,7 @@ def collect(
         labels_B = labels_N[batch.index]
         probs = []
         for network, scores in zip(networks, results, strict=True):
-            with numerics.autocast():
-                feat_BD = network.features(batch.views[0])
-                logits_BK = network.classify(feat_BD)
-            logits_BK = logits_BK.float()
+            feat_BD, logits_BK = infer(network, batch.views[0], numerics)
             probs.append(logits_BK.softmax(1))
             scores.put(position_B, labels_B, probs[-1], feat_BD, logits_BK)
         pair.put(position_B, labels_B, torch.stack(probs).mean(0), None, None)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fastcpc.cleaner.prototypes import cosine_similarity
 from fastcpc.data.feed import Batch
+from fastcpc.engine.infer import infer
 from fastcpc.engine.precision import Numerics
 from fastcpc.models.network import Network
 from fastcpc.ranks import sum_
@@ -52,11 +53,9 @@ def evaluate(
         labels_B = labels_N[batch.index]
         all_logits, all_similarities = [], []
         for network in networks:
-            with numerics.autocast():
-                feat_BD = network.features(batch.views[0])
-                logits_BK = network.classify(feat_BD)
+            feat_BD, logits_BK = infer(network, batch.views[0], numerics)
             embeddings_BE, prototypes_KE = network.embed(feat_BD.float()), network.prototype_matrix()
-            all_logits.append(logits_BK.float())
+            all_logits.append(logits_BK)
             all_similarities.append(
                 cosine_similarity(embeddings_BE, prototypes_KE) if cosine else embeddings_BE @ prototypes_KE.T
             )

@@ -9,10 +9,11 @@ from fastcpc import ranks
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
 from fastcpc.data.seeds import fold
-from fastcpc.engine.optim import build_sgd, set_learning_rate
+from fastcpc.engine.optim import build_optimizer, build_sgd, forget_gradients, load_momentum, set_learning_rate
 from fastcpc.engine.precision import Numerics
 from fastcpc.engine.reduce import GradientMean, mean_of
 from fastcpc.models.build import build_network
+from fastcpc.models.grouped_batchnorm import group_batchnorm
 from fastcpc.models.sync_batchnorm import running_statistics, synchronise_batchnorm
 
 LOSS_NAMES = ("total", "labelled", "unlabelled", "penalty")
@@ -50,11 +51,15 @@ class Member:
         synced = ranks.size() > 1 and config.parallel.sync_batchnorm
         if synced:
             synchronise_batchnorm(self.network, numerics.device)
-        numerics.prepare(self.network, config.compile)
+        elif numerics.compiles_steps:
+            group_batchnorm(self.network)
+        numerics.prepare(self.network)
         self._gradients = GradientMean(self.network.backbone_parameters())
         # statistics that each rank gathers by itself are averaged, so that all ranks hold the same network
         self._statistics = [] if synced else running_statistics(self.network)
-        self.optimizer = build_sgd(self.network.backbone_parameters(), config.train)
+        self.optimizer = build_optimizer(
+            self.network.backbone_parameters(), config.train, config.optim.backend, numerics.device
+        )
         self.cpc_optimizer = build_sgd(self.network.prototype_parameters(), config.train)
         self.scaler = numerics.scaler()
         self.device = numerics.device
@@ -65,22 +70,22 @@ class Member:
         self.steps: list[tuple[Tensor, Tensor]] = []
 
     def set_learning_rate(self, lr: float) -> None:
-        """Learning rate of both optimisers for the coming epoch."""
+        """Learning rate of both optimisers from here on."""
         set_learning_rate(self.optimizer, lr)
         set_learning_rate(self.cpc_optimizer, lr)
 
     def update(self, losses: tuple[Tensor, ...], index_B: Tensor) -> None:
         """One optimiser step on the first of these losses, of the samples index_B; all of them are added to the epoch's
         sums. Never waits for the device."""
-        self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(losses[0]).backward()
         self._gradients.finish()
         mean_of(self._statistics, "batchnorm")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        plain = [loss.detach() for loss in losses]
-        self.sums[: len(losses)] += torch.stack(plain)
-        self.steps.append((plain[0], index_B))
+        forget_gradients(self.optimizer)  # now: a CUDA graph's next run overwrites what they lie in
+        kept = torch.stack([loss.detach() for loss in losses])  # a copy: the same goes for the losses
+        self.sums[: len(losses)] += kept
+        self.steps.append((kept[0], index_B))
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of what a training pass changes, to go back to when its losses stop being numbers."""
@@ -125,8 +130,8 @@ class Member:
     def load(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Take up a checkpoint's weights and state."""
         self.network.load_state_dict(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.cpc_optimizer.load_state_dict(state["cpc_optimizer"])
+        load_momentum(self.optimizer, state["optimizer"])
+        load_momentum(self.cpc_optimizer, state["cpc_optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.history_LN = state["history"].to(self.device)
         self.sums = state["sums"].to(self.device)

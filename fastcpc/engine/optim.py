@@ -1,11 +1,18 @@
-"""Optimisers and the learning-rate schedule, which is a function of the epoch alone and so needs no saving."""
+"""Optimisers and the learning-rate schedule, which is a function of the run's progress alone and so needs no saving."""
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch.nn import Parameter
 
 from fastcpc.config.schema import TrainConfig
+from fastcpc.engine.apex import HOW, apex_fault, fused_sgd
+from fastcpc.errors import InputError
+
+CYCLE_START, CYCLE_END = 1 / 25, 1e-4  # of the peak, and of the start, as torch's OneCycleLR has them
+CYCLE_PEAK = 0.3  # share of the run after which the rate stands at its peak
 
 
 def build_sgd(parameters: Iterable[Parameter], train: TrainConfig) -> torch.optim.SGD:
@@ -15,9 +22,56 @@ def build_sgd(parameters: Iterable[Parameter], train: TrainConfig) -> torch.opti
     )
 
 
-def learning_rate(epoch: int, train: TrainConfig) -> float:
-    """Learning rate of an epoch (from 0): lr, divided by lr_drop_factor from lr_drop_epoch on."""
-    return train.lr / (train.lr_drop_factor if epoch >= train.lr_drop_epoch else 1.0)
+def build_optimizer(
+    parameters: Iterable[Parameter], train: TrainConfig, backend: str, device: torch.device
+) -> torch.optim.Optimizer:
+    """The networks' SGD by ``optim.backend``; auto is torch's fused form: no measurement says that another is faster.
+
+    InputError for apex where it cannot be used. Both forms hold the same state and make the same update.
+    """
+    if backend != "apex":
+        return build_sgd(parameters, train)
+    if device.type != "cuda":
+        raise InputError(f"optim.backend=apex: apex's optimisers run on a GPU, and this run is on the {device}; {HOW}")
+    fault = apex_fault()
+    if fault:
+        raise InputError(f"optim.backend=apex: {fault}; {HOW}")
+    return fused_sgd(list(parameters), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
+
+
+def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Drop all gradients; not every optimiser's own ``zero_grad`` can."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
+def load_momentum(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take up what an optimiser of either backend has gathered, and its learning rate: the final cleaning goes on with
+    the last epoch's. The other settings stay this one's own."""
+    groups = [
+        {**own, "lr": saved["lr"]}
+        for own, saved in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+
+
+def learning_rate(progress: float, train: TrainConfig) -> float:
+    """Learning rate at a point of the run, in epochs from 0 with their fraction.
+
+    step: lr, divided by lr_drop_factor from lr_drop_epoch on. one_cycle: from lr / 25 up to lr at 30 % of the run,
+    then down to lr / 250,000, along half cosines (Smith and Topin 2019, with the values of torch's OneCycleLR).
+    """
+    if train.schedule == "step":
+        return train.lr / (train.lr_drop_factor if progress >= train.lr_drop_epoch else 1.0)
+    share = min(progress / train.epochs, 1.0)
+    if share < CYCLE_PEAK:
+        return _half_cosine(train.lr * CYCLE_START, train.lr, share / CYCLE_PEAK)
+    return _half_cosine(train.lr, train.lr * CYCLE_START * CYCLE_END, (share - CYCLE_PEAK) / (1 - CYCLE_PEAK))
+
+
+def _half_cosine(begin: float, end: float, share: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

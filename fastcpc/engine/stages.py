@@ -14,11 +14,12 @@ from fastcpc.data.feed import Feed, ViewName
 from fastcpc.data.sampler import draw_pool, shuffled_batches
 from fastcpc.data.seeds import fold, generator
 from fastcpc.engine.member import Member
+from fastcpc.engine.optim import learning_rate
 from fastcpc.engine.precision import Numerics
 from fastcpc.engine.walks import Walk
-from fastcpc.semisup.losses import ramp, warmup_loss
+from fastcpc.semisup.losses import ramp
 from fastcpc.semisup.mixup import Partners, find_partners, mix_weight
-from fastcpc.semisup.step import semisup_loss
+from fastcpc.semisup.step import semisup_loss, warm_up_loss
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ def warm_up(own: Member, training: Training, walk: Walk, *, epoch: int, start: i
     own.network.train()
     for step, batch in walk(stream, len(batches)):
         torch.manual_seed(layers_seed(steps_seed, step))
+        own.set_learning_rate(learning_rate(epoch + step / len(batches), config.train))
         with numerics.autocast():
-            logits_BK = own.network(batch.views[0])
-        own.update((warmup_loss(logits_BK, training.labels_N[batch.index], penalty),), batch.index)
+            loss = numerics.step(warm_up_loss)(own.network, batch.views[0], training.labels_N[batch.index], penalty)
+        own.update((loss,), batch.index)
     return len(batches)
 
 
@@ -103,11 +105,12 @@ def semi_supervised(own: Member, other: Member, training: Training, walk: Walk, 
         draw = generator(steps_seed, "mixup", step)
         labelled_B = batch.index[:num_own]
         progress = epoch + step / len(batches)
+        own.set_learning_rate(learning_rate(progress, config.train))
         weight_u = config.semisup.lambda_u * ramp(progress, config.train.warmup_epochs, config.semisup.rampup_epochs)
         lam = mix_weight(config.semisup.mixup_alpha, draw)
         partners = draw_partners(config, draw, numerics.device)
         with numerics.autocast():
-            losses = semisup_loss(
+            losses = numerics.step(semisup_loss)(
                 own.network,
                 other.network,
                 (batch.views[0], batch.views[1]),

@@ -84,7 +84,7 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
         f"feed {feed}; "
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
-        f"{describe_ranks(config)}; {begin}"
+        f"{'' if config.compile == 'false' else f'compile {config.compile}, '}{describe_ranks(config)}; {begin}"
     )
 
 

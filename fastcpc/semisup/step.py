@@ -1,4 +1,4 @@
-"""One semi-supervised step as a function of tensors, which torch.compile takes whole.
+"""One step, of the warm-up or semi-supervised, as a function of tensors, which torch.compile takes whole.
 
 Nothing here asks the device for a value or branches on one. What changes from step to step (lam, the permutation, the
 weight of the unlabelled loss) comes in as tensors, so that nothing is compiled twice.
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fastcpc.config.schema import SemisupConfig
-from fastcpc.semisup.losses import labelled_loss, prior_penalty, unlabelled_loss
+from fastcpc.models.grouped_batchnorm import pass_apart
+from fastcpc.semisup.losses import labelled_loss, prior_penalty, unlabelled_loss, warmup_loss
 from fastcpc.semisup.mixup import Partners, mixup
 from fastcpc.semisup.targets import guess, refine
 
@@ -22,6 +23,11 @@ class StepLosses(NamedTuple):
     labelled: Tensor
     unlabelled: Tensor
     penalty: Tensor
+
+
+def warm_up_loss(network: nn.Module, images: Tensor, labels_B: Tensor, penalty: bool) -> Tensor:
+    """Loss of a warm-up step: the network, in train mode, on images (B, C, H, W); the rest as ``warmup_loss``."""
+    return warmup_loss(network(images), labels_B, penalty)
 
 
 def semisup_loss(
@@ -56,7 +62,7 @@ def semisup_loss(
     )
     partner_inputs = partners.fetch(inputs)  # with several ranks they travel while targets are guessed
     target_x_BK, target_u_BK = guess_targets(
-        own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes
+        own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes, settings.guess_batchnorm
     )
     targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
     mixed_inputs = mixup(inputs, partner_inputs(), lam)
@@ -82,18 +88,36 @@ def guess_targets(
     clean_prob_B: Tensor,
     temperature: float,
     num_classes: int,
+    batchnorm: str = "per_view",
 ) -> tuple[Tensor, Tensor]:
     """Targets of the labelled and of the unlabelled samples, without a gradient; arguments as in ``semisup_loss``.
 
-    Returns two (B, K) float32.
+    batchnorm: semisup.guess_batchnorm. Returns two (B, K) float32.
     """
     num_labelled = labels_B.shape[0]
     with torch.no_grad():
-        # The own network is in train mode: a forward pass per view and half, in this order, because each normalises by
-        # its own batch's statistics and moves the running ones. The other network has no such coupling.
-        own_u = [own(view[num_labelled:]) for view in guess_views]
+        # the other network is in eval mode, where nothing couples the images of a batch
         other_u = other(torch.cat([view[num_labelled:] for view in guess_views], dim=0)).chunk(2)
-        own_x = [own(view[:num_labelled]) for view in guess_views]
-        target_u_BK = guess([*own_u, *other_u], temperature)
-        target_x_BK = refine(labels_B, clean_prob_B, own_x, temperature, num_classes)
+        u_1, u_2, x_1, x_2 = _own_guesses(
+            own,
+            [view[num_labelled:] for view in guess_views] + [view[:num_labelled] for view in guess_views],
+            batchnorm,
+        )
+        target_u_BK = guess([u_1, u_2, *other_u], temperature)
+        target_x_BK = refine(labels_B, clean_prob_B, [x_1, x_2], temperature, num_classes)
     return target_x_BK, target_u_BK
+
+
+def _own_guesses(own: nn.Module, parts: list[Tensor], batchnorm: str) -> list[Tensor]:
+    """Logits of the network in training for each view and half.
+
+    per_view: in train mode, where each part is normalised by its own statistics and moves the running ones, as the
+    peers have it. merged: by those of all parts together. running: by the running ones, which stay as they are.
+    """
+    if batchnorm == "per_view":
+        return pass_apart(own, parts)
+    if batchnorm == "running":
+        own.eval()
+    logits = own(torch.cat(parts, dim=0))
+    own.train()
+    return list(logits.chunk(len(parts)))

@@ -13,7 +13,14 @@ from fastcpc.cleaner.partition import Partition
 from fastcpc.engine.cleaning import gmm_rules
 from fastcpc.engine.member import Member
 from fastcpc.engine.optim import learning_rate
-from fastcpc.engine.precision import Numerics, resolve_numerics
+from fastcpc.engine.precision import (
+    Arithmetic,
+    Numerics,
+    choose_precision,
+    probe,
+    resolve_numerics,
+    set_determinism,
+)
 from fastcpc.engine.stages import Training, paired_batches
 from fastcpc.errors import InputError
 
@@ -98,7 +105,7 @@ def test_a_snapshot_brings_weights_and_momentum_back() -> None:
 def test_devices_and_precisions_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = small_config(Path("unused"))
-    assert resolve_numerics(config) == CPU
+    assert resolve_numerics(config).device == CPU.device
     assert resolve_numerics(replace(config, precision="bf16")).dtype == torch.bfloat16
     with pytest.raises(InputError, match="device: cuda is asked for"):
         resolve_numerics(replace(config, device="cuda"))
@@ -106,10 +113,57 @@ def test_devices_and_precisions_that_are_not_there(monkeypatch: pytest.MonkeyPat
         resolve_numerics(replace(config, precision="fp16"))
 
 
+OLD_CPU, NEW_CPU = Arithmetic("cpu"), Arithmetic("cpu", cpu_bf16=True)
+V100, H200 = Arithmetic("cuda", capability=(7, 0)), Arithmetic("cuda", capability=(9, 0))
+
+
+@pytest.mark.parametrize(
+    ("can", "auto"), [(OLD_CPU, "fp32"), (NEW_CPU, "bf16"), (V100, "fp16"), (H200, "bf16")], ids=str
+)
+def test_auto_takes_bf16_where_there_is_arithmetic_for_it(can: Arithmetic, auto: str) -> None:
+    assert choose_precision("auto", can) == auto
+    assert choose_precision("fp32", can) == "fp32"
+
+
+def test_precisions_that_a_device_has_not() -> None:
+    assert choose_precision("bf16", OLD_CPU) == "bf16"  # by conversion: slow, and the same numbers
+    assert choose_precision("bf16", Arithmetic("cuda", capability=(8, 0))) == "bf16"
+    with pytest.raises(
+        InputError, match=r"precision: bf16 needs .* 8\.0 or later, and this one has 7\.0; use precision="
+    ):
+        choose_precision("bf16", V100)
+
+
+@pytest.mark.parametrize("flag", ["amx_bf16", "avx512_bf16"])
+def test_what_the_cpu_says_of_itself(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, flag: True})
+    assert probe(torch.device("cpu")) == NEW_CPU
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, flag: False})
+    assert probe(torch.device("cpu")) == OLD_CPU
+
+
+def test_compilation_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(small_config(Path("unused")), compile="default", device="cpu")
+    assert resolve_numerics(config).compile == "default"
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=r"compile=default: torch.compile needs a compiler here, and none of g\+\+"):
+        resolve_numerics(config)
+
+
+def test_tf32_is_off_unless_asked_for() -> None:
+    config = small_config(Path("unused"))
+    try:
+        set_determinism(replace(config, tf32=True), CPU)
+        assert torch.get_float32_matmul_precision() == "high" and torch.backends.cudnn.allow_tf32
+    finally:
+        set_determinism(config, CPU)
+    assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
+
+
 def test_channels_last_only_where_onednn_survives_it() -> None:
     def stride_of(conv: torch.nn.Conv2d) -> tuple[int, ...]:
         network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), conv)
-        CPU.prepare(network, "false")
+        CPU.prepare(network)
         return network[0].weight.stride()  # type: ignore[return-value]
 
     last = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last).weight.stride()

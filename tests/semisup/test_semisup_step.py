@@ -12,6 +12,7 @@ from fastcpc.config.schema import CpcConfig, ModelConfig, SemisupConfig
 from fastcpc.models.build import build_network
 from fastcpc.semisup.mixup import Partners
 from fastcpc.semisup.step import guess_targets, semisup_loss
+from fastcpc.semisup.targets import refine
 
 CIFAR = SemisupConfig(lambda_u=25.0, temperature=0.5)
 WEB = SemisupConfig(lambda_u=0.0, temperature=0.5, batches_per_epoch=1000, labelled_half_only=True)
@@ -212,6 +213,27 @@ def test_each_view_is_normalised_by_its_own_batch():
     target_x, _ = guess_targets(own, linear(2), (first, second), temperature=0.5, **arguments)
     moved_x, _ = guess_targets(own, linear(2), (first, shifted), temperature=0.5, **arguments)
     assert torch.equal(target_x, moved_x)
+
+
+@pytest.mark.parametrize(("guessing", "passes"), [("per_view", 5), ("merged", 2), ("running", 1)])
+def test_guesses_by_common_or_by_running_statistics(guessing, passes):
+    settings = dataclasses.replace(CIFAR, guess_batchnorm=guessing)
+    own, other, inputs = with_norm(1), with_norm(2).eval(), step_inputs(settings=settings)
+    views = inputs["guess_views"]
+    reference = copy.deepcopy(own)
+    reference.train(guessing != "running")
+    # the order of the parts plays no role in common statistics
+    logits = reference(torch.cat([view[part] for part in (slice(BATCH, None), slice(BATCH)) for view in views]))
+    arguments = {key: inputs[key] for key in ("labels_B", "clean_prob_B", "num_classes")}
+    torch.compiler.reset()
+    compiled = torch.compile(guess_targets, backend="eager", fullgraph=True)
+    for guess_them in (guess_targets, compiled):
+        target_x, _ = guess_them(copy.deepcopy(own), other, views, temperature=0.5, batchnorm=guessing, **arguments)
+        if guessing != "per_view":
+            want = refine(inputs["labels_B"], inputs["clean_prob_B"], logits.chunk(4)[2:], 0.5, NUM_CLASSES)
+            assert_close(target_x, want)
+    semisup_loss(own, other, **inputs, settings=settings)
+    assert own[1].num_batches_tracked == passes and own.training
 
 
 @pytest.mark.parametrize("settings", [CIFAR, WEB])

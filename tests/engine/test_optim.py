@@ -1,0 +1,158 @@
+"""The optimiser: apex told from its namesake, one update by either backend, and the learning rate over a run."""
+
+import copy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fastcpc.config.schema import TrainConfig
+from fastcpc.engine.apex import apex_fault
+from fastcpc.engine.optim import build_optimizer, build_sgd, learning_rate, load_momentum
+from fastcpc.errors import InputError
+
+GPU = torch.device("cuda")  # named only: what is built here updates tensors of the CPU
+TRAIN = TrainConfig(lr=0.1, momentum=0.9, weight_decay=0.01)
+
+# what apex documents of FusedSGD: v = momentum * v + g, p = p - lr * v; the first step takes v = g
+FUSED_SGD = """
+import torch
+
+class FusedSGD(torch.optim.Optimizer):
+    def __init__(self, params, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False):
+        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
+                                      nesterov=nesterov))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                g = p.grad + group["weight_decay"] * p
+                state = self.state[p]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = g.clone()
+                else:
+                    state["momentum_buffer"] = group["momentum"] * state["momentum_buffer"] + g
+                v = state["momentum_buffer"]
+                p -= group["lr"] * (g + group["momentum"] * v if group["nesterov"] else v)
+"""
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path where packages can be put; what was imported from there is forgotten."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] in ("apex", "amp_C")]:
+        del sys.modules[name]
+
+
+def put(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def put_nvidias(folder: Path, kernels: bool = True) -> None:
+    put(folder, apex__optimizers__fused_sgd=FUSED_SGD)
+    (folder / "apex" / "__init__.py").write_text("")
+    (folder / "apex" / "optimizers" / "__init__.py").write_text("from .fused_sgd import FusedSGD\n")
+    if kernels:
+        put(folder, amp_C="")
+
+
+def test_no_apex() -> None:
+    assert apex_fault() == "NVIDIA's apex is not installed"
+    with pytest.raises(InputError, match=r"^optim\.backend=apex: NVIDIA's apex is not installed; docs/performance\.md"):
+        build_optimizer([], TRAIN, "apex", GPU)
+
+
+def test_the_other_apex_is_named_and_not_run(packages: Path) -> None:
+    (packages / "apex").mkdir()
+    (packages / "apex" / "__init__.py").write_text("raise ImportError('pyramid')\n")
+    assert apex_fault() == (
+        f"the package apex in {packages / 'apex'} is not NVIDIA's (PyPI has another project of that name)"
+    )
+    assert "apex" not in sys.modules
+
+
+def test_apex_without_its_kernels(packages: Path) -> None:
+    put_nvidias(packages, kernels=False)
+    assert "built without its CUDA kernels (amp_C" in apex_fault()
+
+
+def test_apex_needs_a_gpu(packages: Path) -> None:
+    put_nvidias(packages)
+    with pytest.raises(InputError, match=r"optim\.backend=apex: apex's optimisers run on a GPU"):
+        build_optimizer([], TRAIN, "apex", torch.device("cpu"))
+
+
+def parameters() -> list[torch.nn.Parameter]:
+    draw = torch.Generator().manual_seed(1)
+    return [torch.nn.Parameter(torch.randn(shape, generator=draw)) for shape in ((3, 4), (5,))]
+
+
+def steps(optimizer: torch.optim.Optimizer, own: list[torch.nn.Parameter], first: int, last: int) -> None:
+    for number in range(first, last):
+        for parameter in own:
+            draw = torch.Generator().manual_seed(number)
+            parameter.grad = torch.randn(parameter.shape, generator=draw)
+        optimizer.step()
+
+
+def test_both_backends_make_the_same_update_and_take_each_others_state(packages: Path) -> None:
+    put_nvidias(packages)
+    by_apex, by_torch = parameters(), parameters()
+    apex = build_optimizer(by_apex, TRAIN, "apex", GPU)
+    plain = build_optimizer(by_torch, TRAIN, "auto", GPU)
+    assert type(apex).__name__ == "FusedSGD" and type(plain) is torch.optim.SGD
+    for number in range(4):  # the first step starts the momentum
+        steps(apex, by_apex, number, number + 1)
+        steps(plain, by_torch, number, number + 1)
+        torch.testing.assert_close(by_apex, by_torch)
+    swapped = parameters()
+    for parameter, value in zip(swapped, by_apex, strict=True):
+        parameter.data.copy_(value.data)
+    resumed = build_sgd(swapped, TRAIN)
+    load_momentum(resumed, copy.deepcopy(apex.state_dict()))
+    assert resumed.param_groups[0]["fused"] is True
+    steps(resumed, swapped, 4, 6)
+    steps(apex, by_apex, 4, 6)
+    torch.testing.assert_close(swapped, by_apex)
+    back: Any = build_optimizer(parameters(), TRAIN, "apex", GPU)
+    load_momentum(back, copy.deepcopy(resumed.state_dict()))
+    assert len(back.state) == 2
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_torch_updates_as_apex_documents_it(nesterov: bool, packages: Path) -> None:
+    put_nvidias(packages)
+    import apex.optimizers
+
+    one, two = parameters(), parameters()
+    settings: Any = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "nesterov": nesterov}
+    documented, fused = apex.optimizers.FusedSGD(one, **settings), torch.optim.SGD(two, fused=True, **settings)
+    steps(documented, one, 0, 5)
+    steps(fused, two, 0, 5)
+    torch.testing.assert_close(one, two)
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    train = TrainConfig(epochs=100, lr=0.5, schedule="one_cycle")
+    got = [learning_rate(progress, train) for progress in (0, 15, 30, 65, 100)]
+    low, middle = 0.5 / 25, 0.5 * (1 + 1 / 25) / 2
+    assert got == pytest.approx([low, middle, 0.5, 0.5 * (1 + 1 / 250_000) / 2, 0.5 / 250_000])
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        torch.optim.SGD(parameters(), lr=0.5), max_lr=0.5, total_steps=1001, cycle_momentum=False
+    )
+    rates = []
+    for _ in range(1000):
+        rates.append(reference.get_last_lr()[0])
+        reference.optimizer.step()
+        reference.step()
+    # torch counts its steps a little otherwise
+    assert [learning_rate(step / 10, train) for step in range(1000)] == pytest.approx(rates, rel=0.02, abs=1e-3)
