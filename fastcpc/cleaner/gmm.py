@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastcpc.kernels import fit_gmm
+from fastcpc.kernels import GroupOrder, fit_gmm
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,16 @@ def agnostic_posterior(loss_N: Tensor) -> GmmPosterior:
     return GmmPosterior(fit.clean_probability(loss_N, groups).float(), (), fitted=True)
 
 
-def aware_posterior(loss_N: Tensor, labels_N: Tensor, num_classes: int) -> GmmPosterior:
+def aware_posterior(
+    loss_N: Tensor, labels_N: Tensor, num_classes: int, order: GroupOrder | None = None
+) -> GmmPosterior:
     """One mixture for each given label, on that label's samples.
 
     A class that is too small or whose losses are constant takes the class-agnostic posterior.
-    loss_N: (N,) floating, normalised. labels_N: (N,) int64 in [0, num_classes).
+    loss_N: (N,) floating, normalised. labels_N: (N,) int64 in [0, num_classes). order: what ``order_groups`` made of
+    the labels, which never change; None: they are sorted here.
     """
-    fit = fit_gmm(loss_N, labels_N, num_classes)
+    fit = fit_gmm(loss_N, labels_N if order is None else order, num_classes)
     unfitted_K = ~fit.fitted
     present_K = torch.bincount(labels_N, minlength=num_classes) > 0
     fallback = tuple(torch.nonzero(unfitted_K & present_K).flatten().tolist())
@@ -45,8 +48,10 @@ def aware_posterior(loss_N: Tensor, labels_N: Tensor, num_classes: int) -> GmmPo
     return GmmPosterior(clean_prob_N, fallback, agnostic.fitted)
 
 
-def gmm_posterior(kind: str, loss_N: Tensor, labels_N: Tensor, num_classes: int) -> GmmPosterior:
+def gmm_posterior(
+    kind: str, loss_N: Tensor, labels_N: Tensor, num_classes: int, order: GroupOrder | None = None
+) -> GmmPosterior:
     """The posterior that a cleaner of this kind (``gmm_agn``, ``cpc_awr``, ...) is built on."""
     if kind.endswith("_awr"):
-        return aware_posterior(loss_N, labels_N, num_classes)
+        return aware_posterior(loss_N, labels_N, num_classes, order)
     return agnostic_posterior(loss_N)

@@ -16,7 +16,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,25 @@ STATE = "state.pt"
 _NAME = re.compile(r"epoch_(\d{4,})")
 _HIDDEN = re.compile(r"\.(epoch_\d{4,})\.(tmp|old|gone)")
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (net[1-9]\d*\.safetensors|state\.pt)")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The content of a checkpoint, in main memory and shared with nothing that training changes."""
+
+    epoch: int
+    networks: list[dict[str, Tensor]]
+    state: dict[str, Any]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors together."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors([self.networks, self.state]))
+
+
+def pack(epoch: int, networks: Sequence[Mapping[str, Tensor]], state: dict[str, Any]) -> Packed:
+    """Copy what a checkpoint shall hold; arguments and TypeError as ``CheckpointStore.save``."""
+    return Packed(epoch, [_weights(network) for network in networks], _plain(state, "state"))
 
 
 class CheckpointStore:
@@ -59,7 +79,12 @@ class CheckpointStore:
         None, lists, tuples and dicts of them, or TypeError. Returns the folder. RunError on a full disk or any other
         failed write: nothing half-written stays, and the checkpoints before it are as they were.
         """
-        files = _serialise(epoch, networks, state, self.metadata)
+        return self.write(pack(epoch, networks, state), best=best)
+
+    def write(self, packed: "Packed", *, best: bool) -> Path:
+        """``save`` of what ``pack`` has copied; may be done on another thread, one at a time."""
+        epoch = packed.epoch
+        files = _serialise(packed, self.metadata)
         final = self.folder / f"epoch_{epoch:04d}"
         staging = self.folder / f".{final.name}.tmp"
         try:
@@ -319,18 +344,16 @@ def _sums_text(digests: Mapping[str, str]) -> str:
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
 
 
-def _serialise(
-    epoch: int, networks: Sequence[Mapping[str, Tensor]], state: dict[str, Any], header: Mapping[str, str]
-) -> dict[str, bytes]:
+def _serialise(packed: Packed, header: Mapping[str, str]) -> dict[str, bytes]:
     # Bytes in memory first: then a full disk is a plain OSError of one write, and the checksum needs no reading back.
-    header = {"format": "pt", **header, "epoch": str(epoch)}
-    names = _file_names(len(networks))
+    header = {"format": "pt", **header, "epoch": str(packed.epoch)}
+    names = _file_names(len(packed.networks))
     files = {
-        name: _steady(safetensors.torch.save(_weights(network), metadata=header))
-        for name, network in zip(names[:-1], networks, strict=True)
+        name: _steady(safetensors.torch.save(network, metadata=header))
+        for name, network in zip(names[:-1], packed.networks, strict=True)
     }
     buffer = io.BytesIO()
-    torch.save(_plain(state, "state"), buffer)
+    torch.save(packed.state, buffer)
     files[STATE] = buffer.getvalue()
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     return {**files, SUMS: _sums_text(digests).encode()}
@@ -355,12 +378,18 @@ def _weights(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named_weights
 
 
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
 def _plain(value: Any, where: str) -> Any:
     # numpy scalars and own classes would save well and fail at the next load with weights_only=True.
     if isinstance(value, Tensor):
-        tensor = value.detach().to("cpu")
-        own_bytes = tensor.numel() * tensor.element_size()
-        return tensor if tensor.untyped_storage().nbytes() == own_bytes else tensor.clone()
+        return value.detach().to("cpu", copy=True)  # of its own elements alone, whatever it is a view of
     if value is None or type(value) in (bool, int, float, str):
         return value
     if type(value) in (list, tuple):

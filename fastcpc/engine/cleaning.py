@@ -19,6 +19,7 @@ from fastcpc.config.schema import Config
 from fastcpc.data.seeds import fold
 from fastcpc.engine.collect import Collected
 from fastcpc.engine.member import Member
+from fastcpc.kernels import GroupOrder, order_groups
 
 
 @dataclass
@@ -52,11 +53,19 @@ def gmm_rules(config: Config, epoch: int) -> bool:
 
 
 def clean_labels(
-    members: Sequence[Member], collected: Collected, labels_N: Tensor, config: Config, *, num_classes: int, epoch: int
+    members: Sequence[Member],
+    collected: Collected,
+    labels_N: Tensor,
+    config: Config,
+    *,
+    num_classes: int,
+    epoch: int,
+    order: GroupOrder | None = None,
 ) -> Cleaning:
     """Fit the mixtures, update the prototypes, divide the data; changes loss histories, projectors and prototypes.
 
-    labels_N: of all training samples, whichever of them were collected.
+    labels_N: of all training samples, whichever of them were collected. order: of labels_N, sorted once for a run;
+    used where all were collected.
     A partition that must not be trained on leaves the network's last good one in place, and a note says why.
     """
     result = Cleaning()
@@ -67,7 +76,9 @@ def clean_labels(
         check_finite(scores.loss_N, member.number, rows)
     faults = ["", ""]
     if kind != "cpc_only":
-        q_gmm, fitted = _mixtures(members, collected, labels_N, config, num_classes, result.notes)
+        if order is None or rows is not None:
+            order = order_groups(labels_N, num_classes)
+        q_gmm, fitted = _mixtures(members, collected, labels_N, order, config, result.notes)
         result.q_gmm, result.partitions = q_gmm, co_divide(*q_gmm, tau)
         # network 1's mixture divides network 2's data, so that a mixture without a fit is the other network's fault
         faults = [
@@ -96,15 +107,15 @@ def _mixtures(
     members: Sequence[Member],
     collected: Collected,
     labels_N: Tensor,
+    order: GroupOrder,
     config: Config,
-    num_classes: int,
     notes: list[str],
 ) -> tuple[tuple[Tensor, Tensor], list[bool]]:
     """Each network's posterior on its own (smoothed) losses, and whether there was a fit at all."""
     posteriors, fitted = [], []
     for member, scores in zip(members, collected.networks, strict=True):
         member.history_LN = push(member.history_LN, min_max(scores.loss_N), config.cleaner.loss_history)
-        posterior = gmm_posterior(config.cleaner.kind, member.history_LN.mean(0), labels_N, num_classes)
+        posterior = gmm_posterior(config.cleaner.kind, member.history_LN.mean(0), labels_N, order.num_groups, order)
         if posterior.fallback_classes:
             notes.append(
                 f"network {member.number}: classes {_named(posterior.fallback_classes)} have too few or constant "

@@ -4,6 +4,7 @@ Whatever is random in a step follows from (run seed, epoch, network, step), so t
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from fastcpc.engine.member import Member
 from fastcpc.engine.optim import learning_rate
 from fastcpc.engine.precision import Numerics
 from fastcpc.engine.walks import Walk
+from fastcpc.kernels import GroupOrder, order_groups
 from fastcpc.semisup.losses import ramp
 from fastcpc.semisup.mixup import Partners, find_partners, mix_weight
 from fastcpc.semisup.step import semisup_loss, warm_up_loss
@@ -32,6 +34,11 @@ class Training:
     feed: Feed
     labels_N: Tensor
     num_classes: int
+
+    @cached_property
+    def label_order(self) -> GroupOrder:
+        """The samples sorted by given label, once a run: these labels never change."""
+        return order_groups(self.labels_N, self.num_classes)
 
     def seed(self, purpose: str, epoch: int, member: Member) -> int:
         """Seed of a purpose ("views", "order", ...) in this epoch, for this network."""

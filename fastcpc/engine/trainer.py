@@ -18,7 +18,7 @@ from fastcpc.data.noise import Labels
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.data.seeds import fold
 from fastcpc.engine.blame import describe_bad_batch
-from fastcpc.engine.checkpoint import CheckpointStore, parse
+from fastcpc.engine.checkpoint import CheckpointStore, pack, parse
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.collect import Collected, collect
 from fastcpc.engine.course import Course
@@ -35,9 +35,12 @@ from fastcpc.engine.results import describe_suspects, summarise
 from fastcpc.engine.scale import for_ranks
 from fastcpc.engine.stages import Training, semi_supervised, warm_up
 from fastcpc.engine.walks import Walks
+from fastcpc.engine.writer import Writer
 from fastcpc.errors import InputError, RunError
 
 MOST_RESTORES = 3  # passes of a network in a row that may be taken back because they gave no numbers
+
+WRITTEN_AT_ONCE = 2**24  # bytes of a checkpoint that the run waits for; a larger one is written beside the next epoch
 
 
 class Trainer:
@@ -76,19 +79,23 @@ class Trainer:
         self.findings = Findings(config, dataset, labels, folder.path)
         self.snapshot: dict[str, Any] = {}
         header = {"model": config.model.name, "num_classes": str(num_classes)}
+        self.writer = Writer()
         self.store = CheckpointStore(folder.path, config.run.keep_every, header) if ranks.is_first() else None
 
     # ---- Algorithm 1 ----
 
     def run(self) -> dict[str, Any]:
         """Train from the present position to the end, write the results, return the summary."""
-        while self.course.epoch < self.config.train.epochs:
-            try:
-                self.run_epoch()
-            except Stopped:
-                self.save(self.course.epoch, best=False)
-                raise
-        return self.finish()
+        with self.writer:
+            while self.course.epoch < self.config.train.epochs:
+                try:
+                    self.run_epoch()
+                except Stopped:
+                    self.save(self.course.epoch, best=False)
+                    ranks.on_first(self.writer.finish)
+                    raise
+            ranks.on_first(self.writer.finish)
+            return self.finish()
 
     def run_epoch(self) -> None:
         """Every stage of an epoch that is still to come, then its line in the logs and its checkpoint."""
@@ -138,7 +145,15 @@ class Trainer:
     def divide(self, collected: Collected, epoch: int, when: str) -> Cleaning:
         """Fit, score and divide what was collected; what the user should know of it goes into the log."""
         labels_N, num_classes = self.training.labels_N, self.dataset.num_classes
-        cleaning = clean_labels(self.members, collected, labels_N, self.config, num_classes=num_classes, epoch=epoch)
+        cleaning = clean_labels(
+            self.members,
+            collected,
+            labels_N,
+            self.config,
+            num_classes=num_classes,
+            epoch=epoch,
+            order=self.training.label_order,
+        )
         for note in cleaning.notes:
             self.log.warning(f"{when}: {note}")
         return cleaning
@@ -253,14 +268,17 @@ class Trainer:
         self.save(epoch, best=is_best)
 
     def save(self, epoch: int, *, best: bool) -> None:
-        """Write a checkpoint of the present position: rank 0 does, and all go on when it is whole, or none does."""
+        """Write a checkpoint of the present position: rank 0 does. All go on when the one before is whole and this one
+        copied (whole too, where that takes no time), or none does."""
         if self.course.step:
             for member in self.members:
                 ranks.mean_(member.sums, "losses")  # the ranks' sums so far become one, which all take up again
         ranks.on_first(lambda: self._write(epoch, best=best))
 
     def _write(self, epoch: int, *, best: bool) -> None:
-        assert self.store is not None
+        store = self.store
+        assert store is not None
+        self.writer.finish()
         state = {
             "config": to_yaml(self.config),
             "batch_size": self.config.train.batch_size,
@@ -270,8 +288,11 @@ class Trainer:
             "snapshot": self.snapshot if self.course.step else {},
         }
         # a run that was taken back to an earlier epoch may have lost the checkpoint of its best one
-        keep_as_best = best or (self.course.is_between_epochs and not self.store.has_best())
-        self.store.save(epoch, [member.network.state_dict() for member in self.members], state, best=keep_as_best)
+        keep_as_best = best or (self.course.is_between_epochs and not store.has_best())
+        packed = pack(epoch, [member.network.state_dict() for member in self.members], state)
+        self.writer.begin(lambda: store.write(packed, best=keep_as_best))
+        if packed.num_bytes < WRITTEN_AT_ONCE:
+            self.writer.finish()
 
     def resume(self, checkpoint: Path, files: Mapping[str, bytes]) -> None:
         """Take up a checkpoint: weights, optimisers, loss histories, partitions and position.
