@@ -67,7 +67,7 @@ def _losses(run: Run) -> Picture:
     for name in ("total", "labelled", "unlabelled", "penalty"):
         both = np.stack([series(run, f"loss_{name}", place) for place in (0, 1)])
         if np.nanmax(np.abs(np.where(np.isfinite(both), both, 0))) > 0:
-            shown[name] = both.mean(0)
+            shown[name] = np.where((both == 0).all(0), np.nan, both.mean(0))  # a loss that an epoch has not
     text = "Training losses, mean of both networks: " + ", ".join(f"{k} {_say(v[-1])} last" for k, v in shown.items())
     caption = "Mean of both networks. In the warm-up the total is cross entropy on all labels."
     return _lines(run, "losses", "Training losses", caption, text + ".", "", shown)
