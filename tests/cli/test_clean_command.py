@@ -93,6 +93,24 @@ def test_cleanlab_reads_the_files(tmp_path: Path) -> None:
     assert issues.shape == (240,) and issues.any() and (samples.predicted_N != samples.given_N)[issues].all()
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame")  # cleanlab 2.9 with pandas 3.1
+def test_the_lines_for_cleanlab_in_the_docs_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished_run(tmp_path / "run")
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "pred_probs" in block]
+    assert len(blocks) == 2 and "Datalab" in blocks[1]
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block.replace("runs/photos", str(folder)), names)
+    found = names["lab"].get_issues("label")
+    samples = read_samples(read_run(folder))
+    assert found["predicted_label"].tolist() == samples.predicted_N.tolist()
+    np.testing.assert_allclose(found["label_score"], samples.p_given_N, rtol=1e-5)
+    suspected = np.flatnonzero(found["is_label_issue"])
+    assert 0 < len(suspected) <= len(names["issues"]) and set(suspected) <= set(names["issues"])
+    assert f"{len(suspected)} issues found" in capsys.readouterr().out
+
+
 def test_cleaned_digits_train_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, target = finished_run(tmp_path / "run"), tmp_path / "cleaned.csv"
     assert command.main([str(folder), "--cleaned-list", str(target)]) == 0
