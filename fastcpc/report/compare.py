@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import ttest_ind_from_stats
 
-from fastcpc.config.load import settings
 from fastcpc.config.schema import Config
-from fastcpc.engine.folder import FREE_KEYS
+from fastcpc.engine.folder import FREE_KEYS, flat_settings
 from fastcpc.errors import InputError
 from fastcpc.report.headline import accuracy_of
 from fastcpc.report.paper import PaperCell, paper_cell
@@ -123,24 +122,21 @@ def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Compariso
     return Comparison(groups, differences, keys, left_out, name)
 
 
-def flat_settings(config: Config) -> dict[str, str]:
-    """Every setting as text, by its dotted key."""
-    flat = {}
-    for key, _, _ in settings():
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        if isinstance(value, bool):
-            flat[key] = str(value).lower()
-        else:
-            flat[key] = f"{value:g}" if isinstance(value, float) else str(value)
-    return flat
+def settings_as_text(config: Config) -> dict[str, str]:
+    """Every setting as it is written in a command, by its dotted key."""
+    return {key: _as_text(value) for key, value in flat_settings(config).items()}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _group_key(config: Config) -> tuple[tuple[str, str], ...]:
     """What seeds of one config have in common. A folder of images is a data set of its own."""
     free = _SEED_KEYS - {"data.root"} if config.data.name == "imagefolder" else _SEED_KEYS
-    return tuple((key, value) for key, value in flat_settings(config).items() if key not in free)
+    return tuple((key, value) for key, value in settings_as_text(config).items() if key not in free)
 
 
 def difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
@@ -190,13 +186,13 @@ def _reference(group: Group, groups: Sequence[Group], baseline: Run | str | None
     if baseline is None or isinstance(baseline, Run):
         return next((other for other in groups if baseline is not None and _holds(other, baseline)), None)
     key, _, value = baseline.partition("=")
-    own = flat_settings(group.config)
+    own = settings_as_text(group.config)
     if key not in own:
         raise InputError(f"--baseline {baseline}: there is no setting {key}")
     task = [k for k in own if k.startswith(("data.", "noise.")) and k not in _SEED_KEYS and k != key]
     best, most = None, -1
     for other in groups:
-        flat = flat_settings(other.config)
+        flat = settings_as_text(other.config)
         alike = sum(flat[k] == own[k] for k in own)
         if flat[key] == value and all(flat[k] == own[k] for k in task) and alike > most:
             best, most = other, alike

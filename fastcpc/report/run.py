@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint import candidates
-from fastcpc.engine.log import METRICS_FILE
+from fastcpc.engine.log import METRIC_KEYS, METRICS_FILE
 from fastcpc.engine.pred_probs import PRED_PROBS_FILE
 from fastcpc.engine.scores import LAST
 from fastcpc.errors import InputError
@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _PLAIN = ("index", "path", "given_label", "predicted_label", "clean_probability", "p_given", "p_predicted", "is_clean")
+_PAIRS = ("labelled", "auc_gmm", "auc_cpc", "partition_precision", "partition_recall")  # of network 1 and 2
+_SUMMARY = ("best_top1", "last10_top1", "final_top1", "seconds")
 _CLEANERS = ("q_gmm_1", "q_gmm_2", "q_cpc_1", "q_cpc_2")
 
 
@@ -138,7 +140,8 @@ def read_samples(run: Run) -> Samples:
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, f"not a Parquet file that can be read ({str(error).splitlines()[0][:80]})") from None
+        why = str(error).splitlines()[0].removeprefix(f"Could not open Parquet input source '{path}': ")
+        raise _damaged(path, f"not a Parquet file that can be read ({why[:120]})") from None
     missing = [name for name in (*_PLAIN, *_CLEANERS) if name not in table.column_names]
     if missing:
         raise _damaged(path, f"no column {', '.join(missing)}")
@@ -277,10 +280,36 @@ def _read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
             record = json.loads(line)
             if not isinstance(record, dict) or not isinstance(record["epoch"], int):
                 raise ValueError
+            if not all(_fits(key, record.get(key)) for key in METRIC_KEYS):
+                raise ValueError
         except (ValueError, KeyError):
-            raise InputError(f"{path}: line {number} is no object of an epoch; the file is damaged") from None
+            raise InputError(
+                f"{path}: line {number} is no object of an epoch; the file is damaged: delete that line and what "
+                "follows it, to see what comes before"
+            ) from None
         records.append(record)
     return tuple(records)
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a value of metrics.jsonl is of the kind that its key has; null says that nothing is known."""
+    if key == "phase":
+        return value is None or isinstance(value, str)
+    if key == "seconds":
+        return value is None or (isinstance(value, dict) and all(_is_number(item) for item in value.values()))
+    if key in _PAIRS:
+        return value is None or (isinstance(value, list) and all(_is_number(item) for item in value))
+    return _is_number(value)
+
+
+def _is_whole(summary: dict[str, Any]) -> bool:
+    return summary.get("finished") is not True or all(
+        summary.get(key) is not None and _is_number(summary[key]) for key in _SUMMARY
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def _read_summary(path: Path) -> dict[str, Any] | None:
@@ -290,7 +319,7 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
         summary = json.loads(path.read_bytes())
     except (OSError, ValueError):
         summary = None
-    if not isinstance(summary, dict):
+    if not isinstance(summary, dict) or not _is_whole(summary):
         raise InputError(f"{path}: is damaged; delete it and start the same fastcpc-train command again")
     return summary if summary.get("finished") is True else None
 

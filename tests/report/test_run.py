@@ -52,6 +52,11 @@ def test_pred_probs_are_both_networks_mean_softmax_of_the_scoring_pass(tmp_path:
     np.testing.assert_array_equal(probs_NK.argmax(1), samples.predicted_N)
 
 
+def epoch_line(pair: str) -> Callable[[Path], None]:
+    """A line of metrics with this pair."""
+    return lambda run: (run / "metrics.jsonl").write_text(f'{{"epoch": 0, {pair}}}\n') and None
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -133,6 +138,10 @@ def spoil_labels(run: Path, **arrays: object) -> None:
         (lambda run: spoil_labels(run, given=np.zeros(3, int)), r"labels.npz: given does not hold .* each sample"),
         (lambda run: (run / "metrics.jsonl").write_text("{}\n"), r"metrics.jsonl: line 1 is no object of an epoch"),
         (lambda run: (run / "metrics.jsonl").write_text("[3]\n"), r"metrics.jsonl: line 1 is no object of an epoch"),
+        (epoch_line('"test_top1": "x"'), r"metrics.jsonl: line 1 is no object of an epoch; .* delete that line"),
+        (epoch_line('"auc_gmm": 0.5'), r"metrics.jsonl: line 1 is no object of an epoch"),
+        (epoch_line('"seconds": 3'), r"metrics.jsonl: line 1 is no object of an epoch"),
+        (lambda run: (run / "summary.json").write_text('{"finished": true}'), r"summary.json: is damaged; delete it"),
         (lambda run: (run / "summary.json").write_text("{"), r"summary.json: is damaged; delete it and start"),
         (lambda run: (run / TABLE).write_bytes(b"PAR1"), r"parquet: not a Parquet file that can be read"),
         (rewrite(lambda table: table.drop_columns(["p_given"])), r"parquet: no column p_given; delete summary.json"),
