@@ -85,6 +85,17 @@ def _noise(config: Config) -> Iterator[Fault]:
                     (f"noise.{name}", "noise.kind"),
                     f"noise.{name}={getattr(noise, name)}: is read only with noise.kind=file, which is {noise.kind}",
                 )
+    if noise.kind == "asym_pairs" and not noise.pairs:
+        yield Fault(
+            ("noise.pairs", "noise.kind"),
+            "noise.pairs is empty: noise.kind=asym_pairs needs classes that are mistaken for others, as in "
+            "'shirt -> longsleeve, skirt -> dress'",
+        )
+    if noise.kind != "asym_pairs" and noise.pairs:
+        yield Fault(
+            ("noise.pairs", "noise.kind"),
+            f"noise.pairs={noise.pairs}: is read only with noise.kind=asym_pairs, which is {noise.kind}",
+        )
     if noise.kind in ("none", "file") and noise.rate > 0:
         instead = "a kind that is drawn (sym, asym)" if noise.kind == "none" else "the file's labels as they are"
         yield Fault(
@@ -111,7 +122,8 @@ def _noise(config: Config) -> Iterator[Fault]:
     if noise.kind == "asym" and data in PHOTOS:
         yield Fault(
             ("noise.kind", "data.name"),
-            f"noise.kind=asym: is a map between the classes of CIFAR-10; on {data} choose asym_next (the next class)",
+            f"noise.kind=asym: is a map between the classes of CIFAR-10; on {data} choose asym_pairs "
+            "(noise.pairs) or asym_next (the next class)",
         )
     if noise.kind in CIFAR100_ONLY and data != "cifar100":
         instead = "asym_next" if data in PHOTOS else "asym"

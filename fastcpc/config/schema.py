@@ -110,10 +110,11 @@ class DataConfig(Section):
 class NoiseConfig(Section):
     """Label noise put on trusted labels."""
 
-    kind: Literal["none", "sym", "asym", "asym_superclass", "asym_block5", "asym_next", "file"] = setting(
+    kind: Literal["none", "sym", "asym", "asym_superclass", "asym_block5", "asym_next", "asym_pairs", "file"] = setting(
         "none",
         "sym, asym: drawn here; asym_superclass, asym_block5: CIFAR-100's two readings of asym; asym_next: the next "
-        "class, the last one's next is the first; file: noise.file. Any but none takes the data's labels as trusted.",
+        "class, the last one's next is the first; asym_pairs: noise.pairs; file: noise.file. Any but none takes the "
+        "data's labels as trusted.",
         DIVIDEMIX,
     )
     rate: float = setting(
@@ -121,6 +122,11 @@ class NoiseConfig(Section):
         "Share of samples that are drawn. sym may draw the true label again.",
         DIVIDEMIX,
         Range(0, 1),
+    )
+    pairs: str = setting(
+        "",
+        "For noise.kind=asym_pairs, which classes are mistaken for which: 'shirt -> longsleeve, skirt -> dress', names "
+        "as the data set has them; the other classes keep their labels.",
     )
     file: str = setting(
         "", "Label file for noise.kind=file: json, npy, npz, csv or pt (CIFAR-N), one label a training sample."

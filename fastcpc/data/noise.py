@@ -1,10 +1,12 @@
 """Label noise: the labels that training sees, and what is known about them."""
 
+import difflib
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from fastcpc.config.ranges import did_you_mean
 from fastcpc.config.schema import NoiseConfig
 from fastcpc.data.label_files import read_label_file
 from fastcpc.data.seeds import generator
@@ -110,7 +112,8 @@ def _inject(dataset: Dataset, noise: NoiseConfig, seed: int) -> np.ndarray:
     if noise.kind == "sym":
         given[drawn] = torch.randint(dataset.num_classes, (len(drawn),), generator=draws).numpy()
     else:
-        given[drawn] = _successors(dataset, noise.kind)[given[drawn]]
+        successors_K = _pairs(dataset, noise.pairs) if noise.kind == "asym_pairs" else _successors(dataset, noise.kind)
+        given[drawn] = successors_K[given[drawn]]
     return given
 
 
@@ -138,4 +141,25 @@ def _successors(dataset: Dataset, kind: str) -> np.ndarray:
             raise InputError(f"noise.kind=asym_block5 is defined for CIFAR-100, not for {dataset.name}; use asym")
         block, place = np.divmod(successors, BLOCK)
         successors = block * BLOCK + (place + 1) % BLOCK
+    return successors
+
+
+def _pairs(dataset: Dataset, text: str) -> np.ndarray:
+    """As ``_successors``, from 'class -> class, class -> class'. Raises InputError on what the data set does not have."""
+    number_of = {name: number for number, name in enumerate(dataset.class_names)}
+    successors, seen = np.arange(dataset.num_classes), set()
+    for pair in text.split(","):
+        names = [name.strip() for name in pair.split("->")]
+        if len(names) != 2:
+            raise InputError(f"noise.pairs: {pair.strip()!r} is no pair; write 'class -> class', with commas between pairs")
+        for name in names:
+            if name not in number_of:
+                near = did_you_mean(difflib.get_close_matches(name, number_of, n=1))
+                raise InputError(f"noise.pairs: {dataset.name} has no class {name!r}{near}")
+        source, target = names
+        if source == target or source in seen:
+            why = "given twice" if source in seen else "mistaken for itself"
+            raise InputError(f"noise.pairs: {source} is {why}; each class may be mistaken for one other")
+        seen.add(source)
+        successors[number_of[source]] = number_of[target]
     return successors

@@ -77,8 +77,8 @@ BAD_YAML = {
     "bool_for_choice": ("compile: true\n", "FILE:1: compile=true: must be false, default or max-autotune"),
     "wrong_choice": (
         "noise:\n  kind: symm\n",
-        "FILE:2: noise.kind=symm: must be none, sym, asym, asym_superclass, asym_block5, asym_next or file (did you "
-        "mean sym?)",
+        "FILE:2: noise.kind=symm: must be none, sym, asym, asym_superclass, asym_block5, asym_next, asym_pairs or file "
+        "(did you mean sym?)",
     ),
     "choice_in_capitals": (
         "cleaner:\n  kind: CPC_AWR\n",
@@ -256,7 +256,15 @@ CLASHES = {
     ),
     "asym_on_photos": (
         "data.name=imagefolder data.root=d noise.kind=asym noise.rate=0.4",
-        "command line: noise.kind=asym: is a map between the classes of CIFAR-10; on imagefolder choose asym_next",
+        "command line: noise.kind=asym: is a map between the classes of CIFAR-10; on imagefolder choose asym_pairs",
+    ),
+    "pairs_missing": (
+        "data.name=imagefolder data.root=d noise.kind=asym_pairs noise.rate=0.4",
+        "noise.pairs is empty: noise.kind=asym_pairs needs classes",
+    ),
+    "pairs_elsewhere": (
+        "data.name=imagefolder data.root=d noise.kind=sym noise.rate=0.4 noise.pairs=a->b",
+        "command line: noise.pairs=a->b: is read only with noise.kind=asym_pairs, which is sym",
     ),
     "block5_on_photos": (
         "data.name=webvision data.root=d noise.kind=asym_block5 noise.rate=0.4",

@@ -144,3 +144,18 @@ def test_asym_next_wraps(tmp_path: Path) -> None:
     root = photo_sets.imagefolder(tmp_path, {f"train/{name}": 3 for name in "abc"} | {"test/a": 1})
     labels = make_labels(load_dataset(settings(root)), NoiseConfig(kind="asym_next", rate=1.0), 1)
     assert labels.given.tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
+
+
+def test_pairs_of_classes_by_name(tmp_path: Path) -> None:
+    root = photo_sets.imagefolder(tmp_path, {f"train/{name}": 3 for name in "abc"} | {"test/a": 1})
+    dataset = load_dataset(settings(root))
+    labels = make_labels(dataset, NoiseConfig(kind="asym_pairs", rate=1.0, pairs="c -> a,a->b"), 1)
+    assert labels.given.tolist() == [1, 1, 1, 1, 1, 1, 0, 0, 0]
+    for pairs, message in (
+        ("a -> b, c", r"'c' is no pair; write 'class -> class'"),
+        ("a -> d", r"imagefolder has no class 'd'"),
+        ("a -> b, a -> c", r"a is given twice; each class may be mistaken for one other"),
+        ("a -> a", r"a is mistaken for itself"),
+    ):
+        with pytest.raises(InputError, match=f"noise.pairs: .*{message}"):
+            make_labels(dataset, NoiseConfig(kind="asym_pairs", rate=0.4, pairs=pairs), 1)
