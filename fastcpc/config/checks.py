@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fastcpc.config.ranges import did_you_mean
 from fastcpc.config.schema import Config
 
-OWN_MODELS = ("preact_resnet18", "digits_cnn", "resnet50")
+OWN_MODELS = ("preact_resnet18", "digits_cnn", "small_cnn", "resnet50")
+SMALL_CNN_AT_MOST = 64  # pixels
 TIMM = "timm/"
 WEIGHTS_BY_NAME = ("resnet50", TIMM)
 ASYM_LIMIT = 0.5
@@ -172,6 +173,12 @@ def _model(config: Config) -> Iterator[Fault]:
         yield Fault(
             ("model.name", "data.name"),
             f"model.name=digits_cnn: is made for data.name=digits; on {config.data.name} choose preact_resnet18",
+        )
+    if model.name == "small_cnn" and config.data.name in PHOTOS and config.data.crop > SMALL_CNN_AT_MOST:
+        yield Fault(
+            ("model.name", "data.crop"),
+            f"model.name=small_cnn: is made for images of up to {SMALL_CNN_AT_MOST} pixels, and data.crop="
+            f"{config.data.crop}; choose resnet50 or timm/NAME",
         )
 
 

@@ -140,12 +140,19 @@ class ModelConfig(Section):
     """The two networks: one architecture, two seeds."""
 
     name: str = setting(
-        "preact_resnet18", "preact_resnet18, digits_cnn, resnet50, or timm/NAME for any timm model.", DIVIDEMIX
+        "preact_resnet18",
+        "preact_resnet18, digits_cnn, small_cnn, resnet50, or timm/NAME for any timm model.",
+        DIVIDEMIX,
     )
     weights: str = setting(
         "", "Start of the backbone: empty (random), a .safetensors path, or a weights name of the library."
     )
-    width: int = setting(64, "Channels of the first stage of preact_resnet18 and digits_cnn.", DIVIDEMIX, Range(16))
+    width: int = setting(
+        64,
+        "Channels of preact_resnet18's first stage, of digits_cnn's and small_cnn's second convolution.",
+        DIVIDEMIX,
+        Range(16),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

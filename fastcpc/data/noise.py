@@ -145,13 +145,15 @@ def _successors(dataset: Dataset, kind: str) -> np.ndarray:
 
 
 def _pairs(dataset: Dataset, text: str) -> np.ndarray:
-    """As ``_successors``, from 'class -> class, class -> class'. Raises InputError on what the data set does not have."""
+    """As ``_successors``, from 'class -> class, class -> class'. InputError on what the data set does not have."""
     number_of = {name: number for number, name in enumerate(dataset.class_names)}
     successors, seen = np.arange(dataset.num_classes), set()
     for pair in text.split(","):
         names = [name.strip() for name in pair.split("->")]
         if len(names) != 2:
-            raise InputError(f"noise.pairs: {pair.strip()!r} is no pair; write 'class -> class', with commas between pairs")
+            raise InputError(
+                f"noise.pairs: {pair.strip()!r} is no pair; write 'class -> class', with commas between pairs"
+            )
         for name in names:
             if name not in number_of:
                 near = did_you_mean(difflib.get_close_matches(name, number_of, n=1))

@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
-from fastcpc.models.digits_cnn import DigitsCnn
 from fastcpc.models.heads import PrototypeHead
-from fastcpc.models.library import TIMM_PREFIX, resnet50, timm_backbone, unknown_name
+from fastcpc.models.library import OWN_NAMES, TIMM_PREFIX, resnet50, timm_backbone, unknown_name
 from fastcpc.models.network import Network
-from fastcpc.models.preact_resnet import PreActResNet18
+from fastcpc.models.own import own_backbone
 from fastcpc.models.weights import first_line, is_path, load_weights
 
 
@@ -46,13 +45,9 @@ def _backbone(model: ModelConfig, in_channels: int, image_size: int) -> nn.Modul
         return resnet50(in_channels, model.weights)
     if model.name.startswith(TIMM_PREFIX):
         return timm_backbone(model.name.removeprefix(TIMM_PREFIX), in_channels, image_size, model.weights)
-    backbone: nn.Module
-    if model.name == "preact_resnet18":
-        backbone = PreActResNet18(in_channels, model.width)
-    elif model.name == "digits_cnn":
-        backbone = DigitsCnn(in_channels, image_size, model.width)
-    else:
+    if model.name not in OWN_NAMES:
         raise unknown_name(model.name)
+    backbone = own_backbone(model.name, in_channels, image_size, model.width)
     if model.weights:
         if not is_path(model.weights):
             raise InputError(f"model.weights={model.weights}: {model.name} has no weights by name, only by path")

@@ -15,7 +15,7 @@ from fastcpc.errors import InputError
 from fastcpc.models.weights import copy_weights, first_line, is_path, load_weights
 
 TIMM_PREFIX = "timm/"
-OWN_NAMES = ("preact_resnet18", "digits_cnn", "resnet50")
+OWN_NAMES = ("preact_resnet18", "digits_cnn", "small_cnn", "resnet50")
 DEFAULT_WEIGHTS = "DEFAULT"
 
 

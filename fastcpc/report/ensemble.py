@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcpc.data.inputs import Inputs
-from fastcpc.models.digits_cnn import DigitsCnn
-from fastcpc.models.preact_resnet import PreActResNet18
+from fastcpc.models.own import own_backbone
 
 OWN = "fastcpc/"  # in front of an architecture's name that timm does not know
 
@@ -40,13 +39,7 @@ class Architecture:
                 self.name, pretrained=False, in_chans=self.channels, num_classes=self.num_classes, **size
             )
             return network
-        backbone: nn.Module
-        if self.name == f"{OWN}digits_cnn":
-            backbone = DigitsCnn(self.channels, self.image_size, self.width)
-        elif self.name == f"{OWN}preact_resnet18":
-            backbone = PreActResNet18(self.channels, self.width)
-        else:
-            raise ValueError(f"{self.name} is no architecture of this package")
+        backbone = own_backbone(self.name.removeprefix(OWN), self.channels, self.image_size, self.width)
         classifier = nn.Linear(self.num_features, self.num_classes)
         return nn.Sequential(OrderedDict(backbone=backbone, classifier=classifier))
 

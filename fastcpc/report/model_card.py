@@ -90,19 +90,11 @@ def _timm_use(model: Model) -> str:
 
 def _own_use(model: Model) -> str:
     architecture = model.architecture
-    if architecture.name == f"{OWN}digits_cnn":
-        module, made = (
-            "digits_cnn import DigitsCnn",
-            (f"DigitsCnn({architecture.channels}, {architecture.image_size}, {architecture.width})"),
-        )
-    else:
-        module, made = (
-            "preact_resnet import PreActResNet18",
-            (f"PreActResNet18({architecture.channels}, {architecture.width})"),
-        )
+    sizes = f"{architecture.channels}, {architecture.image_size}, {architecture.width}"
+    made = f'own_backbone("{architecture.name.removeprefix(OWN)}", {sizes})'
     return (
         "```python\nfrom collections import OrderedDict\n\nfrom safetensors.torch import load_file\n"
-        f"from torch import nn\n\nfrom fastcpc.models.{module}\n\n"
+        "from torch import nn\n\nfrom fastcpc.models.own import own_backbone\n\n"
         f"layers = OrderedDict(backbone={made}, "
         f"classifier=nn.Linear({architecture.num_features}, {architecture.num_classes}))\n"
         "model = nn.Sequential(layers).eval()\n"

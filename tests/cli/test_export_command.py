@@ -33,6 +33,7 @@ from fastcpc.report.run import read_run
 
 DIGITS = ("data.name=digits", "model.name=digits_cnn", "model.width=16", "cpc.embedding_dim=16")
 CIFAR = ("data.name=cifar10", "data.root=gone", "model.name=preact_resnet18", "model.width=16", "cpc.embedding_dim=16")
+SMALL = (*CIFAR[:2], "model.name=small_cnn", *CIFAR[3:])
 PHOTOS = ("data.name=imagefolder", "data.root=gone", "data.resize=72", "data.crop=64", "cpc.embedding_dim=16")
 RESNET = (*PHOTOS, "model.name=timm/resnet10t")
 VIT = (*PHOTOS, "model.name=timm/test_vit.r160_in1k")  # of a fixed size, and its classifier is not called fc
@@ -81,7 +82,7 @@ def test_torchvisions_resnet50_is_timms() -> None:
         torch.testing.assert_close(target(images), network(images), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [DIGITS, CIFAR], ids=["digits_cnn", "preact_resnet18"])
+@pytest.mark.parametrize("settings", [DIGITS, CIFAR, SMALL], ids=["digits_cnn", "preact_resnet18", "small_cnn"])
 def test_the_lines_of_the_card_load_our_own(tmp_path: Path, settings: tuple[str, ...]) -> None:
     folder = untrained_run(tmp_path / "run", TEN, *settings)
     assert command.main([str(folder)]) == 0

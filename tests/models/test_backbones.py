@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from fastcpc.models.digits_cnn import DigitsCnn
 from fastcpc.models.preact_resnet import PreActResNet18
+from fastcpc.models.small_cnn import SmallCnn
 
 
 def train_norm(maps, weight, bias):
@@ -89,13 +90,34 @@ def test_digits_cnn_against_float64(in_channels, size, width):
     assert_close(features.double(), digits64(weights, images.double()), rtol=1e-4, atol=1e-4)
 
 
+def small64(weights, images):
+    maps = images
+    for number in "123":
+        maps = F.conv2d(maps, weights[f"conv{number}.weight"], padding=1)
+        batch, channels, side, _ = maps.shape
+        half = side // 2
+        maps = maps[..., : 2 * half, : 2 * half].reshape(batch, channels, half, 2, half, 2).amax(dim=(3, 5))
+        maps = train_norm(maps, weights[f"norm{number}.weight"], weights[f"norm{number}.bias"]).clamp(min=0)
+    return (maps.reshape(len(maps), -1) @ weights["linear.weight"].T + weights["linear.bias"]).clamp(min=0)
+
+
+@pytest.mark.parametrize(("in_channels", "size", "width"), [(3, 24, 32), (1, 8, 16), (3, 29, 16)])
+def test_small_cnn_against_float64(in_channels, size, width):
+    network = randomise(SmallCnn(in_channels, size, width)).train()
+    images = torch.randn(7, in_channels, size, size, generator=torch.Generator().manual_seed(2))
+    weights = {key: value.detach().double() for key, value in network.named_parameters()}
+    features = network(images)
+    assert features.shape == (7, network.feature_dim) == (7, 4 * width)
+    assert_close(features.double(), small64(weights, images.double()), rtol=1e-4, atol=1e-4)
+
+
 def test_digits_cnn_is_small():
     network = DigitsCnn(1, 8, 32)
     assert network.feature_dim == 256
     assert 50_000 <= sum(parameter.numel() for parameter in network.parameters()) <= 150_000
 
 
-@pytest.mark.parametrize("network", [PreActResNet18(3, 16), DigitsCnn(3, 32, 16)])
+@pytest.mark.parametrize("network", [PreActResNet18(3, 16), DigitsCnn(3, 32, 16), SmallCnn(3, 32, 16)])
 def test_eval_mode_judges_each_image_alone(network):
     images = torch.randn(4, 3, 32, 32)
     network.train()(images)
@@ -104,7 +126,7 @@ def test_eval_mode_judges_each_image_alone(network):
     assert_close(together[1:2], network(images[1:2]), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("network", [PreActResNet18(3, 16), DigitsCnn(3, 32, 16)])
+@pytest.mark.parametrize("network", [PreActResNet18(3, 16), DigitsCnn(3, 32, 16), SmallCnn(3, 32, 16)])
 def test_channels_last_gives_the_same(network):
     images = torch.randn(16, 3, 32, 32)
     expected = network.eval()(images)

@@ -224,7 +224,7 @@ def test_what_counts_as_a_path(weights, expected):
 def test_unknown_models_list_near_ones(name, near):
     message = refused(name)
     assert message.startswith(f"model.name={name}: no such model")
-    assert "preact_resnet18, digits_cnn, resnet50" in message
+    assert "preact_resnet18, digits_cnn, small_cnn, resnet50" in message
     assert near in message
 
 
