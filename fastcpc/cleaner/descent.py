@@ -48,10 +48,10 @@ def descend(
 ) -> None:
     """A step of the optimiser on L_C for each batch, in order; changes the projector and the prototypes.
 
-    feat_nD: (n, D) floating, of this rank's samples by ``shard``. batches: index tensors of one length B, int64, on the
-    CPU, the same on every rank.
+    feat_nD: (n, D) floating, of this rank's samples by ``shard``; in main memory or on the device. batches: index
+    tensors of one length B, int64, on the CPU, the same on every rank.
     """
-    if feat_nD.is_cuda:
+    if sets.labels_N.is_cuda:
         _descend_on_device(network, optimizer, feat_nD, sets, batches, shard)
         return
     backward = _LinearBackward(network) if _is_plain(network) else _AutogradBackward(network)
@@ -88,25 +88,33 @@ def _descend_on_device(
     batches: list[Tensor],
     shard: Shard,
 ) -> None:
-    position_N = shard.positions()
+    position_N, device = shard.positions(), sets.labels_N.device
     for index in batches:
         optimizer.zero_grad(set_to_none=True)
         own = index if shard.is_whole else index[position_N[index] >= 0]
-        index_B = own.to(feat_nD.device, non_blocking=True)
-        position_B = index_B if shard.is_whole else position_N[own].to(feat_nD.device, non_blocking=True)
+        index_B = own.to(device, non_blocking=True)
         if len(own):
             prototype_loss(
-                network.embed(feat_nD[position_B].float()),
+                network.embed(kept_rows(feat_nD, own if shard.is_whole else position_N[own], device)),
                 network.prototype_matrix(),
                 sets.labels_N[index_B],
                 sets.clean_N[index_B],
                 sets.pseudo_N[index_B],
                 alpha=sets.alpha,
-                set_sizes=None if shard.is_whole else set_sizes(index.to(feat_nD.device, non_blocking=True), sets),
+                set_sizes=None if shard.is_whole else set_sizes(index.to(device, non_blocking=True), sets),
             ).backward()
         if not shard.is_whole:
             sum_gradients(network.prototype_parameters())
         optimizer.step()
+
+
+def kept_rows(feat_nD: Tensor, position_P: Tensor, device: torch.device) -> Tensor:
+    """Some rows of the kept features, float32 (P, D) on the device, wherever they are kept.
+
+    position_P: int64 (P,) on the CPU.
+    """
+    rows_PD = feat_nD[position_P.to(feat_nD.device, non_blocking=True)]
+    return rows_PD.to(device, non_blocking=True).float()
 
 
 def set_sizes(index_B: Tensor, sets: Sets) -> Tensor:

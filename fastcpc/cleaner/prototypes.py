@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcpc.cleaner.descent import Sets, descend, sum_gradients
+from fastcpc.cleaner.descent import Sets, descend, kept_rows, sum_gradients
 from fastcpc.config.schema import CpcConfig
 from fastcpc.data.sampler import shuffled_batches
 from fastcpc.data.seeds import generator
@@ -109,14 +109,13 @@ def train_contrastive(
     """The ablation without a GMM (Tab. 5): prototypes by the contrastive objective on all given labels."""
     shard = shard or whole(len(labels_N))
     passes = num_passes(settings.passes, len(labels_N), batch_size)
-    position_N = shard.positions()
+    position_N, device = shard.positions(), labels_N.device
     for index in _batches(len(labels_N), batch_size, passes, seed):
         own = index if shard.is_whole else index[position_N[index] >= 0]
-        index_B = own.to(feat_ND.device, non_blocking=True)
-        position_B = index_B if shard.is_whole else position_N[own].to(feat_ND.device)
+        index_B = own.to(device, non_blocking=True)
         optimizer.zero_grad(set_to_none=True)
         if len(own):
-            embeddings_BE = network.embed(feat_ND[position_B].float())
+            embeddings_BE = network.embed(kept_rows(feat_ND, own if shard.is_whole else position_N[own], device))
             loss = contrastive_loss(embeddings_BE, network.prototype_matrix(), labels_N[index_B], settings.temperature)
             (loss if shard.is_whole else loss * (len(own) / len(index))).backward()
         if not shard.is_whole:
@@ -129,7 +128,9 @@ def prototype_clean_prob(network: Network, feat_ND: Tensor, labels_N: Tensor, *,
     """q(z = 0) = sigmoid(v'_i . c_{y_i}) of every sample, float32 (N,), in chunks of rows."""
     prototypes_KE = network.prototype_matrix()
     parts = [
-        prototype_scores(network.embed(feat_ND[i : i + chunk].float()), prototypes_KE, labels_N[i : i + chunk])
+        prototype_scores(
+            network.embed(feat_ND[i : i + chunk].to(labels_N.device).float()), prototypes_KE, labels_N[i : i + chunk]
+        )
         for i in range(0, max(len(feat_ND), 1), chunk)
     ]
     return torch.cat(parts).float()
@@ -143,7 +144,7 @@ def contrastive_clean_prob(
     temperature."""
     prototypes_KE = network.prototype_matrix()
     parts = [
-        cosine_similarity(network.embed(feat_ND[i : i + chunk].float()), prototypes_KE).gather(
+        cosine_similarity(network.embed(feat_ND[i : i + chunk].to(labels_N.device).float()), prototypes_KE).gather(
             1, labels_N[i : i + chunk, None]
         )[:, 0]
         for i in range(0, max(len(feat_ND), 1), chunk)

@@ -1,5 +1,6 @@
 """The scoring pass: both networks on the same decoded batches of the whole training set, each rank on its share."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -7,11 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastcpc.cleaner.descent import kept_rows
 from fastcpc.data.feed import Batch
 from fastcpc.engine.infer import infer
 from fastcpc.engine.precision import Numerics
 from fastcpc.models.network import Network
 from fastcpc.ranks import Shard, sum_, whole
+
+logger = logging.getLogger("fastcpc")
+
+FEATURES_SHARE = 0.3  # of a GPU's free memory: training needs the rest
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,8 @@ class Scores:
 
     loss_N: (N,) float32 cross entropy with the given label. predicted_N: (N,) int64. prob_given_N, prob_predicted_N:
     (N,) float32, softmax at the given and at the predicted label. feat_ND: (N, D) in the type of activations; for the
-    pair (N, 0). With several processes feat_ND holds this rank's share alone, (n, D), by ``Collected.shard``.
+    pair (N, 0). With several processes feat_ND holds this rank's share alone, (n, D), by ``Collected.shard``; in
+    main memory where it would take too much of a GPU's.
     """
 
     loss_N: Tensor
@@ -30,11 +37,14 @@ class Scores:
     feat_ND: Tensor
 
     @classmethod
-    def empty(cls, num_samples: int, feat_dim: int, numerics: Numerics) -> "Scores":
+    def empty(
+        cls, num_samples: int, feat_dim: int, numerics: Numerics, features_on: torch.device | None = None
+    ) -> "Scores":
         """Room for every sample; filled with NaN and -1 so that a sample that no batch brought cannot pass unseen."""
         floats = torch.full((3, num_samples), torch.nan, device=numerics.device)
         predicted_N = torch.full((num_samples,), -1, dtype=torch.int64, device=numerics.device)
-        feat_ND = torch.full((num_samples, feat_dim), torch.nan, dtype=numerics.dtype, device=numerics.device)
+        place = features_on or numerics.device
+        feat_ND = torch.full((num_samples, feat_dim), torch.nan, dtype=numerics.dtype, device=place)
         return cls(floats[0], predicted_N, floats[1], floats[2], feat_ND)
 
     def put(
@@ -49,7 +59,7 @@ class Scores:
         self.prob_given_N[position_B] = prob_given_B
         self.prob_predicted_N[position_B] = prob_predicted_B
         if feat_BD is not None:
-            self.feat_ND[position_B] = feat_BD.to(self.feat_ND.dtype)
+            self.feat_ND[position_B.to(self.feat_ND.device)] = feat_BD.to(self.feat_ND.device, self.feat_ND.dtype)
 
 
 @dataclass(frozen=True)
@@ -67,14 +77,29 @@ class Collected:
 
         Every rank must call. places: int64 (P,), on the CPU, among the M. Returns float32 (P, D) on all.
         """
-        feat_nD = self.networks[number].feat_ND
+        feat_nD, device = self.networks[number].feat_ND, self.pair.loss_N.device
         if self.shard.is_whole:
-            return feat_nD[places.to(feat_nD.device)].float()
+            return kept_rows(feat_nD, places, device)
         position_P = self.shard.positions()[places]
         here = position_P >= 0
-        feat_PD = torch.zeros(len(places), feat_nD.shape[1], device=feat_nD.device)
-        feat_PD[here.to(feat_nD.device)] = feat_nD[position_P[here].to(feat_nD.device)].float()
+        feat_PD = torch.zeros(len(places), feat_nD.shape[1], device=device)
+        feat_PD[here.to(device)] = kept_rows(feat_nD, position_P[here], device)
         return sum_(feat_PD, "scores")  # all but one summand are 0
+
+
+def features_place(num_bytes: int, device: torch.device) -> torch.device:
+    """Where features of this size are kept: on the device, or in main memory where they take too much of a GPU's."""
+    if device.type == "cpu":
+        return device
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if num_bytes <= free * FEATURES_SHARE:
+        return device
+    logger.info(
+        "features of the scoring pass (%.1f GB) are kept in main memory: the GPU has %.1f GB free",
+        num_bytes / 1e9,
+        free / 1e9,
+    )
+    return torch.device("cpu")
 
 
 @torch.no_grad()
@@ -95,7 +120,9 @@ def collect(
         network.eval()
     shard = shard or whole(len(labels_N))
     num_own = len(shard.rows)
-    results = [Scores.empty(num_own, network.classifier.in_features, numerics) for network in networks]
+    dims = [network.feature_dim for network in networks]
+    place = features_place(num_own * sum(dims) * numerics.dtype.itemsize, numerics.device)
+    results = [Scores.empty(num_own, feat_dim, numerics, place) for feat_dim in dims]
     pair = Scores.empty(num_own, 0, numerics)
     position_N = None if shard.is_whole else shard.positions().to(numerics.device)
     for batch in batches:

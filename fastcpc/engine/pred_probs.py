@@ -57,11 +57,11 @@ def _mean_softmax(networks: Sequence[Network], collected: Collected, numerics: N
     prob_BK = torch.zeros(len(own), networks[0].num_classes, device=numerics.device)
     if own.any():
         probs = []
-        position_b = position_B[own].to(numerics.device)
         for network, scores in zip(networks, collected.networks, strict=True):
             network.eval()
             with numerics.autocast():
-                logits_BK = network.classify(scores.feat_ND[position_b])
+                feat_bD = scores.feat_ND[position_B[own].to(scores.feat_ND.device)]
+                logits_BK = network.classify(feat_bD.to(numerics.device))
             probs.append(logits_BK.float().softmax(1))
         prob_BK[own.to(numerics.device)] = torch.stack(probs).mean(0)
     return ranks.sum_(prob_BK, "scores").cpu().numpy().astype("<f4").tobytes()

@@ -43,8 +43,9 @@ def test_loads_prints_and_comes_back(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_the_name_tells_data_noise_and_folder(path: Path) -> None:
     config = load_config([path], [])
-    assert config.run.name == path.stem
-    assert run_folder(config) == Path("runs") / path.stem
+    name = f"fast_{path.stem}" if path.parent.name == "fast" else path.stem
+    assert config.run.name == name
+    assert run_folder(config) == Path("runs") / name
     if path.stem == "cifar10_small" or path.stem in PHOTOS:
         return
     data, noise = path.stem.removeprefix("augdmix_").split("_")
@@ -52,6 +53,21 @@ def test_the_name_tells_data_noise_and_folder(path: Path) -> None:
     assert f"{config.noise.kind}{config.noise.rate * 100:.0f}" == noise
     assert config.train.warmup_penalty == "auto"  # on for asym, off for sym
     assert config.model.name == ("digits_cnn" if data == "digits" else "preact_resnet18")
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "fast").iterdir()), ids=lambda path: path.stem)
+def test_a_fast_recipe_is_its_cell_with_a_shorter_course(path: Path) -> None:
+    own, paper = load(f"fast/{path.stem}"), load(path.stem)
+    assert own.train.epochs * 2 <= paper.train.epochs and own.train.schedule == "one_cycle"
+    assert own.semisup.guess_batchnorm == "merged" and paper.semisup.guess_batchnorm == "per_view"
+    assert (own.data, own.noise, own.model, own.cleaner, own.augment) == (
+        paper.data,
+        paper.noise,
+        paper.model,
+        paper.cleaner,
+        paper.augment,
+    )
+    assert own.semisup.lambda_u == paper.semisup.lambda_u
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -1,14 +1,19 @@
 """The scoring pass and the evaluation by value, on a network whose answers are known."""
 
+import logging
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from small_run import assert_same_run, run, small_config
 from torch import Tensor, nn
 
 from fastcpc.data.feed import Batch
-from fastcpc.engine.collect import collect
+from fastcpc.engine import collect as engine_collect
+from fastcpc.engine.collect import collect, features_place
 from fastcpc.engine.evaluate import evaluate, hits
 from fastcpc.engine.precision import Numerics
 from fastcpc.models.heads import PrototypeHead
@@ -104,3 +109,29 @@ def test_evaluate_counts_ensemble_networks_and_prototypes(images: Tensor, cosine
     in_five = ((logits[0] + logits[1]).topk(5).indices == labels[:, None]).any(1).double().mean()
     assert found.top5 == pytest.approx(100 * float(in_five))
     assert found.num_samples == 23
+
+
+def test_features_are_kept_in_main_memory_where_a_gpu_has_no_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8_000_000_000, 24_000_000_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3_000_000_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1_000_000_000)
+    with caplog.at_level(logging.INFO, "fastcpc"):
+        assert features_place(3_000_000_000, gpu) == gpu and not caplog.text
+        assert features_place(3_000_000_001, gpu) == torch.device("cpu")
+    assert "features of the scoring pass (3.0 GB) are kept in main memory: the GPU has 10.0 GB free" in caplog.text
+    assert features_place(10**15, torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["cpc_awr", "cpc_only"])
+def test_a_run_with_its_features_in_main_memory_is_the_same(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"device": "cuda", "precision": "fp32"}
+    for name, share in (("on_device", 1.0), ("in_main_memory", 0.0)):
+        monkeypatch.setattr(engine_collect, "FEATURES_SHARE", share)
+        run(replace(small_config(tmp_path / name, kind, run={"deterministic": True}), **changes))  # type: ignore[arg-type]
+    assert_same_run(tmp_path / "on_device", tmp_path / "in_main_memory")
