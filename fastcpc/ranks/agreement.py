@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fastcpc.errors import InputError, LostContactError, RunError
-from fastcpc.ranks.group import current, watched
+from fastcpc.ranks.group import everyone, watched
 
 T = TypeVar("T")
 _KINDS: dict[str, type[InputError] | type[RunError]] = {"input": InputError, "run": RunError}
@@ -22,7 +22,7 @@ def together(action: Callable[[], T]) -> T:
 
     The error names the rank, unless it is rank 0. Other exceptions pass at once: they are mistakes of ours.
     """
-    if current().size == 1:
+    if everyone().size == 1:
         return action()
     result, own = _attempt(action)
     for number, text in enumerate(_gather_texts(own)):
@@ -34,7 +34,7 @@ def together(action: Callable[[], T]) -> T:
 
 def on_first(action: Callable[[], T]) -> T | None:
     """Do something on rank 0 alone while the others wait; None there. Where it fails, it fails on all."""
-    group = current()
+    group = everyone()
     if group.size == 1:
         return action()
     result, own = _attempt(action) if group.rank == 0 else (None, "")
@@ -46,7 +46,7 @@ def on_first(action: Callable[[], T]) -> T | None:
 
 def share_files(files: Mapping[str, bytes] | None) -> dict[str, bytes] | None:
     """What rank 0 holds, on all ranks: names and bytes, or None. Nothing is pickled; no common disk is needed."""
-    if current().size == 1:
+    if everyone().size == 1:
         return None if files is None else dict(files)
     head = None if files is None else {name: len(data) for name, data in files.items()}
     sizes: dict[str, int] | None = json.loads(_broadcast(json.dumps(head).encode()))
@@ -57,7 +57,7 @@ def share_files(files: Mapping[str, bytes] | None) -> dict[str, bytes] | None:
 
 def check_same(what: str, *contents: Tensor | bytes) -> None:
     """RunError on all ranks where a rank's contents differ in a bit from those of rank 0."""
-    if current().size == 1:
+    if everyone().size == 1:
         return
     digest = hashlib.sha256()
     for content in contents:
@@ -73,6 +73,17 @@ def check_same(what: str, *contents: Tensor | bytes) -> None:
                 "and run the same versions on the same kind of machine"
             )
         )
+
+
+def largest(number: int) -> int:
+    """The largest of all ranks' whole numbers."""
+    group = everyone()
+    if group.size == 1:
+        return number
+    most = torch.tensor([number])
+    with watched():
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=group.control)
+    return int(most)
 
 
 class StopWish:
@@ -91,7 +102,7 @@ class StopWish:
 
         All ranks must call it equally often.
         """
-        group = current()
+        group = everyone()
         if group.size == 1:
             return signum
         agreed = self._arrived()
@@ -139,7 +150,7 @@ def _tensor_bytes(tensor: Tensor) -> bytes:
 
 
 def _gather_texts(text: str) -> list[str]:
-    group, data = current(), text.encode()
+    group, data = everyone(), text.encode()
     own_size = torch.tensor([len(data)])
     sizes = [torch.zeros_like(own_size) for _ in range(group.size)]
     with watched():
@@ -155,7 +166,7 @@ def _gather_texts(text: str) -> list[str]:
 
 def _broadcast(data: bytes) -> bytes:
     """Rank 0's bytes, on all ranks."""
-    group = current()
+    group = everyone()
     count = torch.tensor([len(data)])
     with watched():
         dist.broadcast(count, 0, group=group.control)

@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastcpc.ranks.group import current, watched
+from fastcpc.ranks.group import Group, current, everyone, watched
 
 
 def traffic() -> dict[str, int]:
     """Bytes this rank has sent so far, by purpose."""
-    return dict(current().sent)
+    return dict(everyone().sent)
 
 
 def sum_(tensor: Tensor, purpose: str) -> Tensor:
@@ -34,9 +34,9 @@ def sum_later(tensor: Tensor, purpose: str) -> Callable[[], Tensor]:
     group = current()
     if group.size == 1:
         return lambda: tensor
-    _count(purpose, 2 * (group.size - 1) * _bytes(tensor) // group.size)
+    count_sent(purpose, 2 * (group.size - 1) * _bytes(tensor) // group.size)
     with watched():
-        work = dist.all_reduce(tensor, group=group.data, async_op=True)
+        work = dist.all_reduce(tensor, group=_way(group, tensor), async_op=True)
 
     def wait() -> Tensor:
         with watched():
@@ -51,10 +51,10 @@ def gather(tensor: Tensor, purpose: str) -> list[Tensor]:
     group = current()
     if group.size == 1:
         return [tensor]
-    _count(purpose, (group.size - 1) * _bytes(tensor))
+    count_sent(purpose, (group.size - 1) * _bytes(tensor))
     parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(group.size)]
     with watched():
-        dist.all_gather(parts, tensor.contiguous(), group=group.data)
+        dist.all_gather(parts, tensor.contiguous(), group=_way(group, tensor))
     return parts
 
 
@@ -66,7 +66,7 @@ def exchange_rows(
     rows: (sum of send_counts, F) contiguous, those for rank 0 first. Received rows come in the order of ranks.
     """
     group = current()
-    _count(purpose, _bytes(rows) - send_counts[group.rank] * rows.shape[1] * rows.element_size())
+    count_sent(purpose, _bytes(rows) - send_counts[group.rank] * rows.shape[1] * rows.element_size())
     received = rows.new_empty(sum(receive_counts), rows.shape[1])
     with watched():
         work = dist.all_to_all_single(
@@ -81,10 +81,16 @@ def exchange_rows(
     return wait
 
 
+def _way(group: Group, tensor: Tensor) -> dist.ProcessGroup | None:
+    """nccl carries what lies on GPUs alone."""
+    return group.control if group.backend == "nccl" and not tensor.is_cuda else group.data
+
+
 def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _count(purpose: str, num_bytes: int) -> None:
+def count_sent(purpose: str, num_bytes: int) -> None:
+    """Add to what this rank has sent."""
     sent = current().sent
     sent[purpose] = sent.get(purpose, 0) + num_bytes

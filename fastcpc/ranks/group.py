@@ -8,7 +8,7 @@ nccl way has been written and not been run: no GPU was at hand.
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -26,7 +26,8 @@ GATHER_SECONDS = 3.0  # that those who waited in vain give each other to say so,
 
 @dataclass
 class Group:
-    """The processes of a run: this one's place and the ways to the others. data is None until ``connect``."""
+    """The processes of a run: this one's place and the ways to the others. data is None until ``connect``; half: those
+    of this one's half, where they are parted."""
 
     rank: int = 0
     size: int = 1
@@ -38,45 +39,63 @@ class Group:
     timeout: float = JOIN_SECONDS
     place: str = "the start"
     sent: dict[str, int] = field(default_factory=dict)
+    half: "Group | None" = None
 
 
 _alone = Group()
-_group = _alone
+_all = _alone  # every process of the run
+_group = _alone  # those that share the present work: all, or within ``own_half`` this one's half
+
+
+def everyone() -> Group:
+    """All processes of the run; a group of size 1 where this one is alone. Agreements and stops are theirs."""
+    return _all
 
 
 def current() -> Group:
-    """The group this process is in; one of size 1 where it is alone."""
+    """The processes that share the present work: everyone, or half of them. Batches, sums and gathers are theirs."""
     return _group
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """This process's number among those that share the present work, from 0."""
     return _group.rank
 
 
 def size() -> int:
-    """How many processes there are."""
+    """How many processes share the present work."""
     return _group.size
 
 
 def local_rank() -> int:
     """This process's number on its machine, from 0: the number of its GPU."""
-    return _group.local_rank
+    return _all.local_rank
 
 
 def is_first() -> bool:
-    """Whether this is rank 0, which writes the run's files and speaks on the console."""
-    return _group.rank == 0
+    """Whether this is rank 0 of all, which writes the run's files and speaks on the console."""
+    return _all.rank == 0
 
 
 def backend() -> str:
     """gloo or nccl; empty with one process."""
-    return _group.backend
+    return _all.backend
 
 
 def data_group() -> dist.ProcessGroup | None:
     """The group that gradients and statistics travel in, for torch's own layers; None with one process."""
     return _group.data
+
+
+@contextmanager
+def working_with(group: Group) -> Iterator[None]:
+    """Within the body this group's processes share the work."""
+    global _group
+    before, _group = _group, group
+    try:
+        yield
+    finally:
+        _group = before
 
 
 def launched_by_torchrun() -> bool:
@@ -91,7 +110,7 @@ def restarts() -> int:
 
 def name_own(text: str) -> str:
     """A line of this rank's own, with its number where there are several."""
-    return f"rank {_group.rank}: {text}" if _group.size > 1 else text
+    return f"rank {_all.rank}: {text}" if _all.size > 1 else text
 
 
 @contextmanager
@@ -100,7 +119,7 @@ def joined() -> Iterator[None]:
 
     InputError: an environment that torchrun did not make. RunError: they do not find each other.
     """
-    global _group
+    global _all, _group
     world_size = _environment("WORLD_SIZE", 1)
     if world_size == 1:
         yield
@@ -118,13 +137,13 @@ def joined() -> Iterator[None]:
         dist.init_process_group("gloo", store=store, rank=own_rank, world_size=size_, timeout=limit)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"rank {place[0]} cannot join the other processes: {first_line(error)}") from error
-    _group = Group(own_rank, size_, place[1], store=store, control=dist.group.WORLD)
+    _all = _group = Group(own_rank, size_, place[1], store=store, control=dist.group.WORLD)
     try:
         yield
     finally:
         with suppress(RuntimeError):  # what the others do no longer matters
             dist.destroy_process_group()
-        _group = _alone
+        _all = _group = _alone
 
 
 def connect(device: torch.device, timeout: float) -> None:
@@ -132,26 +151,32 @@ def connect(device: torch.device, timeout: float) -> None:
 
     timeout: seconds without an answer from a rank after which the run ends.
     """
-    if _group.size == 1:
+    if _all.size == 1:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    limit = timedelta(seconds=timeout)
-    _group.timeout = timeout
-    _group.backend = "nccl" if device.type == "cuda" else "gloo"
+    _all.timeout = timeout
+    _all.backend = "nccl" if device.type == "cuda" else "gloo"
+    _all.half = None
     with watched():
-        _group.control = dist.new_group(backend="gloo", timeout=limit)
-        # where the host waits for the device, gloo's limit on the control group passes first and names the rank
-        data_limit = timedelta(seconds=timeout + 60) if _group.backend == "nccl" else limit
-        _group.data = dist.new_group(backend=_group.backend, timeout=data_limit)
+        _all.control = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        _all.data = data_way(range(_all.size))
+
+
+def data_way(members: Sequence[int]) -> dist.ProcessGroup:
+    """A new group of these ranks, in which tensors of the device travel; every rank of the run must call."""
+    # where the host waits for the device, gloo's limit on the control group passes first and names the rank
+    seconds = _all.timeout + 60 if _all.backend == "nccl" else _all.timeout
+    group: dist.ProcessGroup = dist.new_group(list(members), backend=_all.backend, timeout=timedelta(seconds=seconds))
+    return group
 
 
 def at(place: str) -> None:
     """Leave word of where this process is ("epoch 3, train net 1"), for the others to tell should it fall silent."""
-    _group.place = place
-    if _group.store is not None:
+    _all.place = place
+    if _all.store is not None:
         with suppress(RuntimeError):
-            _group.store.set(f"place/{_group.rank}", place)
+            _all.store.set(f"place/{_all.rank}", place)
 
 
 def meet(common: Any, own_rank: int, num_ranks: int, seconds: float) -> Any:
@@ -200,7 +225,7 @@ def watched() -> Iterator[None]:
 
 
 def _explain(error: RuntimeError) -> RunError:
-    group, reason = _group, first_line(error)
+    group, reason = _all, first_line(error)
     silent = _silent_ranks()
     if "timed out" not in reason.lower() and "timeout" not in reason.lower():
         return LostContactError(f"rank {group.rank} lost contact to the other processes in {group.place}: {reason}")
@@ -215,12 +240,12 @@ def _explain(error: RuntimeError) -> RunError:
 
 def _silent_ranks() -> list[tuple[int, str]]:
     """Ranks that do not say that they wait as well, and where they were last seen."""
-    store = _group.store
+    store = _all.store
     if store is None:
         return []
-    others = [number for number in range(_group.size) if number != _group.rank]
+    others = [number for number in range(_all.size) if number != _all.rank]
     try:
-        store.set(f"waits/{_group.rank}", "1")
+        store.set(f"waits/{_all.rank}", "1")
         deadline = time.monotonic() + GATHER_SECONDS
         while True:
             silent = [number for number in others if not store.check([f"waits/{number}"])]
