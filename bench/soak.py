@@ -10,9 +10,7 @@ bit. Needs no GPU; takes some minutes.
 
 import argparse
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -24,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from several_ranks import SUPPORT, environment, free_port, on_ranks, torchrun  # noqa: E402
+from several_ranks import SUPPORT, end_node, environment, free_port, on_ranks, start_node, torchrun, wait_for_port  # noqa: E402
 from small_run import assert_same_run, small_config  # noqa: E402
 
 from fastcpc.config.load import to_yaml  # noqa: E402
@@ -109,35 +107,27 @@ def kill_under_torchrun(folder: Path, num_kills: int, seed: int) -> dict[str, An
 def kill_a_node(folder: Path) -> dict[str, Any]:
     """Two nodes on loopback, one rank each; the second is killed after two epochs, and started again."""
     config = write_config(folder / "node")
-    options = (
-        *("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=soak"),
-        *("--max-restarts=3", "--rdzv-conf=keep_alive_interval=1,keep_alive_max_attempt=3"),
-    )
-
-    def node(accidents: list[Any]) -> "subprocess.Popen[bytes]":
-        arguments = (str(SUPPORT / "unlucky_train.py"), json.dumps(accidents), "--config", str(config))
-        return subprocess.Popen(
-            torchrun(1, *arguments, options=options),
-            # torchrun would tell a node that comes later an address that it has told once and forgotten
-            env=environment() | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
+    port = free_port()
+    arguments = (str(SUPPORT / "unlucky_train.py"), "[]", "--config", str(config))
     begin = time.monotonic()
-    first = node([])
-    time.sleep(3)  # the first to come holds the rendezvous, and must live
-    second = node([])
-    deadline = begin + LIMIT
-    metrics = folder / "node" / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    running = first.poll() is None and second.poll() is None
-    for process in (*children(second.pid), second.pid):
-        os.kill(process, signal.SIGKILL)
-    second.wait()
-    again = node([])
-    codes = [process.wait(timeout=LIMIT) for process in (first, again)]
+    nodes = [start_node(port, *arguments)]
+    try:
+        wait_for_port(port, nodes[0])
+        nodes.append(start_node(port, *arguments))
+        first, second = nodes
+        metrics = folder / "node" / "metrics.jsonl"
+        while not (metrics.exists() and metrics.read_text().count("\n") >= 2) and time.monotonic() < begin + LIMIT:
+            time.sleep(0.02)
+        running = first.poll() is None and second.poll() is None
+        end_node(second)
+        again = start_node(port, *arguments)
+        nodes.append(again)
+        for process in (first, again):
+            process.communicate(timeout=LIMIT)
+        codes = [first.returncode, again.returncode]
+    finally:
+        for process in nodes:
+            end_node(process)
     log = (folder / "node" / "train.log").read_text()
     return {
         "killed_while_running": running,
@@ -146,19 +136,6 @@ def kill_a_node(folder: Path) -> dict[str, Any]:
         "seconds": round(time.monotonic() - begin),
         "same": codes == [0, 0] and is_same(folder / "whole", folder / "node"),
     }
-
-
-def children(parent: int) -> list[int]:
-    """The processes that a process has started and that are alive."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == parent:
-            found.append(int(stat.parent.name))
-    return found
 
 
 def write_config(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,17 @@ from typing import Any
 
 import pytest
 from nobody import as_nobody
-from several_ranks import SUPPORT, TIME_LIMIT, environment, free_port, on_ranks, torchrun
+from several_ranks import (
+    SUPPORT,
+    TIME_LIMIT,
+    end_node,
+    environment,
+    free_port,
+    on_ranks,
+    start_node,
+    torchrun,
+    wait_for_port,
+)
 from small_disk import small_disk_in
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
@@ -66,18 +77,31 @@ def test_killed_ranks_and_a_scheduler_that_ends_the_job(undisturbed: Path, tmp_p
     assert_same_run(undisturbed, folder)
 
 
-def test_two_nodes_are_two_launches(undisturbed: Path, tmp_path: Path) -> None:
-    """The second node's console is silent, and the errors of a config are told once."""
-    config = write_config(tmp_path / "run")
-    port = free_port()
-    options = ("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=fastcpc-test")
-    command = torchrun(1, "-m", "fastcpc.cli.train", "--config", str(config), options=options)
-    nodes = [
-        subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    outputs = [node.communicate(timeout=TIME_LIMIT) for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], outputs
+def test_two_nodes_of_which_one_is_lost_and_joins_again(undisturbed: Path, tmp_path: Path) -> None:
+    """Two launches. In the third epoch one is gone, torchrun and all; started again, it finds the other waiting, and
+    they go on from the last whole checkpoint. One of them speaks, and every bit is as without all this."""
+    config, port = write_config(tmp_path / "run"), free_port()
+
+    def node(accidents: list[Any]) -> "subprocess.Popen[str]":
+        nodes.append(start_node(port, UNLUCKY, json.dumps(accidents), "--config", str(config)))
+        return nodes[-1]
+
+    nodes: list[subprocess.Popen[str]] = []
+    try:
+        first = node([])
+        wait_for_port(port, first)
+        lost = node([[-1, 36, "SIGKILL", "node"]])
+        told = lost.communicate(timeout=TIME_LIMIT)
+        assert lost.returncode == -signal.SIGKILL, told
+        assert named(tmp_path / "run", "latest").name == "epoch_0001"
+        again = node([])
+        outputs = [process.communicate(timeout=TIME_LIMIT) for process in (first, again)]
+        assert [first.returncode, again.returncode] == [0, 0], outputs
+    finally:
+        for process in nodes:
+            end_node(process)
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("; into ") == 1 and re.findall(r"resumed from \S*(epoch_\d+)", log) == ["epoch_0001"], log
     assert sum("finished: top-1" in stdout for stdout, _ in outputs) == 1
     assert_same_run(undisturbed, tmp_path / "run")
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,59 @@ def train_by_torchrun(config: Path, num_ranks: int, *options: str) -> "subproces
         num_ranks, "-m", "fastcpc.cli.train", "--config", str(config), options=options or ("--standalone",)
     )
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+
+
+def start_node(port: int, *arguments: str) -> "subprocess.Popen[str]":
+    """torchrun as on one of two machines, with one rank, for ``FILE ...``; the first to be started must live.
+
+    A node that is lost is missed after some seconds and may be started again. The caller ends it (``end_node``).
+    """
+    options = (
+        *("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=fastcpc-test"),
+        *("--max-restarts=3", "--monitor-interval=0.1", "--rdzv-conf=keep_alive_interval=1,keep_alive_max_attempt=3"),
+    )
+    return subprocess.Popen(
+        torchrun(1, *arguments, options=options),
+        # torchrun would tell a node that comes later an address that it has told once and forgotten
+        env=environment() | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_port(port: int, process: "subprocess.Popen[str]") -> None:
+    """Until somebody listens there: the first node holds the rendezvous."""
+    deadline = time.monotonic() + TIME_LIMIT
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "the first node does not listen"
+        time.sleep(0.05)
+
+
+def end_node(process: "subprocess.Popen[str]") -> None:
+    """Kill torchrun and its ranks, which are sessions of their own."""
+    if process.poll() is None:
+        for number in (*_children(process.pid), process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+    process.communicate()
+
+
+def _children(parent: int) -> list[int]:
+    """The processes that a process has started and that are alive."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(stat.parent.name))
+    return found
 
 
 def _main(num_ranks: int, restarts: int, function: str, arguments: list[str]) -> int:

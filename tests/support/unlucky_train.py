@@ -3,8 +3,8 @@
     torchrun ... unlucky_train.py ACCIDENTS ARGUMENTS-OF-FASTCPC-TRAIN
 
 ACCIDENTS: JSON list, one for each start of the processes (by torchrun's count of restarts); null: none. An accident is
-[rank, look, signal, "self" or "parent"], and perhaps a delay in seconds: when that rank looks for a stop for the
-look-th time (it does after each step), it sends the signal to itself or to torchrun.
+[rank, look, signal, target], and perhaps a delay in seconds: when that rank (-1: any) looks for a stop for the look-th
+time (it does after each step), it sends the signal to itself ("self"), to torchrun ("parent"), or to both ("node").
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 from fastcpc import ranks
 from fastcpc.cli import train
-from fastcpc.engine.trainer import Trainer
+from fastcpc.engine.walks import Walks
 
 
 def main() -> int:
@@ -30,21 +30,23 @@ def main() -> int:
 
 
 def plan(rank: int, look: int, signal_name: str, target: str, delay: float = 0.0) -> None:
-    honest, looks = Trainer.obey_stop, 0
+    honest, looks = Walks._obey_stop, 0
 
     def unlucky(self: Any) -> None:
         nonlocal looks
         looks += 1
-        if ranks.rank() == rank and looks == look:
+        if rank in (-1, ranks.rank()) and looks == look:
             if delay:  # from another thread, wherever the run is by then
                 threading.Timer(delay, os.kill, (os.getpid(), getattr(signal, signal_name))).start()
                 return honest(self)
-            os.kill(os.getpid() if target == "self" else os.getppid(), getattr(signal, signal_name))
-            while not self.stop.requested:  # torchrun passes it on, in its own time
+            targets = {"self": [os.getpid()], "parent": [os.getppid()], "node": [os.getppid(), os.getpid()]}[target]
+            for process in targets:
+                os.kill(process, getattr(signal, signal_name))
+            while not self._stop.requested:  # torchrun passes it on, in its own time
                 time.sleep(0.01)
         honest(self)
 
-    Trainer.obey_stop = unlucky  # type: ignore[method-assign]
+    Walks._obey_stop = unlucky  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
