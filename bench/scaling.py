@@ -2,6 +2,7 @@
 
     python bench/scaling.py            # counts, checks and prints; writes results/scaling.json
     python bench/scaling.py --table    # the computed table alone, as in docs/scaling.md
+    python bench/scaling.py --photos data/clothing-small    # how far 2 and 4 ranks are from 1 on a folder of photos
 
 A count only stands where the runs agree: the same sizes of labelled sets as with one process in every epoch, and
 gradients of exactly the computed volume. No time is measured: one machine's loopback says nothing of a cluster.
@@ -10,10 +11,14 @@ gradients of exactly the computed volume. No time is measured: one machine's loo
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
@@ -21,10 +26,19 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 from several_ranks import on_ranks  # noqa: E402
 from small_run import metrics, small_config, weights  # noqa: E402
 
+from fastcpc.config.load import load_config, to_yaml  # noqa: E402
+
 # Assumed, not measured: images a second of one GPU on ResNet-50 at 224 pixels in bf16, forward and backward together
 # and forward alone; bytes a second that a rank sends, inside a node of 8 and beyond it.
 TRAIN_RATE, FORWARD_RATE = 2_500.0, 8_000.0
 INSIDE, BEYOND = 300e9, 40e9
+
+# a short run of configs/clothing_small.yaml: one epoch of warm-up, one that the mixture divides, one that CPC divides
+PHOTO_RUN = (
+    "data.subset=640", "data.feed=torch", "data.workers=1", "train.epochs=3", "train.warmup_epochs=1",
+    "train.lr_drop_epoch=2", "train.lr=0.001", "cleaner.warmup=0.3", "semisup.batches_per_epoch=10",
+)  # fmt: skip
+PROBABILITIES = ("q_gmm_1", "q_gmm_2", "q_cpc_1", "q_cpc_2", "clean_probability", "p_given")
 
 
 @dataclass(frozen=True)
@@ -53,14 +67,20 @@ class Case:
         prototype_steps = 2 * self.num_samples / (self.own_batch * self.num_ranks)
         return {
             "gradients": self.steps * ring * 4 * self.parameters,
-            "mixup": self.steps * 2 * self.own_batch * self.image_bytes * others / self.num_ranks,
+            "mixup": self.steps
+            * 2
+            * self.own_batch
+            * (self.image_bytes + 4 * self.num_classes)
+            * others
+            / self.num_ranks,
             "batchnorm": self.steps * 8 * self.norm_channels * (5 * others + ring),
+            "prior": self.steps * 4 * self.num_classes * others,
             "scores": others / self.num_ranks * self.num_samples * (3 * 16 + 2 * 4),
             "prototypes": prototype_steps * ring * 4 * head,
         }
 
     def efficiency(self, sync_batchnorm: bool) -> float:
-        """Share of the time that is arithmetic, when nothing that is sent hides behind it: a lower bound."""
+        """Share of the networks' arithmetic in the time of that and of all messages one after the other."""
         rate = INSIDE if self.num_ranks <= 8 else BEYOND
         own = self.num_samples / self.num_ranks
         trained, guessed = 2 * own, 2 * own * 3  # of both networks: half of all, two views; six guesses a pair
@@ -78,9 +98,9 @@ class Case:
 def table() -> str:
     """The computed table of docs/scaling.md."""
     lines = [
-        "| GPUs | samples | gradients | MixUp | BatchNorm | scores | prototypes | memory: every sample, own features | "
-        "efficiency at least, BatchNorm over all ranks / a rank by itself |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| GPUs | samples | gradients | MixUp | BatchNorm | prior | scores | prototypes | memory: every sample, own "
+        "features | computed efficiency, BatchNorm over all ranks / a rank by itself |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for num_samples in (1e8, 1e9):
         for num_ranks in (8, 64, 512):
@@ -120,22 +140,70 @@ def count() -> list[dict[str, Any]]:
     return rows
 
 
+def compare_photos(root: Path) -> dict[str, Any]:
+    """A short run on a folder of photos with 1, 2 and 4 ranks: how far the others are from one rank, at most."""
+    rows: list[dict[str, Any]] = []
+    settings = [f"data.root={root.resolve()}", *PHOTO_RUN]
+    with TemporaryDirectory(prefix="fastcpc-scaling-") as name:
+        runs = {num_ranks: Path(name) / str(num_ranks) for num_ranks in (1, 2, 4)}
+        for num_ranks, run in runs.items():
+            config = load_config([ROOT / "configs" / "clothing_small.yaml"], [*settings, f"run.dir={run}"])
+            file = Path(name) / f"{num_ranks}.yaml"
+            file.write_text(to_yaml(config))
+            on_ranks(num_ranks, "rank_checks:train_file", file)
+            lines, one = metrics(run), runs[1]
+            rows.append(
+                {
+                    "ranks": num_ranks,
+                    "labelled": [line["labelled"] for line in lines],
+                    "test_top1": [line["test_top1"] for line in lines],
+                    "same_partitions": _columns(run, ["is_clean"]).equals(_columns(one, ["is_clean"])),
+                    "probabilities_differ_by": _farthest(_columns(run, PROBABILITIES), _columns(one, PROBABILITIES)),
+                    "weights_differ_by": max(
+                        float((a[key] - b[key]).abs().max())
+                        for a, b in zip(weights(run), weights(one), strict=True)
+                        for key in a
+                        if a[key].is_floating_point()
+                    ),
+                }
+            )
+    return {"settings": list(PHOTO_RUN), "runs": rows}
+
+
+def _columns(run: Path, names: Sequence[str]) -> pa.Table:
+    return pq.read_table(run / "clean_probabilities.parquet", columns=list(names))
+
+
+def _farthest(one: pa.Table, other: pa.Table) -> float:
+    pairs = ((one[name].to_numpy(), other[name].to_numpy()) for name in one.column_names)
+    return max(float(abs(a - b).max()) for a, b in pairs)
+
+
 def main() -> int:
-    """Print the table; count unless told not to."""
+    """Print the table; count or compare what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="the computed table alone")
+    parser.add_argument("--photos", type=Path, metavar="ROOT", help="compare runs on this folder of photos instead")
     options = parser.parse_args()
-    print(table())
-    if options.table:
-        return 0
-    rows = count()
+    target = ROOT / "bench" / "results" / "scaling.json"
+    result: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
     failed = False
-    for row in rows:
-        agrees = row["labelled"] == rows[0]["labelled"]
-        exact = row["sent_by_rank_0"].get("gradients", 0) == row["gradients_computed"]
-        failed |= not (agrees and exact)
-        print(f"{row['ranks']} ranks: {'agrees' if agrees and exact else 'FAIL'}; bytes {row['sent_by_rank_0']}")
-    (ROOT / "bench" / "results" / "scaling.json").write_text(json.dumps(rows, indent=2) + "\n")
+    if options.photos:
+        result["photos"] = compare_photos(options.photos)
+        for row in result["photos"]["runs"]:
+            failed |= not row["same_partitions"]
+            print(row)
+    else:
+        print(table())
+        if options.table:
+            return 0
+        result["digits"] = rows = count()
+        for row in rows:
+            agrees = row["labelled"] == rows[0]["labelled"]
+            exact = row["sent_by_rank_0"].get("gradients", 0) == row["gradients_computed"]
+            failed |= not (agrees and exact)
+            print(f"{row['ranks']} ranks: {'agrees' if agrees and exact else 'FAIL'}; bytes {row['sent_by_rank_0']}")
+    target.write_text(json.dumps(result, indent=2) + "\n")
     return int(failed)
 
 
