@@ -1,9 +1,8 @@
-"""The mixtures of ``fit_gmm`` where each rank holds only its own samples: sums travel, losses do not.
+"""The mixtures of ``fit_gmm`` where each rank sees only its own samples: sums travel, losses do not.
 
-For sets so large that no rank should hold every sample's loss. An iteration sends seven float64 numbers a class, the
-2-means start a histogram of 256 counts a class and then two numbers a class and Lloyd step. The same EM as
-``fit_gmm``, from the same start; results differ by the order of sums alone. Runs gather losses at present, which is
-exact and cheap up to some 10^8 samples (docs/scaling.md).
+An iteration sends seven float64 numbers a class, the 2-means start a histogram of 256 counts a class and then two
+numbers a class and Lloyd step. The same EM as ``fit_gmm``, from the same start; results differ by the order of sums
+alone. Training takes it by ``parallel.mixture=summed``: each rank sorts and sums its share of the losses, not all.
 """
 
 import numpy as np
@@ -42,7 +41,7 @@ def fit_gmm_over_ranks(
     """Fit a two-component mixture to each group's values on all ranks together; every rank must call.
 
     values_n: (n,) floating, finite, this rank's own, any number. groups_n: (n,) int64 in [0, num_groups). The rest as
-    ``fit_gmm``. Returns the same fit on every rank, tensors of float64 on the CPU.
+    ``fit_gmm``. Returns the same fit on every rank, tensors of float64 on the values' device.
     """
     segments = [np.asarray(part, np.float64) for part in _split(values_n, groups_n, num_groups)]
     start, fitted = _start(segments, reg_covar)
@@ -66,7 +65,9 @@ def fit_gmm_over_ranks(
     order = np.argsort(mixture.means, axis=1, kind="stable")
     parts = [np.where(fitted[:, None], np.take_along_axis(part, order, axis=1), np.nan) for part in mixture]
     bound_G[~fitted] = np.nan
-    return MixtureFit(*(torch.from_numpy(array) for array in (*parts, bound_G, n_iter_G, converged_G, fitted)))
+    return MixtureFit(
+        *(torch.from_numpy(array).to(values_n.device) for array in (*parts, bound_G, n_iter_G, converged_G, fitted))
+    )
 
 
 def _split(values_n: Tensor, groups_n: Tensor, num_groups: int) -> list[Floats]:

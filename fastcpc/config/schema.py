@@ -308,21 +308,31 @@ class OptimConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig(Section):
-    """Several processes, started by torchrun; with one, none of this matters."""
+    """Several processes, started by torchrun; with one, none of this matters but mode."""
 
+    mode: Literal["data", "co"] = setting(
+        "data",
+        "data: all ranks train network 1, then network 2. co: both at once, half the ranks each, exchanged at the end "
+        "of the epoch; another algorithm: network 2 guesses with network 1 as it was when the epoch began.",
+    )
     batch_size: Literal["global", "per_rank"] = setting(
         "global",
-        "What train.batch_size counts; global: all ranks together, so that results do not depend on their number; "
-        "per_rank: each, so that a step has batch_size times the ranks.",
+        "What train.batch_size counts; global: all ranks that train a network together (mode=co: half of all), so that "
+        "results do not depend on their number; per_rank: each, so that a step has batch_size times those ranks.",
     )
     lr_scaling: Literal["none", "linear"] = setting(
-        "none", "linear: with batch_size=per_rank, train.lr is multiplied by the number of ranks."
+        "none", "linear: with batch_size=per_rank, train.lr is multiplied by the ranks that train a network."
     )
     sync_batchnorm: bool = setting(
         True, "BatchNorm over the global batch; false: over each rank's share, faster, and another result."
     )
     mixup: Literal["global", "per_rank"] = setting(
         "global", "MixUp's partners come from the global batch, or (less traffic, another result) from the own share."
+    )
+    mixture: Literal["gathered", "summed"] = setting(
+        "gathered",
+        "The fit of mixtures; gathered: each rank fits all losses; summed: its share of them, and sums travel. The "
+        "same up to the order of sums; summed takes a share of the time and memory.",
     )
     timeout: float = setting(
         600.0, "Seconds without an answer from a rank after which the run ends and names it.", allowed=Range(1)

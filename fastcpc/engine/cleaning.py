@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from fastcpc.cleaner.gmm import gmm_posterior
+from fastcpc.cleaner.gmm import fit_of, gmm_posterior
 from fastcpc.cleaner.normalise import check_finite, min_max, push
 from fastcpc.cleaner.partition import Partition, co_divide, fault_of, lost_classes
 from fastcpc.cleaner.prototypes import (
@@ -113,9 +113,11 @@ def _mixtures(
 ) -> tuple[tuple[Tensor, Tensor], list[bool]]:
     """Each network's posterior on its own (smoothed) losses, and whether there was a fit at all."""
     posteriors, fitted = [], []
+    fit_mixtures = fit_of(config.parallel.mixture, collected.shard)
     for member, scores in zip(members, collected.networks, strict=True):
         member.history_LN = push(member.history_LN, min_max(scores.loss_N), config.cleaner.loss_history)
-        posterior = gmm_posterior(config.cleaner.kind, member.history_LN.mean(0), labels_N, order.num_groups, order)
+        values_N = member.history_LN.mean(0)
+        posterior = gmm_posterior(config.cleaner.kind, values_N, labels_N, order.num_groups, order, fit_mixtures)
         if posterior.fallback_classes:
             notes.append(
                 f"network {member.number}: classes {_named(posterior.fallback_classes)} have too few or constant "

@@ -15,13 +15,16 @@ def _no_past() -> dict[str, Any]:
 class Course:
     """The position of a run, saved so that it may stop and go on between any two steps.
 
-    epoch, stage of the epoch and step of the stage that come next. record: the running epoch's line of metrics.jsonl.
+    epoch, stage of the epoch and step of the stage that come next. done: steps of network 1 and of network 2 in a stage
+    that trains both (``parallel.mode=co``), which then has the sum of them as its step; else empty. record: the running
+    epoch's line of metrics.jsonl.
     past: of all epochs that are closed, test_top1 (percent, one each), their seconds in all, and best_epoch.
     """
 
     epoch: int = 0
     stage: int = 0
     step: int = 0
+    done: list[int] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
     past: dict[str, Any] = field(default_factory=_no_past)
 
@@ -49,7 +52,7 @@ class Course:
     def close_stage(self) -> None:
         """The next stage comes, from its first step."""
         self.stage += 1
-        self.step = 0
+        self.step, self.done = 0, []
 
     def close_epoch(self) -> bool:
         """Complete the epoch's record, move on to the next; returns whether it is the best so far."""
@@ -71,10 +74,11 @@ class Course:
     def state(self) -> dict[str, Any]:
         """All of it, as plain values."""
         position = {"epoch": self.epoch, "stage": self.stage, "step": self.step}
-        return {"position": position, "record": self.record, "past": self.past}
+        return {"position": position, "done": self.done, "record": self.record, "past": self.past}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what ``state`` gave."""
         position = state["position"]
         self.epoch, self.stage, self.step = position["epoch"], position["stage"], position["step"]
+        self.done = state.get("done", [])
         self.record, self.past = state["record"], state["past"]

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from fastcpc import ranks
+from fastcpc.cleaner.gmm import fit_of
 from fastcpc.config.schema import Config
 from fastcpc.data.datasets import Dataset
 from fastcpc.data.noise import Labels
@@ -56,7 +57,13 @@ class Findings:
         """
         columns = clean_columns(self._dataset.train, self._labels, collected.pair, cleaning, self._config.cleaner.tau)
         arrays = score_arrays(
-            members, collected, cleaning, labels_N, num_classes=self._dataset.num_classes, epoch=epoch
+            members,
+            collected,
+            cleaning,
+            labels_N,
+            num_classes=self._dataset.num_classes,
+            epoch=epoch,
+            fit_mixtures=fit_of(self._config.parallel.mixture, collected.shard),
         )
 
         def write_files() -> None:

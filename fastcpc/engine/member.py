@@ -107,6 +107,16 @@ class Member:
             if momentum is not None:
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)
 
+    def progress(self) -> dict[str, Any]:
+        """A copy of all that a training pass changes, for the ranks that did not train this network."""
+        return {"trained": self.snapshot(), "sums": self.sums, "restores": self.restores}
+
+    def take_up(self, progress: dict[str, Any]) -> None:
+        """What ``progress`` gave on another rank."""
+        self.restore(progress["trained"])
+        self.sums = progress["sums"].to(self.device)
+        self.restores = progress["restores"]
+
     def is_finite(self) -> bool:
         """Whether the pass's sums and all weights and statistics are numbers; reads the device once."""
         tensors = [self.sums, *(t for t in self.network.state_dict().values() if t.is_floating_point())]

@@ -4,15 +4,33 @@ from dataclasses import replace
 
 from fastcpc import ranks
 from fastcpc.config.schema import Config
+from fastcpc.engine.precision import resolve_numerics
 from fastcpc.errors import InputError
+
+
+def connect(config: Config) -> None:
+    """Open the ways between the ranks as the settings want them. InputError: ranks that cannot be parted in halves."""
+    ranks.together(lambda: _check_halves(config))
+    ranks.connect(resolve_numerics(config).device, config.parallel.timeout)
+    if config.parallel.mode == "co":
+        ranks.connect_halves()
+
+
+def _check_halves(config: Config) -> None:
+    if config.parallel.mode == "co" and ranks.size() > 1 and ranks.size() % 2:
+        raise InputError(
+            f"parallel.mode=co: half of the processes train each network, and {ranks.size()} have no half; start an "
+            "even number, or one"
+        )
 
 
 def for_ranks(config: Config) -> Config:
     """The settings with ``train.batch_size`` as the global batch and ``train.lr`` as it will be used.
 
-    InputError: a global batch that the ranks cannot share equally.
+    The global batch is that of the ranks which train a network together. InputError: one that they cannot share
+    equally.
     """
-    train, size = config.train, ranks.size()
+    train, size = config.train, num_together()
     if size == 1:
         return config
     if config.parallel.batch_size == "per_rank":
@@ -20,21 +38,41 @@ def for_ranks(config: Config) -> Config:
         return replace(config, train=replace(train, batch_size=train.batch_size * size, lr=lr))
     if train.batch_size % size:
         lower = train.batch_size // size * size
+        whose = "each half's " if config.parallel.mode == "co" else ""
         raise InputError(
-            f"train.batch_size={train.batch_size}: {size} processes cannot share it equally; choose a multiple such as "
-            f"{lower or size}, or count it for each process (parallel.batch_size=per_rank)"
+            f"train.batch_size={train.batch_size}: {whose}{size} processes cannot share it equally; choose a multiple "
+            f"such as {lower or size}, or count it for each process (parallel.batch_size=per_rank)"
         )
     return config
 
 
+def num_together() -> int:
+    """How many ranks train a network together: all, or half of them."""
+    with ranks.own_half():
+        return ranks.size()
+
+
 def describe_ranks(config: Config) -> str:
     """The processes, the global batch and the learning rate in words; config: as ``for_ranks`` returns it."""
-    train, size, parallel = config.train, ranks.size(), config.parallel
-    if size == 1:
-        return f"1 process, batch {train.batch_size}, lr {train.lr:g}"
-    norm = "over all ranks" if parallel.sync_batchnorm else "a rank by itself"
-    mixup = "over all ranks" if parallel.mixup == "global" else "a rank by itself"
-    return (
-        f"{size} processes ({ranks.backend()}), global batch {train.batch_size} = {size} x {train.batch_size // size}, "
-        f"lr {train.lr:g}; BatchNorm {norm}, MixUp {mixup}"
-    )
+    train, size, parallel = config.train, num_together(), config.parallel
+    if ranks.size() == 1:
+        processes = f"1 process, batch {train.batch_size}"
+    elif parallel.mode == "co":
+        processes = f"{ranks.size()} processes ({ranks.backend()}), {size} for each network"
+    else:
+        processes = f"{size} processes ({ranks.backend()})"
+    if ranks.size() > 1:
+        processes += f", global batch {train.batch_size} = {size} x {train.batch_size // size}"
+    text = f"{processes}, lr {train.lr:g}"
+    if size > 1:
+        whole = "over all ranks" if parallel.mode == "data" else "over a network's ranks"
+        norm, mixup = (
+            whole if shared else "a rank by itself" for shared in (parallel.sync_batchnorm, parallel.mixup == "global")
+        )
+        text += f"; BatchNorm {norm}, MixUp {mixup}"
+    if parallel.mode == "co":
+        text += (
+            "; parallel.mode=co: both networks are trained at once, each with the other as it was when the epoch "
+            "began, which is not Algorithm 1"
+        )
+    return text

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastcpc.cleaner.gmm import Fit
 from fastcpc.cleaner.normalise import min_max
 from fastcpc.engine.atomic import replace_file
 from fastcpc.engine.cleaning import Cleaning
@@ -32,6 +33,7 @@ def score_arrays(
     *,
     num_classes: int,
     epoch: int,
+    fit_mixtures: Fit = fit_gmm,
 ) -> Arrays:
     """The arrays of a scores file; axis 0 of all but ``epoch`` and ``rows`` is network 1, network 2.
 
@@ -45,7 +47,7 @@ def score_arrays(
     loss_2N = torch.stack([scores.loss_N for scores in collected.networks])
     arrays: Arrays = {"epoch": np.array(epoch, np.int64), "loss": _numpy(loss_2N)}
     if bool(loss_2N.isfinite().all()):
-        arrays |= _mixture_arrays(members, loss_2N, labels_N, num_classes)
+        arrays |= _mixture_arrays(members, loss_2N, labels_N, num_classes, fit_mixtures)
     if cleaning is not None and cleaning.q_gmm is not None:
         arrays["q_gmm"] = _numpy(torch.stack(cleaning.q_gmm))
     if cleaning is not None and cleaning.q_cpc is not None:
@@ -61,7 +63,9 @@ def write_scores(path: Path, arrays: Arrays) -> None:
     replace_file(path, buffer.getvalue())
 
 
-def _mixture_arrays(members: Sequence[Member], loss_2N: Tensor, labels_N: Tensor, num_classes: int) -> Arrays:
+def _mixture_arrays(
+    members: Sequence[Member], loss_2N: Tensor, labels_N: Tensor, num_classes: int, fit_mixtures: Fit
+) -> Arrays:
     arrays: dict[str, list[NDArray[Any]]] = {"values": []}
     for member, loss_N in zip(members, loss_2N, strict=True):
         # a cleaner without a mixture keeps no history of losses
@@ -71,7 +75,7 @@ def _mixture_arrays(members: Sequence[Member], loss_2N: Tensor, labels_N: Tensor
             ("agn", torch.zeros_like(labels_N), 1),
             ("awr", labels_N, num_classes),
         ):
-            fit = fit_gmm(values_N, groups_N, num_groups)
+            fit = fit_mixtures(values_N, groups_N, num_groups)
             for part in ("means", "variances", "weights"):
                 arrays.setdefault(f"{name}_{part}", []).append(getattr(fit, part).cpu().numpy())
     return {name: np.stack(parts) for name, parts in arrays.items()}

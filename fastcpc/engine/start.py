@@ -18,8 +18,7 @@ from fastcpc.engine.figures import Paint
 from fastcpc.engine.folder import RunFolder, open_folder
 from fastcpc.engine.interrupt import StopRequest
 from fastcpc.engine.log import open_log
-from fastcpc.engine.precision import resolve_numerics
-from fastcpc.engine.scale import describe_ranks
+from fastcpc.engine.scale import connect, describe_ranks
 from fastcpc.engine.trainer import Trainer
 
 
@@ -36,7 +35,7 @@ def train(config: Config, folder: RunFolder, stop: StopRequest, paint: Paint | N
     paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
     after a checkpoint when a stop is asked for, RunError when the run cannot go on.
     """
-    ranks.connect(resolve_numerics(config).device, config.parallel.timeout)
+    connect(config)
     with open_log(folder, config, paint) as log:
         trainer = ranks.together(lambda: Trainer(config, *load_data(config), folder, stop, log))
         ranks.check_same("the training labels", trainer.training.labels_N, trainer.test_labels)
@@ -127,7 +126,7 @@ def dry_run(config: Config) -> None:
             cpc=replace(config.cpc, passes=1),
             log=replace(config.log, wandb=""),
         )
-        ranks.connect(resolve_numerics(config).device, config.parallel.timeout)
+        connect(config)
         with open_folder(small) as run_folder, StopRequest() as stop, open_log(run_folder, small) as log:
             trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
             log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")

@@ -17,10 +17,10 @@ from fastcpc.data.feeds import make_feed
 from fastcpc.data.noise import Labels
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.data.seeds import fold
-from fastcpc.engine.blame import describe_bad_batch
 from fastcpc.engine.checkpoint import CheckpointStore, pack, parse
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.collect import Collected, collect
+from fastcpc.engine.cotrain import train_both
 from fastcpc.engine.course import Course
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.findings import Findings
@@ -29,16 +29,15 @@ from fastcpc.engine.interrupt import Stopped, StopRequest
 from fastcpc.engine.log import RunLog
 from fastcpc.engine.member import LOSS_NAMES, Member
 from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.passes import PassEnd, begin_note, end_pass, run_pass
 from fastcpc.engine.precision import resolve_numerics, set_determinism
 from fastcpc.engine.pred_probs import PRED_PROBS_FILE, write_pred_probs
 from fastcpc.engine.results import describe_suspects, summarise
 from fastcpc.engine.scale import for_ranks
-from fastcpc.engine.stages import Training, semi_supervised, warm_up
+from fastcpc.engine.stages import Training
 from fastcpc.engine.walks import Walks
 from fastcpc.engine.writer import Writer
-from fastcpc.errors import InputError, RunError
-
-MOST_RESTORES = 3  # passes of a network in a row that may be taken back because they gave no numbers
+from fastcpc.errors import InputError
 
 WRITTEN_AT_ONCE = 2**24  # bytes of a checkpoint that the run waits for; a larger one is written beside the next epoch
 
@@ -62,18 +61,19 @@ class Trainer:
         self.training = Training(config, self.numerics, train_feed, given_N, num_classes)
         self.test_feed = make_feed(test, self.dataset, config.data, config.augment, device, bad_list)
         self.test_labels = torch.from_numpy(test.labels).to(device)
-        self.members = [
-            Member(
-                number,
-                config,
-                self.numerics,
-                num_classes=num_classes,
-                in_channels=self.dataset.in_channels,
-                image_size=self.dataset.image_size,
-                num_samples=train_feed.num_samples,
-            )
-            for number in (1, 2)
-        ]
+        with ranks.own_half():  # those that train a network together sum its gradients
+            self.members = [
+                Member(
+                    number,
+                    config,
+                    self.numerics,
+                    num_classes=num_classes,
+                    in_channels=self.dataset.in_channels,
+                    image_size=self.dataset.image_size,
+                    num_samples=train_feed.num_samples,
+                )
+                for number in (1, 2)
+            ]
         self.course = Course()
         self.walks = Walks(self.course, log, stop)
         self.findings = Findings(config, dataset, labels, folder.path)
@@ -114,7 +114,12 @@ class Trainer:
     def outline(self, epoch: int) -> list[tuple[str, Callable[[], None]]]:
         """The stages of an epoch in the order of Algorithm 1, each under the name its seconds are counted under."""
         first, second = self.members
-        if epoch < self.config.train.warmup_epochs or self.config.cleaner.kind == "none":
+        in_warmup = epoch < self.config.train.warmup_epochs or self.config.cleaner.kind == "none"
+        if self.config.parallel.mode == "co":
+            cleaning = [] if in_warmup else [("clean", lambda: self.clean(epoch))]
+            both = ("train", lambda: self.train_both(epoch, guesses=not in_warmup))
+            return [*cleaning, both, ("eval", self.evaluate)]
+        if in_warmup:
             return [
                 ("train", lambda: self.train(first, None, epoch)),
                 ("train", lambda: self.train(second, None, epoch)),
@@ -178,54 +183,46 @@ class Trainer:
         return replace(collect(networks, watched, labels_N[rows], self.numerics, shard), rows=rows)
 
     def train(self, own: Member, other: Member | None, epoch: int) -> None:
-        """Stage 2 for one network; cross entropy on all labels in the warm-up and where there is no good partition
-        yet."""
-        start = self.course.step
-        own.steps = []
-        if start == 0:
+        """Stage 2 for one network, the other fixed; other: None in the warm-up."""
+        course = self.course
+        if course.step == 0:
             own.sums.zero_()
             self.snapshot = own.snapshot()
-        if other is None or own.partition is None:
-            num_labelled = len(self.training.warm_up_rows(own, epoch))
-            steps = warm_up(
-                own, self.training, self.walks.train(f"warm-up net {own.number}", 1), epoch=epoch, start=start
-            )
-        else:
-            num_labelled = int(own.partition.clean_N.sum())
-            if start == 0 and len(own.partition.unlabelled) < self.config.train.batch_size:
-                self.log.info(
-                    f"epoch {epoch}, network {own.number}: nearly all labels are held clean; unlabelled batches are "
-                    "drawn from all samples that were divided"
-                )
-            steps = semi_supervised(
-                own, other, self.training, self.walks.train(f"train net {own.number}", 2), epoch=epoch, start=start
-            )
-        self.course.record.setdefault("labelled", []).append(num_labelled)
-        self.close_pass(own, epoch, steps)
+            self.tell_of_begin(own, other, epoch)
+        try:
+            steps = run_pass(own, other, self.training, self.walks, epoch, course.step)
+        except Stopped:
+            ranks.mean_(own.sums, "losses")  # the ranks' sums so far become one, which all take up again
+            raise
+        self.record_pass(end_pass(own, other, self.training, self.snapshot, epoch, steps))
 
-    def close_pass(self, own: Member, epoch: int, steps: int) -> None:
-        """Read the pass's mean losses; take the pass back where they or the weights are no numbers."""
-        ranks.mean_(own.sums, "losses")
-        if own.is_finite():
-            own.restores = 0
-            means: list[float | None] = (own.sums / steps).tolist()
-        else:
-            own.restores += 1
-            where = describe_bad_batch(own.steps, steps)
-            if own.restores > MOST_RESTORES:
-                raise RunError(
-                    f"epoch {epoch}, network {own.number}: losses or weights were no numbers in {own.restores} passes "
-                    f"in a row{where}; start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
-                )
-            own.restore(self.snapshot)
-            self.log.warning(
-                f"epoch {epoch}, network {own.number}: losses or weights became NaN{where}; the network is set back to "
-                "before this pass"
-            )
-            means = [None] * len(LOSS_NAMES)
-        for name, value in zip(LOSS_NAMES, means, strict=True):
-            self.course.record.setdefault(f"loss_{name}", []).append(value)
-        self.snapshot, own.steps = {}, []
+    def train_both(self, epoch: int, *, guesses: bool) -> None:
+        """Stage 2 for both networks at once, each with the other as it is now (``parallel.mode=co``)."""
+        if not self.course.done:
+            self.course.done = [0] * len(self.members)
+            self.snapshot = {f"net{member.number}": member.snapshot() for member in self.members}
+            for own, other in zip(self.members, reversed(self.members), strict=True):
+                own.sums.zero_()
+                self.tell_of_begin(own, other if guesses else None, epoch)
+        ends = train_both(self.members, self.training, self.walks, self.course, self.snapshot, epoch, guesses=guesses)
+        for end in ends:
+            self.record_pass(end)
+
+    def tell_of_begin(self, own: Member, other: Member | None, epoch: int) -> None:
+        """Say what is unusual about a pass that begins."""
+        note = begin_note(own, other, self.training, epoch)
+        if note:
+            self.log.info(note)
+
+    def record_pass(self, end: PassEnd) -> None:
+        """Note how a pass ended in the epoch's record; say so where it was taken back."""
+        if end.note:
+            self.log.warning(end.note)
+        record = self.course.record
+        record.setdefault("labelled", []).append(end.num_labelled)
+        for name, value in zip(LOSS_NAMES, end.means, strict=True):
+            record.setdefault(f"loss_{name}", []).append(value)
+        self.snapshot = {}
 
     def evaluate(self) -> None:
         """Accuracy of both networks together, of each, and by nearest prototype, on the test split."""
@@ -270,9 +267,6 @@ class Trainer:
     def save(self, epoch: int, *, best: bool) -> None:
         """Write a checkpoint of the present position: rank 0 does. All go on when the one before is whole and this one
         copied (whole too, where that takes no time), or none does."""
-        if self.course.step:
-            for member in self.members:
-                ranks.mean_(member.sums, "losses")  # the ranks' sums so far become one, which all take up again
         ranks.on_first(lambda: self._write(epoch, best=best))
 
     def _write(self, epoch: int, *, best: bool) -> None:
@@ -282,6 +276,7 @@ class Trainer:
         state = {
             "config": to_yaml(self.config),
             "batch_size": self.config.train.batch_size,
+            "mode": self.config.parallel.mode,
             **self.course.state(),
             "members": [member.state() for member in self.members],
             # what a pass that is under way goes back to when its losses turn out to be no numbers
@@ -301,14 +296,20 @@ class Trainer:
         """
         weights, state = parse(checkpoint, files)
         check_same_samples(state["config"], self.config, checkpoint)
-        self._check_same_batch(state, checkpoint)
+        self._check_same_steps(state, checkpoint)
         for member, net_weights, member_state in zip(self.members, weights, state["members"], strict=True):
             member.load(net_weights, member_state)
         self.course.load(state)
         self.snapshot = state["snapshot"]
 
-    def _check_same_batch(self, state: dict[str, Any], checkpoint: Path) -> None:
-        """A stop in the middle of a pass counts its steps in global batches: they must have the same size."""
+    def _check_same_steps(self, state: dict[str, Any], checkpoint: Path) -> None:
+        """A stop inside an epoch counts its stages, and a pass's steps in global batches: they must be the same."""
+        mode = state.get("mode", "data")
+        if mode != self.config.parallel.mode and (state["position"]["stage"] or state["position"]["step"]):
+            raise InputError(
+                f"{checkpoint} stopped inside an epoch with parallel.mode={mode}: go on with that, or start from a "
+                "checkpoint at an epoch's end"
+            )
         then, now = state.get("batch_size", self.config.train.batch_size), self.config.train.batch_size
         if state["position"]["step"] and then != now:
             raise InputError(

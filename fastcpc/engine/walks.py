@@ -22,10 +22,14 @@ class Walks:
 
     def train(self, title: str, num_views: int) -> Walk:
         """Steps of a training stage, which begins at the course's step: the course moves with each, and a stop is
-        obeyed after any of them. num_views: how many images a sample counts for."""
+        obeyed after any of them. num_views: how many images a sample counts for.
+
+        Ranks that train another network may have more steps: a rank asks about a stop as often as they do."""
 
         def steps(batches: Iterator[Batch], total: int) -> Iterator[tuple[int, Batch]]:
             course = self._course
+            left = total - course.step
+            most = ranks.largest(left)
             with self._log.stage(title, total, done=course.step) as bar:
                 for batch in self._fed(batches):
                     yield course.step, batch
@@ -33,6 +37,8 @@ class Walks:
                     num_images = len(batch.index) * ranks.size()
                     course.record["images"] += num_images * num_views
                     bar.advance(num_images)
+                    self._obey_stop()
+                for _ in range(left, most):
                     self._obey_stop()
 
         return steps

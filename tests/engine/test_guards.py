@@ -11,7 +11,7 @@ import torch
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc.cleaner.partition import Partition
-from fastcpc.engine import cleaning, stages, start, trainer
+from fastcpc.engine import cleaning, passes, stages, start, trainer
 from fastcpc.engine.interrupt import Stopped
 from fastcpc.engine.member import Member
 from fastcpc.errors import RunError
@@ -140,7 +140,7 @@ def test_a_nan_followed_by_a_stop_is_taken_back_all_the_same(tmp_path: Path, mon
 
 def test_a_network_that_gives_nans_without_end_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, lambda count, number: number == 1)  # the other network is well
-    count = trainer.MOST_RESTORES + 1
+    count = passes.MOST_RESTORES + 1
     with pytest.raises(
         RunError,
         match=rf"network 1: losses or weights were no numbers in {count} passes in a row "
@@ -152,7 +152,7 @@ def test_a_network_that_gives_nans_without_end_ends_the_run(tmp_path: Path, monk
 def test_weights_that_are_no_numbers_after_the_last_step_count_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    honest = trainer.warm_up
+    honest = passes.warm_up
 
     def ruined(own: Any, *args: Any, **options: Any) -> int:
         steps = honest(own, *args, **options)
@@ -160,7 +160,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_count_too(
             own.network.classifier.bias.data[3] = torch.inf
         return steps
 
-    monkeypatch.setattr(trainer, "warm_up", ruined)
+    monkeypatch.setattr(passes, "warm_up", ruined)
     with caplog.at_level(logging.WARNING, "fastcpc"):
         assert run(small_config(tmp_path / "run"))["finished"]
     assert "epoch 0, network 2: losses or weights became NaN" in caplog.text

@@ -11,7 +11,7 @@ import pytest
 from small_run import assert_same_run, metrics, run, small_config, weights
 
 from fastcpc.config.load import load_config
-from fastcpc.engine import start, trainer
+from fastcpc.engine import passes, start, trainer
 from fastcpc.engine.stages import has_warmup_penalty
 
 KINDS = ("none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only")
@@ -156,14 +156,16 @@ def test_the_dry_run_takes_a_step_of_every_stage_and_keeps_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = []
-    for stage in ("warm_up", "semi_supervised", "collect", "clean_labels", "evaluate"):
-        honest = getattr(trainer, stage)
+    pairs: list[tuple[Any, str]] = [(passes, "warm_up"), (passes, "semi_supervised")]
+    pairs += [(trainer, "collect"), (trainer, "clean_labels"), (trainer, "evaluate")]
+    for module, stage in pairs:
+        honest = getattr(module, stage)
 
         def counted(*args: Any, honest: Any = honest, stage: str = stage, **options: Any) -> Any:
             calls.append(stage)
             return honest(*args, **options)
 
-        monkeypatch.setattr(trainer, stage, counted)
+        monkeypatch.setattr(module, stage, counted)
     monkeypatch.chdir(tmp_path)
     with caplog.at_level("INFO", "fastcpc"):
         start.dry_run(load_config([CONFIGS / f"{name}.yaml"], []))

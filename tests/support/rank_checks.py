@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,14 @@ from fastcpc import ranks
 from fastcpc.cleaner.descent import Sets, descend
 from fastcpc.cleaner.gmm_ranks import fit_gmm_over_ranks
 from fastcpc.cleaner.prototypes import train_contrastive
+from fastcpc.config.load import load_config
 from fastcpc.config.schema import CpcConfig
+from fastcpc.data.feed import Batch
+from fastcpc.engine import trainer
+from fastcpc.engine.collect import collect
 from fastcpc.engine.folder import open_folder
 from fastcpc.engine.interrupt import Stopped
+from fastcpc.engine.member import Member
 from fastcpc.engine.reduce import GradientMean
 from fastcpc.engine.start import train
 from fastcpc.errors import InputError, RunError
@@ -47,7 +53,7 @@ def arithmetic() -> None:
     torch.use_deterministic_algorithms(True)
     for check in (
         batchnorm, batchnorm_in_a_network, penalty, partners, gradients, gathers, prototypes, mixtures, agreements,
-        stops,
+        stops, halves,
     ):  # fmt: skip
         check()
 
@@ -216,6 +222,31 @@ def stops() -> None:
     assert seen == [0, 0, 0, 0, 15]
 
 
+def halves() -> None:
+    """Sums, shares and gathers are those of the own half; agreements, files and stops stay everyone's."""
+    number, count = ranks.rank(), ranks.size()
+    ranks.connect_halves()
+    share = count // 2
+    assert ranks.half() == number // share
+    wish = ranks.StopWish()
+    with ranks.own_half():
+        assert (ranks.rank(), ranks.size()) == (number % share, share)
+        assert ranks.is_first() == (number == 0)
+        members = range(ranks.half() * share, (ranks.half() + 1) * share)
+        assert ranks.sum_(torch.tensor([float(number)]), "test").item() == sum(members)
+        assert [int(part) for part in ranks.gather(torch.tensor([number]), "test")] == list(members)
+        assert ranks.largest(number) == count - 1
+        assert [wish.agree(15 if number == count - 1 else 0), wish.agree(0)] == [0, 15]
+        with pytest.raises(RunError, match="rank 1 differs" if count == 2 else "rank 1, 2, 3 differs"):
+            ranks.check_same("that", torch.tensor([number]))
+    assert (ranks.rank(), ranks.size()) == (number, count)
+    partner = (number + share) % count
+    assert ranks.swap(bytes([number] * (number + 1)), "test") == bytes([partner] * (partner + 1))
+    ranks.connect(torch.device("cpu"), 60.0)  # as a run that is not parted does
+    with ranks.own_half():
+        assert ranks.size() == count
+
+
 def train_small(folder: str, sections: str = "{}", stop_at: str = "-1", kind: str = "cpc_awr") -> None:
     """A small run, as the command does it; or until the stop that rank 1 asks for at a look of its own."""
     config = small_config(Path(folder), kind, **json.loads(sections))
@@ -231,11 +262,51 @@ def train_small(folder: str, sections: str = "{}", stop_at: str = "-1", kind: st
     assert int(stop_at) < 0, "the run ended before it was to stop"
 
 
+def train_file(file: str) -> None:
+    """A run of this config."""
+    config = load_config([Path(file)], [])
+    with open_folder(config) as opened:
+        train(config, opened, StopAfter())
+
+
+def scored_once(*arguments: Any) -> Any:
+    """A scoring pass; the ranks together must have been served every sample once."""
+    networks, batches, labels_N, *rest = arguments
+    counts_N = torch.zeros(len(labels_N))
+
+    def noted() -> Iterator[Batch]:
+        for batch in batches:
+            counts_N[batch.index] += 1
+            yield batch
+
+    collected = collect(networks, noted(), labels_N, *rest)
+    assert torch.equal(ranks.sum_(counts_N, "test"), torch.ones(len(labels_N)))
+    return collected
+
+
+def train_spoilt(folder: str, sections: str) -> None:
+    """A small run in which a loss of network 2 is no number in the second epoch."""
+    honest, updates = Member.update, 0
+
+    def spoilt(self: Any, losses: Any, index_B: Any) -> None:
+        nonlocal updates
+        updates += len(losses) > 1
+        honest(self, (losses[0] * torch.nan, *losses[1:]) if updates == 2 and self.number == 2 else losses, index_B)
+
+    Member.update = spoilt  # type: ignore[method-assign]
+    try:
+        train_small(folder, sections)
+    finally:
+        Member.update = honest  # type: ignore[method-assign]
+
+
 def everything(jobs: str) -> None:
-    """``arithmetic``, then calls of ``train_small`` one after the other; jobs: JSON list of its arguments."""
+    """``arithmetic``, then runs one after the other; jobs: JSON list of "train", "file" or "spoilt" and its
+    arguments."""
     arithmetic()
-    for job in json.loads(jobs):
-        train_small(*job)
+    trainer.collect = scored_once
+    for name, *job in json.loads(jobs):
+        {"train": train_small, "file": train_file, "spoilt": train_spoilt}[name](*job)
         sys.stdout.flush()
 
 
