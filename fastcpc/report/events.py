@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -45,10 +46,13 @@ def write_events(run: Run, root: str = "") -> tuple[Path, list[str]]:
     and would no longer see what training adds to its own. RunError where nothing can be written.
     """
     finished = run.summary is not None
-    pictures = run_pictures(run.path, root)
     step = run.config.train.epochs if finished else len(run.metrics) - 1
     folder = run.path / "tensorboard" if finished else run.path / "tensorboard" / "report"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass  # TensorBoard's writer would fail in a thread of its own, with a traceback
+        pictures = run_pictures(run.path, root)
         with SummaryWriter(str(folder)) as writer:
             for tag, picture in pictures.items():
                 writer.add_image(tag, picture, step, dataformats="HWC")

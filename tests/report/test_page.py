@@ -269,6 +269,14 @@ def test_figures_are_put_among_the_events(folder: Path, capsys: pytest.CaptureFi
         assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 15
 
 
+def test_events_that_cannot_be_written_are_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(folder / "tensorboard")
+    (folder / "tensorboard").write_text("no folder")
+    assert command.main([str(folder), "--tensorboard"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"fastcpc-report: error: cannot write {folder / 'tensorboard'}: ")
+
+
 def test_figures_of_a_run_that_goes_on_do_not_come_between_its_events(tmp_path: Path) -> None:
     folder = stopped(tmp_path / "run", 60)
     before = sorted((folder / "tensorboard").iterdir())
