@@ -42,22 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds 1..N")
-    parser.add_argument("--recipes", nargs="+", default=list(CONFIGS), choices=list(CONFIGS))
+    parser.add_argument("--recipe", choices=list(CONFIGS), help="this one alone")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "fast_recipe", help="where the runs are kept")
     parser.add_argument("settings", nargs="*", help="key=value for every run")
     options = parser.parse_args(argv)
+    recipes = [options.recipe] if options.recipe else list(CONFIGS)
     options.out.mkdir(parents=True, exist_ok=True)
     noted = options.out / "runs.json"
     runs = json.loads(noted.read_text(encoding="utf-8")) if noted.exists() else {}
     for seed in range(1, options.seeds + 1):
-        for recipe in options.recipes:
+        for recipe in recipes:
             name = f"{recipe}-{seed}"
             if name not in runs:
                 runs[name] = train(CONFIGS[recipe], seed, options.out / name, options.settings)
                 noted.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
                 print(name, {key: round(value, 3) for key, value in runs[name].items()}, flush=True)
     lines = ["| recipe | final top-1 | best top-1 | CPU seconds | seeds |", "|---|---|---|---|---|"]
-    for recipe in options.recipes:
+    for recipe in recipes:
         own = [run for name, run in runs.items() if name.startswith(f"{recipe}-")]
         cells = [spread([run[key] for run in own]) for key in ("final_top1", "best_top1", "cpu_seconds")]
         lines.append(f"| {recipe} | {' | '.join(cells)} | {len(own)} |")
