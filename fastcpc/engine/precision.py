@@ -27,13 +27,15 @@ Region = TypeVar("Region", bound=Callable[..., object])
 class Numerics:
     """device: where everything lives. dtype: type of activations; weights, losses and sums stay float32.
 
-    compile: false, default or max-autotune. score_batch: samples a batch of the passes without gradients, which
-    compiled code pads a shorter last batch to; 0: no padding.
+    compile: false, default or max-autotune. compiles_steps: whether training steps are compiled whole; with several
+    ranks messages travel in their middle, and the networks alone are compiled. score_batch: samples a batch of the
+    passes without gradients, which compiled code pads a shorter last batch to; 0: no padding.
     """
 
     device: torch.device
     dtype: torch.dtype
     compile: str = "false"
+    compiles_steps: bool = False
     score_batch: int = 0
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -43,12 +45,6 @@ class Numerics:
     def scaler(self) -> GradScaler:
         """Scales losses so that float16 gradients do not vanish; does nothing for other types."""
         return GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-
-    @property
-    def compiles_steps(self) -> bool:
-        """Whether training steps are compiled whole. With several ranks messages travel in their middle, and the
-        networks alone are compiled."""
-        return self.compile != "false" and ranks.size() == 1
 
     def step(self, function: Region) -> Region:
         """A training step's way from images to losses, compiled whole where that can be; its backward pass with it."""
@@ -163,7 +159,8 @@ def resolve_numerics(config: Config) -> Numerics:
             f"compile={config.compile}: torch.compile needs a compiler here, and none of "
             f"{', '.join(COMPILERS[device.type])} is found; install one (apt install g++), or use compile=false"
         )
-    return Numerics(device, DTYPES[precision], config.compile, config.train.score_batch_size)
+    compiles_steps = config.compile != "false" and ranks.size() == 1
+    return Numerics(device, DTYPES[precision], config.compile, compiles_steps, config.train.score_batch_size)
 
 
 def set_determinism(config: Config, numerics: Numerics) -> None:
