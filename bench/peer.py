@@ -12,7 +12,7 @@ import copy
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,19 +23,14 @@ import torch
 from divide_mix import SIZE, DivideMix, write_cifar
 from harness import Check, Report, Row, arguments, this_machine, time_in_turns
 from torch import nn
+from trainers import cifar_config, trainer_of
 
 from fastcpc.cleaner.partition import divide
-from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.data.split import Split
 from fastcpc.engine.cleaning import Cleaning, clean_labels
-from fastcpc.engine.folder import RunFolder
-from fastcpc.engine.interrupt import StopRequest
-from fastcpc.engine.log import RunLog
-from fastcpc.engine.start import load_data
 from fastcpc.engine.trainer import Trainer
 
-ROOT = Path(__file__).resolve().parent.parent
 EPOCH = 20  # past the warm-up, before the rate drops
 POSTERIOR_LIMIT = 0.02  # the peer starts its mixture by k-means with a random start, and stops early
 
@@ -48,17 +43,7 @@ def our_config(options: Any, folder: Path) -> Config:
         "semisup.lambda_u=25", f"precision={options.precision}", f"device={options.device}",
         f"compile={options.compile}", f"cpc.embedding_dim={min(128, 4 * options.width)}",
     ]  # fmt: skip
-    return load_config([ROOT / "configs" / "base" / "cifar10.yaml"], overrides)
-
-
-@contextmanager
-def our_trainer(config: Config) -> Iterator[Trainer]:
-    """A trainer at the start of its run."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(RunFolder(config))
-        stop = stack.enter_context(StopRequest())
-        log = stack.enter_context(RunLog(folder, config.train.epochs))
-        yield Trainer(config, *load_data(config), folder, stop, log)
+    return cifar_config(overrides)
 
 
 def given_division(num_labelled: int) -> npt.NDArray[np.float64]:
@@ -145,7 +130,7 @@ def main() -> int:
     report = Report("peer", this_machine(options.device))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastcpc-peer-")))
-        trainer = stack.enter_context(our_trainer(our_config(options, folder / "run")))
+        trainer = stack.enter_context(trainer_of(our_config(options, folder / "run")))
         train = trainer.dataset.train
         assert isinstance(train, Split)
         write_cifar(folder, train.pixels.numpy(), train.labels.tolist(), trainer.labels.given.tolist())

@@ -1,0 +1,69 @@
+"""Where a step's time goes, operation by operation: torch.profiler's list, and a trace for chrome://tracing.
+
+The same stretch of steps as bench/step.py, behind some that are not profiled. Prints the operations that took most of
+the device's own time, and writes their shares to results/<machine>/profile.json and the trace beside it (``--trace``).
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import arguments, this_machine
+from step import Stretch, our_config
+from torch.profiler import ProfilerActivity, profile
+from trainers import made_up_cifar, scratch, trainer_of
+
+TOP = 25
+
+
+def own_microseconds(event: Any, device: str) -> float:
+    """Time of an operation without what it calls."""
+    return float(event.self_device_time_total if device == "cuda" else event.self_cpu_time_total)
+
+
+def main() -> int:
+    """Prints the list, writes JSON and trace."""
+    parser = arguments(__doc__)
+    small = not torch.cuda.is_available()
+    parser.add_argument("--width", type=int, default=16 if small else 64)
+    parser.add_argument("--batch", type=int, default=32 if small else 128)
+    parser.add_argument("--steps", type=int, default=3 if small else 10)
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", default="false", choices=("false", "default", "max-autotune"))
+    parser.add_argument("--trace", type=Path, help="write the trace to this file (.json.gz)")
+    options = parser.parse_args()
+    machine = this_machine(options.device)
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if options.device == "cuda" else [])
+    dataset = made_up_cifar(4 * options.batch * options.steps, 256)
+    with scratch() as folder, trainer_of(our_config(options, folder, options.compile), dataset) as trainer:
+        stretch = Stretch(trainer)
+        stretch()
+        with profile(activities=activities, record_shapes=True) as found:
+            stretch()
+            if options.device == "cuda":
+                torch.cuda.synchronize()
+    events = sorted(found.key_averages(), key=lambda event: -own_microseconds(event, options.device))
+    total = sum(own_microseconds(event, options.device) for event in events)
+    rows = [
+        {"operation": event.key, "share": own_microseconds(event, options.device) / total, "calls": event.count}
+        for event in events[:TOP]
+    ]
+    print(machine.line())
+    for row in rows:
+        print(f"{row['share']:7.1%}  {row['calls']:>6} x  {row['operation']}")
+    path = options.results / machine.slug() / "profile.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    about = {"compile": options.compile, "width": options.width, "batch": options.batch, "steps": options.steps}
+    path.write_text(json.dumps({"machine": asdict(machine), "settings": about, "top": rows}, indent=1) + "\n")
+    print(f"wrote {path}")
+    if options.trace:
+        found.export_chrome_trace(str(options.trace))
+        print(f"wrote {options.trace}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
