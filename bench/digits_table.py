@@ -39,13 +39,12 @@ def records(results: Results) -> list[dict[str, object]]:
     ]
 
 
-def put_between(begin: str, end: str, lines: Sequence[str]) -> None:
-    """Replace what stands between two markers of README.md."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+def put_between(begin: str, end: str, lines: Sequence[str], page: Path = ROOT / "README.md") -> None:
+    """Replace what stands between two markers of a page."""
+    text = page.read_text(encoding="utf-8")
     head, rest = text.split(begin)
     tail = rest.split(end)[1]
-    readme.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + tail, encoding="utf-8")
+    page.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + tail, encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,13 +1,14 @@
 """The paper's tables and figures from finished runs: Markdown and JSON, SVG and PNG."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fastcpc.engine.folder import plain_json
 from fastcpc.engine.scores import FIRST
 from fastcpc.errors import RunError
 from fastcpc.report.canvas import SERIES, files
@@ -21,6 +22,17 @@ from fastcpc.report.run import Run
 from fastcpc.report.scores import read_scores
 
 Results = dict[Place, list[Run]]
+
+
+def _of_both(key: str) -> Callable[[Run], np.ndarray]:
+    return lambda run: np.asarray((series(run, key, 0) + series(run, key, 1)) / 2)
+
+
+# What the figures draw over epochs, by its name in the JSON; of both networks, their mean.
+CURVES: dict[str, dict[str, Callable[[Run], np.ndarray]]] = {
+    "figure3": {"auc": ruling_auc},
+    "figure4": {key: _of_both(key) for key in ("kl_gmm_cpc", "agreement_gmm_cpc")},
+}
 
 
 def measured(runs: Sequence[Run], measure: str = "last10") -> Spread:
@@ -56,7 +68,7 @@ def _cell_text(runs: Sequence[Run]) -> str:
 
 
 def as_json(experiment: Experiment, scale: str, settings: Sequence[str], results: Results) -> str:
-    """Every figure of the table or picture, and which runs it is of."""
+    """Every number of the table or picture, and which runs it is of; curves with an entry an epoch."""
     rows = []
     for place in experiment.places:
         runs = results[place]
@@ -65,6 +77,10 @@ def as_json(experiment: Experiment, scale: str, settings: Sequence[str], results
         record: dict[str, Any] = {"row": place.row, "column": place.column, "cleaner": place.cleaner}
         record |= {name: {"mean": s.mean, "std": s.std, "min": s.low} for name, s in spreads.items()}
         record["paper"] = None if cell is None else {"top1": cell.top1, "std": cell.spread, "source": cell.source}
+        for name, measure in CURVES.get(experiment.name, {}).items():
+            rows_SE = _by_epoch([measure(run) for run in runs])
+            deviation_E = rows_SE.std(0, ddof=1) if len(rows_SE) > 1 else np.full(rows_SE.shape[1], np.nan)
+            record[name] = plain_json({"mean": rows_SE.mean(0), "std": deviation_E})
         record["runs"] = [{"run": run.path.name, "seed": run.config.run.seed, **(run.summary or {})} for run in runs]
         rows.append(record)
     content = {"experiment": experiment.name, "scale": scale, "settings": list(settings), "places": rows}
@@ -100,7 +116,7 @@ def _auc(sheet: Figure, experiment: Experiment, results: Results) -> None:
     axes = sheet.subplots(1, len(experiment.rows), squeeze=False)[0]
     for ax, row in zip(axes, experiment.rows, strict=True):
         for place, colour in zip([p for p in experiment.places if p.row == row], SERIES, strict=False):
-            _band(ax, [ruling_auc(run) for run in results[place]], colour, place.column)
+            _band(ax, [CURVES["figure3"]["auc"](run) for run in results[place]], colour, place.column)
         _finish(ax, results, row, experiment, "AUC, right against wrong labels")
         ax.legend(loc="lower right")
 
@@ -110,19 +126,22 @@ def _agreement(sheet: Figure, experiment: Experiment, results: Results) -> None:
     axes = sheet.subplots(1, 2)
     for ax, key, unit in zip(axes, ("kl_gmm_cpc", "agreement_gmm_cpc"), ("KL, nats", "agreement"), strict=True):
         for place in experiment.places:
-            _band(
-                ax, [(series(run, key, 0) + series(run, key, 1)) / 2 for run in results[place]], SERIES[0], place.column
-            )
+            _band(ax, [CURVES["figure4"][key](run) for run in results[place]], SERIES[0], place.column)
         _finish(ax, results, experiment.rows[0], experiment, unit)
 
 
 def _band(ax: Axes, rows: Sequence[np.ndarray], colour: str, label: str) -> None:
-    values = np.stack([row[: min(map(len, rows))] for row in rows])
+    values = _by_epoch(rows)
     mean, epochs = values.mean(0), np.arange(values.shape[1])
     ax.plot(epochs, mean, color=colour, label=label)
     if len(values) > 1:
         spread = values.std(0, ddof=1)
         ax.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+
+
+def _by_epoch(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """A row a run, as far as the shortest of them goes: (S, E)."""
+    return np.stack([row[: min(map(len, rows))] for row in rows])
 
 
 def _finish(ax: Axes, results: Results, row: str, experiment: Experiment, unit: str) -> None:

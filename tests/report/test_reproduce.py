@@ -117,6 +117,21 @@ def test_figures_are_whole_pictures(name: str, panels: int, finished: Run) -> No
         assert {"cpc_awr", "gmm_agn", "digits, sym 80, 2 seeds"} <= set(re.findall(r">([^<>]+)</text>", svg))
 
 
+def test_the_curves_of_a_figure_are_in_its_json(finished: Run) -> None:
+    chosen = experiment("figure4", "small")
+    runs = [
+        made(finished, seed, 50.0, kl_gmm_cpc=[0.2 * seed, 0.4 * seed], agreement_gmm_cpc=[0.8, 0.9]) for seed in (1, 2)
+    ]
+    results = dict.fromkeys(chosen.places, runs)
+    (place,) = json.loads(reproduce.as_json(chosen, "small", [], results))["places"]
+    num_epochs = len(runs[0].metrics)
+    assert place["kl_gmm_cpc"]["mean"] == pytest.approx([0.45] * num_epochs)
+    assert place["kl_gmm_cpc"]["std"] == pytest.approx([0.3 / 2**0.5] * num_epochs)
+    assert place["agreement_gmm_cpc"]["mean"] == pytest.approx([0.85] * num_epochs)
+    (place,) = json.loads(reproduce.as_json(chosen, "small", [], dict.fromkeys(results, runs[:1])))["places"]
+    assert place["kl_gmm_cpc"]["std"] == [None] * num_epochs
+
+
 def test_missing_runs_are_listed_and_nothing_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         command.main(["figure3", "--scale", "small", "--seeds", "2", "--dry-run", "--out", str(tmp_path / "out")]) == 0
