@@ -21,6 +21,7 @@ from fastcpc.cli.reproduce import collect, grid_of
 from fastcpc.report.experiments import CLEANERS, experiment
 from fastcpc.report.grid import train_missing
 from fastcpc.report.reproduce import as_json, figure, short_name
+from fastcpc.report.run import Run
 
 RESULT = ROOT / "bench" / "results" / "digits_figure.json"
 PICTURE = ROOT / "docs" / "images" / "figure3-digits.svg"
@@ -42,6 +43,13 @@ def table(places: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def environment(run: Run) -> dict[str, Any]:
+    """What a run was trained with."""
+    content = json.loads((run.path / "environment.json").read_bytes())
+    assert isinstance(content, dict)
+    return content
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -57,7 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     content = json.loads(as_json(chosen, "small", grid.settings, results))
     lines = table(content["places"])
     print("\n".join(lines))
-    head = {"machine": this_machine("cpu").line(), "command": "python bench/digits_figure.py", "table": lines}
+    trained = {environment(run)["commit"] for runs in results.values() for run in runs}
+    head = {
+        "machine": this_machine("cpu").line(),
+        "runs_trained_at": sorted(trained),
+        "command": "python bench/digits_figure.py",
+        "table": lines,
+    }
     RESULT.write_text(json.dumps(head | content, indent=1) + "\n", encoding="utf-8")
     PICTURE.write_text(figure(chosen, results)[0], encoding="utf-8")
     put_between(BEGIN, END, lines, ROOT / "docs" / "results.md")
