@@ -84,7 +84,7 @@ def test_a_checkpoint_holds_what_was_when_it_was_begun(tmp_path: Path, monkeypat
         name = f"checkpoints/epoch_{epoch:04d}/net1.safetensors"
         assert (tmp_path / "at_once" / name).read_bytes() == (tmp_path / "beside" / name).read_bytes(), epoch
         momentum = [
-            load(tmp_path / run_name / "checkpoints" / f"epoch_{epoch:04d}")[1]["members"][1]["optimizer"]["state"]
+            load(tmp_path / run_name / "checkpoints" / f"epoch_{epoch:04d}")[1]["members"][0]["optimizer"]["state"]
             for run_name in ("at_once", "beside")
         ]
         assert all((momentum[0][i]["momentum_buffer"] == momentum[1][i]["momentum_buffer"]).all() for i in momentum[0])
