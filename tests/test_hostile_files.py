@@ -34,7 +34,8 @@ from fastcpc.data.photos.cache import open_cache
 from fastcpc.data.photos.decode import check_image
 from fastcpc.data.photos.index import read_index
 from fastcpc.data.photos.tables import read_list
-from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.engine.pred_probs import PRED_PROBS_FILE
 from fastcpc.engine.scores import LAST
 from fastcpc.errors import InputError, RunError

@@ -19,7 +19,8 @@ from fastcpc.data.feeds import make_feed
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.data.split import AnySplit, Dataset
 from fastcpc.engine.atomic import replace_file
-from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.precision import Numerics, resolve_numerics
 from fastcpc.engine.start import load_data

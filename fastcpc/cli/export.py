@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcpc.cli.failure import InputParser, report
-from fastcpc.engine.checkpoint import epoch_of, named
+from fastcpc.engine.checkpoint_find import epoch_of, named
 from fastcpc.report.export_folder import refuse_folder, write_folder
 from fastcpc.report.model_card import card
 from fastcpc.report.model_folder import files_of, model_of

@@ -17,7 +17,7 @@ from fastcpc.cli.failure import InputParser, report
 from fastcpc.config.ranges import shown
 from fastcpc.config.read import path_text
 from fastcpc.engine.atomic import replace_file
-from fastcpc.engine.checkpoint import named
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.errors import InputError, RunError
 from fastcpc.report.ensemble import Model
 from fastcpc.report.model_folder import load_model, model_of

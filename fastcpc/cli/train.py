@@ -16,7 +16,7 @@ from fastcpc.cli.failure import InputParser, recorded, report
 from fastcpc.config.describe import describe
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.config.schema import Config
-from fastcpc.engine.checkpoint import turns_back
+from fastcpc.engine.checkpoint_find import turns_back
 from fastcpc.engine.folder import RunFolder, open_folder
 from fastcpc.engine.interrupt import Stopped, StopRequest
 from fastcpc.engine.log import ConsoleHandler, result_text

@@ -23,7 +23,7 @@ from fastcpc import ranks
 from fastcpc.config.load import load_config, run_folder, to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.engine.atomic import replace_file, write_failure
-from fastcpc.engine.checkpoint import candidates
+from fastcpc.engine.checkpoint_find import candidates
 from fastcpc.engine.environment import describe_environment
 from fastcpc.errors import InputError, RunError
 

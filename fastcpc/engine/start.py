@@ -12,7 +12,8 @@ from fastcpc.config.schema import Config
 from fastcpc.data.datasets import Dataset, load_dataset
 from fastcpc.data.feeds import describe_feed
 from fastcpc.data.noise import Labels, make_labels, take_subset
-from fastcpc.engine.checkpoint import read_whole, resume_point, turns_back
+from fastcpc.engine.checkpoint_files import read_whole
+from fastcpc.engine.checkpoint_find import resume_point, turns_back
 from fastcpc.engine.export import write_labels
 from fastcpc.engine.figures import Paint
 from fastcpc.engine.folder import RunFolder, open_folder
@@ -65,8 +66,7 @@ def train(config: Config, folder: RunFolder, stop: StopRequest, paint: Paint | N
 
 
 def _files_to_resume(config: Config, trainer: Trainer) -> tuple[Path, dict[str, bytes]] | None:
-    assert trainer.store is not None
-    checkpoint = resume_point(config.run.resume, trainer.store)
+    checkpoint = resume_point(config.run.resume, trainer.folder.path)
     return None if checkpoint is None else (checkpoint, read_whole(checkpoint))
 
 

@@ -17,7 +17,8 @@ from fastcpc.data.feeds import make_feed
 from fastcpc.data.noise import Labels
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.data.seeds import fold
-from fastcpc.engine.checkpoint import CheckpointStore, pack, parse
+from fastcpc.engine.checkpoint import CheckpointStore
+from fastcpc.engine.checkpoint_files import pack, parse
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.collect import Collected, collect
 from fastcpc.engine.cotrain import train_both

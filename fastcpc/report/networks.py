@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastcpc.config.schema import Config
 from fastcpc.data.seeds import fold
-from fastcpc.engine.checkpoint import load
+from fastcpc.engine.checkpoint_files import load
 from fastcpc.errors import RunError
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network

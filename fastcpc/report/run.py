@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.engine.checkpoint import candidates
+from fastcpc.engine.checkpoint_find import candidates
 from fastcpc.engine.log import METRIC_KEYS, METRICS_FILE
 from fastcpc.engine.pred_probs import PRED_PROBS_FILE
 from fastcpc.engine.scores import LAST

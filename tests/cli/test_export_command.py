@@ -21,7 +21,7 @@ from untrained_run import untrained_run
 from fastcpc.cli import export as command
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.data.inputs import inputs_of
-from fastcpc.engine.checkpoint import named
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network

@@ -13,16 +13,9 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from fastcpc.engine.checkpoint import (
-    CheckpointStore,
-    candidates,
-    latest,
-    load,
-    metadata,
-    named,
-    resume_point,
-    turns_back,
-)
+from fastcpc.engine.checkpoint import CheckpointStore
+from fastcpc.engine.checkpoint_files import load, metadata
+from fastcpc.engine.checkpoint_find import candidates, latest, named, resume_point, turns_back
 from fastcpc.errors import InputError, RunError
 
 Networks = list[dict[str, torch.Tensor]]
@@ -332,31 +325,31 @@ def test_named_finds_and_lists(store: CheckpointStore) -> None:
 
 
 def test_resume_auto_and_never(store: CheckpointStore) -> None:
-    assert resume_point("auto", store) is None
+    assert resume_point("auto", store.folder.parent) is None
     save(store, 3)
-    assert resume_point("auto", store) == store.folder / "epoch_0003"
-    assert resume_point("never", store) is None
+    assert resume_point("auto", store.folder.parent) == store.folder / "epoch_0003"
+    assert resume_point("never", store.folder.parent) is None
     (store.folder / "epoch_0003" / "state.pt").unlink()
     with pytest.raises(RunError, match=r"every checkpoint in .*checkpoints is damaged \(1 of 1\)"):
-        resume_point("auto", store)
+        resume_point("auto", store.folder.parent)
 
 
 def test_resume_from_a_path(store: CheckpointStore, tmp_path: Path) -> None:
     save(store, 3)
     other = CheckpointStore(tmp_path / "other", 0)
-    assert resume_point(str(store.folder / "epoch_0003"), other) == store.folder / "epoch_0003"
-    assert resume_point(str(tmp_path), other) == store.folder / "epoch_0003"
-    assert resume_point(str(store.folder / "epoch_0003"), store) == store.folder / "epoch_0003"
+    assert resume_point(str(store.folder / "epoch_0003"), other.folder.parent) == store.folder / "epoch_0003"
+    assert resume_point(str(tmp_path), other.folder.parent) == store.folder / "epoch_0003"
+    assert resume_point(str(store.folder / "epoch_0003"), store.folder.parent) == store.folder / "epoch_0003"
     with pytest.raises(InputError, match=r"run\.resume: .*nowhere is not a folder; give auto, never"):
-        resume_point(str(tmp_path / "nowhere"), other)
+        resume_point(str(tmp_path / "nowhere"), other.folder.parent)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"run\.resume: no checkpoint in .*empty; expected net1\.safetensors"):
-        resume_point(str(tmp_path / "empty"), other)
+        resume_point(str(tmp_path / "empty"), other.folder.parent)
     save(other, 0)
     # the same command again, after a stop: the run goes on where it stood, not where it once started from
     own = other.folder / "epoch_0000"
-    assert resume_point(str(store.folder / "epoch_0003"), other) == own
-    assert resume_point(str(own), other) == own
+    assert resume_point(str(store.folder / "epoch_0003"), other.folder.parent) == own
+    assert resume_point(str(own), other.folder.parent) == own
     assert turns_back(str(own), tmp_path / "other")
     assert not turns_back(str(store.folder / "epoch_0003"), tmp_path / "other")
     assert not turns_back("auto", tmp_path / "other")

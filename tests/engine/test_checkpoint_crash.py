@@ -13,7 +13,8 @@ import torch
 from several_ranks import TIME_LIMIT
 from small_disk import small_disk_in
 
-from fastcpc.engine.checkpoint import CheckpointStore, load
+from fastcpc.engine.checkpoint import CheckpointStore
+from fastcpc.engine.checkpoint_files import load
 from fastcpc.errors import RunError
 
 # A child saves without pause (the same epoch again, the next, best or not); its parent kills it at a random moment.
@@ -21,7 +22,9 @@ DRIVER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch
-from fastcpc.engine.checkpoint import CheckpointStore, latest, load
+from fastcpc.engine.checkpoint import CheckpointStore
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import latest
 torch.set_num_threads(1)
 run, rounds = Path(sys.argv[1]), int(sys.argv[2])
 draw = random.Random(3)

@@ -28,7 +28,8 @@ from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc.config.load import to_yaml
 from fastcpc.engine import start as engine_start
-from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.engine.folder import RunFolder
 
 UNLUCKY = str(SUPPORT / "unlucky_train.py")

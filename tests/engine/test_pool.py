@@ -13,7 +13,8 @@ from small_run import StopAfter, assert_same_run, metrics, run, small_config, we
 
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
-from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.engine.interrupt import Stopped
 from fastcpc.engine.precision import Numerics
 from fastcpc.engine.stages import Training, paired_batches

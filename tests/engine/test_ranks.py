@@ -16,7 +16,8 @@ from small_run import StopAfter, assert_same_run, metrics, run, small_config, we
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.data.dali_lane import dali_fault
-from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.engine.interrupt import Stopped
 
 TOLERANCE = 1e-5  # of losses, probabilities and weights; what was seen is below 3e-6

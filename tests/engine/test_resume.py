@@ -17,7 +17,8 @@ from several_ranks import TIME_LIMIT
 from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, run, small_config, weights
 
 from fastcpc.config.load import to_yaml
-from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.engine.interrupt import Stopped
 from fastcpc.errors import InputError
 

@@ -11,7 +11,8 @@ from scipy.stats import norm
 from small_run import StopAfter, run, small_config
 
 from fastcpc.config.schema import Config
-from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.engine.interrupt import Stopped
 from fastcpc.engine.scores import FIRST, LAST, MOST_EMBEDDINGS
 from fastcpc.engine.start import load_data

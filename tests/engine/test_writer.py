@@ -10,7 +10,8 @@ import pytest
 from small_run import assert_same_run, run, small_config
 
 from fastcpc.engine import checkpoint, trainer
-from fastcpc.engine.checkpoint import CheckpointStore, load
+from fastcpc.engine.checkpoint import CheckpointStore
+from fastcpc.engine.checkpoint_files import load
 from fastcpc.engine.member import Member
 from fastcpc.engine.writer import Writer
 from fastcpc.errors import RunError
@@ -58,7 +59,7 @@ def test_a_checkpoint_holds_what_was_when_it_was_begun(tmp_path: Path, monkeypat
     run(config)
     monkeypatch.setattr(trainer, "WRITTEN_AT_ONCE", 0)
     moved_on, honest_update, honest_finish = threading.Event(), Member.update, Writer.finish
-    honest_write, threads = checkpoint._serialise, []
+    honest_write, threads = checkpoint.serialise, []
 
     def update(self: Member, *arguments: Any) -> None:
         honest_update(self, *arguments)
@@ -76,7 +77,7 @@ def test_a_checkpoint_holds_what_was_when_it_was_begun(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(Member, "update", update)
     monkeypatch.setattr(Writer, "finish", finish)
-    monkeypatch.setattr(checkpoint, "_serialise", write)
+    monkeypatch.setattr(checkpoint, "serialise", write)
     run(small_config(tmp_path / "beside", run={"keep_every": 1}))
     assert threads == ["fastcpc-writer"] * 4
     assert_same_run(tmp_path / "at_once", tmp_path / "beside")

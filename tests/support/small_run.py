@@ -19,7 +19,8 @@ from fastcpc.config.schema import (
     SemisupConfig,
     TrainConfig,
 )
-from fastcpc.engine.checkpoint import load, named
+from fastcpc.engine.checkpoint_files import load
+from fastcpc.engine.checkpoint_find import named
 from fastcpc.engine.folder import RunFolder
 from fastcpc.engine.interrupt import StopRequest
 from fastcpc.engine.scores import FIRST, LAST

@@ -1,0 +1,185 @@
+"""The files of a checkpoint: what a run hands over as bytes, and back, with nothing unpickled but tensors.
+
+net1.safetensors, net2.safetensors, state.pt (tensors and plain values, read with ``weights_only=True``), SHA256SUMS of
+the three.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fastcpc.errors import RunError
+
+SUMS = "SHA256SUMS"
+STATE = "state.pt"
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  (net[1-9]\d*\.safetensors|state\.pt)")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The content of a checkpoint, in main memory and shared with nothing that training changes."""
+
+    epoch: int
+    networks: list[dict[str, Tensor]]
+    state: dict[str, Any]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors together."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors([self.networks, self.state]))
+
+
+def pack(epoch: int, networks: Sequence[Mapping[str, Tensor]], state: dict[str, Any]) -> Packed:
+    """Copy what a checkpoint shall hold; arguments and TypeError as ``CheckpointStore.save``."""
+    return Packed(epoch, [_weights(network) for network in networks], _plain(state, "state"))
+
+
+def serialise(packed: Packed, header: Mapping[str, str]) -> dict[str, bytes]:
+    """File name -> bytes of a checkpoint. header: text put into the head of every weights file, beside the epoch."""
+    # Bytes in memory first: then a full disk is a plain OSError of one write, and the checksum needs no reading back.
+    header = {"format": "pt", **header, "epoch": str(packed.epoch)}
+    names = _file_names(len(packed.networks))
+    files = {
+        name: _steady(safetensors.torch.save(network, metadata=header))
+        for name, network in zip(names[:-1], packed.networks, strict=True)
+    }
+    buffer = io.BytesIO()
+    torch.save(packed.state, buffer)
+    files[STATE] = buffer.getvalue()
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return {**files, SUMS: _sums_text(digests).encode()}
+
+
+def read_whole(path: Path) -> dict[str, bytes]:
+    """The files of a checkpoint whose checksums hold; RunError names the file that does not."""
+    try:
+        sums = (path / SUMS).read_bytes().decode("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _damaged(
+            path, f"{SUMS} is missing" if isinstance(error, FileNotFoundError) else f"{SUMS} cannot be read"
+        ) from error
+    expected = {}
+    for line in sums.split("\n")[:-1]:
+        match = _SUM_LINE.fullmatch(line)
+        if match is None:
+            raise _damaged(path, f"{SUMS} has a line that is none")
+        expected[match[2]] = match[1]
+    num_networks = len(expected) - 1
+    if num_networks < 1 or list(expected) != _file_names(num_networks) or sums != _sums_text(expected):
+        raise _damaged(path, f"{SUMS} does not list the files of a checkpoint")
+    files = {}
+    for name, digest in expected.items():
+        try:
+            files[name] = (path / name).read_bytes()
+        except OSError as error:
+            raise _damaged(
+                path, f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
+            ) from error
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise _damaged(path, f"{name} does not match its checksum in {SUMS}")
+    return files
+
+
+def load(path: Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+    """Networks and state of a checkpoint folder, on the CPU.
+
+    RunError when a checksum fails, and when a file with a matching checksum holds what a checkpoint does not: nothing
+    is ever unpickled but tensors and plain values.
+    """
+    return parse(path, read_whole(path))
+
+
+def parse(path: Path, files: Mapping[str, bytes]) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
+    """Networks and state from a checkpoint's files, as ``read_whole`` returns them; errors as ``load``."""
+    # The parsers raise many types on hostile bytes; whichever it is, the file is not a checkpoint's.
+    networks = []
+    for name in list(files)[:-1]:
+        try:
+            networks.append(safetensors.torch.load(files[name]))
+        except Exception as error:
+            raise _damaged(path, f"{name} is no safetensors file") from error
+    try:
+        state = torch.load(io.BytesIO(files[STATE]), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _damaged(
+            path, f"{STATE} holds something other than tensors and plain values, which is not loaded"
+        ) from error
+    if not isinstance(state, dict):
+        raise _damaged(path, f"{STATE} holds a {type(state).__name__} instead of a dict")
+    return networks, state
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """The header of a checkpoint's first network: epoch, and what the store was given (architecture, num_classes)."""
+    try:
+        with safetensors.safe_open(path / "net1.safetensors", framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _damaged(path, "net1.safetensors cannot be read") from error
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    return RunError(f"the checkpoint {path} is damaged: {why}")
+
+
+def _file_names(num_networks: int) -> list[str]:
+    return [*(f"net{number + 1}.safetensors" for number in range(num_networks)), STATE]
+
+
+def _sums_text(digests: Mapping[str, str]) -> str:
+    return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+
+
+def _steady(data: bytes) -> bytes:
+    # The library writes the header's text in an order that changes from call to call: equal weights, equal files.
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
+def _weights(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Names as an uncompiled, unwrapped network has them; copies, as safetensors takes no shared or strided storage.
+    named_weights = {}
+    for name, tensor in network.items():
+        plain_name = name.removeprefix("module.").replace("_orig_mod.", "")
+        if plain_name in named_weights:
+            raise ValueError(f"two weights are called {plain_name!r}")
+        named_weights[plain_name] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    return named_weights
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
+
+
+def _plain(value: Any, where: str) -> Any:
+    # numpy scalars and own classes would save well and fail at the next load with weights_only=True.
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)  # of its own elements alone, whatever it is a view of
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item, f"{where}[{number}]") for number, item in enumerate(value))
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) not in (int, str):
+                raise TypeError(f"{where} has a key of type {type(key).__name__}; int and str are allowed")
+        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+    raise TypeError(
+        f"{where} is a {type(value).__name__}; a checkpoint holds tensors, numbers, strings, None, lists and dicts"
+    )
