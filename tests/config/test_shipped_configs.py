@@ -129,9 +129,9 @@ def test_photo_settings_are_those_of_the_paper(
 
 def test_the_small_photo_run_has_40_percent_asymmetric_noise() -> None:
     config = load("clothing_small")
-    assert (config.data.name, config.noise.kind, config.noise.rate) == ("imagefolder", "asym_next", 0.4)
+    assert (config.data.name, config.noise.kind, config.noise.rate) == ("imagefolder", "asym_pairs", 0.4)
     assert config.train.warmup_penalty == "auto"
-    assert (config.train.epochs, config.train.warmup_epochs, config.train.lr_drop_epoch) == (18, 10, 15)
+    assert (config.train.epochs, config.train.warmup_epochs, config.train.lr_drop_epoch) == (30, 10, 24)
     assert (config.semisup.lambda_u, config.semisup.batches_per_epoch) == (0, 60)
 
 
