@@ -188,7 +188,7 @@ def test_our_own_mistakes_keep_their_traceback(replace_train: Callable[[Train], 
 def test_a_stopped_run_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None], signum: signal.Signals, code: int
 ) -> None:
-    def train(config: Config, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+    def train(config: Config, folder: RunFolder, stop: StopRequest, paint: object) -> dict[str, Any]:
         os.kill(os.getpid(), signum)
         raise Stopped(stop.requested, 5)
 
@@ -215,7 +215,7 @@ def test_a_finished_run_is_not_trained_again(
 ) -> None:
     calls = []
 
-    def train(config: Config, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+    def train(config: Config, folder: RunFolder, stop: StopRequest, paint: object) -> dict[str, Any]:
         calls.append(config.run.resume)
         summary = {"best_top1": 97.5, "last10_top1": 97.25, "final_top1": 97.0, "finished": len(calls) > 1}
         folder.write_json("summary.json", summary)
@@ -261,7 +261,7 @@ SLOW = """
 import sys, time
 import fastcpc.cli.train as command
 from fastcpc.engine.interrupt import Stopped
-def train(config, folder, stop):
+def train(config, folder, stop, paint):
     print("training", flush=True)
     for _ in range(600):
         if stop.requested:

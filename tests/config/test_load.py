@@ -172,7 +172,7 @@ def strategy(key: str, kind: Any, limits: Range | None) -> st.SearchStrategy[Any
         "noise.kind": st.just("file"),
         "noise.file": WORDS.filter(bool),
         "noise.rate": st.just(0.0),
-        **dict.fromkeys(("data.list", "data.classes", "data.ilsvrc12", "data.index"), st.just("")),
+        **dict.fromkeys(("data.list", "data.classes", "data.ilsvrc12", "data.index", "noise.pairs"), st.just("")),
         "data.flickr": st.just(False),  # each of these belongs to one data set
         "semisup.labelled_half_only": st.just(False),  # only with lambda_u = 0
         "parallel.lr_scaling": st.just("none"),  # linear needs batch_size=per_rank
