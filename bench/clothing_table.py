@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from digits_grid import ROOT, put_between
 from harness import this_machine
 from tqdm import tqdm
 
 from fastcpc.config.load import load_config
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "clothing_small.yaml"
 RESULT = ROOT / "bench" / "results" / "clothing_table.json"
 KINDS = ("none", "cpc_awr")
@@ -84,15 +84,6 @@ def table(records: Sequence[Record]) -> list[str]:
             "| best epoch | " + " | ".join(best) + " |"]  # fmt: skip
 
 
-def put_into_readme(lines: Sequence[str]) -> None:
-    """Replace what stands between the markers."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN)
-    tail = rest.split(END)[1]
-    readme.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -122,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = table(records)
     print("\n".join(lines))
     if whole:
-        put_into_readme(lines)
+        put_between(BEGIN, END, lines)
     return 0
 
 

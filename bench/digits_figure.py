@@ -5,21 +5,16 @@ It is `fastcpc-reproduce figure3 --scale small`, with the picture in docs/images
 bench/results/digits_figure.json, and a table of its first and last cleaning in docs/results.md.
 """
 
-import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from digits_table import ROOT, put_between
+from digits_grid import ROOT, arguments, put_between, trained
 from harness import this_machine
 
-from fastcpc.cli.reproduce import collect, grid_of
-from fastcpc.report.experiments import CLEANERS, experiment
-from fastcpc.report.grid import train_missing
+from fastcpc.report.experiments import CLEANERS
 from fastcpc.report.reproduce import as_json, figure, short_name
 from fastcpc.report.run import Run
 
@@ -52,23 +47,15 @@ def environment(run: Run) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "reproduce", help="where the runs are kept")
-    options = parser.parse_args(argv)
-    chosen, grid = experiment("figure3", "small"), grid_of("small", options.out, ROOT / "configs")
-    cells = [cell for place in chosen.places for cell in place.cells(chosen.seeds)]
-    signum = train_missing(grid, cells, options.jobs, lambda line: print(line, flush=True))
-    if signum:
-        return 128 + signum
-    results = collect(chosen, grid, chosen.seeds)
+    options = arguments(__doc__ or "").parse_args(argv)
+    chosen, grid, results = trained("figure3", 0, options)
     content = json.loads(as_json(chosen, "small", grid.settings, results))
     lines = table(content["places"])
     print("\n".join(lines))
-    trained = {environment(run)["commit"] for runs in results.values() for run in runs}
+    trained_at = {environment(run)["commit"] for runs in results.values() for run in runs}
     head = {
         "machine": this_machine("cpu").line(),
-        "runs_trained_at": sorted(trained),
+        "runs_trained_at": sorted(trained_at),
         "command": "python bench/digits_figure.py",
         "table": lines,
     }

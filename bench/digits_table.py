@@ -9,21 +9,15 @@ README.md between its two markers when all seeds are there. Accuracies are those
 trained on or chosen by: "last 10" is the mean over the last ten epochs, not the best epoch.
 """
 
-import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from digits_grid import ROOT, arguments, put_between, trained
 from harness import this_machine
 
-from fastcpc.cli.reproduce import collect, grid_of
-from fastcpc.report.experiments import experiment
-from fastcpc.report.grid import train_missing
 from fastcpc.report.reproduce import Results, markdown
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "bench" / "results" / "digits_table.json"
 BEGIN, END = "<!-- digits table: bench/digits_table.py -->", "<!-- end of digits table -->"
 SEEDS = 5
@@ -39,27 +33,12 @@ def records(results: Results) -> list[dict[str, object]]:
     ]
 
 
-def put_between(begin: str, end: str, lines: Sequence[str], page: Path = ROOT / "README.md") -> None:
-    """Replace what stands between two markers of a page."""
-    text = page.read_text(encoding="utf-8")
-    head, rest = text.split(begin)
-    tail = rest.split(end)[1]
-    page.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + tail, encoding="utf-8")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = arguments(__doc__ or "")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds 1..N; the README's table takes 5")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "reproduce", help="where the runs are kept")
     options = parser.parse_args(argv)
-    chosen, grid = experiment("table3", "small"), grid_of("small", options.out, ROOT / "configs")
-    cells = [cell for place in chosen.places for cell in place.cells(options.seeds)]
-    signum = train_missing(grid, cells, options.jobs, lambda line: print(line, flush=True))
-    if signum:
-        return 128 + signum
-    results = collect(chosen, grid, options.seeds)
+    chosen, _, results = trained("table3", options.seeds, options)
     lines = markdown(chosen, results)
     print("\n".join(lines))
     if options.seeds == SEEDS:

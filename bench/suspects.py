@@ -21,7 +21,7 @@ from typing import Any
 
 import cleanlab
 import numpy as np
-from digits_table import ROOT, put_between
+from digits_grid import ROOT, put_between
 from harness import this_machine
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score

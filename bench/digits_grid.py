@@ -1,0 +1,41 @@
+"""What the benches of the paper's experiments on digits share: a grid that is trained, a page that takes the result."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastcpc.cli.reproduce import collect, grid_of
+from fastcpc.report.experiments import Experiment, experiment
+from fastcpc.report.grid import Grid, train_missing
+from fastcpc.report.reproduce import Results
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """What such a bench takes: ``jobs``, ``out``."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "reproduce", help="where the runs are kept")
+    return parser
+
+
+def trained(name: str, seeds: int, options: argparse.Namespace) -> tuple[Experiment, Grid, Results]:
+    """An experiment at its small scale with all its runs, after those that were missing are trained. seeds: 0 takes the
+    experiment's own number. SystemExit (128 + the signal) where it was stopped."""
+    chosen, grid = experiment(name, "small"), grid_of("small", options.out, ROOT / "configs")
+    seeds = seeds or chosen.seeds
+    cells = [cell for place in chosen.places for cell in place.cells(seeds)]
+    signum = train_missing(grid, cells, options.jobs, lambda line: print(line, flush=True))
+    if signum:
+        raise SystemExit(128 + signum)
+    return chosen, grid, collect(chosen, grid, seeds)
+
+
+def put_between(begin: str, end: str, lines: Sequence[str], page: Path = ROOT / "README.md") -> None:
+    """Replace what stands between two markers of a page."""
+    text = page.read_text(encoding="utf-8")
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    page.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + tail, encoding="utf-8")
