@@ -7,6 +7,7 @@ after the other, with the same results.
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,68 +23,62 @@ from fastcpc.engine.walks import Walks
 Snapshots = dict[str, dict[str, Any]]
 
 
-def train_both(
-    members: Sequence[Member],
-    training: Training,
-    walks: Walks,
-    course: Course,
-    snapshots: Snapshots,
-    epoch: int,
-    *,
-    guesses: bool,
-) -> list[PassEnd]:
-    """The rest of both networks' passes of an epoch, from ``course.done`` on.
+@dataclass(frozen=True)
+class BothPasses:
+    """Both networks' passes of an epoch, side by side.
 
     snapshots: both networks ("net1", "net2") as they were when the stage began. guesses: whether a network is trained
-    with the other's help; False in the warm-up. Returns how both passes ended. Afterwards, also where Stopped is
-    raised, every rank holds both networks with their optimisers.
+    with the other's help; False in the warm-up.
     """
-    own = list(range(len(members))) if ranks.size() == 1 else [ranks.half()]
-    images = course.record["images"]
-    steps: dict[int, int] = {}
-    try:
-        for i in own:
-            steps[i] = _own_pass(members, i, training, walks, course, snapshots, epoch, guesses=guesses)
-    except Stopped:
-        with ranks.own_half():
+
+    members: Sequence[Member]
+    training: Training
+    walks: Walks
+    course: Course
+    snapshots: Snapshots
+    epoch: int
+    guesses: bool
+
+    def run(self) -> list[PassEnd]:
+        """The rest of both passes, from ``course.done`` on; how they ended, network 1's first.
+
+        Afterwards, also where Stopped is raised, every rank holds both networks with their optimisers.
+        """
+        own = list(range(len(self.members))) if ranks.size() == 1 else [ranks.half()]
+        images = self.course.record["images"]
+        steps: dict[int, int] = {}
+        try:
             for i in own:
-                ranks.mean_(members[i].sums, "losses")  # one sum, which all take up again
-        _exchange(members, course, images, None)
-        course.step = sum(course.done)
-        raise
+                steps[i] = self._own_pass(i)
+        except Stopped:
+            with ranks.own_half():
+                for i in own:
+                    ranks.mean_(self.members[i].sums, "losses")  # one sum, which all take up again
+            _exchange(self.members, self.course, images, None)
+            self.course.step = sum(self.course.done)
+            raise
+        ends = ranks.together(lambda: [self._end(i, steps[i]) for i in own])
+        others = _exchange(self.members, self.course, images, ends[0])
+        return ends if others is None else [ends[0], others] if ranks.half() == 0 else [others, ends[0]]
 
-    def end(i: int) -> PassEnd:
+    def _own_pass(self, i: int) -> int:
+        """The pass of one network, beside which the other stands as it was when the stage began."""
+        own, other, course = self.members[i], self.members[1 - i], self.course
+        present = other.snapshot()
+        other.restore(self.snapshots[f"net{other.number}"])
+        course.step = course.done[i]
+        try:
+            with ranks.own_half():
+                guide = other if self.guesses else None
+                return run_pass(own, guide, self.training, self.walks, self.epoch, course.step)
+        finally:
+            course.done[i] = course.step
+            other.restore(present)
+
+    def _end(self, i: int, steps: int) -> PassEnd:
+        own, other = self.members[i], self.members[1 - i] if self.guesses else None
         with ranks.own_half():
-            other = members[1 - i] if guesses else None
-            return end_pass(members[i], other, training, snapshots[f"net{members[i].number}"], epoch, steps[i])
-
-    ends = ranks.together(lambda: [end(i) for i in own])
-    others = _exchange(members, course, images, ends[0])
-    return ends if others is None else [ends[0], others] if ranks.half() == 0 else [others, ends[0]]
-
-
-def _own_pass(
-    members: Sequence[Member],
-    i: int,
-    training: Training,
-    walks: Walks,
-    course: Course,
-    snapshots: Snapshots,
-    epoch: int,
-    *,
-    guesses: bool,
-) -> int:
-    """The pass of one network, beside which the other stands as it was when the stage began."""
-    own, other = members[i], members[1 - i]
-    present = other.snapshot()
-    other.restore(snapshots[f"net{other.number}"])
-    course.step = course.done[i]
-    try:
-        with ranks.own_half():
-            return run_pass(own, other if guesses else None, training, walks, epoch, course.step)
-    finally:
-        course.done[i] = course.step
-        other.restore(present)
+            return end_pass(own, other, self.training, self.snapshots[f"net{own.number}"], self.epoch, steps)
 
 
 def _exchange(members: Sequence[Member], course: Course, images_before: int, end: PassEnd | None) -> PassEnd | None:

@@ -21,7 +21,7 @@ from fastcpc.engine.checkpoint import CheckpointStore
 from fastcpc.engine.checkpoint_files import pack, parse
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.collect import Collected, collect
-from fastcpc.engine.cotrain import train_both
+from fastcpc.engine.cotrain import BothPasses
 from fastcpc.engine.course import Course
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.findings import Findings
@@ -205,8 +205,8 @@ class Trainer:
             for own, other in zip(self.members, reversed(self.members), strict=True):
                 own.sums.zero_()
                 self.tell_of_begin(own, other if guesses else None, epoch)
-        ends = train_both(self.members, self.training, self.walks, self.course, self.snapshot, epoch, guesses=guesses)
-        for end in ends:
+        passes = BothPasses(self.members, self.training, self.walks, self.course, self.snapshot, epoch, guesses)
+        for end in passes.run():
             self.record_pass(end)
 
     def tell_of_begin(self, own: Member, other: Member | None, epoch: int) -> None:

@@ -80,16 +80,6 @@ def digits64(weights: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Te
     return (maps.reshape(batch, -1) @ weights["linear.weight"].T + weights["linear.bias"]).clamp(min=0)
 
 
-@pytest.mark.parametrize(("in_channels", "size", "width"), [(1, 8, 32), (3, 8, 16), (1, 16, 16)])
-def test_digits_cnn_against_float64(in_channels, size, width):
-    network = randomise(DigitsCnn(in_channels, size, width)).train()
-    images = torch.randn(7, in_channels, size, size, generator=torch.Generator().manual_seed(2))
-    weights = {key: value.detach().double() for key, value in network.named_parameters()}
-    features = network(images)
-    assert features.shape == (7, network.feature_dim) == (7, 8 * width)
-    assert_close(features.double(), digits64(weights, images.double()), rtol=1e-4, atol=1e-4)
-
-
 def small64(weights, images):
     maps = images
     for number in "123":
@@ -101,14 +91,21 @@ def small64(weights, images):
     return (maps.reshape(len(maps), -1) @ weights["linear.weight"].T + weights["linear.bias"]).clamp(min=0)
 
 
-@pytest.mark.parametrize(("in_channels", "size", "width"), [(3, 24, 32), (1, 8, 16), (3, 29, 16)])
-def test_small_cnn_against_float64(in_channels, size, width):
-    network = randomise(SmallCnn(in_channels, size, width)).train()
+@pytest.mark.parametrize(
+    ("made", "plain", "in_channels", "size", "width"),
+    [
+        (DigitsCnn, digits64, 1, 8, 32), (DigitsCnn, digits64, 3, 8, 16), (DigitsCnn, digits64, 1, 16, 16),
+        (SmallCnn, small64, 3, 24, 32), (SmallCnn, small64, 1, 8, 16), (SmallCnn, small64, 3, 29, 16),
+    ],
+)  # fmt: skip
+def test_small_networks_against_float64(made, plain, in_channels, size, width):
+    network = randomise(made(in_channels, size, width)).train()
     images = torch.randn(7, in_channels, size, size, generator=torch.Generator().manual_seed(2))
     weights = {key: value.detach().double() for key, value in network.named_parameters()}
     features = network(images)
-    assert features.shape == (7, network.feature_dim) == (7, 4 * width)
-    assert_close(features.double(), small64(weights, images.double()), rtol=1e-4, atol=1e-4)
+    assert features.shape == (7, network.feature_dim)
+    assert network.feature_dim == {DigitsCnn: 8, SmallCnn: 4}[made] * width
+    assert_close(features.double(), plain(weights, images.double()), rtol=1e-4, atol=1e-4)
 
 
 def test_digits_cnn_is_small():
