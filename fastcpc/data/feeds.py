@@ -85,7 +85,8 @@ def make_feed(
     decoder = _decoder(name, split, dataset, data, device, bad_list)
     assert dataset.photo is not None
     strong = strong_policy(augment, photos=True)
-    return PhotoFeed(len(split), dataset.photo, dataset.mean, dataset.std, strong, decoder, device)
+    threads = num_workers(data)
+    return PhotoFeed(len(split), dataset.photo, dataset.mean, dataset.std, strong, decoder, device, threads)
 
 
 def cache_file(dataset: Dataset, data: DataConfig) -> Path | None:

@@ -55,6 +55,14 @@ def test_batches_larger_than_a_chunk(tmp_path: Path, name: str, monkeypatch: pyt
 
 
 @each_feed
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_threads_changes_no_bit(tmp_path: Path, name: str, workers: int) -> None:
+    dataset, batches = dataset_of(plain_files(tmp_path, 13)), batches_of(13, 11)  # parts of 4, 4 and 3 images
+    expected = list(feed_of(dataset, name, workers=2).stream(batches, FOUR, 2))
+    assert same(expected, list(feed_of(dataset, name, workers=workers).stream(batches, FOUR, 2)))
+
+
+@each_feed
 def test_each_photo_is_decoded_once_for_four_views(tmp_path: Path, name: str) -> None:
     feed, batches = feed_of(dataset_of(plain_files(tmp_path, 13)), name), batches_of(13)
     assert sorted(torch.cat([batch.index for batch in feed.stream(batches, FOUR, 1)]).tolist()) == list(range(13))

@@ -77,9 +77,9 @@ def dataset_of(paths: Sequence[Path], *, resized: bool = False, crop: int = 24) 
 
 
 def feed_of(
-    dataset: Dataset, name: Any, bad_list: Path | None = None, max_bad: float = 0.0, **settings: Any
+    dataset: Dataset, name: Any, bad_list: Path | None = None, max_bad: float = 0.0, workers: int = 2, **settings: Any
 ) -> PhotoFeed:
-    data = DataConfig(feed=name, workers=2, max_bad=max_bad, **settings)
+    data = DataConfig(feed=name, workers=workers, max_bad=max_bad, **settings)
     feed = make_feed(dataset.train, dataset, data, AugmentConfig(), CPU, bad_list)
     assert isinstance(feed, PhotoFeed)
     return feed

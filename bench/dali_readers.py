@@ -1,0 +1,56 @@
+"""Photos as most code with DALI has them: a pipeline for each view, which reads and decodes every photo for itself."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from fastcpc.data.feed import ViewName
+
+RESIZE, CROP, BATCH = 256, 224, 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREFETCH = 2
+
+dali: Any = importlib.import_module("nvidia.dali")
+auto_augment: Any = importlib.import_module("nvidia.dali.auto_aug.auto_augment")
+
+
+@dali.pipeline_def(batch_size=BATCH, prefetch_queue_depth=PREFETCH, enable_conditionals=True)  # type: ignore[untyped-decorator]
+def photos(paths: Sequence[str], view: ViewName, on_gpu: bool) -> Any:
+    """Read, decode, resize, cut, turn, normalise."""
+    fn, types = dali.fn, dali.types
+    encoded, _ = fn.readers.file(files=list(paths), pad_last_batch=True, name="reader")
+    images = fn.decoders.image(encoded, device="mixed" if on_gpu else "cpu", output_type=types.RGB)
+    images = fn.resize(images, resize_shorter=RESIZE, interp_type=types.INTERP_TRIANGULAR)
+    place = {} if view == "test" else {f"crop_pos_{axis}": fn.random.uniform(range=(0.0, 1.0)) for axis in "xy"}
+    images = fn.crop(images, crop=(CROP, CROP), **place)
+    if view == "strong":
+        images = auto_augment.auto_augment_image_net(images, shape=(CROP, CROP))
+    return fn.crop_mirror_normalize(
+        images,
+        mirror=0 if view == "test" else fn.random.coin_flip(),
+        dtype=types.FLOAT,
+        output_layout="CHW",
+        mean=[255 * value for value in MEAN],
+        std=[255 * value for value in STD],
+    )
+
+
+class DaliReader:
+    """Batches of one view of photos, in the order of the paths, again and again."""
+
+    def __init__(self, paths: Sequence[str], view: ViewName, num_threads: int, device: torch.device) -> None:
+        on_gpu = device.type == "cuda"
+        self._pipeline = photos(
+            paths, view, on_gpu, num_threads=num_threads, device_id=(device.index or 0) if on_gpu else None, seed=1
+        )
+        self._pipeline.build()
+
+    def batch(self) -> Tensor:
+        """The next batch, float32 (B, 3, S, S), in memory that the batch after the next overwrites."""
+        (views,) = self._pipeline.run()
+        batch: Tensor = from_dlpack(views.as_tensor())
+        return batch
