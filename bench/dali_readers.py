@@ -1,7 +1,7 @@
 """Photos as most code with DALI has them: a pipeline for each view, which reads and decodes every photo for itself."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -48,9 +48,23 @@ class DaliReader:
             paths, view, on_gpu, num_threads=num_threads, device_id=(device.index or 0) if on_gpu else None, seed=1
         )
         self._pipeline.build()
+        self._pipeline.schedule_run()  # the first call schedules as many runs as may be ahead, those after it one each
+        for _ in range(PREFETCH):
+            self._pipeline.share_outputs()
+            self._pipeline.release_outputs()
 
-    def batch(self) -> Tensor:
-        """The next batch, float32 (B, 3, S, S), in memory that the batch after the next overwrites."""
-        (views,) = self._pipeline.run()
-        batch: Tensor = from_dlpack(views.as_tensor())
-        return batch
+    def batches(self, num: int) -> Iterator[Tensor]:
+        """The next ``num`` batches, float32 (B, 3, S, S) each, in memory that lasts until the next one is asked for.
+
+        No work goes on between two calls, as ``Pipeline.run`` would have it, which prepares what nobody asked for yet.
+        """
+        ahead = min(PREFETCH, num)
+        for _ in range(ahead):
+            self._pipeline.schedule_run()
+        for number in range(num):
+            (views,) = self._pipeline.share_outputs()
+            batch: Tensor = from_dlpack(views.as_tensor())
+            yield batch
+            self._pipeline.release_outputs()
+            if number + ahead < num:
+                self._pipeline.schedule_run()

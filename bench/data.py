@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -82,7 +82,7 @@ def loader(paths: Sequence[str], views: Sequence[ViewName], workers: int, *, pil
     )
 
 
-def consume(batches: Iterator[Any], device: torch.device) -> None:
+def consume(batches: Iterable[Any], device: torch.device) -> None:
     """Take every batch, to the device."""
     for batch in batches:
         for view in batch if isinstance(batch, list) else batch.views:
@@ -99,11 +99,10 @@ def peer_pass(batches: DataLoader[list[Tensor]], device: torch.device) -> None:
     consume(iter(batches), device)
 
 
-def readers_pass(readers: Sequence[DaliReader], num: int) -> None:
+def readers_pass(readers: Sequence[DaliReader], num: int, device: torch.device) -> None:
     """A pass of separate DALI readers, in step with each other; the last batch is filled up."""
-    for _ in range(-(-num // BATCH)):
-        for reader in readers:
-            reader.batch()
+    for views in zip(*(reader.batches(-(-num // BATCH)) for reader in readers), strict=True):
+        consume([list(views)], device)
 
 
 def check(feeds: Sequence[Feed], paths: Sequence[str], workers: int, device: torch.device) -> Check:
@@ -114,7 +113,7 @@ def check(feeds: Sequence[Feed], paths: Sequence[str], workers: int, device: tor
     for pillow in (True, False):
         views.append(torch.stack([Peer(chosen, ("test",), pillow=pillow)[row][0] for row in range(len(chosen))]))
     reader = DaliReader(chosen, "test", workers, device)
-    views.append(reader.batch()[: len(chosen)].cpu().clone())  # the pipeline's own memory goes with it
+    views += [batch[: len(chosen)].cpu().clone() for batch in reader.batches(1)]  # its memory goes with the pipeline
     scale = 255 * torch.tensor(STD).view(3, 1, 1)
     return Check("levels apart", max(float(((view - views[0]) * scale).abs().mean()) for view in views[1:]), LIMIT)
 
@@ -143,7 +142,7 @@ def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: to
         "dali": partial(ours, dali, views, num, device),
         "torch": partial(ours, threads, views, num, device),
         "cached": partial(ours, cached, views, num, device),
-        "a DALI reader a view": partial(readers_pass, readers, num),
+        "a DALI reader a view": partial(readers_pass, readers, num, device),
     }
     for peer, pillow in (("DataLoader Pillow", True), ("DataLoader torchvision", False)):
         batches = loader(paths, views, workers, pillow=pillow)
