@@ -25,9 +25,19 @@ docs: $(READY)
 	$(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
+# what this machine can run; PHOTOS: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data
 bench: $(READY)
 	$(BIN)/python bench/gmm.py
 	$(BIN)/python bench/kernels.py
+	$(BIN)/python bench/step.py
+	$(BIN)/python bench/epoch.py
+ifdef PHOTOS
+	$(BIN)/python bench/data.py --root $(PHOTOS)
+endif
+ifdef DIVIDE_MIX
+	$(BIN)/python bench/peer.py --divide-mix $(DIVIDE_MIX) --data $(CIFAR)
+endif
+	$(BIN)/python bench/readme_figures.py
 
 soak: $(READY)
 	nice -n 10 $(BIN)/python bench/soak.py
