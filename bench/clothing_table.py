@@ -26,7 +26,7 @@ from fastcpc.config.load import load_config
 
 CONFIG = ROOT / "configs" / "clothing_small.yaml"
 RESULT = ROOT / "bench" / "results" / "clothing_table.json"
-KINDS = ("none", "cpc_awr")
+KINDS = ("none", "cpc_agn")
 SEEDS = 3
 LAST = 5
 BEGIN, END = "<!-- clothing table: bench/clothing_table.py -->", "<!-- end of clothing table -->"
