@@ -131,8 +131,8 @@ def test_the_small_photo_run_has_40_percent_asymmetric_noise() -> None:
     config = load("clothing_small")
     assert (config.data.name, config.noise.kind, config.noise.rate) == ("imagefolder", "asym_pairs", 0.4)
     assert config.train.warmup_penalty == "auto"
-    assert (config.train.epochs, config.train.warmup_epochs, config.train.lr_drop_epoch) == (30, 10, 24)
-    assert (config.semisup.lambda_u, config.semisup.batches_per_epoch) == (0, 60)
+    assert (config.train.epochs, config.train.warmup_epochs, config.train.lr_drop_epoch) == (40, 10, 30)
+    assert (config.semisup.lambda_u, config.semisup.batches_per_epoch) == (0, 75)
 
 
 def test_the_small_run_divides_with_prototypes_in_its_one_epoch() -> None:
