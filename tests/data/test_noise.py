@@ -90,6 +90,36 @@ def test_asym_block5_is_the_next_class_of_five(hundred: Dataset) -> None:
     assert labels.given[:12].tolist() == [1, 2, 3, 4, 0, 6, 7, 8, 9, 5, 11, 12]
 
 
+def pairs(text: str, rate: float = 1.0) -> NoiseConfig:
+    return NoiseConfig(kind="asym_pairs", rate=rate, pairs=text)
+
+
+def test_asym_pairs_takes_the_named_classes_and_no_others(dataset_of: Make) -> None:
+    data = replace(dataset_of(np.arange(4), num_classes=4), class_names=("skirt", "hat", "t-shirt", "long coat"))
+    # in a chain each label moves by one pair, not along the chain; names are not split at blanks and hyphens
+    labels = make_labels(data, pairs(" skirt->hat , hat -> t-shirt,long coat -> hat"), run_seed=1)
+    assert labels.given.tolist() == [1, 2, 2, 1]
+    assert labels.actual_rate == 0.75
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("skirt, hat", "noise.pairs: 'skirt' is no pair; write 'class -> class', with commas between pairs"),
+        ("skirt -> hat,", "noise.pairs: '' is no pair"),
+        ("skirt -> hat -> dress", "noise.pairs: 'skirt -> hat -> dress' is no pair"),
+        ("skirt -> hats", "has no class 'hats' (did you mean hat?)"),
+        ("skirt -> hat, skirt -> dress", "noise.pairs: skirt is given twice; each class may be mistaken for one other"),
+        ("hat -> hat", "noise.pairs: hat is mistaken for itself; each class may be mistaken for one other"),
+    ],
+)
+def test_pairs_that_are_none(dataset_of: Make, text: str, message: str) -> None:
+    data = replace(dataset_of(np.arange(3), num_classes=3), class_names=("skirt", "hat", "dress"))
+    with pytest.raises(InputError) as caught:
+        make_labels(data, pairs(text), run_seed=1)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["sym", "asym_superclass", "asym_block5"])
 def test_same_seed_same_labels(hundred: Dataset, kind: str) -> None:
     first = make_labels(hundred, NoiseConfig(kind=kind, rate=0.4), run_seed=5)  # type: ignore[arg-type]
