@@ -64,9 +64,7 @@ class DataConfig(Section):
         "Where batches come from; memory: all images on the device as uint8 (digits, CIFAR); of image files, dali: "
         "NVIDIA DALI, torch: Pillow in threads; auto: memory, or dali where it is installed.",
     )
-    workers: int = setting(
-        0, "Threads that decode photos, and make strong views on a CPU; 0: one a core, 16 at most.", allowed=Range(0)
-    )
+    workers: int = setting(0, "Threads that decode image files; 0: one a core, 16 at most.", allowed=Range(0))
     list: str = setting(
         "",
         "imagefolder: csv, tsv or parquet with path, label (split, trusted_label), or txt lines 'path label'; paths "

@@ -5,7 +5,7 @@ so that the host never waits for it. There is no loop over samples: a crop is on
 step are another, and each other operation runs once on the images that it fell to.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -148,9 +148,12 @@ class StrongAugmenter:
                     part.copy_(changed)
         return images if plan.moves is None else images.index_select(0, plan.moves[-1])
 
-    def by_image(self, plan: StrongPlan, num_images: int) -> list[list[tuple[int, Tensor]]]:
-        """A plan as each image's own operations, in the images' original order: (group, strengths (1, 6)) each."""
-        todo: list[list[tuple[int, Tensor]]] = [[] for _ in range(num_images)]
+    def apply_each(self, images: Tensor, plan: StrongPlan) -> None:
+        """Run a plan on images in their original order, uint8 (B, C, H, W) on a CPU, in place.
+
+        Image by image: large images are faster so than brought into the order of each step.
+        """
+        num_images = len(images)
         where = torch.arange(num_images) if plan.moves is None else plan.moves[0]
         for step, runs in enumerate(plan.groups):
             if step and plan.moves is not None:
@@ -158,18 +161,9 @@ class StrongAugmenter:
             places = where.tolist()
             for group, first, end in runs:
                 for i in range(first, end):
-                    todo[places[i]].append((group, plan.strengths[step, i : i + 1]))
-        return todo
-
-    def apply_each(self, images: Tensor, todo: Sequence[list[tuple[int, Tensor]]]) -> None:
-        """Run each image's operations, of ``by_image``, on uint8 (B, C, H, W) on a CPU, in place.
-
-        Image by image: large images are faster so than brought into the order of each step. Several threads may share
-        the images of a batch.
-        """
-        for image, operations in zip(images.split(1), todo, strict=True):
-            for group, row in operations:
-                image.copy_(affine(image, row, self._grid) if group == MOVED else POINT_OPS[GROUPS[group]](image, row))
+                    image, row = images[places[i]][None], plan.strengths[step, i : i + 1]
+                    changed = affine(image, row, self._grid) if group == MOVED else POINT_OPS[GROUPS[group]](image, row)
+                    image.copy_(changed)
 
     def _pieces(self, runs: list[tuple[int, int, int]], images: Tensor) -> Iterator[tuple[int, int, int]]:
         """On a CPU, runs cut to what its cache holds: twice as fast for photos, and the same values."""

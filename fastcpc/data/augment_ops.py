@@ -179,7 +179,7 @@ def equalize(images: Tensor, rows: Tensor) -> Tensor:
     if _by_table(images):
         counts = [Image.frombuffer("L", (width, height), plane).histogram() for plane in planes.numpy()]
         brightest = planes.amax(dim=1, keepdim=True).to(torch.int64)
-        table = _equalizing(torch.tensor(counts), brightest, height * width).to(torch.uint8)
+        table = _equalizing(torch.from_numpy(np.array(counts)), brightest, height * width).to(torch.uint8)
         return _look_up(images, table.view(num_images, num_channels, LEVELS))
     if images.device.type == "cpu":  # fewer and smaller passes; on a GPU bincount would wait for the device
         offset = torch.arange(len(planes), dtype=torch.int32)[:, None] * LEVELS

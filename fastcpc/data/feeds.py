@@ -85,8 +85,7 @@ def make_feed(
     decoder = _decoder(name, split, dataset, data, device, bad_list)
     assert dataset.photo is not None
     strong = strong_policy(augment, photos=True)
-    threads = num_workers(data)
-    return PhotoFeed(len(split), dataset.photo, dataset.mean, dataset.std, strong, decoder, device, threads)
+    return PhotoFeed(len(split), dataset.photo, dataset.mean, dataset.std, strong, decoder, device)
 
 
 def cache_file(dataset: Dataset, data: DataConfig) -> Path | None:

@@ -6,7 +6,6 @@ every view from it and normalises those that are ready; the strong views' operat
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -24,7 +23,6 @@ from fastcpc.data.policies import StrongPolicy
 from fastcpc.data.seeds import generator
 from fastcpc.data.split import RGB, PhotoTransform
 
-PART = 4  # images that a thread makes strong at a time
 CHUNK = 64  # images that are decoded at a time: bounds memory where batches are large
 
 
@@ -86,10 +84,9 @@ class PhotoFeed:
         strong: StrongPolicy | None,
         decoder: Decoder,
         device: torch.device,
-        num_threads: int = 1,
     ) -> None:
         """mean, std: of red, green and blue, of pixels scaled to [0, 1]. strong: None where no strong view will be
-        asked for. num_threads: that make strong views on a CPU; the views do not depend on it."""
+        asked for."""
         self.num_samples = num_samples
         self.decoder = decoder
         self.device = device
@@ -99,7 +96,6 @@ class PhotoFeed:
         )
         self._buffers = Buffers()
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="strong")
 
     def stream(
         self,
@@ -164,7 +160,10 @@ class PhotoFeed:
             return images if images.is_floating_point() else self._normalise(images)
         assert self._augmenter is not None
         if self.device.type == "cpu":
-            return self._strong_on_cpu(crops, self._augmenter, plan)
+            images = torch.from_numpy(self._buffers.take((len(crops), RGB, *crops.shape[1:3]), "uint8"))
+            images.copy_(crops.permute(0, 3, 1, 2))
+            self._augmenter.apply_each(images, plan)
+            return self._normalise(images)
         moves = None if plan.moves is None else send(plan.moves, self.device)
         images = crops if moves is None else crops.index_select(0, moves[0])
         plan = replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
@@ -178,33 +177,22 @@ class PhotoFeed:
         return torch.cat(parts, out=whole)
 
     def _normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, S, S) on a GPU to float32, channels_last."""
-        return images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)
-
-    def _strong_on_cpu(self, crops: Tensor, augmenter: StrongAugmenter, plan: StrongPlan) -> Tensor:
-        """Strong views, float32 (B, C, S, S), channels_last, of uint8 (B, S, S, C): threads share the images."""
-        num_images, side = crops.shape[:2]
-        images = torch.from_numpy(self._buffers.take((num_images, RGB, side, side), "uint8"))
-        made = torch.from_numpy(self._buffers.take((num_images, side, side, RGB), "float32")).permute(0, 3, 1, 2)
-        todo = augmenter.by_image(plan, num_images)
-
-        def some(first: int) -> None:
-            part = slice(first, first + PART)
-            images[part].copy_(crops[part].permute(0, 3, 1, 2))
-            augmenter.apply_each(images[part], todo[part])
-            for image, source in zip(made[part], images[part], strict=True):  # each fits a core's cache
-                image.copy_(source.to(torch.float32).mul_(self._scale[0]).add_(self._shift[0]))
-
-        for _ in self._pool.map(some, range(0, num_images, PART)):  # raises what a thread raised
-            pass
+        """uint8 (B, C, S, S) to float32, channels_last."""
+        if images.device.type != "cpu":
+            return images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)
+        num_images, channels, height, width = images.shape
+        made = torch.from_numpy(self._buffers.take((num_images, height, width, channels), "float32")).permute(
+            0, 3, 1, 2
+        )
+        for image, source in zip(made, images, strict=True):  # each fits a core's cache
+            image.copy_(source.to(torch.float32).mul_(self._scale[0]).add_(self._shift[0]))
         return made
 
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, keep each of torch's operations to the thread that calls it, also in the pool's threads, which take the
-    number over: where threads outnumber cores the many small operations would wait for each other (measured: 10 times
-    as long)."""
+    """On a CPU, keep torch to the calling thread: the others decode meanwhile, and where threads outnumber cores the
+    many small operations would wait for each other (measured: 10 times as long)."""
     before = torch.get_num_threads()
     if device.type != "cpu" or before == 1:
         yield

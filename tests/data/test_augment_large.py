@@ -40,5 +40,5 @@ def test_image_by_image_is_the_same_as_by_groups(strong: str) -> None:
     plan, start = augmenter.plan(6, generator(1)), images()
     grouped = augmenter.apply(start.clone() if plan.moves is None else start[plan.moves[0]], plan)
     each = images()
-    augmenter.apply_each(each, augmenter.by_image(plan, len(each)))
+    augmenter.apply_each(each, plan)
     assert each.equal(grouped.to(torch.uint8)) and not each.equal(start)
