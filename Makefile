@@ -34,7 +34,7 @@ bench: $(READY)
 ifdef PHOTOS
 	$(BIN)/python bench/data.py --root $(PHOTOS)
 endif
-ifdef DIVIDE_MIX
+ifneq ($(and $(DIVIDE_MIX),$(CIFAR)),)
 	$(BIN)/python bench/peer.py --divide-mix $(DIVIDE_MIX) --data $(CIFAR)
 endif
 	$(BIN)/python bench/readme_figures.py

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from digits_grid import ROOT, put_between
 from harness import this_machine
+from pages import ROOT, put_between
 from tqdm import tqdm
 
 from fastcpc.config.load import load_config

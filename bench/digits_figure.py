@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from digits_grid import ROOT, arguments, put_between, trained
+from digits_grid import arguments, trained
 from harness import this_machine
+from pages import ROOT, put_between
 
 from fastcpc.report.experiments import CLEANERS
 from fastcpc.report.reproduce import as_json, figure, short_name

@@ -1,16 +1,15 @@
-"""What the benches of the paper's experiments on digits share: a grid that is trained, a page that takes the result."""
+"""What the benches of the paper's experiments on digits share: options, and a grid that is trained."""
 
 import argparse
 import os
-from collections.abc import Sequence
 from pathlib import Path
+
+from pages import ROOT
 
 from fastcpc.cli.reproduce import collect, grid_of
 from fastcpc.report.experiments import Experiment, experiment
 from fastcpc.report.grid import Grid, train_missing
 from fastcpc.report.reproduce import Results
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -31,11 +30,3 @@ def trained(name: str, seeds: int, options: argparse.Namespace) -> tuple[Experim
     if signum:
         raise SystemExit(128 + signum)
     return chosen, grid, collect(chosen, grid, seeds)
-
-
-def put_between(begin: str, end: str, lines: Sequence[str], page: Path = ROOT / "README.md") -> None:
-    """Replace what stands between two markers of a page."""
-    text = page.read_text(encoding="utf-8")
-    head, rest = text.split(begin)
-    tail = rest.split(end)[1]
-    page.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + tail, encoding="utf-8")

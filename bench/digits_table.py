@@ -13,8 +13,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from digits_grid import ROOT, arguments, put_between, trained
+from digits_grid import arguments, trained
 from harness import this_machine
+from pages import ROOT, put_between
 
 from fastcpc.report.reproduce import Results, markdown
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digits_grid import ROOT, put_between
 from harness import RESULTS
+from pages import README, put_between
 
 BEGIN, END = "<!-- speed: bench/readme_figures.py -->", "<!-- end of speed -->"
 HEAD = ["| what | beside | takes | measured on |", "|---|---|---|---|"]
@@ -44,7 +44,7 @@ LINES = (
     Line("peer", {"row": "score"}, "scores of all images, mixture included", *PEER),
     Line("step", {"row": "step"}, "compiled training step", "eager", "the same, not compiled"),
     Line("gmm", {"N": 50_000, "groups": 100, "start": "own"}, "mixtures of 50,000 losses in 100 classes", *SKLEARN),
-    Line("gmm", {"N": 1_000_000, "groups": 14, "start": "own"}, "mixtures of 1,000,000 losses in 14", *SKLEARN),
+    Line("gmm", {"N": 1_000_000, "groups": 14, "start": "own"}, "mixtures of 1,000,000 losses in 14 classes", *SKLEARN),
     *(
         Line("data", {"views": views}, f"photos to {views} views, {name}", *beside, own)
         for views in VIEWS
@@ -95,7 +95,7 @@ def main() -> int:
     lines = table()
     print("\n".join(lines))
     put_between(BEGIN, END, lines)
-    print(f"put into {(ROOT / 'README.md').relative_to(ROOT)}")
+    print(f"put into {README.name}")
     return 0
 
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import cleanlab
 import numpy as np
-from digits_grid import ROOT, put_between
 from harness import this_machine
 from numpy.typing import NDArray
+from pages import ROOT, put_between
 from sklearn.metrics import average_precision_score
 
 from fastcpc.report.run import read_pred_probs, read_run, read_samples
