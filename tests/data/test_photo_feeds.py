@@ -30,6 +30,9 @@ def test_both_decoders_agree(tmp_path: Path, resized: bool) -> None:
             apart = (levels(a) - levels(b)).abs()
             assert apart.mean(dim=(1, 2, 3)).max() < 0.7  # level of 255
             assert apart.max() < 4.1
+        for strong in (levels(ours.views[3]), levels(theirs.views[3])):  # normalised: whole levels once that is undone
+            assert (strong - strong.round()).abs().max() < 1e-2
+            assert strong.min() > -1e-2 and strong.max() < 255.01
         apart = (levels(ours.views[3]) - levels(theirs.views[3])).abs()
         assert apart.mean() < 4  # solarize and posterize turn one level into many
 
