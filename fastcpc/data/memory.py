@@ -77,7 +77,7 @@ class MemoryFeed:
             return self._crop(index, crops_2B)
         plan = self._augmenter.plan(num_drawn, draws, part)
         if plan.moves is not None:  # the crop brings the images into the first step's order at no cost
-            index = index[plan.moves[0]]
+            index, crops_2B = index[plan.moves[0]], crops_2B[:, plan.moves[0]]
         return self._augmenter.apply(self._crop(index, crops_2B), self._send_plan(plan))
 
     def _crop(self, index: Tensor, crops_2B: Tensor) -> Tensor:

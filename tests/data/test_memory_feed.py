@@ -58,6 +58,14 @@ def test_a_later_start_is_the_tail_of_the_stream(strong: str, start: int) -> Non
     assert same(whole[start:], tail)
 
 
+@pytest.mark.parametrize("strong", ["autoaugment", "randaugment", "geometric"])
+def test_a_part_of_the_batches_is_those_places_of_the_whole(strong: str) -> None:
+    feed, part = feed_of(strong=strong), torch.tensor([5, 0, 2])
+    whole = list(feed.stream(batches_of(40), VIEWS, 3))
+    expected = [Batch(batch.index[part], tuple(view[part] for view in batch.views)) for batch in whole]
+    assert same(list(feed.stream(batches_of(40), VIEWS, 3, part=part)), expected)
+
+
 def test_seeds_and_positions_decide() -> None:
     feed, batches = feed_of(), [torch.arange(8)] * 2
     first, again, other = (list(feed.stream(batches, ["weak"], seed=seed)) for seed in (1, 1, 2))
