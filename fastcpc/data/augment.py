@@ -96,8 +96,11 @@ class StrongAugmenter:
         self._strength_T6 = torch.tensor([*rows, strengths("Identity", 0.0, size)], dtype=torch.float32)
         self._odds_RC = torch.tensor(odds, dtype=torch.float32).view(len(self.policy.rows), -1)
 
-    def draw(self, num_images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The operation of each step of each image: groups int64 (S, B) and strengths float32 (S, B, 6), on the CPU."""
+    def draw(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The operation of each step of each image: groups int64 (S, B) and strengths float32 (S, B, 6), on the CPU.
+
+        part: int64 (P,), the positions of the images that are wanted, P instead of B then; None: all.
+        """
         num_rows, num_columns = self._odds_RC.shape
         steps = self.policy.num_steps
         joint = self.policy.draws is None
@@ -106,20 +109,16 @@ class StrongAugmenter:
         entry_SB = row_SB * num_columns + (torch.arange(steps)[:, None] if joint else 0)
         applied_SB = chance_2SB[0] <= self._odds_RC.view(-1)[entry_SB]
         table_SB = torch.where(applied_SB, 2 * entry_SB + (chance_2SB[1] <= 0.5), len(self._group_T) - 1)
+        if part is not None:
+            table_SB = table_SB[:, part]
         return self._group_T[table_SB], self._strength_T6[table_SB]
 
     def plan(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> StrongPlan:
-        """Draw a batch and arrange it so that in each step the images of one group lie side by side.
-
-        part: int64 (P,), the positions of the images that are wanted; None: all.
-        """
-        group_SB, strength_SB6 = self.draw(num_images, generator)
-        if part is not None:
-            group_SB, strength_SB6 = group_SB[:, part], strength_SB6[:, part]
-        return self.arrange(group_SB, strength_SB6)
+        """``draw`` a batch and ``arrange`` it."""
+        return self.arrange(*self.draw(num_images, generator, part))
 
     def arrange(self, group_SB: Tensor, strength_SB6: Tensor) -> StrongPlan:
-        """A plan for images whose groups and strengths are known, in the original order."""
+        """Arrange what was drawn so that in each step the images of one group lie side by side."""
         steps, num_images = group_SB.shape
         if self._only_affine:  # an image that stays as it is moves by the identity: cheaper than sorting
             return StrongPlan(strength_SB6, [[(MOVED, 0, num_images)]] * steps, None)
@@ -147,23 +146,6 @@ class StrongAugmenter:
                 else:
                     part.copy_(changed)
         return images if plan.moves is None else images.index_select(0, plan.moves[-1])
-
-    def apply_each(self, images: Tensor, plan: StrongPlan) -> None:
-        """Run a plan on images in their original order, uint8 (B, C, H, W) on a CPU, in place.
-
-        Image by image: large images are faster so than brought into the order of each step.
-        """
-        num_images = len(images)
-        where = torch.arange(num_images) if plan.moves is None else plan.moves[0]
-        for step, runs in enumerate(plan.groups):
-            if step and plan.moves is not None:
-                where = where[plan.moves[step]]
-            places = where.tolist()
-            for group, first, end in runs:
-                for i in range(first, end):
-                    image, row = images[places[i]][None], plan.strengths[step, i : i + 1]
-                    changed = affine(image, row, self._grid) if group == MOVED else POINT_OPS[GROUPS[group]](image, row)
-                    image.copy_(changed)
 
     def _pieces(self, runs: list[tuple[int, int, int]], images: Tensor) -> Iterator[tuple[int, int, int]]:
         """On a CPU, runs cut to what its cache holds: twice as fast for photos, and the same values."""

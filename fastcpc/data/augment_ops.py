@@ -11,12 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 NUM_STRENGTHS = 6
 LEVELS = 256
-LARGE = 4096  # pixels of a plane from which a CPU looks levels up plane by plane
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue
 AFFINE_OPS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 
@@ -65,27 +63,6 @@ def centred_grid(height: int, width: int, device: torch.device) -> Tensor:
     return torch.stack((columns, rows))[..., None].to(device)
 
 
-def _by_table(images: Tensor) -> bool:
-    """Whether an operation that maps level to level is faster by a table: large uint8 images on a CPU."""
-    return images.device.type == "cpu" and images.dtype == torch.uint8 and images[0, 0].numel() >= LARGE
-
-
-def _all_levels(images: Tensor) -> Tensor:
-    """What stands for the images where a table is made: each level once, uint8 (1, 1, 1, 256)."""
-    return torch.arange(LEVELS, dtype=torch.uint8, device=images.device).view(1, 1, 1, LEVELS)
-
-
-def _look_up(images: Tensor, tables: Tensor) -> Tensor:
-    """Each plane's pixels by its table. images: uint8 (G, C, H, W) on a CPU; tables: uint8 (G, C or 1, ..., 256)."""
-    num_images, num_channels = images.shape[:2]
-    table_P = tables.view(num_images, -1, LEVELS).expand(-1, num_channels, -1).reshape(-1, LEVELS).numpy()
-    plane_P = images.reshape(len(table_P), -1).numpy()
-    out_P = np.empty_like(plane_P)
-    for plane, table, out in zip(plane_P, table_P, out_P, strict=True):
-        out[:] = np.frombuffer(plane.tobytes().translate(table.tobytes()), np.uint8)
-    return torch.from_numpy(out_P).view(images.shape)
-
-
 def affine(images: Tensor, rows: Tensor, grid: Tensor) -> Tensor:
     """All geometric operations in one gather; float32 images are taken too.
 
@@ -117,8 +94,6 @@ def _grey(images: Tensor) -> Tensor:
 
 def brightness(images: Tensor, rows: Tensor) -> Tensor:
     """Blend with black. rows: factor, -."""
-    if _by_table(images):
-        return _look_up(images, _to_levels(_all_levels(images) * _factor(rows)))
     return _to_levels(images * _factor(rows))
 
 
@@ -132,8 +107,6 @@ def color(images: Tensor, rows: Tensor) -> Tensor:
 def contrast(images: Tensor, rows: Tensor) -> Tensor:
     """Blend with the image's mean grey. rows: factor, 1 - factor."""
     mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
-    if _by_table(images):
-        return _look_up(images, _to_levels((_all_levels(images) * _factor(rows)).add_(mean * _factor(rows, 1))))
     return _to_levels((images * _factor(rows)).add_(mean * _factor(rows, 1)))
 
 
@@ -167,8 +140,6 @@ def autocontrast(images: Tensor, rows: Tensor) -> Tensor:
     low, high = (extreme(dim=(2, 3), keepdim=True).to(torch.float32) for extreme in (images.amin, images.amax))
     flat = low == high
     scale = torch.where(flat, 1.0, (high - low) * (1.0 / 255.0))
-    if _by_table(images):
-        return _look_up(images, _to_levels((_all_levels(images) - torch.where(flat, 0.0, low)).div_(scale)))
     return _to_levels((images.to(torch.float32) - torch.where(flat, 0.0, low)).div_(scale))
 
 
@@ -176,11 +147,6 @@ def equalize(images: Tensor, rows: Tensor) -> Tensor:
     """Flatten each channel's histogram, by Pillow's table. rows: -."""
     num_images, num_channels, height, width = images.shape
     planes = images.reshape(num_images * num_channels, height * width)
-    if _by_table(images):
-        counts = [Image.frombuffer("L", (width, height), plane).histogram() for plane in planes.numpy()]
-        brightest = planes.amax(dim=1, keepdim=True).to(torch.int64)
-        table = _equalizing(torch.from_numpy(np.array(counts)), brightest, height * width).to(torch.uint8)
-        return _look_up(images, table.view(num_images, num_channels, LEVELS))
     if images.device.type == "cpu":  # fewer and smaller passes; on a GPU bincount would wait for the device
         offset = torch.arange(len(planes), dtype=torch.int32)[:, None] * LEVELS
         pixels = offset + planes  # levels of all planes one after another

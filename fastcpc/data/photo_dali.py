@@ -91,8 +91,8 @@ class DaliDecoder:
                 self._give_back(lane)
 
     def _kinds(self, request: Request) -> tuple[ViewKind, ...]:
-        pairs = zip(request.drawn, request.in_levels, strict=True)
-        return tuple(ViewKind(self._geometry.is_box(drawn), levels) for drawn, levels in pairs)
+        pairs = zip(request.drawn, request.strong, strict=True)
+        return tuple(ViewKind(self._geometry.is_box(drawn), strong is not None) for drawn, strong in pairs)
 
     def _lane(self, kinds: tuple[ViewKind, ...]) -> Lane:
         idle = self._idle.setdefault(kinds, [])
@@ -231,7 +231,7 @@ class DaliDecoder:
             raise RunError(f"DALI failed, and on no single image; data.feed=torch goes without it: {words}") from error
 
     def _dali_reads(self, row: int) -> bool:
-        request = Request(np.array([row]), (np.empty((1, 0)),), (True,), True)
+        request = Request(np.array([row]), (np.empty((1, 0)),), (None,), True)
         lane = self._new_lane(self._kinds(request))
         lane.put(self._prepare(request))
         try:

@@ -1,12 +1,12 @@
 """The feed for image files: what is drawn and what happens after decoding; a decoder is plugged in.
 
 All that is random is drawn here, a batch at a time, on the CPU. A decoder decodes each image of a batch once, cuts
-every view from it and normalises those that are ready; the strong views' operations run on whole batches on the device.
+every view from it, and finishes those that it can. On a GPU the strong views' operations run on whole batches.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcpc.data.augment import StrongAugmenter, StrongPlan, send
+from fastcpc.data.augment import StrongAugmenter, send
 from fastcpc.data.feed import Batch, ViewName, check_stream
 from fastcpc.data.geometry import PhotoGeometry
 from fastcpc.data.levels import scaling
-from fastcpc.data.photo_pixels import Buffers
+from fastcpc.data.photo_ops import PhotoAugmenter, StrongDraw
+from fastcpc.data.photo_pixels import Buffers, Normaliser
 from fastcpc.data.policies import StrongPolicy
 from fastcpc.data.seeds import generator
-from fastcpc.data.split import RGB, PhotoTransform
+from fastcpc.data.split import PhotoTransform
 
 CHUNK = 64  # images that are decoded at a time: bounds memory where batches are large
 
@@ -30,21 +31,21 @@ CHUNK = 64  # images that are decoded at a time: bounds memory where batches are
 class Request:
     """Views to cut from some photos.
 
-    rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, of ``PhotoGeometry.draw``. in_levels: for each view,
-    whether it stays uint8, for operations to come. in_place: a photo that cannot be read keeps its place as a grey
+    rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, of ``PhotoGeometry.draw``. strong: for each view, what is
+    done to its crops, None where it is no strong view. in_place: a photo that cannot be read keeps its place as a grey
     square (scoring, where each index must come exactly once); otherwise another photo takes its place, index and all.
     """
 
     rows: np.ndarray
     drawn: tuple[np.ndarray, ...]
-    in_levels: tuple[bool, ...]
+    strong: tuple[StrongDraw | None, ...]
     in_place: bool
 
 
 @dataclass(frozen=True)
 class Cut:
     """What a decoder makes of a request: int64 rows (B,), those of photos that took a place included; for each view
-    (B, S, S, 3), on the CPU or on the feed's device: uint8, or float32 where it is normalised already."""
+    (B, S, S, 3), on the CPU or on the feed's device: crops in uint8, or float32 where it is finished."""
 
     rows: np.ndarray
     views: tuple[Tensor, ...]
@@ -96,6 +97,7 @@ class PhotoFeed:
         )
         self._buffers = Buffers()
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
+        self._one_by_one = PhotoAugmenter(Normaliser(mean, std, transform.crop)) if device.type == "cpu" else None
 
     def stream(
         self,
@@ -113,15 +115,17 @@ class PhotoFeed:
     def _serve(
         self, batches: Sequence[Tensor], views: tuple[ViewName, ...], seed: int, start: int, part: Tensor | None
     ) -> Iterator[Batch]:
-        plans: deque[tuple[int, list[StrongPlan | None]]] = deque()  # of batches that are being decoded
-        with closing(self.decoder.cut(self._requests(batches, views, seed, start, part, plans))) as cuts:  # type: ignore[type-var]
+        coming: deque[list[Request]] = deque()  # of batches that are being decoded
+        with closing(self.decoder.cut(self._requests(batches, views, seed, start, part, coming))) as cuts:  # type: ignore[type-var]
             for cut in cuts:
-                num_chunks, plan_V = plans.popleft()
-                parts = [cut, *(next(cuts) for _ in range(num_chunks - 1))]
+                chunks = coming.popleft()
+                parts = [cut, *(next(cuts) for _ in chunks[1:])]
                 index = torch.from_numpy(np.concatenate([part.rows for part in parts]))
-                with _one_thread(self.device):
-                    made = tuple(self._finish([part.views[v] for part in parts], plan) for v, plan in enumerate(plan_V))
-                yield Batch(send(index, self.device), made)
+                made = (
+                    self._finish([part.views[v] for part in parts], [chunk.strong[v] for chunk in chunks])
+                    for v in range(len(views))
+                )
+                yield Batch(send(index, self.device), tuple(made))
 
     def _requests(
         self,
@@ -130,75 +134,74 @@ class PhotoFeed:
         seed: int,
         start: int,
         part: Tensor | None,
-        plans: deque[tuple[int, list[StrongPlan | None]]],
+        coming: deque[list[Request]],
     ) -> Iterator[Request]:
         in_place = all(view == "test" for view in views)
+        wanted = slice(None) if part is None else part.numpy()
         for number in range(start, len(batches)):
             rows = batches[number].numpy()
             draws = generator(seed, number)
-            drawn, plan_V = [], []
+            drawn, strong = [], []
             for view in views:
-                numbers = self._geometry.draw(view, len(rows), draws)
-                drawn.append(numbers if part is None else numbers[part.numpy()])
-                strong = view == "strong" and self._augmenter is not None
-                plan_V.append(self._augmenter.plan(len(rows), draws, part) if strong else None)  # type: ignore[union-attr]
-            if part is not None:
-                rows = rows[part.numpy()]
-            plans.append((-(-len(rows) // CHUNK), plan_V))
-            for first in range(0, len(rows), CHUNK):
-                chunk = slice(first, first + CHUNK)
-                in_levels = tuple(plan is not None for plan in plan_V)
-                yield Request(rows[chunk], tuple(values[chunk] for values in drawn), in_levels, in_place)
+                drawn.append(self._geometry.draw(view, len(rows), draws)[wanted])
+                strong.append(self._draw_strong(len(rows), draws, part) if view == "strong" else None)
+            rows = rows[wanted]
+            chunks = [slice(first, first + CHUNK) for first in range(0, len(rows), CHUNK)]
+            requests = [
+                Request(
+                    rows[chunk],
+                    tuple(values[chunk] for values in drawn),
+                    tuple(None if both is None else (both[0][:, chunk], both[1][:, chunk]) for both in strong),
+                    in_place,
+                )
+                for chunk in chunks
+            ]
+            coming.append(requests)
+            yield from requests
 
-    def _finish(self, parts: list[Tensor], plan: StrongPlan | None) -> Tensor:
-        """One view of a batch from its parts, (B, S, S, 3) each."""
-        crops = parts[0] if len(parts) == 1 else self._joined(parts)
-        if crops.device != self.device:
-            crops = send(crops, self.device)
-        if plan is None:
-            images = crops.permute(0, 3, 1, 2)
-            return images if images.is_floating_point() else self._normalise(images)
+    def _draw_strong(self, num_images: int, draws: torch.Generator, part: Tensor | None) -> StrongDraw:
         assert self._augmenter is not None
-        if self.device.type == "cpu":
-            images = torch.from_numpy(self._buffers.take((len(crops), RGB, *crops.shape[1:3]), "uint8"))
-            images.copy_(crops.permute(0, 3, 1, 2))
-            self._augmenter.apply_each(images, plan)
-            return self._normalise(images)
+        groups, rows = self._augmenter.draw(num_images, draws, part)
+        return groups.numpy(), rows.numpy()
+
+    def _finish(self, parts: list[Tensor], strong: list[StrongDraw | None]) -> Tensor:
+        """One view of a batch from its parts, (B, S, S, 3) each, as float32 (B, 3, S, S), channels_last."""
+        if parts[0].is_floating_point():
+            return self._on_device(parts).permute(0, 3, 1, 2)
+        draws = [both for both in strong if both is not None]
+        if not draws:
+            return self._normalise(self._on_device(parts).permute(0, 3, 1, 2))
+        if self._one_by_one is not None:
+            return self._on_device([self._strong_views(*both) for both in zip(parts, draws, strict=True)]).permute(
+                0, 3, 1, 2
+            )
+        assert self._augmenter is not None
+        both = (torch.from_numpy(np.concatenate([draw[i] for draw in draws], axis=1)) for i in range(2))
+        plan, crops = self._augmenter.arrange(*both), self._on_device(parts)
         moves = None if plan.moves is None else send(plan.moves, self.device)
         images = crops if moves is None else crops.index_select(0, moves[0])
         plan = replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
         return self._normalise(self._augmenter.apply(images.permute(0, 3, 1, 2).contiguous(), plan))
 
-    def _joined(self, parts: list[Tensor]) -> Tensor:
+    def _strong_views(self, crops: Tensor, strong: StrongDraw) -> Tensor:
+        """Crops (B, S, S, 3) on a CPU, with the operations drawn for them, as float32."""
+        assert self._one_by_one is not None
+        views = self._buffers.take(tuple(crops.shape), "float32")
+        for i, crop in enumerate(crops.numpy()):
+            self._one_by_one.put(crop, strong, i, views[i])
+        return torch.from_numpy(views)
+
+    def _on_device(self, parts: list[Tensor]) -> Tensor:
+        """The parts together."""
+        if len(parts) == 1:
+            return parts[0] if parts[0].device == self.device else send(parts[0], self.device)
         if parts[0].device.type != "cpu":
             return torch.cat(parts)
         shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
         whole = torch.from_numpy(self._buffers.take(shape, str(parts[0].dtype).removeprefix("torch.")))
-        return torch.cat(parts, out=whole)
+        torch.cat(parts, out=whole)
+        return whole if whole.device == self.device else send(whole, self.device)
 
     def _normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, S, S) to float32, channels_last."""
-        if images.device.type != "cpu":
-            return images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)
-        num_images, channels, height, width = images.shape
-        made = torch.from_numpy(self._buffers.take((num_images, height, width, channels), "float32")).permute(
-            0, 3, 1, 2
-        )
-        for image, source in zip(made, images, strict=True):  # each fits a core's cache
-            image.copy_(source.to(torch.float32).mul_(self._scale[0]).add_(self._shift[0]))
-        return made
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, keep torch to the calling thread: the others decode meanwhile, and where threads outnumber cores the
-    many small operations would wait for each other (measured: 10 times as long)."""
-    before = torch.get_num_threads()
-    if device.type != "cpu" or before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        """Levels (B, C, S, S) to float32, channels_last."""
+        return images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)

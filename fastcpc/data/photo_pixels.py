@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastcpc.data.levels import scaling
 
 Pixels = NDArray[Any]
-KEPT = 8  # free pieces of memory of one shape
+KEPT = 24  # free pieces of memory of one shape: four views of the batches under way and of the one in use
 
 
 class Buffers:

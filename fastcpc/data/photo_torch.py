@@ -3,6 +3,7 @@
 Pillow decodes and resamples, and NumPy copies, without Python's lock.
 """
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from PIL import Image
 from fastcpc.data.geometry import PhotoGeometry
 from fastcpc.data.photo_feed import Cut, Request, stand_ins
 from fastcpc.data.photo_files import BadImage, BadImages, FileBytes, read_photo
+from fastcpc.data.photo_ops import PhotoAugmenter
 from fastcpc.data.photo_pixels import Buffers, Normaliser, Pixels
 from fastcpc.data.photos.cache import PhotoCache
 from fastcpc.data.split import PhotoTransform
@@ -57,6 +59,7 @@ class ThreadDecoder:
         self._fill = np.array([round(255 * value) for value in normaliser.mean], np.uint8)
         self._geometry = PhotoGeometry(transform)
         self._buffers = Buffers()
+        self._own = threading.local()
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="photo")
 
     def cut(self, requests: Iterable[Request]) -> Iterator[Cut]:
@@ -76,11 +79,9 @@ class ThreadDecoder:
                     future.cancel()
 
     def _submit(self, request: Request) -> _Job:
-        num_images, side = len(request.rows), self._side
-        views = [
-            self._buffers.take((num_images, side, side, 3), "uint8" if levels or not self._normalise else "float32")
-            for levels in request.in_levels
-        ]
+        num_images = len(request.rows)
+        shape, dtype = (num_images, self._side, self._side, 3), "float32" if self._normalise else "uint8"
+        views = [self._buffers.take(shape, dtype) for _ in request.drawn]
         job = _Job(request, views, [self._geometry.mirrored(drawn) for drawn in request.drawn], [])
         parts = [range(first, min(first + PART, num_images)) for first in range(0, num_images, PART)]
         job.futures = [self._pool.submit(self._some, job, part) for part in parts]
@@ -120,7 +121,18 @@ class ThreadDecoder:
                     whole = _resize(photo, resized[0])
                 top, left = self._geometry.corners(mine, resized)[0].tolist()
                 crop = _crop(whole, top, left, self._side, mirror)
-            self._normaliser.put(crop, job.views[view][position])
+            strong = job.request.strong[view] if self._normalise else None
+            if strong is None:
+                self._normaliser.put(crop, job.views[view][position])
+            else:
+                self._augmenter().put(crop, strong, position, job.views[view][position])
+
+    def _augmenter(self) -> PhotoAugmenter:
+        """This thread's own."""
+        if not hasattr(self._own, "augmenter"):
+            self._own.augmenter = PhotoAugmenter(self._normaliser)
+        augmenter: PhotoAugmenter = self._own.augmenter
+        return augmenter
 
     def _collect(self, job: _Job) -> Cut:
         request, rows = job.request, job.request.rows.copy()

@@ -9,6 +9,7 @@ from made_photos import FOUR, batches_of, dataset_of, feed_of, levels, odd_files
 
 from fastcpc.data import photo_feed
 from fastcpc.data.dali_lane import dali_fault
+from fastcpc.data.feed import Batch
 from fastcpc.data.photo_files import read_photo
 from fastcpc.data.sampler import sequential_batches
 
@@ -47,6 +48,15 @@ def test_a_later_start_is_the_tail_of_the_stream(tmp_path: Path, name: str, star
     assert not same(whole, list(feed.stream(batches, FOUR, 12)))
     for i in range(4):
         assert not any(whole[0].views[i].equal(whole[0].views[j]) for j in range(i))
+
+
+@each_feed
+def test_a_part_of_the_batches_is_those_places_of_the_whole(tmp_path: Path, name: str) -> None:
+    dataset, batches, part = dataset_of(plain_files(tmp_path, 13)), batches_of(12, 4), torch.tensor([3, 1])
+    whole = list(feed_of(dataset, name).stream(batches, FOUR, 2))
+    parts = list(feed_of(dataset, name).stream(batches, FOUR, 2, part=part))
+    expected = [Batch(batch.index[part], tuple(view[part] for view in batch.views)) for batch in whole]
+    assert len(parts) == 3 and same(parts, expected)
 
 
 @each_feed

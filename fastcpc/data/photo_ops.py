@@ -1,0 +1,197 @@
+"""The strong view's operations on one photo at a time, on a CPU: what ``augment_ops`` does to groups on any device.
+
+A photo of 224 pixels is 150 kB. In memory that is used again, as bytes, words of 16 bits and float32, it stays in a
+core's cache, and NumPy's few passes take a third to a tenth as long as torch's on a group (measured on one core).
+The values are those of ``augment_ops``; where the border between two pixels, or a level, is a matter of float32's last
+bit, they may fall to the other side of it.
+"""
+
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastcpc.data.augment import GROUPS, MOVED, UNTOUCHED
+from fastcpc.data.augment_ops import LEVELS, LUMA, centred_grid
+from fastcpc.data.photo_pixels import Normaliser, Pixels
+from fastcpc.data.split import RGB
+
+Row = NDArray[np.float32]
+# What is done to a batch: groups int64 (steps, B) and strengths float32 (steps, B, 6), of ``StrongAugmenter.draw``.
+StrongDraw: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+LUMA_F32 = np.array(LUMA, np.float32)
+
+
+class PhotoOps:
+    """Operations on a photo in place, uint8 (3, S, S), C-contiguous; each takes a row of ``augment_ops.strengths``.
+
+    For one thread at a time: the memory in between is its own.
+    """
+
+    def __init__(self, side: int) -> None:
+        """side: S, pixels."""
+        shape = RGB, side, side
+        self._side = side
+        self._values, self._others = np.zeros((2, *shape), np.float32)
+        self._words, self._sums, self._columns = np.zeros((3, *shape), np.int16)
+        self._flags = np.empty(shape, np.bool_)
+        self._framed = np.zeros((side + 2, side + 2), np.uint8)  # a plane, and black around it
+        self._whole, self._index = np.empty((side, side), np.int32), np.empty((side, side), np.intp)
+        self._centre_x, self._centre_y = centred_grid(side, side, torch.device("cpu")).squeeze(-1).numpy()
+        self._by_group = [None, self.affine, *(getattr(self, name.lower()) for name in GROUPS[MOVED + 1 :])]
+
+    def run(self, group: int, photo: Pixels, row: Row) -> None:
+        """The operation of a group, see ``augment.GROUPS``; UNTOUCHED is none."""
+        operation = self._by_group[group]
+        assert operation is not None
+        operation(photo, row)
+
+    def affine(self, photo: Pixels, row: Row) -> None:
+        """Move pixels; black comes in. row: the inverse map, in half image sizes."""
+        place, wide = self._from(row[3:], self._values[0]), self._side + 2
+        place *= np.float32(wide)
+        place += self._from(row[:3], self._values[1])
+        place += np.float32(wide + 1)
+        np.copyto(self._whole, place, casting="unsafe")
+        np.copyto(self._index, self._whole)
+        for plane in photo:
+            self._framed[1:-1, 1:-1] = plane
+            np.take(self._framed.reshape(-1), self._index, out=plane, mode="clip")  # "raise" would copy; all are inside
+
+    def _from(self, row: Row, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One coordinate of the pixels that the output's come from, as whole numbers."""
+        half = np.float32(0.5 * self._side)
+        where = np.multiply(self._centre_x, row[0] * half, out=out)
+        where += np.multiply(self._centre_y, row[1] * half, out=self._others[0])
+        where += row[2] * half + np.float32(0.5 * (self._side - 1))
+        np.clip(np.rint(where, out=where), -1, self._side, out=where)  # the frame is at -1 and S
+        return out
+
+    def _put(self, values: NDArray[np.float32], photo: Pixels) -> None:
+        """Cut off at the decimal point, and at 0 and 255: in this order, for words are faster."""
+        words = self._words.reshape(-1)[: values.size].reshape(values.shape)
+        np.copyto(words, values, casting="unsafe")
+        np.copyto(photo, np.clip(words, 0, 255, out=words), casting="unsafe")
+
+    def _grey(self) -> NDArray[np.float32]:
+        """Brightness of each pixel of the values as whole numbers, (S, S)."""
+        red, green, blue = self._values
+        grey: NDArray[np.float32] = self._others[0]
+        part = self._others[1]
+        np.multiply(red, LUMA_F32[0], out=grey)
+        grey += np.multiply(green, LUMA_F32[1], out=part)
+        grey += np.multiply(blue, LUMA_F32[2], out=part)
+        np.floor(grey, out=grey)
+        return grey
+
+    def brightness(self, photo: Pixels, row: Row) -> None:
+        """Blend with black. row: factor."""
+        np.copyto(self._values, photo)
+        self._values *= row[0]
+        self._put(self._values, photo)
+
+    def color(self, photo: Pixels, row: Row) -> None:
+        """Blend with the grey photo. row: factor, 1 - factor."""
+        np.copyto(self._values, photo)
+        grey = self._grey()
+        grey *= row[1]
+        self._values *= row[0]
+        for values in self._values:
+            values += grey
+        self._put(self._values, photo)
+
+    def contrast(self, photo: Pixels, row: Row) -> None:
+        """Blend with the mean grey. row: factor, 1 - factor."""
+        np.copyto(self._values, photo)
+        mean = self._grey().mean()
+        self._values *= row[0]
+        self._values += mean * row[1]
+        self._put(self._values, photo)
+
+    def sharpness(self, photo: Pixels, row: Row) -> None:
+        """Blend with the 3x3 mean (centre weighs 5, the others 1); the border stays. row: factor, 1 - factor."""
+        side = self._side
+        if side <= 2:
+            return
+        # The planes are one line of pixels here: what comes out wrong lies on borders, which are left out at the end.
+        words, columns, sums = (array.reshape(-1) for array in (self._words, self._columns, self._sums))
+        inner = slice(side + 1, words.size - side - 1)
+        words[:] = photo.reshape(-1)
+        np.add(words[:-2], words[1:-1], out=columns[1:-1])
+        columns[1:-1] += words[2:]
+        smooth = np.add(columns[1 : -2 * side - 1], columns[inner], out=sums[inner])
+        smooth += columns[2 * side + 1 : -1]
+        smooth += np.multiply(words[inner], np.int16(4), out=columns[inner])
+        smooth += np.int16(6)  # 13 * 255 + 6 at most; a thirteenth never lies half way, so this rounds it
+        smooth //= np.int16(13)
+        smooth -= words[inner]
+        values, change = self._values.reshape(-1)[inner], self._others.reshape(-1)[inner]
+        np.copyto(change, smooth)
+        np.copyto(values, words[inner])
+        values += np.multiply(change, row[1], out=change)
+        words = words[inner]
+        np.copyto(words, values, casting="unsafe")
+        np.clip(words, 0, 255, out=words)
+        np.copyto(photo[:, 1:-1, 1:-1], self._words[:, 1:-1, 1:-1], casting="unsafe")
+
+    def posterize(self, photo: Pixels, row: Row) -> None:
+        """Keep the upper bits. row: mask."""
+        photo &= np.uint8(row[0])
+
+    def solarize(self, photo: Pixels, row: Row) -> None:
+        """Invert levels from a threshold on. row: threshold."""
+        flips = np.greater_equal(photo, np.uint8(row[0]), out=self._flags).view(np.uint8)
+        photo ^= np.negative(flips, out=flips)  # 255 where inverted
+
+    def autocontrast(self, photo: Pixels, row: Row) -> None:
+        """Stretch each channel to 0..255; a channel of one level stays."""
+        for plane, values in zip(photo, self._values, strict=True):
+            low, high = np.float32(plane.min()), np.float32(plane.max())
+            if low < high:
+                np.copyto(values, plane)
+                values -= low
+                values /= (high - low) * np.float32(1.0 / 255.0)
+                self._put(values, plane)
+
+    def equalize(self, photo: Pixels, row: Row) -> None:
+        """Flatten each channel's histogram, by Pillow's table."""
+        for plane in photo:
+            count_L = np.array(Image.frombuffer("L", plane.shape, plane, "raw", "L", 0, 1).histogram())
+            step = (plane.size - int(count_L[plane.max()])) // 255
+            if step:
+                table_L = np.minimum((count_L.cumsum() - count_L + step // 2) // step, LEVELS - 1).astype(np.uint8)
+                plane.reshape(-1)[:] = np.frombuffer(plane.tobytes().translate(table_L.tobytes()), np.uint8)
+
+    def invert(self, photo: Pixels, row: Row) -> None:
+        """Swap black and white."""
+        np.invert(photo, out=photo)
+
+
+class PhotoAugmenter:
+    """Makes strong views of crops: operations, then what networks take. For one thread at a time."""
+
+    def __init__(self, normaliser: Normaliser) -> None:
+        self._normaliser = normaliser
+        self._ops = PhotoOps(normaliser.side)
+        self._planes = np.empty((RGB, normaliser.side, normaliser.side), np.uint8)
+        self._crop = np.empty((normaliser.side, normaliser.side, RGB), np.uint8)
+
+    def put(self, crop: Pixels, strong: StrongDraw, position: int, out: Pixels) -> None:
+        """Write the strong view of a crop, which stays as it is.
+
+        crop: uint8 (S, S, 3). strong, position: what is done, and which of its columns is the crop's. out: float32
+        (S, S, 3).
+        """
+        groups, rows = strong
+        steps = [step for step in range(len(groups)) if groups[step, position] != UNTOUCHED]
+        if steps:
+            # Channel by channel: numpy takes seven times as long for all at once.
+            for channel, plane in enumerate(self._planes):
+                plane[:] = crop[:, :, channel]
+            for step in steps:
+                self._ops.run(int(groups[step, position]), self._planes, rows[step, position])
+            for channel, plane in enumerate(self._planes):
+                self._crop[:, :, channel] = plane
+        self._normaliser.put(self._crop if steps else crop, out)
