@@ -50,7 +50,7 @@ def to_yaml(config: Config) -> str:
 
 def run_folder(config: Config) -> Path:
     """The folder that a run writes: run.dir, or runs/NAME where that is empty."""
-    return Path(config.run.dir) if config.run.dir else Path("runs") / config.run.name
+    return Path(config.run.dir).expanduser() if config.run.dir else Path("runs") / config.run.name
 
 
 def settings() -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:

@@ -77,7 +77,7 @@ def resume_point(resume: str, own: Path) -> Path | None:
         return None
     if resume == "auto":
         return named(own, "latest") if candidates(own) else None
-    path = Path(resume)
+    path = Path(resume).expanduser()
     if not path.is_dir():
         raise InputError(
             f"run.resume: {path} is not a folder; give auto, never, or the path of a checkpoint's or a run's folder"
@@ -96,7 +96,7 @@ def resume_point(resume: str, own: Path) -> Path | None:
 
 def turns_back(resume: str, run_dir: Path) -> bool:
     """Whether run.resume is a path inside the run's own folder: the run is to be taken back there."""
-    return resume not in ("auto", "never") and Path(resume).resolve().is_relative_to(run_dir.resolve())
+    return resume not in ("auto", "never") and Path(resume).expanduser().resolve().is_relative_to(run_dir.resolve())
 
 
 def pointed(folder: Path, name: str) -> str | None:

@@ -51,7 +51,7 @@ def _backbone(model: ModelConfig, in_channels: int, image_size: int) -> nn.Modul
     if model.weights:
         if not is_path(model.weights):
             raise InputError(f"model.weights={model.weights}: {model.name} has no weights by name, only by path")
-        load_weights(backbone, Path(model.weights), [])
+        load_weights(backbone, Path(model.weights).expanduser(), [])
     return backbone
 
 

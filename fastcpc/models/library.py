@@ -30,7 +30,7 @@ def resnet50(in_channels: int, weights: str) -> nn.Module:
     if in_channels != 3:
         backbone.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
     if is_path(weights):
-        load_weights(backbone, Path(weights), ["fc"])
+        load_weights(backbone, Path(weights).expanduser(), ["fc"])
     elif weights:
         _download_torchvision(backbone, torchvision.models.ResNet50_Weights, weights)
     return backbone
@@ -64,7 +64,7 @@ def timm_backbone(name: str, in_channels: int, image_size: int, weights: str) ->
         way_out = "; a path to a downloaded file works without a network" if by_name else ""
         raise InputError(f"{what}: timm cannot make it: {first_line(error)}{way_out}") from error
     if is_path(weights):
-        load_weights(backbone, Path(weights), _classifier_names(pretrained_cfg))
+        load_weights(backbone, Path(weights).expanduser(), _classifier_names(pretrained_cfg))
     return backbone
 
 

@@ -106,9 +106,11 @@ def test_nothing_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert load_config([], []) == Config()
 
 
-def test_the_runs_folder() -> None:
+def test_the_runs_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of/somebody")
     assert run_folder(load_config([], ["run.name=x"])) == Path("runs/x")
     assert run_folder(load_config([], ["run.name=x", "run.dir=/tmp/y"])) == Path("/tmp/y")
+    assert run_folder(load_config([], ["run.dir=~/y"])) == Path("/home/of/somebody/y")  # no shell expands it there
 
 
 def test_sections_are_frozen_and_checked_when_made() -> None:

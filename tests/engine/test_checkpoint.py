@@ -334,8 +334,11 @@ def test_resume_auto_and_never(store: CheckpointStore) -> None:
         resume_point("auto", store.folder.parent)
 
 
-def test_resume_from_a_path(store: CheckpointStore, tmp_path: Path) -> None:
+def test_resume_from_a_path(store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(store, 3)
+    monkeypatch.setenv("HOME", str(store.folder))
+    assert resume_point("~/epoch_0003", tmp_path / "none") == store.folder / "epoch_0003"
+    assert turns_back("~/epoch_0003", store.folder.parent)
     other = CheckpointStore(tmp_path / "other", 0)
     assert resume_point(str(store.folder / "epoch_0003"), other.folder.parent) == store.folder / "epoch_0003"
     assert resume_point(str(tmp_path), other.folder.parent) == store.folder / "epoch_0003"

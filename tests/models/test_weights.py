@@ -65,6 +65,12 @@ def test_timm_model_from_a_whole_models_file(tmp_path, whole_timm_model, ending)
     assert_backbone_is(build("timm/test_resnet", path), state)
 
 
+@pytest.mark.parametrize("name", ["timm/test_resnet", "resnet50"])
+def test_library_files_below_the_home_folder(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"no file {tmp_path}/none.pt" in refused(name, "~/none.pt")
+
+
 def test_wrapped_and_parallel_checkpoints(tmp_path, whole_timm_model):
     state = whole_timm_model.state_dict()
     parallel = {f"module.{key}": value for key, value in state.items()}
@@ -97,6 +103,13 @@ def test_backbone_out_of_one_of_our_networks(digits_weights):
     assert_backbone_is(network, source.backbone.state_dict())
     assert not torch.equal(network.prototypes, source.prototypes)
     assert not torch.equal(network.classifier.weight, source.classifier.weight)
+
+
+def test_files_below_the_home_folder(digits_weights, monkeypatch):
+    path, source = digits_weights
+    monkeypatch.setenv("HOME", str(path.parent))
+    network = build("digits_cnn", f"~/{path.name}", in_channels=1, image_size=8)
+    assert_backbone_is(network, source.backbone.state_dict())
 
 
 def test_files_without_batch_counts_load(tmp_path, digits_weights):
