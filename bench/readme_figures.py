@@ -18,38 +18,40 @@ from harness import RESULTS
 from pages import README, put_between
 
 BEGIN, END = "<!-- speed: bench/readme_figures.py -->", "<!-- end of speed -->"
-HEAD = ["| what | beside | takes | measured on |", "|---|---|---|---|"]
+HEAD = ["| what | takes | measured on |", "|---|---|---|"]
 
 
 @dataclass(frozen=True)
 class Line:
-    """Two calls of a bench's row, and what the table calls them. labels: of the row. own: "" is the row's subject."""
+    """Calls of a bench's row, and what the table calls them. labels: of the row. others: call and name of each that
+    ours is compared with. own: "" is the row's subject."""
 
     bench: str
     labels: dict[str, Any]
     what: str
-    other: str
-    beside: str
+    others: tuple[tuple[str, str], ...]
     own: str = ""
 
 
-PEER = ("DivideMix", "the official DivideMix code")
-SKLEARN = ("sklearn loop", "a loop of scikit-learn's fits, one a class")
-PILLOW = ("DataLoader Pillow", "a DataLoader with Pillow, as the peers have it")
-TORCHVISION = ("DataLoader torchvision", "a DataLoader with torchvision's decoder")
-READERS = ("a DALI reader a view", "a DALI reader for each view")
+PEER = (("DivideMix", "the official DivideMix code"),)
+EAGER = (("eager", "the same, not compiled"),)
+SKLEARN = (("sklearn loop", "a loop of scikit-learn's fits, one a class"),)
+FEEDS = (
+    ("DataLoader Pillow", "a DataLoader with Pillow"),
+    ("DataLoader torchvision", "one with torchvision's decoder"),
+    ("a DALI reader a view", "a DALI reader for each view"),
+)
 VIEWS = ("2 weak", "2 weak + 2 strong")
 LINES = (
-    Line("peer", {"row": "epoch"}, "epoch of both networks, given partition", *PEER),
-    Line("peer", {"row": "score"}, "scores of all images, mixture included", *PEER),
-    Line("step", {"row": "step"}, "compiled training step", "eager", "the same, not compiled"),
-    Line("gmm", {"N": 50_000, "groups": 100, "start": "own"}, "mixtures of 50,000 losses in 100 classes", *SKLEARN),
-    Line("gmm", {"N": 1_000_000, "groups": 14, "start": "own"}, "mixtures of 1,000,000 losses in 14 classes", *SKLEARN),
+    Line("peer", {"row": "epoch"}, "epoch of both networks, given partition", PEER),
+    Line("peer", {"row": "score"}, "scores of all images, mixture included", PEER),
+    Line("step", {"row": "step"}, "compiled training step", EAGER),
+    Line("gmm", {"N": 50_000, "groups": 100, "start": "own"}, "mixtures of 50,000 losses in 100 classes", SKLEARN),
+    Line("gmm", {"N": 1_000_000, "groups": 14, "start": "own"}, "mixtures of 1,000,000 losses in 14 classes", SKLEARN),
     *(
-        Line("data", {"views": views}, f"photos to {views} views, {name}", *beside, own)
+        Line("data", {"views": views}, f"photos to {views} views, {name}", FEEDS, own)
         for views in VIEWS
         for own, name in (("dali", "by DALI"), ("cached", "from the cache"))
-        for beside in (PILLOW, TORCHVISION, READERS)
     ),
 )
 
@@ -70,15 +72,15 @@ def _rows(line: Line, folder: Path) -> Iterator[str]:
         if not row["check"]["passed"] or not line.labels.items() <= row["labels"].items():
             continue
         seconds = row["seconds"]
-        if not {line.own or row["subject"], line.other} <= seconds.keys():  # written before there was this call
+        own = seconds.get(line.own or row["subject"])
+        others = [(name, seconds[call]) for call, name in line.others if call in seconds]
+        if own is None or not others:  # written before there was this call
             continue
-        own, other = (seconds[name]["median"] for name in (line.own or row["subject"], line.other))
-        absolute = f"{1e3 * own:.3g} ms, " if machine["device"] == "cuda" else ""
+        absolute = f"{1e3 * own['median']:.3g} ms, " if machine["device"] == "cuda" else ""
+        ratios = ", ".join(f"{other['median'] / own['median']:.3g} x less than {name}" for name, other in others)
         where = machine["name"] + ("" if absolute else f", {machine['cores']} cores")
-        yield (
-            f"| {line.what}{_size(row['labels'])} | {line.beside} | {absolute}{other / own:.3g} x less | "
-            f"[{where}](bench/results/{folder.name}/{path.name}) |"
-        )
+        link = f"[{where}](bench/results/{folder.name}/{path.name})"
+        yield f"| {line.what}{_size(row['labels'])} | {absolute}{ratios} | {link} |"
 
 
 def _size(labels: dict[str, Any]) -> str:
