@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from pages import ROOT, put_between
 from sklearn.metrics import average_precision_score
 
-from fastcpc.report.run import read_pred_probs, read_run, read_samples
+from fastcpc.report.run import read_pred_probs, read_run
+from fastcpc.report.samples import read_samples
 from fastcpc.report.suspects import find_suspects
 
 RESULT = ROOT / "bench" / "results" / "suspects.json"

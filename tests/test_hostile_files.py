@@ -41,7 +41,8 @@ from fastcpc.engine.scores import LAST
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.weights import read_tensors
 from fastcpc.report.model_folder import load_model
-from fastcpc.report.run import CLEANING_FILE, read_pred_probs, read_run, read_samples
+from fastcpc.report.run import read_pred_probs, read_run
+from fastcpc.report.samples import CLEANING_FILE, read_samples
 from fastcpc.report.scores import read_scores
 
 

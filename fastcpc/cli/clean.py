@@ -15,7 +15,8 @@ from fastcpc.config.read import path_text
 from fastcpc.engine.atomic import replace_file
 from fastcpc.errors import InputError
 from fastcpc.report.cleaned_list import write_cleaned
-from fastcpc.report.run import Run, Samples, read_run, read_samples
+from fastcpc.report.run import Run, read_run
+from fastcpc.report.samples import Samples, read_samples
 from fastcpc.report.suspect_files import refuse_existing, table_writer
 from fastcpc.report.suspects import Suspects, find_suspects, suspects_table
 

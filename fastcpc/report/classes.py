@@ -10,7 +10,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from fastcpc.report.canvas import INK, PAPER, SERIES, Picture, draw, plain_name
-from fastcpc.report.run import Ints, Run, Samples
+from fastcpc.report.run import Ints, Run
+from fastcpc.report.samples import Samples
 from fastcpc.report.scores import Scores
 
 MOST_NUMBERED = 15  # classes whose cells still have room for a number

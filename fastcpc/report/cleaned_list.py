@@ -21,7 +21,8 @@ from fastcpc.data.photos.listing import Listing, find_file, read_lines
 from fastcpc.data.photos.load import list_photos
 from fastcpc.engine.atomic import replace_file, write_failure
 from fastcpc.errors import InputError
-from fastcpc.report.run import Bools, Run, Samples
+from fastcpc.report.run import Bools, Run
+from fastcpc.report.samples import Samples
 from fastcpc.report.suspect_files import parquet_bytes
 
 LIST_ENDINGS = (".csv", ".parquet")

@@ -19,7 +19,8 @@ from fastcpc.report.classes import MOST_DRAWN, confusion_painter
 from fastcpc.report.curves import auc_painter
 from fastcpc.report.images import Images
 from fastcpc.report.losses import all_losses_painter
-from fastcpc.report.run import Run, Samples, read_run, samples_of
+from fastcpc.report.run import Run, read_run
+from fastcpc.report.samples import Samples, samples_of
 from fastcpc.report.scores import read_scores
 from fastcpc.report.suspects import find_suspects
 

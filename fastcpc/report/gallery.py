@@ -13,7 +13,8 @@ from PIL import Image
 from fastcpc.data.photo_files import BadImage
 from fastcpc.report.canvas import plain_name
 from fastcpc.report.images import Images
-from fastcpc.report.run import Run, Samples
+from fastcpc.report.run import Run
+from fastcpc.report.samples import Samples
 from fastcpc.report.suspects import Suspects, suspects_table
 
 MOST_CARDS = 200

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcpc.report.run import Bools, Run, Samples
+from fastcpc.report.run import Bools, Run
+from fastcpc.report.samples import Samples
 from fastcpc.report.suspects import Suspects
 
 

@@ -11,7 +11,8 @@ from fastcpc.data.datasets import load_dataset
 from fastcpc.data.photo_files import BadImage, read_bytes, read_photo
 from fastcpc.data.split import Split
 from fastcpc.errors import InputError
-from fastcpc.report.run import Run, Samples
+from fastcpc.report.run import Run
+from fastcpc.report.samples import Samples
 
 
 class Images:

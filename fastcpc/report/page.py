@@ -28,7 +28,8 @@ from fastcpc.report.gallery import MOST_CARDS, MOST_TEXT, as_script, make_galler
 from fastcpc.report.headline import Accuracy, accuracy_of, describe_noise, describe_state, estimate_noise
 from fastcpc.report.images import Images
 from fastcpc.report.losses import class_pictures, density_pictures, loss_pictures, loss_tests
-from fastcpc.report.run import Run, Samples, samples_of
+from fastcpc.report.run import Run
+from fastcpc.report.samples import Samples, samples_of
 from fastcpc.report.scores import Scores, read_scores
 from fastcpc.report.suspects import find_suspects
 

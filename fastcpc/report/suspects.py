@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from fastcpc.engine.results import suspected
-from fastcpc.report.run import Bools, Floats, Ints, Run, Samples
+from fastcpc.report.run import Bools, Floats, Ints, Run
+from fastcpc.report.samples import Samples
 
 
 @dataclass(frozen=True)

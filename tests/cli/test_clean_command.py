@@ -22,7 +22,8 @@ from fastcpc.data.datasets import load_dataset
 from fastcpc.data.noise import Labels, make_labels, take_subset
 from fastcpc.data.photos.load import list_photos
 from fastcpc.engine.export import write_clean_probabilities, write_labels
-from fastcpc.report.run import read_run, read_samples
+from fastcpc.report.run import read_run
+from fastcpc.report.samples import read_samples
 from fastcpc.report.suspect_files import csv_bytes
 from fastcpc.report.suspects import find_suspects
 

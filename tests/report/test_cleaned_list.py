@@ -13,7 +13,8 @@ from fastcpc.config.schema import Config
 from fastcpc.data.photos.load import list_photos
 from fastcpc.errors import InputError
 from fastcpc.report.cleaned_list import write_cleaned
-from fastcpc.report.run import Run, RunLabels, Samples
+from fastcpc.report.run import Run, RunLabels
+from fastcpc.report.samples import Samples
 
 ODD = ['a,1 "x".jpg', "new\nline.jpg", "<b>.jpg", "=1.jpg"]
 

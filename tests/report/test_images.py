@@ -14,7 +14,8 @@ from fastcpc.data import datasets
 from fastcpc.data.cifar_facts import CIFAR10
 from fastcpc.data.photo_files import BadImage
 from fastcpc.report.images import Images
-from fastcpc.report.run import Run, Samples, read_run, read_samples
+from fastcpc.report.run import Run, read_run
+from fastcpc.report.samples import Samples, read_samples
 
 
 @pytest.fixture

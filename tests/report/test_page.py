@@ -31,7 +31,8 @@ from fastcpc.report.headline import ClassNoise, accuracy_of, estimate_noise
 from fastcpc.report.images import Images
 from fastcpc.report.losses import class_densities, loss_tests
 from fastcpc.report.page import run_page
-from fastcpc.report.run import Run, read_run, read_samples
+from fastcpc.report.run import Run, read_run
+from fastcpc.report.samples import read_samples
 from fastcpc.report.scores import Mixture, read_scores
 from fastcpc.report.suspects import find_suspects
 

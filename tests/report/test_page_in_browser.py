@@ -18,7 +18,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from fastcpc.report.page import run_page
-from fastcpc.report.run import read_run, read_samples
+from fastcpc.report.run import read_run
+from fastcpc.report.samples import read_samples
 from fastcpc.report.suspect_files import csv_bytes
 from fastcpc.report.suspects import find_suspects, suspects_table
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from finished_run import finished_run
 
-from fastcpc.report.run import Run, Samples, read_run, read_samples
+from fastcpc.report.run import Run, read_run
+from fastcpc.report.samples import Samples, read_samples
 from fastcpc.report.suspects import Quality, find_suspects, suspects_table
 
 GIVEN = [0, 1, 2, 3, 4, 5]
