@@ -34,8 +34,8 @@ from fastcpc.config.schema import Config
 from fastcpc.engine.atomic import replace_file
 from fastcpc.engine.checkpoint import CheckpointStore
 from fastcpc.engine.checkpoint_files import metadata
-from fastcpc.engine.folder import flat_settings
 from fastcpc.engine.interrupt import StopRequest
+from fastcpc.engine.same_settings import flat_settings
 from fastcpc.errors import InputError, RunError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -33,7 +33,7 @@ from fastcpc.config.schema import Config
 from fastcpc.engine.atomic import replace_file, sync_folder, write_failure, write_synced
 from fastcpc.engine.checkpoint_files import load, pack
 from fastcpc.engine.checkpoint_find import candidates
-from fastcpc.engine.folder import changed_settings
+from fastcpc.engine.same_settings import changed_settings
 from fastcpc.errors import InputError, RunError
 
 FORMAT = 1

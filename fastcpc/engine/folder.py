@@ -1,6 +1,5 @@
 """A run's folder: who may write there, and the files that hold for the whole run."""
 
-import dataclasses
 import errno
 import fcntl
 import json
@@ -9,7 +8,6 @@ import math
 import os
 import re
 import socket
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,21 +23,11 @@ from fastcpc.config.schema import Config
 from fastcpc.engine.atomic import replace_file, write_failure
 from fastcpc.engine.checkpoint_find import candidates
 from fastcpc.engine.environment import describe_environment
+from fastcpc.engine.same_settings import changed_settings
 from fastcpc.errors import InputError, RunError
 
 logger = logging.getLogger("fastcpc")
 
-# Settings that may change between two starts of one run: where things lie and run, not what is computed. (Rounding may
-# differ on another device or with another size of scoring batches.)
-FREE_KEYS = frozenset(
-    {
-        "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "noise.file",
-        "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
-    }
-)  # fmt: skip
-# What the state of a checkpoint is about, wherever a run starts from it.
-BINDING = ("data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed")
-LOOSE = ("data.feed", "model.weights")
 _LOCK = ".lock"
 RESTART_SECONDS = 30.0  # that processes which torchrun restarts give those before them, on another machine, to be gone
 _OWN_TRACES = re.compile(r"\.lock|\.[\w.]+\.tmp-(\d+)")
@@ -194,40 +182,6 @@ def plain_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
-    """InputError when a checkpoint to start from holds a state of other samples, labels or networks.
-
-    saved: the YAML of the checkpoint's config. Schedule, cleaner, losses and augmentation may differ.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(saved, encoding="utf-8")
-        old = load_config([file], [])
-    changed = [
-        line for line in changed_settings(old, config) if line.startswith(BINDING) and not line.startswith(LOOSE)
-    ]
-    if changed:
-        raise InputError(f"run.resume: {checkpoint} is of a run with other settings: {', '.join(changed)}")
-
-
-def changed_settings(old: Config, new: Config) -> list[str]:
-    """ "key (was, now)" for each setting that differs and counts."""
-    old_flat, new_flat = flat_settings(old), flat_settings(new)
-    return [
-        f"{key} ({old_flat[key]!r} there, {new_flat[key]!r} now)"
-        for key in new_flat
-        if key not in FREE_KEYS and old_flat[key] != new_flat[key]
-    ]
-
-
-def flat_settings(config: Config) -> dict[str, Any]:
-    """Dotted key -> value of every setting."""
-    flat: dict[str, Any] = {}
-    for key, value in dataclasses.asdict(config).items():
-        flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
-    return flat
 
 
 def _check_before_writing(path: Path, config: Config) -> None:

@@ -17,8 +17,9 @@ from fastcpc import ranks
 from fastcpc.config.schema import Config
 from fastcpc.engine.atomic import write_failure
 from fastcpc.engine.figures import Figures, Paint, Pictures
-from fastcpc.engine.folder import RunFolder, flat_settings, plain_json
+from fastcpc.engine.folder import RunFolder, plain_json
 from fastcpc.engine.progress import Progress, Stage
+from fastcpc.engine.same_settings import flat_settings
 from fastcpc.engine.wandb_log import WandbLog
 
 logger = logging.getLogger("fastcpc")

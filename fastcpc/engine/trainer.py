@@ -25,7 +25,7 @@ from fastcpc.engine.cotrain import BothPasses
 from fastcpc.engine.course import Course
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.findings import Findings
-from fastcpc.engine.folder import RunFolder, check_same_samples
+from fastcpc.engine.folder import RunFolder
 from fastcpc.engine.interrupt import Stopped, StopRequest
 from fastcpc.engine.log import RunLog
 from fastcpc.engine.member import LOSS_NAMES, Member
@@ -34,6 +34,7 @@ from fastcpc.engine.passes import PassEnd, begin_note, end_pass, run_pass
 from fastcpc.engine.precision import resolve_numerics, set_determinism
 from fastcpc.engine.pred_probs import PRED_PROBS_FILE, write_pred_probs
 from fastcpc.engine.results import describe_suspects, summarise
+from fastcpc.engine.same_settings import check_same_samples
 from fastcpc.engine.scale import for_ranks
 from fastcpc.engine.stages import Training
 from fastcpc.engine.walks import Walks

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import ttest_ind_from_stats
 
 from fastcpc.config.schema import Config
-from fastcpc.engine.folder import FREE_KEYS, flat_settings
+from fastcpc.engine.same_settings import FREE_KEYS, flat_settings
 from fastcpc.errors import InputError
 from fastcpc.report.headline import accuracy_of
 from fastcpc.report.paper import PaperCell, paper_cell

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.engine.folder import changed_settings
 from fastcpc.engine.interrupt import StopRequest
+from fastcpc.engine.same_settings import changed_settings
 from fastcpc.errors import InputError, RunError
 from fastcpc.report.run import Run, read_config, read_run
 

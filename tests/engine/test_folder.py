@@ -20,8 +20,9 @@ from small_disk import small_disk_in
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.config.schema import Config, RunConfig, TrainConfig
 from fastcpc.engine.checkpoint import CheckpointStore
-from fastcpc.engine.folder import RunFolder, changed_settings, plain_json
+from fastcpc.engine.folder import RunFolder, plain_json
 from fastcpc.engine.log import RunLog
+from fastcpc.engine.same_settings import changed_settings
 from fastcpc.errors import InputError, RunError
 
 logger = logging.getLogger("fastcpc")

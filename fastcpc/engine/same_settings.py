@@ -1,0 +1,60 @@
+"""Settings of then and now: which may differ between two starts of a run, and which bind what a checkpoint holds."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastcpc.config.load import load_config
+from fastcpc.config.schema import Config
+from fastcpc.errors import InputError
+
+# Settings that may change between two starts of one run: where things lie and run, not what is computed. (Rounding may
+# differ on another device or with another size of scoring batches.)
+FREE_KEYS = frozenset(
+    {
+        "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "noise.file",
+        "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
+    }
+)  # fmt: skip
+# What the state of a checkpoint is about, wherever a run starts from it.
+BINDING = ("data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed")
+# Of these, what may differ all the same: where batches come from, and what weights the networks began with.
+LOOSE = ("data.feed", "model.weights")
+
+
+def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
+    """InputError when a checkpoint to start from holds a state of other samples, labels or networks.
+
+    saved: the YAML of the checkpoint's config. Schedule, cleaner, losses and augmentation may differ.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(saved, encoding="utf-8")
+        old = load_config([file], [])
+    changed = [
+        line for line in changed_settings(old, config) if line.startswith(BINDING) and not line.startswith(LOOSE)
+    ]
+    if changed:
+        raise InputError(f"run.resume: {checkpoint} is of a run with other settings: {', '.join(changed)}")
+
+
+def changed_settings(old: Config, new: Config) -> list[str]:
+    """Each setting that differs and counts, as "key (... there, ... now)".
+
+    Those of FREE_KEYS do not count.
+    """
+    old_flat, new_flat = flat_settings(old), flat_settings(new)
+    return [
+        f"{key} ({old_flat[key]!r} there, {new_flat[key]!r} now)"
+        for key in new_flat
+        if key not in FREE_KEYS and old_flat[key] != new_flat[key]
+    ]
+
+
+def flat_settings(config: Config) -> dict[str, Any]:
+    """Dotted key -> value of every setting."""
+    flat: dict[str, Any] = {}
+    for key, value in dataclasses.asdict(config).items():
+        flat |= {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
