@@ -129,7 +129,7 @@ def count() -> list[dict[str, Any]]:
         batch_size = small_config(folder).train.batch_size
         for num_ranks in (1, 2, 4):
             run, target = folder / str(num_ranks), folder / f"{num_ranks}.json"
-            on_ranks(num_ranks, "rank_checks:count_traffic", run, target)
+            on_ranks(num_ranks, "rank_runs:count_traffic", run, target)
             lines, network = metrics(run), weights(run)[0]
             trained = sum(w.numel() for key, w in network.items() if _is_trained(key))
             labelled = [line["labelled"] for line in lines]
@@ -157,7 +157,7 @@ def compare_photos(root: Path, kind: str) -> dict[str, Any]:
             config = load_config([ROOT / "configs" / "clothing_small.yaml"], [*settings, f"run.dir={run}"])
             file = Path(name) / f"{num_ranks}.yaml"
             file.write_text(to_yaml(config))
-            on_ranks(num_ranks, "rank_checks:train_file", file)
+            on_ranks(num_ranks, "rank_runs:train_file", file)
             lines, one = metrics(run), runs[1]
             rows.append(
                 {

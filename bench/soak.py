@@ -43,7 +43,7 @@ def main() -> int:
     result: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
     with TemporaryDirectory(prefix="fastcpc-soak-") as place:
         folder = Path(place)
-        on_ranks(2, "rank_checks:train_small", folder / "whole", json.dumps(LONGER))
+        on_ranks(2, "rank_runs:train_small", folder / "whole", json.dumps(LONGER))
         for name, soak in (
             ("kills", lambda: kill_ranks(folder, options.kills, options.seed)),
             ("torchrun", lambda: kill_under_torchrun(folder, FEW, options.seed)),
@@ -70,7 +70,7 @@ def kill_ranks(folder: Path, num_kills: int, seed: int) -> dict[str, Any]:
     accidents = json.dumps(draw_kills(num_kills, seed))
     on_ranks(
         2,
-        "rank_checks:train_unlucky",
+        "rank_runs:train_unlucky",
         folder / "killed",
         json.dumps(LONGER),
         accidents,

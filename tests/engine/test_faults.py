@@ -39,7 +39,7 @@ UNLUCKY = str(SUPPORT / "unlucky_train.py")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small run on two ranks, without any accident."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    on_ranks(2, "rank_checks:train_small", folder)
+    on_ranks(2, "rank_runs:train_small", folder)
     return folder
 
 
@@ -123,12 +123,12 @@ def test_a_config_that_is_wrong_is_said_once(tmp_path: Path) -> None:
 
 def test_a_held_folder_a_full_disk_and_a_silent_rank(undisturbed: Path, small_disk: Path, tmp_path: Path) -> None:
     with RunFolder(small_config(tmp_path / "held")):
-        on_ranks(2, "rank_checks:faults", tmp_path, small_disk)
+        on_ranks(2, "rank_runs:faults", tmp_path, small_disk)
     (small_disk / "filler").unlink()
     run_folder = small_disk / "run"
     assert named(run_folder, "latest").name in ("epoch_0000", "epoch_0001")  # where the disk was full at last
     shutil.copytree(run_folder, tmp_path / "moved")
-    on_ranks(2, "rank_checks:train_small", tmp_path / "moved")
+    on_ranks(2, "rank_runs:train_small", tmp_path / "moved")
     assert_same_run(undisturbed, tmp_path / "moved")
 
 

@@ -61,7 +61,7 @@ def photos(folder: Path, feed: str) -> Config:
 
 
 def photo_jobs(folder: Path) -> list[list[Any]]:
-    """That run with every feed, as jobs of rank_checks."""
+    """That run with every feed, as jobs of rank_runs."""
     jobs = []
     for feed in FEEDS:
         file = folder / f"{feed}.yaml"
@@ -117,7 +117,7 @@ def on_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["spoilt", folder / "co_spoilt", co],
         *photo_jobs(folder),
     ]
-    on_ranks(2, "rank_checks:everything", json.dumps(jobs, default=str))
+    on_ranks(2, "rank_runs:everything", json.dumps(jobs, default=str))
     return folder
 
 
@@ -134,7 +134,7 @@ def test_two_ranks_are_one(alone: Path, on_two: Path) -> None:
 def test_four_ranks_are_one(alone: Path, tmp_path: Path) -> None:
     """Of which one has no batch to score; the arithmetic is checked as well."""
     jobs = [["train", str(tmp_path / "run")], ["train", str(tmp_path / "co"), json.dumps(CO)], *photo_jobs(tmp_path)]
-    on_ranks(4, "rank_checks:everything", json.dumps(jobs))
+    on_ranks(4, "rank_runs:everything", json.dumps(jobs))
     for feed in FEEDS:
         assert_close_run(alone / feed, tmp_path / feed, PHOTO_TOLERANCE)
     assert_close_run(alone / "default", tmp_path / "run")
@@ -163,7 +163,7 @@ def test_a_run_goes_on_on_another_number_of_ranks(alone: Path, on_two: Path) -> 
     folder = on_two / "moved"
     with pytest.raises(Stopped):
         run(small_config(folder), StopAfter(30))
-    on_ranks(2, "rank_checks:train_small", folder)
+    on_ranks(2, "rank_runs:train_small", folder)
     assert_close_run(alone / "default", folder)
 
 
@@ -182,7 +182,7 @@ def test_a_network_for_each_rank(alone: Path, on_two: Path) -> None:
     with pytest.raises(Stopped):
         run(small_config(folder, **CO), StopAfter(22))
     assert max(steps_done(folder)) > 0
-    on_ranks(2, "rank_checks:train_small", folder, json.dumps(CO))
+    on_ranks(2, "rank_runs:train_small", folder, json.dumps(CO))
     assert_close_run(alone / "co", folder)
 
 
