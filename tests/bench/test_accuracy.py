@@ -1,20 +1,16 @@
-"""bench/accuracy.py: the small state by value, whole after every kill; a run in stretches closes each epoch once."""
+"""bench/accuracy.py: schedules and results by value; a run in stretches closes each epoch once."""
 
-import importlib
 import json
 import os
-import shutil
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
+from made_states import made_up, same
 from small_run import small_config
 
 from fastcpc.config.load import load_config, to_yaml
@@ -22,217 +18,7 @@ from fastcpc.engine.checkpoint import CheckpointStore
 from fastcpc.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 20_000
 EPOCHS = 8
-
-
-@pytest.fixture
-def accuracy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """bench/ is a folder of scripts, which import each other."""
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    for name in ("harness", "small_state", "accuracy"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module("accuracy")
-    for name in ("harness", "small_state", "accuracy"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def small_state(accuracy: ModuleType) -> ModuleType:
-    return accuracy.small_state
-
-
-def made_up(small_state: ModuleType, stretches: int = 1, fill: float | None = None):
-    """A pair of networks whose tensors need more digits than bf16 has; fill: all of this value instead."""
-    draw = torch.Generator().manual_seed(stretches)
-
-    def tensor(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=draw) if fill is None else torch.full(shape, fill)
-
-    shapes = {"large": (300, 256), "wide_vector": (5000,), "small": (63, 65), "running_var": (256,)}
-    networks = [
-        {name: tensor(*shape) for name, shape in shapes.items()} | {"count": torch.tensor(7 + net)} for net in (1, 2)
-    ]
-    group = [{"lr": 0.02, "params": [0, 1]}]
-    members = [
-        {
-            "optimizer": {
-                "state": {0: {"momentum_buffer": tensor(300, 256)}, 1: {"momentum_buffer": tensor(9)}},
-                "param_groups": group,
-            },
-            "cpc_optimizer": {"state": {0: {"momentum_buffer": tensor(128, 64)}}, "param_groups": group},
-            "history": tensor(2, 5000),
-            "partition": [torch.arange(5000) % 3 == 0, tensor(5000).double()],
-        }
-        for _ in networks
-    ]
-    state = {"members": members, "position": {"epoch": stretches, "stage": 0, "step": 0}, "past": {"seconds": 1.25}}
-    return small_state.SmallState(
-        epoch=stretches, config="run:\n  seed: 3\n", metrics='{"epoch": 0}\n',
-        stretches=[{"seconds": number} for number in range(stretches)], summary=None, header={"model": "made_up"},
-        networks=networks, state=state,
-    )  # fmt: skip
-
-
-def same(one, two) -> bool:
-    """Whether two values are equal, tensors bit for bit and of one type."""
-    if isinstance(one, torch.Tensor):
-        return one.dtype == two.dtype and torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(two) and all(map(same, one, two))
-    return one == two
-
-
-@pytest.mark.parametrize("keep_momentum", [False, True])
-def test_only_large_matrices_are_rounded(small_state: ModuleType, tmp_path: Path, keep_momentum: bool) -> None:
-    before = made_up(small_state)
-    small_state.write(tmp_path, before, keep_momentum=keep_momentum, limit=LIMIT)
-    after = small_state.read(tmp_path)
-
-    def rounded(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.bfloat16().float()
-
-    for network, saved in zip(before.networks, after.networks, strict=True):
-        assert not torch.equal(network["large"], rounded(network["large"]))
-        assert same({**network, "large": rounded(network["large"])}, saved)
-    expected = []
-    for member in before.state["members"]:
-        held = member["optimizer"]["state"]
-        large = {"momentum_buffer": rounded(held[0]["momentum_buffer"])}
-        kept = {0: large, 1: held[1]} if keep_momentum else {}
-        expected.append({**member, "optimizer": {**member["optimizer"], "state": kept}})
-    assert same(after.state, {**before.state, "members": expected})
-    for name in ("epoch", "config", "metrics", "stretches", "summary", "header"):
-        assert getattr(after, name) == getattr(before, name)
-
-
-def test_no_file_is_larger_than_the_limit(small_state: ModuleType, tmp_path: Path) -> None:
-    small_state.write(tmp_path, made_up(small_state), limit=LIMIT)
-    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    large = made_up(small_state).networks[0]["large"]
-    assert large.bfloat16().nbytes > LIMIT  # one tensor is to be cut
-    assert max(sizes.values()) == LIMIT
-    assert sorted(size for name, size in sizes.items() if name.endswith(".bin"))[1:] == [LIMIT] * (len(sizes) - 4)
-    assert small_state.LIMIT < 16 * 2**20
-
-
-def test_nothing_is_read_where_nothing_was_written(small_state: ModuleType, tmp_path: Path) -> None:
-    assert small_state.read(tmp_path / "new") is None
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0}\n')  # of a first stretch that was killed
-    assert small_state.read(tmp_path) is None
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds files that are no run's state"):
-        small_state.read(tmp_path)
-
-
-def cut_short(folder: Path) -> None:
-    path = folder / "stretch_001.02.bin"
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def unlist_the_last_part(folder: Path) -> None:
-    sums = folder / "SHA256SUMS"
-    sums.write_text("".join(sums.read_text().splitlines(keepends=True)[:-1]))
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (cut_short, "stretch_001.02.bin does not match its checksum"),
-        (lambda folder: (folder / "stretch_001.json").write_text("{}"), "stretch_001.json does not match its checksum"),
-        (lambda folder: (folder / "stretch_001.00.bin").unlink(), "stretch_001.00.bin is missing"),
-        (lambda folder: (folder / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
-        (lambda folder: (folder / "SHA256SUMS").write_text("no sums\n"), "SHA256SUMS has a line that is none"),
-        (unlist_the_last_part, "a part is not listed"),
-    ],
-)
-def test_damage_is_told_in_one_line_with_exit_code_2(
-    accuracy: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage, said: str
-) -> None:
-    accuracy.small_state.write(tmp_path, made_up(accuracy.small_state), limit=LIMIT)
-    damage(tmp_path)
-    there = sorted(tmp_path.iterdir())
-    assert accuracy.main(["--config", str(ROOT / "configs/digits_sym80.yaml"), "--state", str(tmp_path)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
-    assert f"{tmp_path} is damaged" in line
-    assert sorted(tmp_path.iterdir()) == there
-
-
-def test_a_later_format_is_refused(small_state: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_state, "FORMAT", 2)
-    small_state.write(tmp_path, made_up(small_state), limit=LIMIT)
-    monkeypatch.undo()
-    with pytest.raises(InputError, match="has format 2, this program reads 1"):
-        small_state.read(tmp_path)
-
-
-def test_a_kill_at_any_moment_of_packing_leaves_a_whole_state(small_state: ModuleType, tmp_path: Path) -> None:
-    """SIGTERM as a process without a handler takes it, before and after each change to the folder."""
-    former, new = (made_up(small_state, stretches, fill=float(stretches)) for stretches in (1, 2))
-    kept, moment, ended = [], 0, False
-    while not ended:
-        shutil.rmtree(tmp_path / "state", ignore_errors=True)
-        small_state.write(tmp_path / "state", former, limit=300_000)
-        child = os.fork()
-        if child == 0:
-            kill_at(small_state, moment)
-            small_state.write(tmp_path / "state", new, limit=300_000)
-            os._exit(0)
-        ended = not os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        found = small_state.read(tmp_path / "state")
-        assert same(found.networks, (former, new)[found.epoch - 1].networks)
-        assert found.stretches == (former, new)[found.epoch - 1].stretches
-        kept.append(found.epoch)
-        small_state.write(tmp_path / "state", new, limit=300_000)  # over what the kill has left
-        assert small_state.read(tmp_path / "state").epoch == 2
-        moment += 1
-    assert kept == sorted(kept)  # the former one up to some moment, the new one from there on
-    assert kept.count(1) >= 6 and kept.count(2) >= 4
-
-
-def kill_at(small_state: ModuleType, moment: int) -> None:
-    """Let this process get a SIGTERM at the so manieth edge of a write, a rename or a removal."""
-    edges = iter(range(10**6))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def edge() -> None:
-        if next(edges) == moment:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def at_edges(function):
-        def watched(*arguments, **options):
-            edge()
-            function(*arguments, **options)
-            edge()
-
-        return watched
-
-    small_state.write_synced = at_edges(small_state.write_synced)
-    small_state.replace_file = at_edges(small_state.replace_file)
-    Path.unlink = at_edges(Path.unlink)  # type: ignore[method-assign]
-
-
-def test_a_full_disk_leaves_the_former_state(
-    small_state: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    former = made_up(small_state, 1)
-    small_state.write(tmp_path, former, limit=LIMIT)
-    there = sorted(tmp_path.iterdir())
-    real = small_state.write_synced
-
-    def write_synced(path: Path, data: bytes) -> None:
-        if path.name.endswith(".03.bin"):
-            raise OSError(28, "No space left on device")
-        real(path, data)
-
-    monkeypatch.setattr(small_state, "write_synced", write_synced)
-    with pytest.raises(Exception, match="no space left on the device"):
-        small_state.write(tmp_path, made_up(small_state, 2), limit=LIMIT)
-    assert sorted(tmp_path.iterdir()) == there
-    assert small_state.read(tmp_path).epoch == 1
 
 
 def test_the_schedule_is_scaled_and_says_so(accuracy: ModuleType) -> None:

@@ -1,0 +1,166 @@
+"""bench/small_state.py: by value, refused where it is damaged, and whole after every kill."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from made_states import made_up, same
+
+from fastcpc.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 20_000
+
+
+@pytest.mark.parametrize("keep_momentum", [False, True])
+def test_only_large_matrices_are_rounded(small_state: ModuleType, tmp_path: Path, keep_momentum: bool) -> None:
+    before = made_up(small_state)
+    small_state.write(tmp_path, before, keep_momentum=keep_momentum, limit=LIMIT)
+    after = small_state.read(tmp_path)
+
+    def rounded(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.bfloat16().float()
+
+    for network, saved in zip(before.networks, after.networks, strict=True):
+        assert not torch.equal(network["large"], rounded(network["large"]))
+        assert same({**network, "large": rounded(network["large"])}, saved)
+    expected = []
+    for member in before.state["members"]:
+        held = member["optimizer"]["state"]
+        large = {"momentum_buffer": rounded(held[0]["momentum_buffer"])}
+        kept = {0: large, 1: held[1]} if keep_momentum else {}
+        expected.append({**member, "optimizer": {**member["optimizer"], "state": kept}})
+    assert same(after.state, {**before.state, "members": expected})
+    for name in ("epoch", "config", "metrics", "stretches", "summary", "header"):
+        assert getattr(after, name) == getattr(before, name)
+
+
+def test_no_file_is_larger_than_the_limit(small_state: ModuleType, tmp_path: Path) -> None:
+    small_state.write(tmp_path, made_up(small_state), limit=LIMIT)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    large = made_up(small_state).networks[0]["large"]
+    assert large.bfloat16().nbytes > LIMIT  # one tensor is to be cut
+    assert max(sizes.values()) == LIMIT
+    assert sorted(size for name, size in sizes.items() if name.endswith(".bin"))[1:] == [LIMIT] * (len(sizes) - 4)
+    assert small_state.LIMIT < 16 * 2**20
+
+
+def test_nothing_is_read_where_nothing_was_written(small_state: ModuleType, tmp_path: Path) -> None:
+    assert small_state.read(tmp_path / "new") is None
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0}\n')  # of a first stretch that was killed
+    assert small_state.read(tmp_path) is None
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds files that are no run's state"):
+        small_state.read(tmp_path)
+
+
+def cut_short(folder: Path) -> None:
+    path = folder / "stretch_001.02.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def unlist_the_last_part(folder: Path) -> None:
+    sums = folder / "SHA256SUMS"
+    sums.write_text("".join(sums.read_text().splitlines(keepends=True)[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (cut_short, "stretch_001.02.bin does not match its checksum"),
+        (lambda folder: (folder / "stretch_001.json").write_text("{}"), "stretch_001.json does not match its checksum"),
+        (lambda folder: (folder / "stretch_001.00.bin").unlink(), "stretch_001.00.bin is missing"),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
+        (lambda folder: (folder / "SHA256SUMS").write_text("no sums\n"), "SHA256SUMS has a line that is none"),
+        (unlist_the_last_part, "a part is not listed"),
+    ],
+)
+def test_damage_is_told_in_one_line_with_exit_code_2(
+    accuracy: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage, said: str
+) -> None:
+    accuracy.small_state.write(tmp_path, made_up(accuracy.small_state), limit=LIMIT)
+    damage(tmp_path)
+    there = sorted(tmp_path.iterdir())
+    assert accuracy.main(["--config", str(ROOT / "configs/digits_sym80.yaml"), "--state", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert f"{tmp_path} is damaged" in line
+    assert sorted(tmp_path.iterdir()) == there
+
+
+def test_a_later_format_is_refused(small_state: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_state, "FORMAT", 2)
+    small_state.write(tmp_path, made_up(small_state), limit=LIMIT)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="has format 2, this program reads 1"):
+        small_state.read(tmp_path)
+
+
+def test_a_kill_at_any_moment_of_packing_leaves_a_whole_state(small_state: ModuleType, tmp_path: Path) -> None:
+    """SIGTERM as a process without a handler takes it, before and after each change to the folder."""
+    former, new = (made_up(small_state, stretches, fill=float(stretches)) for stretches in (1, 2))
+    kept, moment, ended = [], 0, False
+    while not ended:
+        shutil.rmtree(tmp_path / "state", ignore_errors=True)
+        small_state.write(tmp_path / "state", former, limit=300_000)
+        child = os.fork()
+        if child == 0:
+            kill_at(small_state, moment)
+            small_state.write(tmp_path / "state", new, limit=300_000)
+            os._exit(0)
+        ended = not os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        found = small_state.read(tmp_path / "state")
+        assert same(found.networks, (former, new)[found.epoch - 1].networks)
+        assert found.stretches == (former, new)[found.epoch - 1].stretches
+        kept.append(found.epoch)
+        small_state.write(tmp_path / "state", new, limit=300_000)  # over what the kill has left
+        assert small_state.read(tmp_path / "state").epoch == 2
+        moment += 1
+    assert kept == sorted(kept)  # the former one up to some moment, the new one from there on
+    assert kept.count(1) >= 6 and kept.count(2) >= 4
+
+
+def kill_at(small_state: ModuleType, moment: int) -> None:
+    """Let this process get a SIGTERM at the so manieth edge of a write, a rename or a removal."""
+    edges = iter(range(10**6))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def edge() -> None:
+        if next(edges) == moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def at_edges(function):
+        def watched(*arguments, **options):
+            edge()
+            function(*arguments, **options)
+            edge()
+
+        return watched
+
+    small_state.write_synced = at_edges(small_state.write_synced)
+    small_state.replace_file = at_edges(small_state.replace_file)
+    Path.unlink = at_edges(Path.unlink)  # type: ignore[method-assign]
+
+
+def test_a_full_disk_leaves_the_former_state(
+    small_state: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = made_up(small_state, 1)
+    small_state.write(tmp_path, former, limit=LIMIT)
+    there = sorted(tmp_path.iterdir())
+    real = small_state.write_synced
+
+    def write_synced(path: Path, data: bytes) -> None:
+        if path.name.endswith(".03.bin"):
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(small_state, "write_synced", write_synced)
+    with pytest.raises(Exception, match="no space left on the device"):
+        small_state.write(tmp_path, made_up(small_state, 2), limit=LIMIT)
+    assert sorted(tmp_path.iterdir()) == there
+    assert small_state.read(tmp_path).epoch == 1
