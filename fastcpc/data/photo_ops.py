@@ -1,7 +1,7 @@
 """The strong view's operations on one photo at a time, on a CPU: what ``augment_ops`` does to groups on any device.
 
 A photo of 224 pixels is 150 kB. In memory that is used again, as bytes, words of 16 bits and float32, it stays in a
-core's cache, and NumPy's few passes take a third to a tenth as long as torch's on a group (measured on one core).
+core's cache, and NumPy's few passes over it take between 0.6 and 0.1 of the time of torch's (measured on one core).
 The values are those of ``augment_ops``; where the border between two pixels, or a level, is a matter of float32's last
 bit, they may fall to the other side of it.
 """
@@ -38,7 +38,7 @@ class PhotoOps:
         self._words, self._sums, self._columns = np.zeros((3, *shape), np.int16)
         self._flags = np.empty(shape, np.bool_)
         self._framed = np.zeros((side + 2, side + 2), np.uint8)  # a plane, and black around it
-        self._whole, self._index = np.empty((side, side), np.int32), np.empty((side, side), np.intp)
+        self._whole, self._index = np.empty((2, side, side), np.int32), np.empty((side, side), np.intp)
         self._centre_x, self._centre_y = centred_grid(side, side, torch.device("cpu")).squeeze(-1).numpy()
         self._by_group = [None, self.affine, *(getattr(self, name.lower()) for name in GROUPS[MOVED + 1 :])]
 
@@ -50,24 +50,26 @@ class PhotoOps:
 
     def affine(self, photo: Pixels, row: Row) -> None:
         """Move pixels; black comes in. row: the inverse map, in half image sizes."""
-        place, wide = self._from(row[3:], self._values[0]), self._side + 2
-        place *= np.float32(wide)
-        place += self._from(row[:3], self._values[1])
-        place += np.float32(wide + 1)
-        np.copyto(self._whole, place, casting="unsafe")
-        np.copyto(self._index, self._whole)
+        wide = self._side + 2
+        place, x = self._whole
+        self._from(row[3:], place)
+        self._from(row[:3], x)
+        place *= wide
+        place += x
+        place += wide + 1
+        np.copyto(self._index, place)
         for plane in photo:
             self._framed[1:-1, 1:-1] = plane
             np.take(self._framed.reshape(-1), self._index, out=plane, mode="clip")  # "raise" would copy; all are inside
 
-    def _from(self, row: Row, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One coordinate of the pixels that the output's come from, as whole numbers."""
-        half = np.float32(0.5 * self._side)
-        where = np.multiply(self._centre_x, row[0] * half, out=out)
+    def _from(self, row: Row, out: NDArray[np.int32]) -> None:
+        """One coordinate of the pixels that the output's come from."""
+        half, where = np.float32(0.5 * self._side), self._values[0]
+        np.multiply(self._centre_x, row[0] * half, out=where)
         where += np.multiply(self._centre_y, row[1] * half, out=self._others[0])
         where += row[2] * half + np.float32(0.5 * (self._side - 1))
         np.clip(np.rint(where, out=where), -1, self._side, out=where)  # the frame is at -1 and S
-        return out
+        np.copyto(out, where, casting="unsafe")
 
     def _put(self, values: NDArray[np.float32], photo: Pixels) -> None:
         """Cut off at the decimal point, and at 0 and 255: in this order, for words are faster."""
