@@ -89,6 +89,7 @@ def _size(labels: dict[str, Any]) -> str:
     told += [f"{name} {labels[name]}" for name in ("width", "batch") if name in labels]
     told += [f"{labels[name]:,} {name}" for name in ("images", "photos") if name in labels]
     told += [str(labels["precision"])] if "precision" in labels else []
+    told += ["compiled"] if labels.get("compile", "false") != "false" else []
     return f" ({', '.join(told)})" if told else ""
 
 
