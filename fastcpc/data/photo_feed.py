@@ -172,14 +172,13 @@ class PhotoFeed:
         if not draws:
             return self._normalise(self._on_device(parts).permute(0, 3, 1, 2))
         if self._one_by_one is not None:
-            return self._on_device([self._strong_views(*both) for both in zip(parts, draws, strict=True)]).permute(
-                0, 3, 1, 2
-            )
+            views = [self._strong_views(crops, drawn) for crops, drawn in zip(parts, draws, strict=True)]
+            return self._on_device(views).permute(0, 3, 1, 2)
         assert self._augmenter is not None
         both = (torch.from_numpy(np.concatenate([draw[i] for draw in draws], axis=1)) for i in range(2))
-        plan, crops = self._augmenter.arrange(*both), self._on_device(parts)
+        plan, whole = self._augmenter.arrange(*both), self._on_device(parts)
         moves = None if plan.moves is None else send(plan.moves, self.device)
-        images = crops if moves is None else crops.index_select(0, moves[0])
+        images = whole if moves is None else whole.index_select(0, moves[0])
         plan = replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
         return self._normalise(self._augmenter.apply(images.permute(0, 3, 1, 2).contiguous(), plan))
 
@@ -193,14 +192,13 @@ class PhotoFeed:
 
     def _on_device(self, parts: list[Tensor]) -> Tensor:
         """The parts together."""
+        if parts[0].device.type != "cpu":  # a decoder on the GPU
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         if len(parts) == 1:
-            return parts[0] if parts[0].device == self.device else send(parts[0], self.device)
-        if parts[0].device.type != "cpu":
-            return torch.cat(parts)
+            return send(parts[0], self.device)
         shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
         whole = torch.from_numpy(self._buffers.take(shape, str(parts[0].dtype).removeprefix("torch.")))
-        torch.cat(parts, out=whole)
-        return whole if whole.device == self.device else send(whole, self.device)
+        return send(torch.cat(parts, out=whole), self.device)
 
     def _normalise(self, images: Tensor) -> Tensor:
         """Levels (B, C, S, S) to float32, channels_last."""

@@ -1,5 +1,6 @@
 """Streams of both feeds of image files: the same views of the same files, in any order, from one decode each."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from made_photos import FOUR, batches_of, dataset_of, feed_of, levels, odd_files
 from fastcpc.data import photo_feed
 from fastcpc.data.dali_lane import dali_fault
 from fastcpc.data.feed import Batch
+from fastcpc.data.photo_feed import Cut, Request
 from fastcpc.data.photo_files import read_photo
 from fastcpc.data.sampler import sequential_batches
 
@@ -80,6 +82,28 @@ def test_each_photo_is_decoded_once_for_four_views(tmp_path: Path, name: str) ->
     feed, batches = feed_of(dataset_of(plain_files(tmp_path, 13)), name), batches_of(13)
     assert sorted(torch.cat([batch.index for batch in feed.stream(batches, FOUR, 1)]).tolist()) == list(range(13))
     assert feed.decoder.num_decoded == 13
+
+
+def test_what_was_decoded_on_the_device_is_not_sent_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU without a number and the same one with it are two devices to torch; "meta" stands for it here."""
+
+    class OnDevice:
+        num_decoded = 0
+
+        def cut(self, requests: Iterable[Request]) -> Iterator[Cut]:
+            for request in requests:
+                yield Cut(request.rows, (torch.empty(len(request.rows), 24, 24, 3, device="meta"),))
+
+    def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        assert tensor.device.type == "cpu" and device.type == "cuda"
+        return tensor
+
+    feed: Any = feed_of(dataset_of(plain_files(tmp_path, 13)), "torch")
+    feed.decoder, feed.device = OnDevice(), torch.device("cuda")
+    monkeypatch.setattr(photo_feed, "send", send)
+    monkeypatch.setattr(photo_feed, "CHUNK", 4)
+    shapes = [batch.views[0].shape for batch in feed.stream(batches_of(13, 9), ("weak",), 2)]
+    assert shapes == [(9, 3, 24, 24), (4, 3, 24, 24)]  # of three chunks, and of one
 
 
 def test_pillow_opens_each_file_once_for_four_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
