@@ -102,14 +102,17 @@ class Lane:
         """All jobs that were put and not delivered, for a pipeline that broke."""
         return [*self.waiting, *self._ready]
 
-    def run(self) -> tuple[Job, list[Any], np.ndarray] | None:
+    def run(self, stream: Any = None) -> tuple[Job, list[Any], np.ndarray] | None:
         """The oldest job with its views and the indices that came out with them; None when all are done, after which
-        new jobs may be put. RuntimeError where a photo of a waiting job cannot be decoded: then this lane is dead."""
+        new jobs may be put. RuntimeError where a photo of a waiting job cannot be decoded: then this lane is dead.
+
+        stream: the CUDA stream on which the views are read. DALI uses their memory again once they are let go, in this
+        stream's order; without one that would be at once, before the GPU may have come to read them."""
         if not self._started:  # it asks for jobs at once: they must be there before, or it would start with old ones
             self._pipeline.reset()
             self._started = True
         try:
-            *views, index = self._pipeline.run()
+            *views, index = self._pipeline.run(stream)
         except StopIteration:
             self._started = False
             return None

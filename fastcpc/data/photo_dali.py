@@ -71,7 +71,7 @@ class DaliDecoder:
                 while lane.wants_more and (request := next(todo, None)) is not None:
                     lane.put(self._prepare(request))
                 try:
-                    done = lane.run()
+                    done = lane.run(self._stream())
                 except RuntimeError as error:
                     broken, lane = lane, None
                     self._find_culprits(broken.waiting, error)
@@ -109,6 +109,10 @@ class DaliDecoder:
         except RuntimeError:
             return
         self._idle[lane.kinds].append(lane)
+
+    def _stream(self) -> Any:
+        """Where the device reads what DALI delivers."""
+        return torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
 
     def _tensor(self, view: Any) -> Tensor:
         """A copy of a view, (B, S, S, 3): the pipeline writes over its own."""

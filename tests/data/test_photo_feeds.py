@@ -130,6 +130,32 @@ def test_dalis_graph_decodes_once_and_is_built_once(tmp_path: Path) -> None:
         assert graph.count(b"CropMirrorNormalize") == num_views * graphs[1].count(b"CropMirrorNormalize") > 0
 
 
+@needs_dali
+def test_dali_is_told_the_stream_on_which_its_views_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed: Any = feed_of(dataset_of(plain_files(tmp_path, 13)), "dali")
+    assert feed.decoder._stream() is None  # on a CPU
+
+    class Pipeline:
+        """Takes the stream away again: there is no GPU."""
+
+        def __init__(self, inner: Any) -> None:
+            self.inner, self.told = inner, list[Any]()
+
+        def run(self, stream: Any) -> Any:
+            self.told.append(stream)
+            return self.inner.run()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    list(feed.stream(batches_of(13), ("weak",), 1))
+    ((lane,),) = feed.decoder._idle.values()
+    lane._pipeline = Pipeline(lane._pipeline)
+    monkeypatch.setattr(feed.decoder, "_stream", lambda: "a stream")
+    list(feed.stream(batches_of(13), ("weak",), 1))
+    assert set(lane._pipeline.told) == {"a stream"}
+
+
 @each_feed
 def test_no_batch_of_an_old_order(tmp_path: Path, name: str) -> None:
     """A new list right after a whole stream, after a stream that was left early, and beside an open one."""
