@@ -97,7 +97,9 @@ class PhotoFeed:
         )
         self._buffers = Buffers()
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
-        self._one_by_one = PhotoAugmenter(Normaliser(mean, std, transform.crop)) if device.type == "cpu" else None
+        self._one_by_one = None  # for crops that a decoder leaves on a CPU
+        if strong is not None and device.type == "cpu":
+            self._one_by_one = PhotoAugmenter(Normaliser(mean, std, transform.crop))
 
     def stream(
         self,

@@ -133,10 +133,7 @@ class PhotoOps:
         np.copyto(change, smooth)
         np.copyto(values, words[inner])
         values += np.multiply(change, row[1], out=change)
-        words = words[inner]
-        np.copyto(words, values, casting="unsafe")
-        np.clip(words, 0, 255, out=words)
-        np.copyto(photo[:, 1:-1, 1:-1], self._words[:, 1:-1, 1:-1], casting="unsafe")
+        self._put(self._values[:, 1:-1, 1:-1], photo[:, 1:-1, 1:-1])
 
     def posterize(self, photo: Pixels, row: Row) -> None:
         """Keep the upper bits. row: mask."""
