@@ -168,6 +168,8 @@ class PhotoFeed:
 
     def _finish(self, parts: list[Tensor], strong: list[StrongDraw | None]) -> Tensor:
         """One view of a batch from its parts, (B, S, S, 3) each, as float32 (B, 3, S, S), channels_last."""
+        if len({(part.dtype, part.device.type) for part in parts}) > 1:  # from the cache and not
+            return torch.cat([self._finish([part], [draw]) for part, draw in zip(parts, strong, strict=True)])
         if parts[0].is_floating_point():
             return self._on_device(parts).permute(0, 3, 1, 2)
         draws = [both for both in strong if both is not None]

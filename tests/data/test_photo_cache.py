@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from fastcpc.cli.prepare import main
 from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.data import photo_feed
 from fastcpc.data.dali_lane import dali_fault
 from fastcpc.data.datasets import load_dataset
 from fastcpc.data.feeds import describe_feed, make_feed
@@ -125,6 +126,20 @@ def test_photos_that_are_not_in_the_cache_are_decoded(
         assert a.index.equal(b.index)
         assert all((x - y).abs().max() < 0.1 for x, y in zip(a.views, b.views, strict=True))
     assert 3 <= one.decoder.num_decoded < 21 == bare.decoder.num_decoded
+
+
+@needs_dali
+def test_a_batch_of_cached_and_decoded_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its chunks come as finished values or as levels, whatever their decoder does."""
+    monkeypatch.setattr(photo_feed, "CHUNK", 2)
+    root = photos(tmp_path, 3)
+    assert prepare(root, "--cache", str(SIDE)) == 0
+    Image.fromarray(texture(50, 50, 70)).save(root / "train" / "class1" / "new.png")
+    mixed, bare = (feed(settings(root, feed="dali", cache=cache)) for cache in ("auto", "off"))
+    for ours, theirs in zip(*(one.stream(batches_of(7, 7), FOUR, 2) for one in (mixed, bare)), strict=True):
+        for a, b in zip(ours.views, theirs.views, strict=True):
+            assert (a - b).abs().mean() < 0.1
+    assert 0 < mixed.decoder.num_decoded < 7
 
 
 def test_a_broken_photo_is_left_out_of_the_cache(tmp_path: Path) -> None:
