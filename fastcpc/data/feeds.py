@@ -14,6 +14,7 @@ from fastcpc.data.photo_cached import CachedDecoder
 from fastcpc.data.photo_dali import DaliDecoder
 from fastcpc.data.photo_feed import Decoder, PhotoFeed
 from fastcpc.data.photo_files import BadImages, FileBytes
+from fastcpc.data.photo_packed import PackedDecoder
 from fastcpc.data.photo_pixels import Normaliser
 from fastcpc.data.photo_torch import ThreadDecoder
 from fastcpc.data.photos.cache import PhotoCache, cache_path, open_cache
@@ -128,9 +129,11 @@ def _decoder(
     files = FileBytes(split.paths, int(data.ram_cache * 1e9))
     normaliser = Normaliser(dataset.mean, dataset.std, dataset.photo.crop)
     cache, threads = find_cache(split, dataset, data), num_workers(data)
-    on_cpu = device.type == "cpu"
+    on_cpu, on_gpu = device.type == "cpu", device.type == "cuda"
     pillow = ThreadDecoder(files, dataset.photo, normaliser, bad, threads, cache=cache, normalise=on_cpu)
-    if name == "torch":
-        return pillow
-    dali = DaliDecoder(files, dataset.photo, normaliser, bad, threads, device, data.hw_decoder_load)
-    return dali if cache is None else CachedDecoder(pillow, cache, dali)
+    decoder: Decoder = pillow
+    if name == "dali":
+        decoder = DaliDecoder(files, dataset.photo, normaliser, bad, threads, device, data.hw_decoder_load)
+    if cache is None or (decoder is pillow and not on_gpu):
+        return decoder
+    return CachedDecoder(PackedDecoder(cache, dataset.photo, threads, device) if on_gpu else pillow, cache, decoder)

@@ -5,14 +5,13 @@ from contextlib import closing
 from itertools import chain
 
 from fastcpc.data.photo_feed import Cut, Decoder, Request
-from fastcpc.data.photo_torch import ThreadDecoder
 from fastcpc.data.photos.cache import PhotoCache
 
 
 class CachedDecoder:
     """Requests whose photos are all cached are cut from the cache, runs of others go to the decoder behind."""
 
-    def __init__(self, cached: ThreadDecoder, cache: PhotoCache, behind: Decoder) -> None:
+    def __init__(self, cached: Decoder, cache: PhotoCache, behind: Decoder) -> None:
         self._cached, self._present, self._behind = cached, cache.present, behind
 
     @property
