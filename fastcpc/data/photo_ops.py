@@ -19,8 +19,10 @@ from fastcpc.data.photo_pixels import Normaliser, Pixels
 from fastcpc.data.split import RGB
 
 Row = NDArray[np.float32]
+Floats: TypeAlias = NDArray[np.float32]
 # What is done to a batch: groups int64 (steps, B) and strengths float32 (steps, B, 6), of ``StrongAugmenter.draw``.
 StrongDraw: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+LARGEST = 4094  # pixels a side: the places of all pixels of a plane with its frame are exact in float32
 LUMA_F32 = np.array(LUMA, np.float32)
 
 
@@ -31,14 +33,18 @@ class PhotoOps:
     """
 
     def __init__(self, side: int) -> None:
-        """side: S, pixels."""
-        shape = RGB, side, side
+        """side: S, pixels. ValueError above LARGEST."""
+        if side > LARGEST:
+            raise ValueError(f"side: expected at most {LARGEST}, got {side}")
         self._side = side
-        self._values, self._others = np.zeros((2, *shape), np.float32)
-        self._words, self._sums, self._columns = np.zeros((3, *shape), np.int16)
-        self._flags = np.empty(shape, np.bool_)
+        # Little memory for all operations together: at 224 pixels twice as much would not stay in a core's cache.
+        self._floats = np.zeros((3, side, side), np.float32)
+        self._words = np.zeros((3, side * side), np.int16)
+        self._flags = np.empty((side, side), np.bool_)
         self._framed = np.zeros((side + 2, side + 2), np.uint8)  # a plane, and black around it
-        self._whole, self._index = np.empty((2, side, side), np.int32), np.empty((side, side), np.intp)
+        self._bytes = bytearray(side * side)  # a plane, where Python can look up each byte in a table
+        self._plane = np.frombuffer(self._bytes, np.uint8).reshape(side, side)
+        self._index = np.empty((side, side), np.intp)
         self._centre_x, self._centre_y = centred_grid(side, side, torch.device("cpu")).squeeze(-1).numpy()
         self._by_group = [None, self.affine, *(getattr(self, name.lower()) for name in GROUPS[MOVED + 1 :])]
 
@@ -50,90 +56,93 @@ class PhotoOps:
 
     def affine(self, photo: Pixels, row: Row) -> None:
         """Move pixels; black comes in. row: the inverse map, in half image sizes."""
-        wide = self._side + 2
-        place, x = self._whole
-        self._from(row[3:], place)
-        self._from(row[:3], x)
-        place *= wide
-        place += x
-        place += wide + 1
-        np.copyto(self._index, place)
+        y, x, part = self._floats
+        wide = np.float32(self._side + 2)
+        self._from(row[3:], y, part)
+        self._from(row[:3], x, part)
+        y *= wide
+        y += x
+        y += wide + np.float32(1)
+        np.copyto(self._index, y, casting="unsafe")
         for plane in photo:
             self._framed[1:-1, 1:-1] = plane
-            np.take(self._framed.reshape(-1), self._index, out=plane, mode="clip")  # "raise" would copy; all are inside
+            np.take(self._framed.reshape(-1), self._index, out=plane, mode="wrap")  # all are inside; "raise" would copy
 
-    def _from(self, row: Row, out: NDArray[np.int32]) -> None:
+    def _from(self, row: Row, out: Floats, part: Floats) -> None:
         """One coordinate of the pixels that the output's come from."""
-        half, where = np.float32(0.5 * self._side), self._values[0]
-        np.multiply(self._centre_x, row[0] * half, out=where)
-        where += np.multiply(self._centre_y, row[1] * half, out=self._others[0])
-        where += row[2] * half + np.float32(0.5 * (self._side - 1))
-        np.clip(np.rint(where, out=where), -1, self._side, out=where)  # the frame is at -1 and S
-        np.copyto(out, where, casting="unsafe")
+        half = np.float32(0.5 * self._side)
+        np.multiply(self._centre_x, row[0] * half, out=out)
+        out += np.multiply(self._centre_y, row[1] * half, out=part)
+        out += row[2] * half + np.float32(0.5 * (self._side - 1))
+        np.clip(np.rint(out, out=out), -1, self._side, out=out)  # the frame is at -1 and S
 
-    def _put(self, values: NDArray[np.float32], photo: Pixels) -> None:
+    def _put(self, values: Floats, plane: Pixels) -> None:
         """Cut off at the decimal point, and at 0 and 255: in this order, for words are faster."""
-        words = self._words.reshape(-1)[: values.size].reshape(values.shape)
+        words = self._words[0, : values.size].reshape(values.shape)
         np.copyto(words, values, casting="unsafe")
-        np.copyto(photo, np.clip(words, 0, 255, out=words), casting="unsafe")
+        np.copyto(plane, np.clip(words, 0, 255, out=words), casting="unsafe")
 
-    def _grey(self) -> NDArray[np.float32]:
-        """Brightness of each pixel of the values as whole numbers, (S, S)."""
-        red, green, blue = self._values
-        grey: NDArray[np.float32] = self._others[0]
-        part = self._others[1]
-        np.multiply(red, LUMA_F32[0], out=grey)
-        grey += np.multiply(green, LUMA_F32[1], out=part)
-        grey += np.multiply(blue, LUMA_F32[2], out=part)
+    def _grey(self, photo: Pixels) -> Floats:
+        """Brightness of each pixel as whole numbers, (S, S)."""
+        grey: Floats = self._floats[0]
+        part = self._floats[1]
+        np.copyto(grey, photo[0])
+        grey *= LUMA_F32[0]
+        for plane, weight in zip(photo[1:], LUMA_F32[1:], strict=True):
+            np.copyto(part, plane)
+            part *= weight
+            grey += part
         np.floor(grey, out=grey)
         return grey
 
+    def _blend(self, photo: Pixels, factor: np.float32, other: Floats | np.float32 | None = None) -> None:
+        """photo * factor + other."""
+        values = self._floats[1]
+        for plane in photo:
+            np.copyto(values, plane)
+            values *= factor
+            if other is not None:
+                values += other
+            self._put(values, plane)
+
     def brightness(self, photo: Pixels, row: Row) -> None:
         """Blend with black. row: factor."""
-        np.copyto(self._values, photo)
-        self._values *= row[0]
-        self._put(self._values, photo)
+        self._blend(photo, row[0])
 
     def color(self, photo: Pixels, row: Row) -> None:
         """Blend with the grey photo. row: factor, 1 - factor."""
-        np.copyto(self._values, photo)
-        grey = self._grey()
+        grey = self._grey(photo)
         grey *= row[1]
-        self._values *= row[0]
-        for values in self._values:
-            values += grey
-        self._put(self._values, photo)
+        self._blend(photo, row[0], grey)
 
     def contrast(self, photo: Pixels, row: Row) -> None:
         """Blend with the mean grey. row: factor, 1 - factor."""
-        np.copyto(self._values, photo)
-        mean = self._grey().mean()
-        self._values *= row[0]
-        self._values += mean * row[1]
-        self._put(self._values, photo)
+        self._blend(photo, row[0], self._grey(photo).mean() * row[1])
 
     def sharpness(self, photo: Pixels, row: Row) -> None:
         """Blend with the 3x3 mean (centre weighs 5, the others 1); the border stays. row: factor, 1 - factor."""
         side = self._side
         if side <= 2:
             return
-        # The planes are one line of pixels here: what comes out wrong lies on borders, which are left out at the end.
-        words, columns, sums = (array.reshape(-1) for array in (self._words, self._columns, self._sums))
+        # A plane is one line of pixels here: what comes out wrong lies on borders, which are left out at the end.
+        words, columns, sums = self._words
         inner = slice(side + 1, words.size - side - 1)
-        words[:] = photo.reshape(-1)
-        np.add(words[:-2], words[1:-1], out=columns[1:-1])
-        columns[1:-1] += words[2:]
-        smooth = np.add(columns[1 : -2 * side - 1], columns[inner], out=sums[inner])
-        smooth += columns[2 * side + 1 : -1]
-        smooth += np.multiply(words[inner], np.int16(4), out=columns[inner])
-        smooth += np.int16(6)  # 13 * 255 + 6 at most; a thirteenth never lies half way, so this rounds it
-        smooth //= np.int16(13)
-        smooth -= words[inner]
-        values, change = self._values.reshape(-1)[inner], self._others.reshape(-1)[inner]
-        np.copyto(change, smooth)
-        np.copyto(values, words[inner])
-        values += np.multiply(change, row[1], out=change)
-        self._put(self._values[:, 1:-1, 1:-1], photo[:, 1:-1, 1:-1])
+        values, change = (array.reshape(-1)[inner] for array in self._floats[:2])
+        for plane in photo:
+            words[:] = plane.reshape(-1)
+            np.add(words[:-2], words[1:-1], out=columns[1:-1])
+            columns[1:-1] += words[2:]
+            smooth = np.add(columns[1 : -2 * side - 1], columns[inner], out=sums[inner])
+            smooth += columns[2 * side + 1 : -1]
+            smooth += np.multiply(words[inner], np.int16(4), out=columns[inner])
+            smooth += np.int16(6)  # 13 * 255 + 6 at most; a thirteenth never lies half way, so this rounds it
+            smooth //= np.int16(13)
+            smooth -= words[inner]
+            np.copyto(change, smooth)
+            change *= row[1]
+            np.copyto(values, words[inner])
+            values += change
+            self._put(self._floats[0, 1:-1, 1:-1], plane[1:-1, 1:-1])
 
     def posterize(self, photo: Pixels, row: Row) -> None:
         """Keep the upper bits. row: mask."""
@@ -141,12 +150,14 @@ class PhotoOps:
 
     def solarize(self, photo: Pixels, row: Row) -> None:
         """Invert levels from a threshold on. row: threshold."""
-        flips = np.greater_equal(photo, np.uint8(row[0]), out=self._flags).view(np.uint8)
-        photo ^= np.negative(flips, out=flips)  # 255 where inverted
+        for plane in photo:
+            flips = np.greater_equal(plane, np.uint8(row[0]), out=self._flags).view(np.uint8)
+            plane ^= np.negative(flips, out=flips)  # 255 where inverted
 
     def autocontrast(self, photo: Pixels, row: Row) -> None:
         """Stretch each channel to 0..255; a channel of one level stays."""
-        for plane, values in zip(photo, self._values, strict=True):
+        values = self._floats[0]
+        for plane in photo:
             low, high = np.float32(plane.min()), np.float32(plane.max())
             if low < high:
                 np.copyto(values, plane)
@@ -161,7 +172,8 @@ class PhotoOps:
             step = (plane.size - int(count_L[plane.max()])) // 255
             if step:
                 table_L = np.minimum((count_L.cumsum() - count_L + step // 2) // step, LEVELS - 1).astype(np.uint8)
-                plane.reshape(-1)[:] = np.frombuffer(plane.tobytes().translate(table_L.tobytes()), np.uint8)
+                self._plane[:] = plane
+                plane.reshape(-1)[:] = np.frombuffer(self._bytes.translate(table_L.tobytes()), np.uint8)
 
     def invert(self, photo: Pixels, row: Row) -> None:
         """Swap black and white."""

@@ -93,3 +93,8 @@ def test_strong_views_are_those_of_whole_batches(strong: str) -> None:
     assert np.median(apart) == 0
     assert apart.max() < 5e-3  # pixels from the border between two, and what they change in a histogram
     assert (np.abs(out - untouched) > 1e-5).any(axis=(1, 2, 3)).mean() > 0.5
+
+
+def test_a_side_whose_places_float32_cannot_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="side: expected at most 4094, got 4095"):
+        PhotoOps(4095)
