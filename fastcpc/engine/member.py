@@ -9,7 +9,14 @@ from fastcpc import ranks
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
 from fastcpc.data.seeds import fold
-from fastcpc.engine.optim import build_optimizer, build_sgd, forget_gradients, load_momentum, set_learning_rate
+from fastcpc.engine.optim import (
+    build_optimizer,
+    build_sgd,
+    forget_gradients,
+    load_momentum,
+    momentum_for,
+    set_learning_rate,
+)
 from fastcpc.engine.precision import Numerics
 from fastcpc.engine.reduce import GradientMean, mean_of
 from fastcpc.models.build import build_network
@@ -105,7 +112,7 @@ class Member:
         for parameter, momentum in zip(self._parameters(), snapshot["momentum"], strict=True):
             self.optimizer.state[parameter].clear()
             if momentum is not None:
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum_for(parameter, momentum)
 
     def progress(self) -> dict[str, Any]:
         """A copy of all that a training pass changes, for the ranks that did not train this network."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 
 from fastcpc.config.schema import TrainConfig
@@ -47,13 +48,25 @@ def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_momentum(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take up what an optimiser of either backend has gathered, and its learning rate: the final cleaning goes on with
-    the last epoch's. The other settings stay this one's own."""
+    """Take up what an optimiser of either backend, on any device, has gathered, and its learning rate: the final
+    cleaning goes on with the last epoch's. The other settings stay this one's own."""
     groups = [
         {**own, "lr": saved["lr"]}
         for own, saved in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
     ]
     optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, gathered in optimizer.state.items():
+        if isinstance(gathered.get("momentum_buffer"), Tensor):
+            gathered["momentum_buffer"] = momentum_for(parameter, gathered["momentum_buffer"])
+
+
+def momentum_for(parameter: Tensor, momentum: Tensor) -> Tensor:
+    """A copy of a parameter's momentum, on its device and laid out as it is.
+
+    Another device's network may lie otherwise in memory (channels_last), and fused updates go through a parameter and
+    its momentum in the order of memory: on a GPU they refuse to where the two differ, on a CPU they mix up elements.
+    """
+    return torch.empty_like(parameter, requires_grad=False).copy_(momentum)
 
 
 def learning_rate(progress: float, train: TrainConfig) -> float:

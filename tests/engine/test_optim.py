@@ -128,6 +128,27 @@ def test_both_backends_make_the_same_update_and_take_each_others_state(packages:
     assert len(back.state) == 2
 
 
+def test_momentum_of_a_network_that_lay_otherwise_in_memory_stays_with_its_weights() -> None:
+    """A narrow network is channels_last on a GPU and not on a CPU, and a run may go from one to the other."""
+
+    def wide(layout: torch.memory_format) -> list[torch.nn.Parameter]:
+        draw = torch.Generator().manual_seed(7)
+        return [torch.nn.Parameter(torch.randn(4, 3, 2, 5, generator=draw).contiguous(memory_format=layout))]
+
+    stays, goes = wide(torch.contiguous_format), wide(torch.channels_last)
+    there, here = build_sgd(stays, TRAIN), build_sgd(goes, TRAIN)
+    steps(there, stays, 0, 2)
+    with torch.no_grad():
+        goes[0].copy_(stays[0])
+    load_momentum(here, copy.deepcopy(there.state_dict()))
+    steps(there, stays, 2, 4)
+    for number in (2, 3):  # gradients lie as their parameters do
+        draw = torch.Generator().manual_seed(number)
+        goes[0].grad = torch.randn(goes[0].shape, generator=draw).contiguous(memory_format=torch.channels_last)
+        here.step()
+    torch.testing.assert_close(goes, stays, check_stride=False)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_torch_updates_as_apex_documents_it(nesterov: bool, packages: Path) -> None:
     put_nvidias(packages)

@@ -98,6 +98,8 @@ def test_a_snapshot_brings_weights_and_momentum_back() -> None:
     again = own.snapshot()
     assert all(torch.equal(kept["network"][name], again["network"][name]) for name in kept["network"])
     assert all(torch.equal(a, b) for a, b in zip(kept["momentum"], again["momentum"], strict=True))
+    own.restore({**kept, "momentum": [a.contiguous() for a in kept["momentum"]]})  # of a network that lay otherwise
+    assert [a.stride() for a in own.snapshot()["momentum"]] == [p.stride() for p in own.network.backbone_parameters()]
     own.restore(fresh)
     assert all(value is None for value in own.snapshot()["momentum"])
 
