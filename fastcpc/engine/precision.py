@@ -54,6 +54,11 @@ class Numerics:
         """A forward pass without a gradient, compiled whole where compilation is asked for."""
         return function if self.compile == "false" else self._region(function)
 
+    def wait(self) -> None:
+        """Until the device has done all that is queued."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
     def _region(self, function: Region) -> Region:
         return _compiled(function, self.compile, self.device.type)  # type: ignore[return-value]
 

@@ -140,6 +140,7 @@ class Trainer:
         """Stage 1: score all samples (or the epoch's pool) by both networks, then divide them."""
         with self.course.part("score"):
             collected = self.score(epoch, self.training.scored(epoch))
+            self.numerics.wait()  # or what is still queued would count as cleaning, which reads the losses at once
         cleaning = self.divide(collected, epoch, f"epoch {epoch}")
         for member in self.members:
             if member.partition is not None:

@@ -20,7 +20,7 @@ def test_a_run_goes_from_one_device_to_the_other_and_back(tmp_path: Path) -> Non
         run(config, StopAfter(28))  # in the first semi-supervised pass
     with pretended_gpu() as gpu, kernels_on_cpu(), pytest.raises(Stopped):
         run(replace(config, device="cuda"), StopAfter(20))
-    assert gpu.waits["aten._to_copy.default to the device, not non_blocking"]  # it was there
+    assert gpu.waits["synchronize"] == 1  # one scoring pass, whose seconds end with it
     run(config)
     for one, other in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "both"), strict=True):
         assert one.keys() == other.keys()

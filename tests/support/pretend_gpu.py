@@ -222,7 +222,9 @@ def pretended_gpu() -> Iterator[PretendGpu]:
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # ``held`` is no part of Tensor.data
         stack.enter_context(Autocast())
         torch._C._ensureCUDADeviceGuardSet()  # which GPU "cuda" is, where there is none
-        yield stack.enter_context(PretendGpu())
+        gpu = stack.enter_context(PretendGpu())
+        stack.enter_context(patch.object(torch.cuda, "synchronize", lambda *_: gpu._wait("synchronize")))
+        yield gpu
 
 
 @contextmanager
