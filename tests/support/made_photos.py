@@ -77,10 +77,16 @@ def dataset_of(paths: Sequence[Path], *, resized: bool = False, crop: int = 24) 
 
 
 def feed_of(
-    dataset: Dataset, name: Any, bad_list: Path | None = None, max_bad: float = 0.0, workers: int = 2, **settings: Any
+    dataset: Dataset,
+    name: Any,
+    bad_list: Path | None = None,
+    max_bad: float = 0.0,
+    workers: int = 2,
+    device: torch.device = CPU,
+    **settings: Any,
 ) -> PhotoFeed:
     data = DataConfig(feed=name, workers=workers, max_bad=max_bad, **settings)
-    feed = make_feed(dataset.train, dataset, data, AugmentConfig(), CPU, bad_list)
+    feed = make_feed(dataset.train, dataset, data, AugmentConfig(), device, bad_list)
     assert isinstance(feed, PhotoFeed)
     return feed
 
