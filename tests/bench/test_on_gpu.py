@@ -1,0 +1,62 @@
+"""The runner of what a new GPU is asked, with steps of its own; and the commands that it would run."""
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCH))
+    for loaded in ("harness", "on_gpu"):
+        monkeypatch.delitem(sys.modules, loaded, raising=False)
+    module = importlib.import_module("on_gpu")
+    monkeypatch.setattr(module, "WORTH_STARTING", 0.0)
+    return module
+
+
+def test_steps_that_fail_or_hang_do_not_end_the_rest_and_what_passed_is_not_run_again(
+    on_gpu: Any, tmp_path: Path
+) -> None:
+    alive = tmp_path / "alive"
+    nested = f"while true; do printf . >> {alive}; sleep 0.05; done & wait"
+    count = f"open({str(tmp_path / 'count')!r}, 'a').write('x'); print('fine')"
+    todo = [
+        on_gpu.Step("good", (sys.executable, "-c", count), 1),
+        on_gpu.Step("bad", (sys.executable, "-c", "print('oh'); raise SystemExit(3)"), 1),
+        on_gpu.Step("hangs", ("bash", "-c", nested), 0.03),
+        on_gpu.Step("last", (sys.executable, "-c", count), 1),
+    ]
+    ends = [(o.name, o.end) for o in on_gpu.run_all(todo, tmp_path, 5)]
+    assert ends == [("good", "passed"), ("bad", "failed (exit status 3)"), ("hangs", "time over"), ("last", "passed")]
+    size = alive.stat().st_size
+    time.sleep(0.3)  # six turns of what would still be alive
+    assert alive.stat().st_size == size > 0
+    summary = json.loads((tmp_path / "on_gpu.json").read_text())
+    assert [step["last"] for step in summary["steps"]][:2] == ["fine", "oh"] and summary["machine"]["device"]
+    assert (tmp_path / "bad.log").read_text() == "oh\n"
+    on_gpu.run_all(todo[:2], tmp_path, 5)
+    assert (tmp_path / "count").read_text() == "xx"
+    assert [o.end for o in on_gpu.run_all([*todo, on_gpu.Step("new", ("true",), 1)], tmp_path, -1.0)][-2:] == [
+        "passed",
+        "not started",
+    ]
+
+
+def test_the_commands_are_such_as_their_scripts_take(on_gpu: Any, tmp_path: Path) -> None:
+    listed = on_gpu.steps(tmp_path, tmp_path)
+    assert len(listed) >= 8
+    for step in listed:
+        script = next((part for part in step.command if part.endswith(".py")), None)
+        if script is None:
+            assert all(Path(BENCH.parent, part).is_dir() for part in step.command if part.startswith("tests/"))
+            continue
+        takes = Path(script).read_text(encoding="utf-8") + (BENCH / "harness.py").read_text(encoding="utf-8")
+        assert all(f'"{part}"' in takes for part in step.command if part.startswith("--")), step.name
