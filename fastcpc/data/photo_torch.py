@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -160,6 +160,7 @@ class ThreadDecoder:
 
     def _replace(self, job: _Job, position: int) -> int:
         """Cut another photo with the random numbers of this position; returns its row."""
+        job = replace(job, places=None)  # they are another photo's
         for row in stand_ins(job.request, position, self._bad.num_samples):
             try:
                 self._one(row, position, job)

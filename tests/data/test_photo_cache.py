@@ -142,6 +142,18 @@ def test_a_batch_of_cached_and_decoded_photos(tmp_path: Path, monkeypatch: pytes
     assert 0 < mixed.decoder.num_decoded < 7
 
 
+def test_a_cached_photo_that_is_known_to_be_bad_makes_room_for_one_of_another_size(tmp_path: Path) -> None:
+    """Its file broke after it was cached, and was met in a batch that had to be decoded."""
+    root = photos(tmp_path)
+    assert prepare(root, "--cache", str(SIDE)) == 0
+    data = settings(root, feed="torch", max_bad=0.1)
+    cached, decoded = feed(data), feed(replace(data, cache="off"))
+    for one in (cached, decoded):
+        one.decoder._bad.rows |= {0, 1, 2, 11}  # of each size
+    ours, theirs = (list(one.stream(batches_of(18), ("weak", "weak"), 3)) for one in (cached, decoded))
+    assert same(ours, theirs) and not {0, 1, 2, 11} & set(torch.cat([batch.index for batch in ours]).tolist())
+
+
 def test_a_broken_photo_is_left_out_of_the_cache(tmp_path: Path) -> None:
     root = photos(tmp_path)
     broken = root / "train" / "class0" / "3, x.png"
