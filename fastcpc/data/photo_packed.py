@@ -5,9 +5,8 @@ BILINEAR, rows first, so that no setting of a device's arithmetic moves a level.
 height shrinks by more than twice the pixels of the width: there, levels are one apart in places.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from fastcpc.data.augment import send
 from fastcpc.data.geometry import PhotoGeometry
 from fastcpc.data.photo_feed import Cut, Request
-from fastcpc.data.photo_torch import AHEAD, PART
+from fastcpc.data.photo_torch import PART, Job, work_ahead
 from fastcpc.data.photos.cache import PhotoCache
 from fastcpc.data.split import RGB, PhotoTransform
 
@@ -50,13 +49,11 @@ class Layout:
 
 
 @dataclass
-class _Job:
+class _Job(Job[None]):
     """A request under way and its pixels, uint8 (P, 3) in the CPU's memory, that threads fill."""
 
-    request: Request
     layout: Layout
     pixels_P3: Tensor
-    futures: list[Future[None]]
 
 
 class PackedDecoder:
@@ -72,26 +69,14 @@ class PackedDecoder:
 
     def cut(self, requests: Iterable[Request]) -> Iterator[Cut]:
         """See ``Decoder.cut``; views are uint8, on the device, and nothing waits for it."""
-        waiting: deque[_Job] = deque()
-        todo = iter(requests)
-        try:
-            while True:
-                while len(waiting) <= AHEAD and (request := next(todo, None)) is not None:
-                    waiting.append(self._submit(request))
-                if not waiting:
-                    return
-                yield self._collect(waiting.popleft())
-        finally:  # a copy that has begun holds its job's memory until it is done
-            for job in waiting:
-                for future in job.futures:
-                    future.cancel()
+        return work_ahead(requests, self._submit, self._collect)
 
     def _submit(self, request: Request) -> _Job:
         layout, num_photos = self._layout(request), len(request.rows)
         pixels_P3 = torch.empty(
             (layout.num_pixels, RGB), dtype=torch.uint8, pin_memory=self._device.type == "cuda"
         )  # pinned memory is not given to others before the copy from it is done
-        job = _Job(request, layout, pixels_P3, [])
+        job = _Job(request, [], layout, pixels_P3)
         parts = [slice(first, first + PART) for first in range(0, num_photos, PART)]
         job.futures = [self._pool.submit(self._copy, job, part) for part in parts]
         return job
