@@ -11,11 +11,12 @@ from small_run import StopAfter, metrics, run, small_config
 from fastcpc.engine.interrupt import Stopped
 
 SHORT: dict[str, Any] = {"epochs": 3, "lr_drop_epoch": 2}
+PAST: dict[str, Any] = {"loss_history": 2}  # losses of the epoch before come from the other device
 
 
 def test_a_run_goes_from_one_device_to_the_other_and_back(tmp_path: Path) -> None:
-    run(small_config(tmp_path / "whole", train=SHORT))
-    config = small_config(tmp_path / "both", train=SHORT)
+    run(small_config(tmp_path / "whole", train=SHORT, cleaner=PAST))
+    config = small_config(tmp_path / "both", train=SHORT, cleaner=PAST)
     with pytest.raises(Stopped):
         run(config, StopAfter(28))  # in the first semi-supervised pass
     with pretended_gpu() as gpu, kernels_on_cpu(), pytest.raises(Stopped):
