@@ -17,3 +17,8 @@ def strict_memory() -> None:
     """Deterministic algorithms fill what torch.empty returns with NaN, so that reading it cannot pass unseen."""
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")

@@ -183,7 +183,6 @@ def test_feed_of_a_split(digits: Dataset) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_is_never_waited_for() -> None:
     """No value is asked of the device, and the views are those of the CPU up to a level in a blend."""
     cpu = feed_of(size=32)

@@ -12,7 +12,7 @@ from fastcpc.data.dali_lane import dali_fault
 from fastcpc.data.photos.cache import CacheWriter
 from fastcpc.data.photos.decode import check_and_shrink
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+pytestmark = pytest.mark.gpu
 needs_dali = pytest.mark.skipif(bool(dali_fault()), reason="needs nvidia.dali")
 each_feed = pytest.mark.parametrize("name", ["torch", pytest.param("dali", marks=needs_dali)])
 GPU = torch.device("cuda")

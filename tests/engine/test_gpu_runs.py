@@ -4,14 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from photo_run import coloured_photos, photo_config
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc.data.dali_lane import dali_fault
 from fastcpc.engine.interrupt import Stopped
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+pytestmark = pytest.mark.gpu
 needs_dali = pytest.mark.skipif(bool(dali_fault()), reason="needs nvidia.dali")
 each_feed = pytest.mark.parametrize("name", ["torch", pytest.param("dali", marks=needs_dali)])
 POINTS = 12.0  # of test accuracy, that four epochs may make of other roundings
