@@ -27,7 +27,7 @@ setup(
     python_requires=">=3.10",
     # fastcpc/kernels is a symbolic link to kernels/: the wheel carries fastcpc.kernels, and no top-level "kernels"
     packages=find_packages(include=["fastcpc", "fastcpc.*"]),
-    package_data={"fastcpc.kernels": ["*.cu"], "fastcpc.report": ["templates/*"]},
+    package_data={"fastcpc.kernels": ["*.cu"], "fastcpc.report.html": ["templates/*"]},
     # torch brings the Triton that it was built with; naming triton here would fetch another one first
     install_requires=[
         "torch>=2.11",

@@ -28,14 +28,14 @@ import small_state
 from harness import RESULTS
 from small_state import METRICS, SmallState
 
-from fastcpc.cli.failure import InputParser, report
+from fastcpc.atomic_io import replace_file
+from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.config.schema import Config
-from fastcpc.engine.atomic import replace_file
-from fastcpc.engine.checkpoint import CheckpointStore
-from fastcpc.engine.checkpoint_files import metadata
-from fastcpc.engine.interrupt import StopRequest
-from fastcpc.engine.same_settings import flat_settings
+from fastcpc.engine.checkpoint.config_diff import flat_settings
+from fastcpc.engine.checkpoint.format import metadata
+from fastcpc.engine.checkpoint.store import CheckpointStore
+from fastcpc.engine.signals import StopRequest
 from fastcpc.errors import InputError, RunError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -237,7 +237,7 @@ def one_stretch(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return report("accuracy.py", lambda: _command(argv))
+    return report_error("accuracy.py", lambda: _command(argv))
 
 
 def _command(argv: Sequence[str] | None) -> int:

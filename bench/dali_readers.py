@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from fastcpc.data.feed import ViewName
+from fastcpc.data.loaders.base import ViewName
 
 RESIZE, CROP, BATCH = 256, 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

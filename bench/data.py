@@ -28,12 +28,12 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
 from fastcpc.config.schema import AugmentConfig, DataConfig
-from fastcpc.data.feed import Feed, ViewName
-from fastcpc.data.feeds import make_feed
-from fastcpc.data.photos.cache import CacheWriter
-from fastcpc.data.photos.decode import check_and_shrink
-from fastcpc.data.policies import WeakPolicy
-from fastcpc.data.split import Dataset, PhotoSplit, PhotoTransform
+from fastcpc.data.augment.policies import WeakPolicy
+from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
+from fastcpc.data.loaders.base import Loader, ViewName
+from fastcpc.data.loaders.factory import make_loader
+from fastcpc.data.prepare.cache import CacheWriter
+from fastcpc.data.prepare.check_images import check_and_shrink
 
 LIMIT = 1.0  # level of 255
 VIEWS: dict[str, tuple[ViewName, ...]] = {
@@ -89,7 +89,7 @@ def consume(batches: Iterable[Any], device: torch.device) -> None:
             view.to(device, non_blocking=True)
 
 
-def ours(feed: Feed, views: Sequence[ViewName], num: int, device: torch.device) -> None:
+def ours(feed: Loader, views: Sequence[ViewName], num: int, device: torch.device) -> None:
     """A pass of one of our feeds."""
     consume(feed.stream(list(torch.arange(num).split(BATCH)), views, 1), device)
 
@@ -105,11 +105,11 @@ def readers_pass(readers: Sequence[DaliReader], num: int, device: torch.device) 
         consume([list(views)], device)
 
 
-def check(feeds: Sequence[Feed], paths: Sequence[str], workers: int, device: torch.device) -> Check:
+def check(loaders: Sequence[Loader], paths: Sequence[str], workers: int, device: torch.device) -> Check:
     """Test views of some photos: every feed and the peers against the first feed."""
     index = torch.tensor([row for row in range(len(paths)) if has_a_centre(paths[row])][:BATCH])
     chosen = [paths[row] for row in index.tolist()]
-    views = [next(feed.stream([index], ("test",), 1)).views[0].cpu() for feed in feeds]
+    views = [next(feed.stream([index], ("test",), 1)).views[0].cpu() for feed in loaders]
     for pillow in (True, False):
         views.append(torch.stack([Peer(chosen, ("test",), pillow=pillow)[row][0] for row in range(len(chosen))]))
     reader = DaliReader(chosen, "test", workers, device)
@@ -120,19 +120,19 @@ def check(feeds: Sequence[Feed], paths: Sequence[str], workers: int, device: tor
 
 def has_a_centre(path: str) -> bool:
     """Whether the square at the centre lies on whole pixels; DALI and torchvision round halves each in its own way."""
-    with Image.open(path) as photo:
-        shorter, longer = sorted(photo.size)
+    with Image.open(path) as image:
+        shorter, longer = sorted(image.size)
     return RESIZE * longer // shorter % 2 == CROP % 2
 
 
 def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: torch.device, repeats: int) -> Row:
     """The row of one set of views."""
-    split = PhotoSplit(tuple(paths), np.zeros(len(paths), np.int64), None, np.arange(len(paths)), tuple(paths))
-    transform = PhotoTransform(RESIZE, CROP, random_resized_crop=False, flip=True)
-    dataset = Dataset("photos", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), photo=transform)
+    split = ImageSplit(tuple(paths), np.zeros(len(paths), np.int64), None, np.arange(len(paths)), tuple(paths))
+    transform = ImageTransform(RESIZE, CROP, random_resized_crop=False, flip=True)
+    dataset = Dataset("photos", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), image=transform)
     data = DataConfig(name="imagefolder", root="-", workers=workers, max_bad=0.0)
     dali, threads, cached = (
-        make_feed(split, dataset, replace(data, feed=feed, cache=stored), AugmentConfig(), device)  # type: ignore[arg-type]
+        make_loader(split, dataset, replace(data, feed=feed, cache=stored), AugmentConfig(), device)  # type: ignore[arg-type]
         for feed, stored in (("dali", "off"), ("torch", "off"), ("dali", str(cache)))
     )
     views, num = VIEWS[name], len(paths)
@@ -167,7 +167,7 @@ def write_cache(paths: Sequence[str], folder: Path) -> Path:
         for path in paths:
             check, small = check_and_shrink(path, RESIZE)
             if small is None:
-                raise SystemExit(f"{path}: {check.fault}")
+                raise SystemExit(f"{path}: {check.problem}")
             writer.add(path, small.pixels, check.num_bytes, small.mtime_ns)
     return table
 
@@ -182,7 +182,7 @@ def main() -> int:
     found = sorted(str(path) for path in options.root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
         parser.error(f"--root {options.root}: no .jpg file in it")
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[: options.photos]
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[: options.images]
     paths = [found[row] for row in order.tolist()]
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of DALI's own AutoAugment
     machine = this_machine(options.device)

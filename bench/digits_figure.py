@@ -15,9 +15,9 @@ from digits_grid import arguments, trained
 from harness import this_machine
 from pages import ROOT, put_between
 
-from fastcpc.report.experiments import CLEANERS
-from fastcpc.report.reproduce import as_json, figure, short_name
-from fastcpc.report.run import Run
+from fastcpc.report.paper.experiments import CLEANERS
+from fastcpc.report.paper.tables import as_json, figure, short_name
+from fastcpc.report.results.run import Run
 
 RESULT = ROOT / "bench" / "results" / "digits_figure.json"
 PICTURE = ROOT / "docs" / "images" / "figure3-digits.svg"

@@ -7,9 +7,9 @@ from pathlib import Path
 from pages import ROOT
 
 from fastcpc.cli.reproduce import collect, grid_of
-from fastcpc.report.experiments import Experiment, experiment
-from fastcpc.report.grid import Grid, train_missing
-from fastcpc.report.reproduce import Results
+from fastcpc.report.paper.experiments import Experiment, experiment
+from fastcpc.report.paper.grid import Grid, train_missing
+from fastcpc.report.paper.tables import Results
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from digits_grid import arguments, trained
 from harness import this_machine
 from pages import ROOT, put_between
 
-from fastcpc.report.reproduce import Results, markdown
+from fastcpc.report.paper.tables import Results, markdown
 
 RESULT = ROOT / "bench" / "results" / "digits_table.json"
 BEGIN, END = "<!-- digits table: bench/digits_table.py -->", "<!-- end of digits table -->"

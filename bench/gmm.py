@@ -37,8 +37,8 @@ class Loop:
     """scikit-learn, one fit a group; the groups are told apart before the clock starts."""
 
     def __init__(self, values: np.ndarray, groups: np.ndarray, num_groups: int) -> None:
-        self.members = [np.flatnonzero(groups == g) for g in range(num_groups)]
-        self.columns = [values[member][:, None] for member in self.members]
+        self.learners = [np.flatnonzero(groups == g) for g in range(num_groups)]
+        self.columns = [values[learner][:, None] for learner in self.learners]
 
     def run(self, starts: tuple[np.ndarray, ...] | None) -> tuple[list[np.ndarray], list[int]]:
         """Posteriors of the smaller mean, and iterations, of each group."""
@@ -67,7 +67,7 @@ def bench(num_samples: int, num_groups: int, device: str, repeats: int) -> list[
         fit = fit_gmm(*there, num_groups, init=init, **EM)
         return fit, fit.clean_probability(*there)
 
-    check, iterations = compare(ours(start_there), loop.run(start), loop.members)
+    check, iterations = compare(ours(start_there), loop.run(start), loop.learners)
     rows = []
     for name, init, peer in (("own", None, None), ("given", start_there, start)):
         labels = {"N": num_samples, "groups": num_groups, "start": name, "iterations": iterations}
@@ -77,12 +77,12 @@ def bench(num_samples: int, num_groups: int, device: str, repeats: int) -> list[
     return rows
 
 
-def compare(ours: Any, theirs: Any, members: list[np.ndarray]) -> tuple[Check, str]:
+def compare(ours: Any, theirs: Any, learners: list[np.ndarray]) -> tuple[Check, str]:
     """The check of both rows, and the range of iterations."""
     (fit, posterior), (posteriors, iterations) = ours, theirs
     later = int(np.abs(fit.n_iter.cpu().numpy() - np.array(iterations)).max())
     own = posterior.cpu().numpy()
-    apart = max(float(np.abs(own[member] - other).max()) for member, other in zip(members, posteriors, strict=True))
+    apart = max(float(np.abs(own[learner] - other).max()) for learner, other in zip(learners, posteriors, strict=True))
     check = Check("iterations apart", later, 0) if later else Check("posterior apart", apart, POSTERIOR_LIMIT)
     return check, f"{min(iterations)}-{max(iterations)}"
 

@@ -44,7 +44,7 @@ class Outcome:
     last: str
 
 
-def steps(results: Path, photos: Path | None) -> list[Step]:
+def steps(results: Path, images: Path | None) -> list[Step]:
     """In the order in which they tell most: whether it is right, before how fast it is."""
     python, bench = sys.executable, str(ROOT / "bench")
     test = (python, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider")
@@ -58,9 +58,9 @@ def steps(results: Path, photos: Path | None) -> list[Step]:
         Step("step", (python, f"{bench}/step.py", *to), 5),
         Step("epoch", (python, f"{bench}/epoch.py", "--compile", "default", *to), 5),
     ]
-    if photos is not None:
+    if images is not None:
         workers = ("--workers", "16", "--photos", "4096")
-        found.append(Step("data", (python, f"{bench}/data.py", "--root", str(photos), *workers, *to), 6))
+        found.append(Step("data", (python, f"{bench}/data.py", "--root", str(images), *workers, *to), 6))
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer:
         some = (*test, "tests/kernels", "-x")
@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the steps' commands and do nothing")
     options = parser.parse_args()
     out = options.out.expanduser().resolve()
-    todo = steps(out / "results", None if options.photos is None else options.photos.expanduser().resolve())
+    todo = steps(out / "results", None if options.images is None else options.images.expanduser().resolve())
     unknown = set(options.only or ()) - {step.name for step in todo}
     if unknown:
         parser.error(f"--only {', '.join(sorted(unknown))}: the steps here are {', '.join(step.name for step in todo)}")

@@ -26,9 +26,9 @@ from harness import Check, Report, Row, arguments, this_machine, time_in_turns
 from torch import nn
 from trainers import cifar_config, trainer_of
 
-from fastcpc.cleaner.partition import divide
+from fastcpc.cleaner.partition import partition_samples
 from fastcpc.config.schema import Config
-from fastcpc.data.split import Split
+from fastcpc.data.dataset import ArraySplit
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.trainer import Trainer
 
@@ -60,29 +60,29 @@ class Ours:
 
     def __init__(self, trainer: Trainer, probability_N: npt.NDArray[np.float64]) -> None:
         self.trainer = trainer
-        self.partition = divide(torch.from_numpy(probability_N).float().to(trainer.numerics.device), 0.5)
+        self.partition = partition_samples(torch.from_numpy(probability_N).float().to(trainer.numerics.device), 0.5)
 
     def epoch(self) -> None:
         """Both networks, one after the other."""
-        first, second = self.trainer.members
-        self.trainer.course.record = {"epoch": EPOCH, "images": 0, "seconds": {}}
+        first, second = self.trainer.learners
+        self.trainer.run_state.record = {"epoch": EPOCH, "images": 0, "seconds": {}}
         for own, other in ((first, second), (second, first)):
             own.partition = self.partition
-            self.trainer.course.step = 0
+            self.trainer.run_state.step = 0
             self.trainer.train(own, other, EPOCH)
 
     def score(self, kind: Literal["gmm_agn", "cpc_agn"]) -> Cleaning:
         """Scores of both networks and the cleaner of this kind on them."""
         config = replace(self.trainer.config, cleaner=replace(self.trainer.config.cleaner, kind=kind))
-        members, labels_N = self.trainer.members, self.trainer.training.labels_N
-        collected = self.trainer.score(EPOCH)
-        return clean_labels(members, collected, labels_N, config, num_classes=10, epoch=EPOCH)
+        learners, labels_N = self.trainer.learners, self.trainer.training.labels_N
+        scoring = self.trainer.score(EPOCH)
+        return clean_labels(learners, scoring, labels_N, config, num_classes=10, epoch=EPOCH)
 
 
 def bench(options: Any, trainer: Trainer, peer: DivideMix) -> Iterator[Row]:
     """The rows that are asked for; scoring first, while the weights of both sides are the same."""
     device = trainer.numerics.device
-    networks = [copy.deepcopy(member.network) for member in trainer.members]
+    networks = [copy.deepcopy(learner.network) for learner in trainer.learners]
     for network in networks:
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     ours = Ours(trainer, given_division(64 * options.steps))
@@ -109,8 +109,8 @@ def bench(options: Any, trainer: Trainer, peer: DivideMix) -> Iterator[Row]:
         probability_N = ours.partition.clean_prob_N.double().cpu().numpy()
         calls = {"fastcpc": ours.epoch, "DivideMix": lambda: peer.train(networks, optimizers, probability_N)}
         timings = time_in_turns(calls, repeats, device.type, warmup=1)
-        broken = sum(not_finite(network) for network in [*networks, *(m.network for m in trainer.members)])
-        unequal = abs(trainer.course.record["labelled"][0] - int((probability_N > 0.5).sum()))
+        broken = sum(not_finite(network) for network in [*networks, *(m.network for m in trainer.learners)])
+        unequal = abs(trainer.run_state.record["labelled"][0] - int((probability_N > 0.5).sum()))
         done = Check("unequal or not finite", float(broken + unequal), 0.0)
         yield Row({"row": "epoch", "images": 64 * options.steps} | labels, done, "fastcpc", timings)
 
@@ -136,7 +136,7 @@ def main() -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastcpc-peer-")))
         trainer = stack.enter_context(trainer_of(our_config(options, folder / "run")))
         train = trainer.dataset.train
-        assert isinstance(train, Split)
+        assert isinstance(train, ArraySplit)
         write_cifar(folder, train.pixels.numpy(), train.labels.tolist(), trainer.labels.given.tolist())
         peer = DivideMix(options.divide_mix, folder, batch_size=64, num_classes=10, lambda_u=25)
         for row in bench(options, trainer, peer):

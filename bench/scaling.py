@@ -147,7 +147,7 @@ def count() -> list[dict[str, Any]]:
     return rows
 
 
-def compare_photos(root: Path, kind: str) -> dict[str, Any]:
+def compare_images(root: Path, kind: str) -> dict[str, Any]:
     """A run of PHOTO_RUNS on a folder of photos with 1, 2 and 4 ranks: how far the others are from one, at most."""
     rows: list[dict[str, Any]] = []
     settings = [f"data.root={root.resolve()}", *PHOTO_RUNS[kind]]
@@ -196,7 +196,7 @@ def main() -> int:
     result: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
     failed = False
     if options.photos:
-        result["photos"] = {kind: compare_photos(options.photos, kind) for kind in PHOTO_RUNS}
+        result["photos"] = {kind: compare_images(options.photos, kind) for kind in PHOTO_RUNS}
         for kind, compared in result["photos"].items():
             for row in compared["runs"]:
                 failed |= kind == "short" and not row["same_partitions"]

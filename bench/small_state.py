@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcpc.atomic_io import replace_file, sync_folder, write_failure, write_synced
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.engine.atomic import replace_file, sync_folder, write_failure, write_synced
-from fastcpc.engine.checkpoint_files import load, pack
-from fastcpc.engine.checkpoint_find import candidates
-from fastcpc.engine.same_settings import changed_settings
+from fastcpc.engine.checkpoint.config_diff import changed_settings
+from fastcpc.engine.checkpoint.format import load, pack
+from fastcpc.engine.checkpoint.resume import candidates
 from fastcpc.errors import InputError, RunError
 
 FORMAT = 1
@@ -211,8 +211,8 @@ def _each_momentum(state: Mapping[str, Any], change: Callable[[Tensor], Tensor] 
         }
         return {**optimizer, "state": buffers}
 
-    members = [{**member, "optimizer": of_optimizer(member["optimizer"])} for member in state["members"]]
-    return {**state, "members": members}
+    learners = [{**learner, "optimizer": of_optimizer(learner["optimizer"])} for learner in state["members"]]
+    return {**state, "members": learners}
 
 
 def _damaged(folder: Path, why: str) -> InputError:

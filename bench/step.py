@@ -19,12 +19,12 @@ from harness import Check, Report, Row, Timing, arguments, this_machine, time_in
 from torch.utils.flop_counter import FlopCounterMode
 from trainers import cifar_config, made_up_cifar, scratch, trainer_of
 
-from fastcpc.cleaner.partition import divide
+from fastcpc.cleaner.partition import partition_samples
 from fastcpc.config.schema import Config
-from fastcpc.data.feed import Batch, ViewName
-from fastcpc.engine.stages import draw_partners, paired_batches, semi_supervised
+from fastcpc.data.loaders.base import Batch, ViewName
+from fastcpc.engine.train_epoch import draw_partners, paired_batches, semi_supervised
 from fastcpc.engine.trainer import Trainer
-from fastcpc.semisup.step import guess_targets, semisup_loss
+from fastcpc.semisup.mixmatch import guess_targets, semisup_loss
 
 EPOCH = 20  # past the warm-up, before the rate drops
 VIEWS: tuple[ViewName, ...] = ("weak", "weak", "strong", "strong")
@@ -49,10 +49,10 @@ class Stretch:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.own, self.other = trainer.members
-        num_samples = trainer.training.feed.num_samples
+        self.own, self.other = trainer.learners
+        num_samples = trainer.training.loader.num_samples
         clean_prob_N = torch.linspace(0, 1, num_samples)[torch.randperm(num_samples, generator=torch.Generator())]
-        self.own.partition = divide(clean_prob_N.to(trainer.numerics.device), 0.5)
+        self.own.partition = partition_samples(clean_prob_N.to(trainer.numerics.device), 0.5)
 
     def __call__(self) -> int:
         """Run them; returns how many."""
@@ -108,7 +108,7 @@ def parts_row(options: Any) -> Row:
         own, other, partition = stretch.own, stretch.other, stretch.own.partition
         assert partition is not None
         batches = paired_batches(own, training, EPOCH)
-        (batch,) = training.feed.stream(batches[:1], VIEWS, 1)
+        (batch,) = training.loader.stream(batches[:1], VIEWS, 1)
         labelled = batch.index[: options.batch]
         partners = draw_partners(config, torch.Generator().manual_seed(1), numerics.device)
         constants = [torch.tensor(value).to(numerics.device) for value in (0.7, 1.0)]
@@ -129,7 +129,7 @@ def parts_row(options: Any) -> Row:
                 ).total  # fmt: skip
 
         parts: dict[str, Callable[[], Any]] = {
-            "feed": lambda: list(training.feed.stream(batches[:1], VIEWS, 1)),
+            "feed": lambda: list(training.loader.stream(batches[:1], VIEWS, 1)),
             "guesses": guess,
             "guesses, forward, losses": forward,
             "backward": lambda: kept.pop("loss").backward(),

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from pages import ROOT, put_between
 from sklearn.metrics import average_precision_score
 
-from fastcpc.report.run import read_pred_probs, read_run
-from fastcpc.report.samples import read_samples
-from fastcpc.report.suspects import find_suspects
+from fastcpc.report.results.run import read_pred_probs, read_run
+from fastcpc.report.results.samples import read_samples
+from fastcpc.report.results.suspects import find_suspects
 
 RESULT = ROOT / "bench" / "results" / "suspects.json"
 DIGITS = ("digits_sym50", "digits_asym40", "digits_sym80")

@@ -10,15 +10,15 @@ import torch
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.data.cifar_facts import CIFAR10
-from fastcpc.data.datasets import Dataset
-from fastcpc.data.noise import Labels, make_labels
-from fastcpc.data.policies import WeakPolicy
-from fastcpc.data.split import Split
-from fastcpc.engine.folder import RunFolder
-from fastcpc.engine.interrupt import StopRequest
-from fastcpc.engine.log import RunLog
-from fastcpc.engine.start import load_data
+from fastcpc.data.augment.policies import WeakPolicy
+from fastcpc.data.dataset import ArraySplit
+from fastcpc.data.datasets.cifar_meta import CIFAR10
+from fastcpc.data.labels.noise import Labels, make_labels
+from fastcpc.data.registry import Dataset
+from fastcpc.engine.launch import load_data
+from fastcpc.engine.loggers.run_log import RunLog
+from fastcpc.engine.outputs.run_dir import RunDir
+from fastcpc.engine.signals import StopRequest
 from fastcpc.engine.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +36,7 @@ def made_up_cifar(num_train: int, num_test: int) -> Dataset:
     """
     random = np.random.default_rng(0)
 
-    def split(num: int, name: str) -> Split:
+    def split(num: int, name: str) -> ArraySplit:
         labels = random.integers(0, CIFAR10.num_classes, num)
         place = np.linspace(0, 2 * np.pi, CIFAR10.image_size)
         angle = labels[:, None, None] * np.pi / CIFAR10.num_classes
@@ -44,7 +44,7 @@ def made_up_cifar(num_train: int, num_test: int) -> Dataset:
         tint = random.random((CIFAR10.num_classes, 3))[labels]
         clean = 110 + 60 * stripes[:, None] * tint[:, :, None, None]
         pixels = np.clip(clean + random.normal(0, 40, (num, 3, *stripes.shape[1:])), 0, 255).astype(np.uint8)
-        return Split(torch.from_numpy(pixels), labels, np.arange(num), tuple(f"{name}/{i}" for i in range(num)))
+        return ArraySplit(torch.from_numpy(pixels), labels, np.arange(num), tuple(f"{name}/{i}" for i in range(num)))
 
     weak = WeakPolicy(flip=True, padding=4)
     splits = split(num_train, "train"), split(num_test, "test")
@@ -57,7 +57,7 @@ def trainer_of(config: Config, dataset: Dataset | None = None) -> Iterator[Train
     with ExitStack() as stack:
         data: tuple[Dataset, Labels]
         data = load_data(config) if dataset is None else (dataset, make_labels(dataset, config.noise, config.run.seed))
-        folder = stack.enter_context(RunFolder(config))
+        folder = stack.enter_context(RunDir(config))
         log = stack.enter_context(RunLog(folder, config.train.epochs))
         yield Trainer(config, *data, folder, StopRequest(), log)  # not entered: Ctrl-C ends a bench at once
 

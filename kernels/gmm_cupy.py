@@ -71,7 +71,7 @@ def fit_on_device(
     """``fit_gmm`` on arguments whose kinds and shapes were checked: the seven arrays of a MixtureFit."""
     with _current(values) as cupy:
         x = _values(values)
-        faults = _inspect(x, groups, num_groups)
+        problems = _inspect(x, groups, num_groups)
         if order is None and groups is not None:
             order = order_on_device(groups, num_groups)
         offsets = cupy.array([0, len(x)], dtype=LONG) if order is None else order.offsets
@@ -88,30 +88,30 @@ def fit_on_device(
         _kernel("fit", x.dtype.name)(
             (teams * size,),
             (THREADS,),
-            (*fixed, *(_view(output) for output in outputs), faults[2:]),
+            (*fixed, *(_view(output) for output in outputs), problems[2:]),
         )
-        return outputs, _read(faults)
+        return outputs, _read(problems)
 
 
 def posterior_on_device(values: Any, groups: Any | None, mixture: Sequence[Any]) -> tuple[Any, Faults]:
     """Posteriors (N,) of the first component of ``mixture``: means, variances and weights, (G, 2) each."""
     with _current(values):
         x, num_groups = _values(values), mixture[0].shape[0]
-        faults = _inspect(x, groups, num_groups)
+        problems = _inspect(x, groups, num_groups)
         out = _empty(values, (len(x),), torch.float64)
         _over_samples("posterior", x, groups, num_groups, *(_view(part) for part in mixture), _view(out))
-        return out, _read(faults)
+        return out, _read(problems)
 
 
 def _inspect(x: Any, groups: Any | None, num_groups: int) -> Any:
-    faults = _cupy().zeros(len(Faults._fields), dtype=INT)
-    _over_samples("inspect", x, groups, num_groups, faults)
-    return faults
+    problems = _cupy().zeros(len(Faults._fields), dtype=INT)
+    _over_samples("inspect", x, groups, num_groups, problems)
+    return problems
 
 
-def _read(faults: Any) -> Faults:
+def _read(problems: Any) -> Faults:
     """Waits for the device: the one time that the host does."""
-    return Faults(*faults.get().tolist())
+    return Faults(*problems.get().tolist())
 
 
 def _over_samples(name: str, x: Any, groups: Any | None, num_groups: int, *rest: Any) -> None:

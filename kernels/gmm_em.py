@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import gmm_cupy, gmm_numpy
-from .gmm_arrays import (
+from .gmm_checks import (
     Array,
     check_forms,
     check_groups_form,
@@ -30,7 +30,7 @@ from .gmm_arrays import (
     refuse,
     to_numpy,
 )
-from .gmm_numpy import EmResult, Mixture, Segments
+from .gmm_numpy import EmResult, MixtureParams, Segments
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class MixtureFit:
         check_forms(values, ids, num_groups)
         mixture = self.means, self.variances, self.weights
         if on_gpu(values):
-            probability, faults = gmm_cupy.posterior_on_device(values, ids, mixture)
-            if any(faults):
+            probability, problems = gmm_cupy.posterior_on_device(values, ids, mixture)
+            if any(problems):
                 refuse(values, ids, num_groups)
             return probability
         numbers, numbers_of_groups = checked(values, ids, num_groups)
-        mixture_np = Mixture(*(to_numpy(part) for part in mixture))
+        mixture_np = MixtureParams(*(to_numpy(part) for part in mixture))
         return like(gmm_numpy.posterior(numbers, numbers_of_groups, mixture_np), values)
 
 
@@ -133,12 +133,12 @@ def fit_gmm(
         check_init_forms(init, num_groups, values)
     if not on_gpu(values):
         return _fit_in_memory(values, ids, num_groups, order, init, (max_iter, tol, reg_covar))
-    arrays, faults = gmm_cupy.fit_on_device(values, ids, num_groups, order, init, max_iter, tol, reg_covar)
-    if faults.values or faults.groups:
+    arrays, problems = gmm_cupy.fit_on_device(values, ids, num_groups, order, init, max_iter, tol, reg_covar)
+    if problems.values or problems.groups:
         refuse(values, ids, num_groups)
-    if faults.start and init is not None:
-        group = faults.start - 1
-        check_start(Mixture(*(to_numpy(part)[group : group + 1] for part in init)), np.array([group]))
+    if problems.start and init is not None:
+        group = problems.start - 1
+        check_start(MixtureParams(*(to_numpy(part)[group : group + 1] for part in init)), np.array([group]))
     return MixtureFit(*arrays)
 
 
@@ -162,7 +162,7 @@ def _fit_in_memory(
     if init is None:
         start = gmm_numpy.two_means(segments, reg_covar=limits[2])
     else:
-        start = Mixture(*(to_numpy(part).astype(np.float64) for part in init)).rows(fitted)
+        start = MixtureParams(*(to_numpy(part).astype(np.float64) for part in init)).rows(fitted)
         check_start(start, np.flatnonzero(fitted))
     return _pack(gmm_numpy.run_em(segments, start, *limits), fitted, values)
 

@@ -26,23 +26,23 @@ LLOYD_STEPS = 64  # some 10 are needed
 LOG_2PI = float(np.log(2.0 * np.pi))
 
 
-class Mixture(NamedTuple):
+class MixtureParams(NamedTuple):
     """Means, variances and weights, each (G, 2) float64; not ordered."""
 
     means: Floats
     variances: Floats
     weights: Floats
 
-    def rows(self, index: Any) -> "Mixture":
+    def rows(self, index: Any) -> "MixtureParams":
         """The groups that ``index`` picks."""
-        return Mixture(self.means[index], self.variances[index], self.weights[index])
+        return MixtureParams(self.means[index], self.variances[index], self.weights[index])
 
 
 @dataclass
 class EmResult:
     """What EM leaves for each group: the mixture, the bound before the last M step, iterations, whether it settled."""
 
-    mixture: Mixture
+    mixture: MixtureParams
     lower_bound: Floats
     n_iter: Ints
     converged: npt.NDArray[np.bool_]
@@ -100,7 +100,7 @@ def _moments(x: Floats) -> tuple[float, float]:
     return mean, float(np.add.reduce(np.multiply(deviation, deviation, out=deviation))) / len(x)
 
 
-def two_means(segments: Segments, reg_covar: float) -> Mixture:
+def two_means(segments: Segments, reg_covar: float) -> MixtureParams:
     """The start: 2-means of each group, every sample wholly in its cluster, as scikit-learn's k-means start.
 
     In one dimension a clustering is a threshold. It starts at the best of ``BINS`` - 1 equally spaced ones, by the
@@ -108,7 +108,7 @@ def two_means(segments: Segments, reg_covar: float) -> Mixture:
     no value changes sides (Lloyd). Deterministic, and the same on a GPU.
     """
     num_groups = len(segments.counts)
-    mixture = Mixture(*(np.empty((num_groups, 2)) for _ in range(3)))
+    mixture = MixtureParams(*(np.empty((num_groups, 2)) for _ in range(3)))
     for g, x in enumerate(segments.each()):
         split = _two_means_split(x)
         for c, part in enumerate((x[:split], x[split:])):
@@ -136,11 +136,11 @@ def _two_means_split(x: Floats) -> int:
     return split
 
 
-def run_em(segments: Segments, start: Mixture, max_iter: int, tol: float, reg_covar: float) -> EmResult:
+def run_em(segments: Segments, start: MixtureParams, max_iter: int, tol: float, reg_covar: float) -> EmResult:
     """EM of every group until its own bound settles; a group that has settled costs nothing more."""
     num_groups = len(segments.counts)
     result = EmResult(
-        Mixture(*(part.copy() for part in start)),
+        MixtureParams(*(part.copy() for part in start)),
         np.full(num_groups, -np.inf),
         np.zeros(num_groups, dtype=np.int64),
         np.zeros(num_groups, dtype=np.bool_),
@@ -165,14 +165,14 @@ def run_em(segments: Segments, start: Mixture, max_iter: int, tol: float, reg_co
     return result
 
 
-def maximise(old: Mixture, sums_G7: Floats, reg_covar: float) -> Mixture:
+def maximise(old: MixtureParams, sums_G7: Floats, reg_covar: float) -> MixtureParams:
     """The M step from moments about the old means, which keeps variances exact where a common origin would cancel."""
     resp, first, second = sums_G7[:, 0:2], sums_G7[:, 2:4], sums_G7[:, 4:6]
     size = resp + EPSILON
     means = (first + old.means * resp) / size
     shift = means - old.means
     variances = (second - 2.0 * shift * first + shift * shift * resp) / size + reg_covar
-    return Mixture(means, variances, size / size.sum(axis=1, keepdims=True))
+    return MixtureParams(means, variances, size / size.sum(axis=1, keepdims=True))
 
 
 class Pieces:
@@ -199,7 +199,7 @@ class Pieces:
         if filled:
             yield begin, len(self.length), position, position + filled
 
-    def expect(self, mixture: Mixture) -> Floats:
+    def expect(self, mixture: MixtureParams) -> Floats:
         """The E step: for each group the sums of r_0, r_1, r_0 d_0, r_1 d_1, r_0 d_0^2, r_1 d_1^2 and log p(x), (G, 7).
 
         r_c is the responsibility of component c, d_c = x - its mean.
@@ -244,7 +244,7 @@ def _expect_block(x: Floats, coefs: Any, room: Floats) -> Floats:
     return room[:7]
 
 
-def posterior(values: npt.NDArray[Any], groups: npt.NDArray[Any] | None, mixture: Mixture) -> Floats:
+def posterior(values: npt.NDArray[Any], groups: npt.NDArray[Any] | None, mixture: MixtureParams) -> Floats:
     """The posterior (N,) of component 0 under each value's own group's mixture; NaN where its parameters are NaN."""
     half = 0.5 / mixture.variances
     const = np.log(mixture.weights) - 0.5 * np.log(mixture.variances)

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .common import Backend, check_embeddings, check_range, check_rows
+from .prototype_checks import Backend, check_embeddings, check_range, check_rows
 from .prototype_torch import PrototypeLossTorch, prototype_scores_torch
 
 try:

@@ -17,7 +17,6 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .prototype_kernels import ALIGNMENT, ANYWHERE, DTYPES, backward_kernel, forward_kernel, scores_kernel
 from .prototype_triton import (
     COLUMNS,
     KEEP_CLASSES,
@@ -27,6 +26,7 @@ from .prototype_triton import (
     SCORE_WARPS,
     choose_tiles,
 )
+from .prototype_triton_kernels import ALIGNMENT, ANYWHERE, DTYPES, backward_kernel, forward_kernel, scores_kernel
 
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
 SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}  # bytes a program may take

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from .common import accumulation_dtype
+from .prototype_checks import accumulation_dtype
 
 SCORE_ROWS = 65_536  # rows whose prototypes are gathered at a time
 

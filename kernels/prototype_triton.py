@@ -8,7 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .prototype_kernels import ALIGNMENT, DTYPES, INTERPRETED, SUMS, backward_kernel, forward_kernel, scores_kernel
+from .prototype_triton_kernels import (
+    ALIGNMENT,
+    DTYPES,
+    INTERPRETED,
+    SUMS,
+    backward_kernel,
+    forward_kernel,
+    scores_kernel,
+)
 
 MAX_DIM = 512
 COLUMNS = 128  # of a half-precision tile

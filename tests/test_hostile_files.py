@@ -21,29 +21,29 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from finished_run import finished_run
-from made_photos import dataset_of, plain_files
+from made_images import dataset_of, plain_files
 from PIL import EpsImagePlugin
 from untrained_run import untrained_run
 
 from fastcpc.cli import export
 from fastcpc.config.load import load_config
-from fastcpc.data.digits import load_digits_dataset
-from fastcpc.data.label_files import read_label_file
-from fastcpc.data.photo_files import BadImage, photo_head, read_photo
-from fastcpc.data.photos.cache import open_cache
-from fastcpc.data.photos.decode import check_image
-from fastcpc.data.photos.index import read_index
-from fastcpc.data.photos.tables import read_list
-from fastcpc.engine.checkpoint_files import load
-from fastcpc.engine.checkpoint_find import named
-from fastcpc.engine.pred_probs import PRED_PROBS_FILE
-from fastcpc.engine.scores import LAST
+from fastcpc.data.datasets.digits import load_digits_dataset
+from fastcpc.data.datasets.image_list import read_list
+from fastcpc.data.labels.label_file import read_label_file
+from fastcpc.data.loaders.image_files import BadImage, decode_image, read_image_header
+from fastcpc.data.prepare.cache import open_cache
+from fastcpc.data.prepare.check_images import check_image
+from fastcpc.data.prepare.index import read_index
+from fastcpc.engine.checkpoint.format import load
+from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
+from fastcpc.engine.outputs.score_file import LAST
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.weights import read_tensors
-from fastcpc.report.model_folder import load_model
-from fastcpc.report.run import read_pred_probs, read_run
-from fastcpc.report.samples import CLEANING_FILE, read_samples
-from fastcpc.report.scores import read_scores
+from fastcpc.report.export.model_folder import load_model
+from fastcpc.report.results.run import read_pred_probs, read_run
+from fastcpc.report.results.samples import CLEANING_FILE, read_samples
+from fastcpc.report.results.score_reader import read_scores
 
 
 class Trap:
@@ -240,11 +240,11 @@ def test_a_picture_is_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
-    for read in (read_photo, photo_head):
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+    for read in (decode_image, read_image_header):
         with pytest.raises(BadImage, match="not an image of a known format"):
-            read(photo.read_bytes())
-    assert check_image(str(photo)).fault == "is no image that can be identified"
+            read(image.read_bytes())
+    assert check_image(str(image)).problem == "is no image that can be identified"
     assert not (tmp_path / "sprung").exists()
     assert shutil.which("gs") == str(tool)

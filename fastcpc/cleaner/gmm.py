@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastcpc.cleaner.gmm_ranks import fit_gmm_over_ranks
+from fastcpc.distributed import Shard
 from fastcpc.kernels import GroupOrder, MixtureFit, fit_gmm
-from fastcpc.ranks import Shard
 
 Fit = Callable[[Tensor, Tensor | GroupOrder, int], MixtureFit]
 """Values (N,), their groups (int64 (N,) in [0, G), or sorted) and G, to a mixture a group; all N are on every rank."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastcpc.distributed import all_gather, all_reduce_sum
 from fastcpc.kernels import MixtureFit
 from fastcpc.kernels.gmm_numpy import (
     BINS,
@@ -17,14 +18,13 @@ from fastcpc.kernels.gmm_numpy import (
     LLOYD_STEPS,
     MIN_SAMPLES,
     MIN_VARIANCE,
-    Mixture,
+    MixtureParams,
     Pieces,
     Segments,
     maximise,
     sort_groups,
     sort_values,
 )
-from fastcpc.ranks import gather, sum_
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,7 +45,7 @@ def fit_gmm_over_ranks(
     """
     segments = [np.asarray(part, np.float64) for part in _split(values_n, groups_n, num_groups)]
     start, fitted = _start(segments, reg_covar)
-    mixture = Mixture(*(part.copy() for part in start))
+    mixture = MixtureParams(*(part.copy() for part in start))
     counts_G = _sum(np.array([len(x) for x in segments], np.float64))
     bound_G = np.full(num_groups, -np.inf)
     n_iter_G = np.zeros(num_groups, np.int64)
@@ -76,7 +76,7 @@ def _split(values_n: Tensor, groups_n: Tensor, num_groups: int) -> list[Floats]:
     return np.split(ordered, np.cumsum(counts)[:-1])
 
 
-def _expect(segments: list[Floats], mixture: Mixture) -> Floats:
+def _expect(segments: list[Floats], mixture: MixtureParams) -> Floats:
     """The E step's sums over this rank's samples, (G, 7); zeros for a group that has none here."""
     here = np.array([len(x) > 0 for x in segments])
     sums_G7 = np.zeros((len(segments), 7))
@@ -86,7 +86,7 @@ def _expect(segments: list[Floats], mixture: Mixture) -> Floats:
     return sums_G7
 
 
-def _start(segments: list[Floats], reg_covar: float) -> tuple[Mixture, npt.NDArray[np.bool_]]:
+def _start(segments: list[Floats], reg_covar: float) -> tuple[MixtureParams, npt.NDArray[np.bool_]]:
     """2-means of each group as ``gmm_numpy.two_means`` finds them, and which groups can be fitted."""
     num_groups = len(segments)
     low_G, high_G = _range(segments)
@@ -116,7 +116,7 @@ def _start(segments: list[Floats], reg_covar: float) -> tuple[Mixture, npt.NDArr
             split_G[g] = np.searchsorted(offsets[g], middle_G[g], side="right")
         previous_G, total_G = total_G, _sum(split_G.astype(np.float64))
         moving &= total_G != previous_G
-    mixture = Mixture(*(np.full((num_groups, 2), np.nan) for _ in range(3)))
+    mixture = MixtureParams(*(np.full((num_groups, 2), np.nan) for _ in range(3)))
     for c, parts in enumerate((
         [x[:split] for x, split in zip(segments, split_G, strict=True)],
         [x[split:] for x, split in zip(segments, split_G, strict=True)],
@@ -147,11 +147,11 @@ def _moments(parts: list[Floats]) -> tuple[Floats, Floats, Floats]:
 def _range(segments: list[Floats]) -> tuple[Floats, Floats]:
     """Smallest and largest value of each group over all ranks; 0 where it is empty."""
     own = np.array([[x[0], x[-1]] if len(x) else [np.inf, -np.inf] for x in segments])
-    every = np.stack([part.numpy() for part in gather(torch.from_numpy(own), "mixture")])
+    every = np.stack([part.numpy() for part in all_gather(torch.from_numpy(own), "mixture")])
     low_G, high_G = every[..., 0].min(0), every[..., 1].max(0)
     empty = ~np.isfinite(low_G)
     return np.where(empty, 0.0, low_G), np.where(empty, 0.0, high_G)
 
 
 def _sum(array: npt.NDArray[np.generic]) -> Floats:
-    return sum_(torch.from_numpy(array.astype(np.float64)), "mixture").numpy()
+    return all_reduce_sum(torch.from_numpy(array.astype(np.float64)), "mixture").numpy()

@@ -28,11 +28,11 @@ class Partition:
         return torch.nonzero((~self.clean_N & ~self.clean_prob_N.isnan()).cpu()).flatten()
 
     @property
-    def divided(self) -> Tensor:
+    def scored(self) -> Tensor:
         """Indices of X and U together, int64, on the CPU (reads the device)."""
         return torch.nonzero(~self.clean_prob_N.isnan().cpu()).flatten()
 
-    def spread(self, rows_M: Tensor, num_samples: int) -> "Partition":
+    def scatter_to(self, rows_M: Tensor, num_samples: int) -> "Partition":
         """This partition of M samples as one of all N, where they stand at rows_M (int64 (M,), distinct)."""
         clean_N = torch.zeros(num_samples, dtype=torch.bool, device=self.clean_N.device)
         clean_prob_N = torch.full((num_samples,), torch.nan, device=self.clean_N.device)
@@ -40,17 +40,17 @@ class Partition:
         return Partition(clean_N, clean_prob_N)
 
 
-def divide(clean_prob_N: Tensor, tau: float) -> Partition:
+def partition_samples(clean_prob_N: Tensor, tau: float) -> Partition:
     """A sample is clean iff its clean probability exceeds tau."""
     return Partition(clean_prob_N > tau, clean_prob_N)
 
 
 def co_divide(clean_prob_1_N: Tensor, clean_prob_2_N: Tensor, tau: float) -> list[Partition]:
     """Each network's data divided by the other network's probabilities (Alg. 1, lines 5-9)."""
-    return [divide(clean_prob_2_N, tau), divide(clean_prob_1_N, tau)]
+    return [partition_samples(clean_prob_2_N, tau), partition_samples(clean_prob_1_N, tau)]
 
 
-def fault_of(partition: Partition, labels_N: Tensor, num_classes: int, *, fitted: bool = True) -> str:
+def partition_problem(partition: Partition, labels_N: Tensor, num_classes: int, *, fitted: bool = True) -> str:
     """Why a partition must not be trained on; empty when it may.
 
     X with fewer samples than there are classes teaches nothing: MixUp and BatchNorm would see the same few images in

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcpc.cleaner.descent import Sets, descend, kept_rows, sum_gradients
+from fastcpc.cleaner.prototype_sgd import SampleSets, kept_rows, sgd_epoch, sum_gradients
 from fastcpc.config.schema import CpcConfig
+from fastcpc.data.rng import generator
 from fastcpc.data.sampler import shuffled_batches
-from fastcpc.data.seeds import generator
+from fastcpc.distributed import Shard, whole_shard
 from fastcpc.kernels import prototype_scores
 from fastcpc.models.network import Network
-from fastcpc.ranks import Shard, whole
 
 STEPS_OF_ONE_PASS = 350  # a pass this long is enough on its own (CIFAR: 390)
 STEPS_WANTED = 700  # shorter passes are repeated up to about this many steps
@@ -91,8 +91,8 @@ def train_prototypes(
     """
     passes = num_passes(settings.passes, len(labels_N), batch_size)
     batches = _batches(len(labels_N), batch_size, passes, seed)
-    sets = Sets(labels_N, clean_N, pseudo_N, alpha)
-    descend(network, optimizer, feat_ND, sets, batches, shard or whole(len(labels_N)))
+    sets = SampleSets(labels_N, clean_N, pseudo_N, alpha)
+    sgd_epoch(network, optimizer, feat_ND, sets, batches, shard or whole_shard(len(labels_N)))
 
 
 def train_contrastive(
@@ -107,7 +107,7 @@ def train_contrastive(
     shard: Shard | None = None,
 ) -> None:
     """The ablation without a GMM (Tab. 5): prototypes by the contrastive objective on all given labels."""
-    shard = shard or whole(len(labels_N))
+    shard = shard or whole_shard(len(labels_N))
     passes = num_passes(settings.passes, len(labels_N), batch_size)
     position_N, device = shard.positions(), labels_N.device
     for index in _batches(len(labels_N), batch_size, passes, seed):

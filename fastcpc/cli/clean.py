@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fastcpc.cli.failure import InputParser, report
-from fastcpc.config.ranges import shown
-from fastcpc.config.read import path_text
-from fastcpc.engine.atomic import replace_file
+from fastcpc.atomic_io import replace_file
+from fastcpc.cli.exit_codes import InputParser, report_error
+from fastcpc.config.constraints import shown
+from fastcpc.config.sources import path_text
 from fastcpc.errors import InputError
-from fastcpc.report.cleaned_list import write_cleaned
-from fastcpc.report.run import Run, read_run
-from fastcpc.report.samples import Samples, read_samples
-from fastcpc.report.suspect_files import refuse_existing, table_writer
-from fastcpc.report.suspects import Suspects, find_suspects, suspects_table
+from fastcpc.report.results.cleaned_list import write_cleaned
+from fastcpc.report.results.run import Run, read_run
+from fastcpc.report.results.samples import Samples, read_samples
+from fastcpc.report.results.suspect_files import refuse_existing, table_writer
+from fastcpc.report.results.suspects import Suspects, find_suspects, suspects_table
 
 PROGRAM = "fastcpc-clean"
 SHOWN = 10  # suspects that are printed; the file has all
@@ -30,7 +30,7 @@ CAUTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+    return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:

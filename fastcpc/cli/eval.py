@@ -12,29 +12,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcpc.cli.failure import InputParser, report
+from fastcpc.atomic_io import replace_file
+from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.config.schema import Config
-from fastcpc.data.datasets import load_dataset
-from fastcpc.data.feeds import make_feed
+from fastcpc.data.dataset import AnySplit, Dataset
+from fastcpc.data.loaders.factory import make_loader
+from fastcpc.data.registry import load_dataset
 from fastcpc.data.sampler import sequential_batches
-from fastcpc.data.split import AnySplit, Dataset
-from fastcpc.engine.atomic import replace_file
-from fastcpc.engine.checkpoint_files import load
-from fastcpc.engine.checkpoint_find import named
+from fastcpc.engine.checkpoint.format import load
+from fastcpc.engine.checkpoint.resume import named
 from fastcpc.engine.evaluate import Accuracy, evaluate
-from fastcpc.engine.precision import Numerics, resolve_numerics
-from fastcpc.engine.start import load_data
+from fastcpc.engine.launch import load_data
+from fastcpc.engine.numerics import Numerics, resolve_numerics
 from fastcpc.errors import InputError
 from fastcpc.models.network import Network
-from fastcpc.report.networks import load_networks
-from fastcpc.report.run import read_config
+from fastcpc.report.results.networks import load_networks
+from fastcpc.report.results.run import read_config
 
 PROGRAM = "fastcpc-eval"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+    return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -94,8 +94,8 @@ def measure(
     config: Config, networks: Sequence[Network], dataset: Dataset, split: AnySplit, numerics: Numerics, bad_list: Path
 ) -> Accuracy:
     """One pass over a split in evaluation mode. bad_list: file that gets the images that cannot be read."""
-    feed = make_feed(split, dataset, config.data, config.augment, numerics.device, bad_list)
-    stream = feed.stream(sequential_batches(feed.num_samples, config.train.score_batch_size), ("test",), 0)
+    loader = make_loader(split, dataset, config.data, config.augment, numerics.device, bad_list)
+    stream = loader.stream(sequential_batches(loader.num_samples, config.train.score_batch_size), ("test",), 0)
     labels_N: Tensor = torch.from_numpy(split.labels).to(numerics.device)
     return evaluate(networks, stream, labels_N, numerics, cosine=config.cleaner.kind == "cpc_only")
 

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastcpc.cli.failure import InputParser, report
-from fastcpc.engine.checkpoint_find import epoch_of, named
-from fastcpc.report.export_folder import refuse_folder, write_folder
-from fastcpc.report.model_card import card
-from fastcpc.report.model_folder import files_of, model_of
-from fastcpc.report.onnx_file import onnx_bytes, require_onnx
-from fastcpc.report.run import Run, read_run
+from fastcpc.cli.exit_codes import InputParser, report_error
+from fastcpc.engine.checkpoint.resume import epoch_of, named
+from fastcpc.report.export.folder_writer import refuse_folder, write_folder
+from fastcpc.report.export.model_card import card
+from fastcpc.report.export.model_folder import files_of, model_of
+from fastcpc.report.export.onnx_file import onnx_bytes, require_onnx
+from fastcpc.report.results.run import Run, read_run
 
 PROGRAM = "fastcpc-export"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+    return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:

@@ -13,24 +13,24 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from fastcpc.cli.failure import InputParser, report
-from fastcpc.config.ranges import shown
-from fastcpc.config.read import path_text
-from fastcpc.engine.atomic import replace_file
-from fastcpc.engine.checkpoint_find import named
+from fastcpc.atomic_io import replace_file
+from fastcpc.cli.exit_codes import InputParser, report_error
+from fastcpc.config.constraints import shown
+from fastcpc.config.sources import path_text
+from fastcpc.engine.checkpoint.resume import named
 from fastcpc.errors import InputError, RunError
-from fastcpc.report.ensemble import Model
-from fastcpc.report.model_folder import load_model, model_of
-from fastcpc.report.predict import Prediction, find_images, predict
-from fastcpc.report.run import read_run
-from fastcpc.report.suspect_files import refuse_existing, table_writer
+from fastcpc.report.export.ensemble import ExportedModel
+from fastcpc.report.export.model_folder import load_model, model_of
+from fastcpc.report.export.predictions import Prediction, find_images, predict
+from fastcpc.report.results.run import read_run
+from fastcpc.report.results.suspect_files import refuse_existing, table_writer
 
 PROGRAM = "fastcpc-predict"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+    return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def _command(options: argparse.Namespace) -> int:
     for one in predict(model, paths, torch.device("cuda" if on_gpu else "cpu"), num_threads=threads):
         done.append(one)
         if one.prob_K is None:
-            print(f"{PROGRAM}: broken: {path_text(one.path)}: {one.fault}", file=sys.stderr)
+            print(f"{PROGRAM}: broken: {path_text(one.path)}: {one.problem}", file=sys.stderr)
         else:
             print(line(model, one, options.top))
     if encode is not None:
@@ -60,7 +60,7 @@ def _command(options: argparse.Namespace) -> int:
     return 0
 
 
-def open_model(folder: Path) -> Model:
+def open_model(folder: Path) -> ExportedModel:
     """An exported model, or the newest whole checkpoint of a run's folder. InputError for a folder that is neither."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give an exported model (fastcpc-export) or a run's folder")
@@ -70,7 +70,7 @@ def open_model(folder: Path) -> Model:
     return load_model(folder)
 
 
-def line(model: Model, one: Prediction, top: int) -> str:
+def line(model: ExportedModel, one: Prediction, top: int) -> str:
     """What is printed of a picture: the likeliest classes with their probabilities, then its path."""
     assert one.prob_K is not None
     best = np.argsort(-one.prob_K, kind="stable")[:top]
@@ -78,7 +78,7 @@ def line(model: Model, one: Prediction, top: int) -> str:
     return f"{classes}  {path_text(one.path)}"
 
 
-def table(model: Model, done: Sequence[Prediction]) -> pa.Table:
+def table(model: ExportedModel, done: Sequence[Prediction]) -> pa.Table:
     """A row a picture: path, class and its id, probability, a column of each class's probability, and the fault."""
     probs = [one.prob_K for one in done]
     best = [None if prob_K is None else int(prob_K.argmax()) for prob_K in probs]
@@ -87,7 +87,7 @@ def table(model: Model, done: Sequence[Prediction]) -> pa.Table:
         "predicted_label": pa.array(best, pa.int64()),
         "predicted_class": pa.array([None if k is None else model.class_names[k] for k in best], pa.string()),
         "probability": pa.array([None if p is None else float(p.max()) for p in probs], pa.float32()),
-        "fault": pa.array([one.fault or None for one in done], pa.string()),
+        "fault": pa.array([one.problem or None for one in done], pa.string()),
     }
     for k in range(len(model.class_names)):
         columns[f"p_{k}"] = pa.array([None if p is None else float(p[k]) for p in probs], pa.float32())

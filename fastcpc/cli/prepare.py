@@ -16,18 +16,18 @@ from typing import cast, get_args, get_type_hints
 import numpy as np
 from tqdm import tqdm
 
-from fastcpc.cli.failure import InputParser, report
-from fastcpc.config.checks import PHOTOS
+from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import DataConfig
-from fastcpc.data.datasets import load_dataset
-from fastcpc.data.photo_files import BadImage, photo_head, read_bytes
-from fastcpc.data.photos.cache import CacheWriter, cache_path
-from fastcpc.data.photos.decode import Check, check_images
-from fastcpc.data.photos.index import bad_list, index_path, unique_splits, write_index
-from fastcpc.data.photos.listing import Listing
-from fastcpc.data.photos.load import list_photos
-from fastcpc.data.split import RGB, PhotoSplit
+from fastcpc.config.validation import PHOTOS
+from fastcpc.data.dataset import RGB, ImageSplit
+from fastcpc.data.datasets.indexed_images import list_images
+from fastcpc.data.datasets.listing import Listing
+from fastcpc.data.loaders.image_files import BadImage, read_bytes, read_image_header
+from fastcpc.data.prepare.cache import CacheWriter, cache_path
+from fastcpc.data.prepare.check_images import ImageCheck, check_images
+from fastcpc.data.prepare.index import bad_list, index_path, unique_splits, write_index
+from fastcpc.data.registry import load_dataset
 from fastcpc.errors import InputError, RunError
 
 PROGRAM = "fastcpc-prepare"
@@ -38,7 +38,7 @@ SHOWN = 10  # broken images, and images of one kind of note, that are printed; t
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+    return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -46,12 +46,12 @@ def _command(options: argparse.Namespace) -> int:
     if data.name not in PHOTOS:
         return _check_arrays(data)
     out = Path(options.out).expanduser() if options.out else index_path(data.root, data.name)
-    listing = list_photos(data)  # before anything is written: a wrong folder stays as it is
+    listing = list_images(data)  # before anything is written: a wrong folder stays as it is
     _print_listing(listing)
     _require_writable(out)
     checks = _decode(listing, options.jobs, cache_path(out, data.resize) if options.cache else None, data.resize)
     write_index(out, listing, checks)
-    bad = [(name, check.fault) for name, check in checks.items() if check.fault]
+    bad = [(name, check.problem) for name, check in checks.items() if check.problem]
     bad_file = out.with_suffix(".bad.txt")
     try:
         bad_file.write_text(bad_list(bad), encoding="utf-8", errors="surrogateescape")
@@ -109,7 +109,7 @@ def _require_writable(out: Path) -> None:
         raise InputError(f"{out.parent}: cannot be written to; name another place for the index with --out")
 
 
-def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[str, Check]:
+def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[str, ImageCheck]:
     """Every image once, by name; what decodes goes into the cache too. cache: its table, None for none."""
     files: dict[str, str] = {}
     for _, split in unique_splits(listing):
@@ -133,13 +133,13 @@ def _mean_pixels(paths: Sequence[str], side: int) -> float:
     sizes = []
     for place in np.linspace(0, len(paths) - 1, min(len(paths), SIZED)).astype(int):
         with contextlib.suppress(BadImage):
-            head = photo_head(read_bytes(paths[place]))
+            head = read_image_header(read_bytes(paths[place]))
             scale = min(1.0, side / min(head.height, head.width))
             sizes.append(RGB * head.height * head.width * scale**2)
     return float(np.mean(sizes)) if sizes else 0.0
 
 
-def _print_notes(checks: dict[str, Check]) -> None:
+def _print_notes(checks: dict[str, ImageCheck]) -> None:
     """Images that decode, though they are not what their name says: counted by kind, with an example."""
     kinds: dict[str, list[str]] = {}
     for name, check in checks.items():
@@ -153,31 +153,31 @@ def _print_notes(checks: dict[str, Check]) -> None:
 
 
 def _judge(
-    listing: Listing, checks: dict[str, Check], bad: list[tuple[str, str]], bad_file: Path, max_bad: float
+    listing: Listing, checks: dict[str, ImageCheck], bad: list[tuple[str, str]], bad_file: Path, max_bad: float
 ) -> int:
     """Print what is broken; 1 where training would refuse the data set, else 0."""
     if not bad:
         print(f"all {len(checks):,} images decode")
         return 0
-    for name, fault in bad[:SHOWN]:
-        print(f"  broken: {name}: {fault}")
+    for name, problem in bad[:SHOWN]:
+        print(f"  broken: {name}: {problem}")
     if len(bad) > SHOWN:
         print(f"  broken: {len(bad) - SHOWN:,} more")
     print(f"{len(bad):,} of {len(checks):,} images are broken; all of them by name in {bad_file}")
-    faults = []
+    problems = []
     for name, split in unique_splits(listing):
         num_bad, allowed = _num_bad(split, checks), max_bad * len(split) if name == "train" else 0
         if num_bad > allowed:
             limit = f"data.max_bad={max_bad:g} allows {int(allowed):,}" if name == "train" else "it must be whole"
-            faults.append(f"{name}: {num_bad:,} of {len(split):,} images are broken; {limit}")
-    if faults:
-        raise RunError("\n".join(faults))
+            problems.append(f"{name}: {num_bad:,} of {len(split):,} images are broken; {limit}")
+    if problems:
+        raise RunError("\n".join(problems))
     print("training leaves them out")
     return 0
 
 
-def _num_bad(split: PhotoSplit, checks: dict[str, Check]) -> int:
-    return sum(bool(checks[name].fault) for name in split.names)
+def _num_bad(split: ImageSplit, checks: dict[str, ImageCheck]) -> int:
+    return sum(bool(checks[name].problem) for name in split.names)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,21 +5,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastcpc.cli.failure import InputParser, report
-from fastcpc.engine.atomic import replace_file
+from fastcpc.atomic_io import replace_file
+from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.errors import InputError
-from fastcpc.report.compare import compare, to_csv
-from fastcpc.report.events import write_events
-from fastcpc.report.gallery import MOST_CARDS
-from fastcpc.report.page import comparison_page, run_page
-from fastcpc.report.run import Run, read_run
+from fastcpc.report.html.comparison import compare, to_csv
+from fastcpc.report.html.gallery import MOST_CARDS
+from fastcpc.report.html.page import comparison_page, run_page
+from fastcpc.report.html.tensorboard import write_events
+from fastcpc.report.results.run import Run, read_run
 
 PROGRAM = "fastcpc-report"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+    return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:

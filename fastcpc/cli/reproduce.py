@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fastcpc
-from fastcpc.cli.failure import InputParser, report
-from fastcpc.engine.atomic import replace_file
+from fastcpc.atomic_io import replace_file
+from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.errors import InputError
-from fastcpc.report.experiments import NAMES, SCALES, Experiment, experiment
-from fastcpc.report.grid import Grid, train_missing
-from fastcpc.report.reproduce import Results, as_json, figure, markdown
+from fastcpc.report.paper.experiments import NAMES, SCALES, Experiment, experiment
+from fastcpc.report.paper.grid import Grid, train_missing
+from fastcpc.report.paper.tables import Results, as_json, figure, markdown
 
 PROGRAM = "fastcpc-reproduce"
 CONFIGS = Path(fastcpc.__file__).resolve().parent.parent / "configs"
@@ -24,7 +24,7 @@ MOST_SEEDS = 100
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _command(_parser().parse_intermixed_args(argv)))
+    return report_error(PROGRAM, lambda: _command(_parser().parse_intermixed_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:

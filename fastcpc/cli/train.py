@@ -11,18 +11,18 @@ from pathlib import Path
 
 import torch
 
-from fastcpc import ranks
-from fastcpc.cli.failure import InputParser, recorded, report
+from fastcpc import distributed
+from fastcpc.cli.exit_codes import InputParser, recorded_error, report_error
 from fastcpc.config.describe import describe
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.config.schema import Config
-from fastcpc.engine.checkpoint_find import turns_back
-from fastcpc.engine.folder import RunFolder, open_folder
-from fastcpc.engine.interrupt import Stopped, StopRequest
-from fastcpc.engine.log import ConsoleHandler, result_text
-from fastcpc.engine.start import dry_run, train
+from fastcpc.engine.checkpoint.resume import turns_back
+from fastcpc.engine.launch import dry_run, train
+from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
+from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
+from fastcpc.engine.signals import Stopped, StopRequest
 from fastcpc.errors import InputError, RunError
-from fastcpc.report.events import run_pictures
+from fastcpc.report.html.tensorboard import run_pictures
 
 PROGRAM = "fastcpc-train"
 logger = logging.getLogger("fastcpc")
@@ -30,22 +30,22 @@ logger = logging.getLogger("fastcpc")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the process's own."""
-    return report(PROGRAM, lambda: _joined(argv))
+    return report_error(PROGRAM, lambda: _joined(argv))
 
 
 def _joined(argv: Sequence[str] | None) -> int:
-    with ranks.joined():
-        return recorded(lambda: _command(argv))
+    with distributed.joined_process_group():
+        return recorded_error(lambda: _command(argv))
 
 
 def _command(argv: Sequence[str] | None) -> int:
-    options, config = ranks.together(lambda: _read(argv))
-    ranks.check_same("the settings", to_yaml(config).encode())
+    options, config = distributed.raise_on_all_ranks(lambda: _read(argv))
+    distributed.assert_equal_on_all_ranks("the settings", to_yaml(config).encode())
     if options.print_config:
-        if ranks.is_first():
+        if distributed.is_rank0():
             sys.stdout.write(to_yaml(config))
         return 0
-    handler = ConsoleHandler() if ranks.is_first() else logging.NullHandler()
+    handler = ConsoleHandler() if distributed.is_rank0() else logging.NullHandler()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -77,7 +77,7 @@ def _dry_run(config: Config) -> int:
 
 
 def _train(config: Config) -> int:
-    with open_folder(config) as folder, StopRequest() as stop:
+    with open_run_dir(config) as folder, StopRequest() as stop:
         back = turns_back(config.run.resume, folder.path)
         if not back and _is_finished(folder):
             return 0
@@ -91,7 +91,7 @@ def _train(config: Config) -> int:
             if not _is_out_of_memory(error):
                 raise
             raise RunError(
-                ranks.name_own(
+                distributed.with_rank_prefix(
                     f"out of memory: lower train.score_batch_size (now {config.train.score_batch_size}), or start a "
                     f"new run (another run.dir) with a lower train.batch_size (now {config.train.batch_size})"
                 )
@@ -99,7 +99,7 @@ def _train(config: Config) -> int:
     return 0
 
 
-def _is_finished(folder: RunFolder) -> bool:
+def _is_finished(folder: RunDir) -> bool:
     """Whether rank 0 finds a finished run; it says so."""
 
     def look() -> dict[str, bytes] | None:
@@ -109,7 +109,7 @@ def _is_finished(folder: RunFolder) -> bool:
         logger.info("%s is a finished run (%s): nothing to do", folder.path, result_text(summary))
         return {}
 
-    return ranks.share_files(ranks.on_first(look)) is not None
+    return distributed.broadcast_files(distributed.on_rank0(look)) is not None
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -4,8 +4,8 @@ import dataclasses
 import textwrap
 from typing import Any, cast
 
+from fastcpc.config.constraints import field_types, shown, type_words
 from fastcpc.config.load import settings
-from fastcpc.config.ranges import field_types, shown, type_words
 from fastcpc.config.schema import Config
 
 WIDTH = 110

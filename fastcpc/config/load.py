@@ -15,10 +15,10 @@ import omegaconf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fastcpc.config.checks import cross_faults
-from fastcpc.config.ranges import did_you_mean, field_types, shown, type_words, value_fault
-from fastcpc.config.read import Entry, Source, path_text, read_file, read_overrides
+from fastcpc.config.constraints import did_you_mean, field_types, shown, type_words, value_problem
 from fastcpc.config.schema import Config
+from fastcpc.config.sources import Entry, Source, path_text, read_file, read_overrides
+from fastcpc.config.validation import cross_setting_problems
 from fastcpc.errors import InputError
 
 NEEDED_OMEGACONF = (2, 4)
@@ -38,8 +38,8 @@ def load_config(files: Sequence[Path], overrides: Sequence[str]) -> Config:
     for source in sources:
         merge.add(source)
     merge.cross_check()
-    if merge.faults:
-        raise InputError("\n".join(merge.faults))
+    if merge.problems:
+        raise InputError("\n".join(merge.problems))
     return cast(Config, OmegaConf.to_object(merge.tree))
 
 
@@ -75,37 +75,37 @@ class _Merge:
         self.tree = cast(DictConfig, OmegaConf.structured(Config))
         for node in (self.tree, *(self.tree[section] for section in _SECTIONS)):
             OmegaConf.set_readonly(node, False)  # frozen dataclasses make read-only nodes
-        self.faults: list[str] = []
-        self.faulty_keys: set[str] = set()
+        self.problems: list[str] = []
+        self.invalid_keys: set[str] = set()
         self.origins: dict[str, str] = {}
 
     def add(self, source: Source) -> None:
         """Put a source's entries over what is there."""
-        self.faults += source.faults
-        self.faulty_keys |= source.faulty_keys
+        self.problems += source.problems
+        self.invalid_keys |= source.invalid_keys
         unknown_sections: tuple[str, ...] = ()
         for entry in source.entries:
             if entry.key.startswith(unknown_sections):
                 continue  # its section's own line says it all
             if entry.key in _SECTIONS and (entry.is_section or (entry.text == "" and entry.is_null)):
                 continue  # empty: a section whose lines are all commented out
-            fault = self._fault(entry)
-            if fault is None:
+            problem = self._problem(entry)
+            if problem is None:
                 self.origins[entry.key] = entry.origin
                 continue
             if entry.is_section:
                 unknown_sections += (f"{entry.key}.",)
-            self.faults.append(f"{entry.origin}: {fault}")
-            self.faulty_keys |= {entry.key, *nearest_keys(entry.key)}
+            self.problems.append(f"{entry.origin}: {problem}")
+            self.invalid_keys |= {entry.key, *nearest_keys(entry.key)}
 
     def cross_check(self) -> None:
         """Add the clashes between settings, but those that a faulty setting may only seem to cause."""
-        for fault in cross_faults(cast(Config, self.tree)):
-            if not any(_concerns(faulty, key) for faulty in self.faulty_keys for key in fault.keys):
-                origin = next((self.origins[key] for key in fault.keys if key in self.origins), "")
-                self.faults.append(f"{origin}: {fault.message}" if origin else fault.message)
+        for problem in cross_setting_problems(cast(Config, self.tree)):
+            if not any(_concerns(invalid, key) for invalid in self.invalid_keys for key in problem.keys):
+                origin = next((self.origins[key] for key in problem.keys if key in self.origins), "")
+                self.problems.append(f"{origin}: {problem.message}" if origin else problem.message)
 
-    def _fault(self, entry: Entry) -> str | None:
+    def _problem(self, entry: Entry) -> str | None:
         if entry.key in _SECTIONS:
             got = "nothing" if entry.is_null else shown(entry.text)
             return f"{entry.key}: got {got}; it is a section, whose settings are {', '.join(_names(entry.key))}"
@@ -114,26 +114,26 @@ class _Merge:
         field, kind = _SETTINGS[entry.key]
         if entry.is_null:
             return f"{entry.key}: got nothing (null); must be {type_words(field, kind)}{_empty_hint(kind)}"
-        fault = f"{entry.key}={shown(entry.text)}: must be {type_words(field, kind)}"
+        problem = f"{entry.key}={shown(entry.text)}: must be {type_words(field, kind)}"
         value: Any = entry.text
         if get_origin(kind) is Literal:
             if not entry.quoted and entry.text in ("False", "FALSE"):
                 value = "false"  # YAML's other spellings of it, for compile
             if value not in get_args(kind):
-                return fault + did_you_mean(difflib.get_close_matches(value.lower(), get_args(kind), n=1))
+                return problem + did_you_mean(difflib.get_close_matches(value.lower(), get_args(kind), n=1))
         elif kind is str:
-            unusable = value_fault(entry.key, field, kind, value)
+            unusable = value_problem(entry.key, field, kind, value)
             if unusable is not None:  # before the library sees it, which would expand ${...}
                 return unusable
         elif entry.quoted:
-            return f"{fault}, without quotes" if entry.text else fault
+            return f"{problem}, without quotes" if entry.text else problem
         elif (kind is bool and entry.text.lower() not in _BOOLEANS) or _is_filled_in(entry.text):
-            return fault
+            return problem
         try:
             OmegaConf.update(self.tree, entry.key, value)
         except (OmegaConfBaseException, ValueError):
-            return fault
-        return value_fault(entry.key, field, kind, OmegaConf.select(self.tree, entry.key))
+            return problem
+        return value_problem(entry.key, field, kind, OmegaConf.select(self.tree, entry.key))
 
 
 def nearest_keys(key: str) -> list[str]:
@@ -173,8 +173,8 @@ def _names(section: str) -> list[str]:
     return [key.partition(".")[2] for key in _SETTINGS if key.startswith(f"{section}.")]
 
 
-def _concerns(faulty: str, key: str) -> bool:
-    return faulty == key or key.startswith(f"{faulty}.")
+def _concerns(invalid: str, key: str) -> bool:
+    return invalid == key or key.startswith(f"{invalid}.")
 
 
 def _read_files(files: Sequence[Path]) -> list[Source]:
@@ -190,14 +190,16 @@ def _read_files(files: Sequence[Path]) -> list[Source]:
 
 def _read_base(path: Path, named: Entry) -> Source:
     if named.is_null or not named.text:
-        return Source(faults=[f"{named.origin}: base: got nothing; must be the path of a file"])
+        return Source(problems=[f"{named.origin}: base: got nothing; must be the path of a file"])
     base = path.parent / named.text
     if not os.path.isfile(base):  # unlike Path.is_file, False for whatever cannot be looked at
         what = "is a folder" if os.path.isdir(base) else "no such file"
-        return Source(faults=[f"{named.origin}: base={shown(named.text)}: {what}: {path_text(base)}"])
+        return Source(problems=[f"{named.origin}: base={shown(named.text)}: {what}: {path_text(base)}"])
     source = read_file(base)
     if source.base is not None:
-        source.faults.append(f"{source.base.origin}: base={shown(source.base.text)}: a base cannot have a base itself")
+        source.problems.append(
+            f"{source.base.origin}: base={shown(source.base.text)}: a base cannot have a base itself"
+        )
     return source
 
 

@@ -8,7 +8,7 @@ ties several settings together is in checks.py.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fastcpc.config.ranges import Range, section_faults
+from fastcpc.config.constraints import Range, section_problems
 from fastcpc.errors import InputError
 
 DIVIDEMIX = "DivideMix"
@@ -27,7 +27,7 @@ class Section:
 
     def __post_init__(self) -> None:
         name = type(self).__name__.removesuffix("Config").lower()
-        faults = section_faults(f"{name}." if name else "", self)
+        faults = section_problems(f"{name}." if name else "", self)
         if faults:
             raise InputError("\n".join(faults))
 

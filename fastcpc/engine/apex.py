@@ -15,7 +15,7 @@ import torch
 HOW = "docs/performance.md says how to build it; optim.backend=torch needs nothing"
 
 
-def apex_fault() -> str:
+def apex_problem() -> str:
     """Why NVIDIA's fused optimisers cannot be used here, in words for a message; empty where they can."""
     spec = find_spec("apex")
     if spec is None:
@@ -30,7 +30,7 @@ def apex_fault() -> str:
 
 
 def fused_sgd(parameters: Sequence[torch.nn.Parameter], **settings: float) -> torch.optim.Optimizer:
-    """apex's FusedSGD of these float32 parameters. Only where ``apex_fault`` finds none."""
+    """apex's FusedSGD of these float32 parameters. Only where ``apex_problem`` finds none."""
     made: Any = importlib.import_module("apex.optimizers").FusedSGD(parameters, **settings)
     assert isinstance(made, torch.optim.Optimizer)
     return made

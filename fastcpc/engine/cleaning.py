@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from fastcpc.cleaner.gmm import fit_of, gmm_posterior
-from fastcpc.cleaner.normalise import check_finite, min_max, push
-from fastcpc.cleaner.partition import Partition, co_divide, fault_of, lost_classes
+from fastcpc.cleaner.loss_history import append_history, check_finite, min_max
+from fastcpc.cleaner.partition import Partition, co_divide, lost_classes, partition_problem
 from fastcpc.cleaner.prototypes import (
     contrastive_clean_prob,
     prototype_clean_prob,
@@ -16,9 +16,9 @@ from fastcpc.cleaner.prototypes import (
     train_prototypes,
 )
 from fastcpc.config.schema import Config
-from fastcpc.data.seeds import fold
-from fastcpc.engine.collect import Collected
-from fastcpc.engine.member import Member
+from fastcpc.data.rng import fold
+from fastcpc.engine.learner import Learner
+from fastcpc.engine.scoring import ScoringResult
 from fastcpc.kernels import GroupOrder, order_groups
 
 
@@ -39,12 +39,12 @@ class Cleaning:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def ruling(self) -> list[Tensor]:
+    def active_prob(self) -> list[Tensor]:
         """The probabilities that divided the data, by network 1's and network 2's cleaner."""
         return [partition.clean_prob_N for partition in reversed(self.partitions)]
 
 
-def gmm_rules(config: Config, epoch: int) -> bool:
+def gmm_is_active(config: Config, epoch: int) -> bool:
     """Whether the mixture, not CPC, divides the data in this epoch: for cpc_* in its own warm-up (CPC, sec. 5.1)."""
     if config.cleaner.kind.startswith("gmm"):
         return True
@@ -53,8 +53,8 @@ def gmm_rules(config: Config, epoch: int) -> bool:
 
 
 def clean_labels(
-    members: Sequence[Member],
-    collected: Collected,
+    learners: Sequence[Learner],
+    scoring: ScoringResult,
     labels_N: Tensor,
     config: Config,
     *,
@@ -69,43 +69,43 @@ def clean_labels(
     A partition that must not be trained on leaves the network's last good one in place, and a note says why.
     """
     result = Cleaning()
-    num_samples, rows = len(labels_N), collected.rows
+    num_samples, rows = len(labels_N), scoring.rows
     labels_N = labels_N if rows is None else labels_N[rows]
     kind, tau = config.cleaner.kind, config.cleaner.tau
-    for member, scores in zip(members, collected.networks, strict=True):
-        check_finite(scores.loss_N, member.number, rows)
-    faults = ["", ""]
+    for learner, scores in zip(learners, scoring.networks, strict=True):
+        check_finite(scores.loss_N, learner.number, rows)
+    problems = ["", ""]
     if kind != "cpc_only":
         if order is None or rows is not None:
             order = order_groups(labels_N, num_classes)
-        q_gmm, fitted = _mixtures(members, collected, labels_N, order, config, result.notes)
+        q_gmm, fitted = _mixtures(learners, scoring, labels_N, order, config, result.notes)
         result.q_gmm, result.partitions = q_gmm, co_divide(*q_gmm, tau)
         # network 1's mixture divides network 2's data, so that a mixture without a fit is the other network's fault
-        faults = [
-            fault_of(part, labels_N, num_classes, fitted=ok)
+        problems = [
+            partition_problem(part, labels_N, num_classes, fitted=ok)
             for part, ok in zip(result.partitions, reversed(fitted), strict=True)
         ]
     if kind.startswith("cpc"):
         result.notes += [
-            f"network {member.number}: {fault}; its prototypes stay as they are"
-            for member, fault in zip(members, faults, strict=True)
-            if fault
+            f"network {learner.number}: {problem}; its prototypes stay as they are"
+            for learner, problem in zip(learners, problems, strict=True)
+            if problem
         ]
-        q_cpc = _prototypes(members, collected, labels_N, config, num_classes, epoch, result.partitions, faults)
+        q_cpc = _prototypes(learners, scoring, labels_N, config, num_classes, epoch, result.partitions, problems)
         result.q_cpc = q_cpc
-        if not gmm_rules(config, epoch):
+        if not gmm_is_active(config, epoch):
             result.partitions = co_divide(*q_cpc, tau)
-            faults = [fault_of(part, labels_N, num_classes) for part in result.partitions]
-    _keep_good(members, result, faults, labels_N, num_classes)
-    for member, partition in zip(members, result.partitions, strict=True):
-        if rows is not None and member.partition is partition:
-            member.partition = partition.spread(rows, num_samples)
+            problems = [partition_problem(part, labels_N, num_classes) for part in result.partitions]
+    _keep_good(learners, result, problems, labels_N, num_classes)
+    for learner, partition in zip(learners, result.partitions, strict=True):
+        if rows is not None and learner.partition is partition:
+            learner.partition = partition.scatter_to(rows, num_samples)
     return result
 
 
 def _mixtures(
-    members: Sequence[Member],
-    collected: Collected,
+    learners: Sequence[Learner],
+    scoring: ScoringResult,
     labels_N: Tensor,
     order: GroupOrder,
     config: Config,
@@ -113,14 +113,14 @@ def _mixtures(
 ) -> tuple[tuple[Tensor, Tensor], list[bool]]:
     """Each network's posterior on its own (smoothed) losses, and whether there was a fit at all."""
     posteriors, fitted = [], []
-    fit_mixtures = fit_of(config.parallel.mixture, collected.shard)
-    for member, scores in zip(members, collected.networks, strict=True):
-        member.history_LN = push(member.history_LN, min_max(scores.loss_N), config.cleaner.loss_history)
-        values_N = member.history_LN.mean(0)
+    fit_mixtures = fit_of(config.parallel.mixture, scoring.shard)
+    for learner, scores in zip(learners, scoring.networks, strict=True):
+        learner.history_LN = append_history(learner.history_LN, min_max(scores.loss_N), config.cleaner.loss_history)
+        values_N = learner.history_LN.mean(0)
         posterior = gmm_posterior(config.cleaner.kind, values_N, labels_N, order.num_groups, order, fit_mixtures)
         if posterior.fallback_classes:
             notes.append(
-                f"network {member.number}: classes {_named(posterior.fallback_classes)} have too few or constant "
+                f"network {learner.number}: classes {_named(posterior.fallback_classes)} have too few or constant "
                 "losses for a "
                 "mixture of their own; they take the one of all classes"
             )
@@ -130,40 +130,40 @@ def _mixtures(
 
 
 def _prototypes(
-    members: Sequence[Member],
-    collected: Collected,
+    learners: Sequence[Learner],
+    scoring: ScoringResult,
     labels_N: Tensor,
     config: Config,
     num_classes: int,
     epoch: int,
     taught_by: Sequence[Partition],
-    faults: Sequence[str],
+    problems: Sequence[str],
 ) -> tuple[Tensor, Tensor]:
     """Each network's CPC score, after (or before) the update of its projector and prototypes by the mixture's
     partition."""
-    cpc, batch_size, shard = config.cpc, config.train.batch_size, collected.shard
+    cpc, batch_size, shard = config.cpc, config.train.batch_size, scoring.shard
     own_labels = labels_N if shard.is_whole else labels_N[shard.rows.to(labels_N.device)]
     result = []
-    for i, (member, scores) in enumerate(zip(members, collected.networks, strict=True)):
-        network, seed = member.network, fold(config.run.seed, "prototypes", epoch, member.number)
+    for i, (learner, scores) in enumerate(zip(learners, scoring.networks, strict=True)):
+        network, seed = learner.network, fold(config.run.seed, "prototypes", epoch, learner.number)
         network.train()
         if config.cleaner.kind == "cpc_only":
             before = contrastive_clean_prob(network, scores.feat_ND, own_labels, cpc.temperature)
             train_contrastive(
-                network, member.cpc_optimizer, scores.feat_ND, labels_N, cpc, batch_size=batch_size, seed=seed,
+                network, learner.cpc_optimizer, scores.feat_ND, labels_N, cpc, batch_size=batch_size, seed=seed,
                 shard=shard,
             )  # fmt: skip
             after = contrastive_clean_prob(network, scores.feat_ND, own_labels, cpc.temperature)
         else:
             before = prototype_clean_prob(network, scores.feat_ND, own_labels)
-            if not faults[i]:
+            if not problems[i]:
                 clean_N = taught_by[i].clean_N
                 pseudo_N = pseudo_labels(
                     scores.predicted_N, scores.prob_predicted_N, scores.prob_given_N, labels_N, clean_N, num_classes
                 )
                 train_prototypes(
                     network,
-                    member.cpc_optimizer,
+                    learner.cpc_optimizer,
                     scores.feat_ND,
                     labels_N,
                     clean_N,
@@ -180,23 +180,23 @@ def _prototypes(
 
 
 def _keep_good(
-    members: Sequence[Member], result: Cleaning, faults: Sequence[str], labels_N: Tensor, num_classes: int
+    learners: Sequence[Learner], result: Cleaning, problems: Sequence[str], labels_N: Tensor, num_classes: int
 ) -> None:
     """Hand each network its partition, unless it is no good: then the last good one stays."""
-    for member, partition, fault in zip(members, result.partitions, faults, strict=True):
-        if fault:
+    for learner, partition, problem in zip(learners, result.partitions, problems, strict=True):
+        if problem:
             instead = (
                 "trains on all labels as in the warm-up"
-                if member.partition is None
+                if learner.partition is None
                 else "keeps its last good partition"
             )
-            result.notes.append(f"network {member.number}: {fault}; it {instead} in this epoch")
+            result.notes.append(f"network {learner.number}: {problem}; it {instead} in this epoch")
             continue
-        member.partition = partition
+        learner.partition = partition
         lost = lost_classes(partition, labels_N, num_classes)
         if lost:
             result.notes.append(
-                f"network {member.number}: no sample of class {_named(lost)} is held clean; a class-aware cleaner "
+                f"network {learner.number}: no sample of class {_named(lost)} is held clean; a class-aware cleaner "
                 "(cleaner.kind=cpc_awr) or a lower cleaner.tau may keep them"
             )
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from fastcpc.cleaner.prototypes import cosine_similarity
-from fastcpc.data.feed import Batch
-from fastcpc.engine.infer import infer
-from fastcpc.engine.precision import Numerics
+from fastcpc.data.loaders.base import Batch
+from fastcpc.distributed import all_reduce_sum
+from fastcpc.engine.inference import predict_batch
+from fastcpc.engine.numerics import Numerics
 from fastcpc.models.network import Network
-from fastcpc.ranks import sum_
 
 TOP_K = 5
 
@@ -53,7 +53,7 @@ def evaluate(
         labels_B = labels_N[batch.index]
         all_logits, all_similarities = [], []
         for network in networks:
-            feat_BD, logits_BK = infer(network, batch.views[0], numerics)
+            feat_BD, logits_BK = predict_batch(network, batch.views[0], numerics)
             embeddings_BE, prototypes_KE = network.embed(feat_BD.float()), network.prototype_matrix()
             all_logits.append(logits_BK)
             all_similarities.append(
@@ -61,7 +61,7 @@ def evaluate(
             )
         rows = [torch.stack(all_logits).sum(0), *all_logits, torch.stack(all_similarities).sum(0)]
         counts += torch.stack([hits(scores_BK, labels_B) for scores_BK in rows])
-    sum_(counts, "evaluate")
+    all_reduce_sum(counts, "evaluate")
     percent = (counts.double() * (100.0 / len(labels_N))).tolist()
     return Accuracy(
         top1=percent[0][0],

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fastcpc.config.schema import TrainConfig
-from fastcpc.engine.apex import HOW, apex_fault, fused_sgd
+from fastcpc.engine.apex import HOW, apex_problem, fused_sgd
 from fastcpc.errors import InputError
 
 CYCLE_START, CYCLE_END = 1 / 25, 1e-4  # of the peak, and of the start, as torch's OneCycleLR has them
@@ -34,9 +34,9 @@ def build_optimizer(
         return build_sgd(parameters, train)
     if device.type != "cuda":
         raise InputError(f"optim.backend=apex: apex's optimisers run on a GPU, and this run is on the {device}; {HOW}")
-    fault = apex_fault()
-    if fault:
-        raise InputError(f"optim.backend=apex: {fault}; {HOW}")
+    problem = apex_problem()
+    if problem:
+        raise InputError(f"optim.backend=apex: {problem}; {HOW}")
     return fused_sgd(list(parameters), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
 
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
-from fastcpc.models.heads import PrototypeHead
-from fastcpc.models.library import OWN_NAMES, TIMM_PREFIX, resnet50, timm_backbone, unknown_name
 from fastcpc.models.network import Network
-from fastcpc.models.own import own_backbone
+from fastcpc.models.pretrained import OWN_NAMES, TIMM_PREFIX, resnet50, timm_backbone, unknown_name
+from fastcpc.models.prototype_head import PrototypeHead
+from fastcpc.models.registry import own_backbone
 from fastcpc.models.weights import first_line, is_path, load_weights
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fastcpc.models.heads import PrototypeHead
+from fastcpc.models.prototype_head import PrototypeHead
 
 
 class Network(nn.Module):

@@ -12,8 +12,8 @@ from timm.layers import norm_act
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from fastcpc.distributed import all_gather, all_reduce_sum, data_group, world_size
 from fastcpc.errors import InputError
-from fastcpc.ranks import data_group, gather, size, sum_
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -27,7 +27,7 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return F.batch_norm(
                 values, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-        count = values.numel() // values.shape[1] * size()
+        count = values.numel() // values.shape[1] * world_size()
         normalised, mean_C, variance_C = _Normalise.apply(values, self.weight, self.bias, self.eps, count)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             with torch.no_grad():
@@ -51,7 +51,7 @@ class _Normalise(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         axes = [0, *range(2, values.ndim)]
         own_var_C, own_mean_C = torch.var_mean(values.float(), dim=axes, correction=0)
-        means_R2C = torch.stack(gather(torch.stack([own_mean_C, own_var_C]), "batchnorm")).double()
+        means_R2C = torch.stack(all_gather(torch.stack([own_mean_C, own_var_C]), "batchnorm")).double()
         mean_C = means_R2C[:, 0].mean(0)
         variance_C = (means_R2C[:, 1] + (means_R2C[:, 0] - mean_C).square()).mean(0)
         rstd_C = (variance_C + eps).rsqrt().float()
@@ -70,7 +70,7 @@ class _Normalise(torch.autograd.Function):
         unit, weight_C, rstd_C = ctx.saved_tensors
         wide, shape = grad.float(), ctx.shape
         own_2C = torch.stack([wide.sum(ctx.axes), (wide * unit).sum(ctx.axes)])
-        means_2C = sum_(own_2C.clone(), "batchnorm") / ctx.count
+        means_2C = all_reduce_sum(own_2C.clone(), "batchnorm") / ctx.count
         centred = wide - means_2C[0].view(shape) - unit * means_2C[1].view(shape)
         grad_values = (centred * (weight_C * rstd_C).view(shape)).to(grad.dtype)
         return grad_values, own_2C[1], own_2C[0], None, None

@@ -68,9 +68,9 @@ def copy_weights(
     missing = [key for key in expected if key not in given and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in given if key not in expected]
     if missing or unexpected:
-        faults = [f"lacks {_first_of(missing)}"] if missing else []
-        faults += [f"has {_first_of(unexpected)} too many"] if unexpected else []
-        raise InputError(f"{source} is of another model: it {' and '.join(faults)}")
+        problems = [f"lacks {_first_of(missing)}"] if missing else []
+        problems += [f"has {_first_of(unexpected)} too many"] if unexpected else []
+        raise InputError(f"{source} is of another model: it {' and '.join(problems)}")
     for key, value in given.items():
         if value.shape != expected[key].shape:
             raise InputError(

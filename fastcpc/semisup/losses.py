@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcpc.ranks import gather, size
+from fastcpc.distributed import all_gather, world_size
 
 
 def labelled_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
@@ -38,9 +38,9 @@ def prior_penalty(logits_BK: Tensor) -> Tensor:
     num_samples, num_classes = logits_BK.shape
     # The logarithm of a mean of softmaxes, never the softmaxes: a class that nobody predicts stays finite.
     log_sum_K = torch.logsumexp(_log_softmax(logits_BK), dim=0)
-    if size() > 1:
+    if world_size() > 1:
         log_sum_K = _over_ranks(log_sum_K)
-    log_mean_K = log_sum_K - math.log(num_samples * size())
+    log_mean_K = log_sum_K - math.log(num_samples * world_size())
     return -math.log(num_classes) - log_mean_K.mean()
 
 
@@ -48,8 +48,8 @@ def _over_ranks(log_sum_K: Tensor) -> Tensor:
     """log of the sum over ranks of exp. The derivative by a rank's own part is its share of that sum; times the number
     of ranks, because gradients are averaged over them."""
     own_K = log_sum_K.detach()
-    total_K = torch.logsumexp(torch.stack(gather(own_K, "prior")), dim=0)
-    return total_K + (own_K - total_K).exp() * size() * (log_sum_K - own_K)
+    total_K = torch.logsumexp(torch.stack(all_gather(own_K, "prior")), dim=0)
+    return total_K + (own_K - total_K).exp() * world_size() * (log_sum_K - own_K)
 
 
 def confidence_penalty(logits_BK: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcpc.ranks import exchange_rows, rank, size
+from fastcpc.distributed import all_to_all_rows, rank, world_size
 
 
-def mix_weight(alpha: float, generator: torch.Generator) -> float:
+def sample_lambda(alpha: float, generator: torch.Generator) -> float:
     """Draw the weight of the sample itself, max(lam, 1 - lam) with lam ~ Beta(alpha, alpha).
 
     alpha: above 0; generator: CPU generator, of which one number is drawn. Returns a number in [0.5, 1].
@@ -42,7 +42,7 @@ class Partners:
             return lambda: rows.index_select(0, self.wanted)
         form = torch.channels_last if _is_channels_last(rows) else torch.contiguous_format
         chosen = rows.index_select(0, self.send).flatten(1)
-        waiting = exchange_rows(chosen.contiguous(), self.send_counts, self.receive_counts, "mixup")
+        waiting = all_to_all_rows(chosen.contiguous(), self.send_counts, self.receive_counts, "mixup")
         return lambda: waiting().index_select(0, self.wanted).view(-1, *rows.shape[1:]).contiguous(memory_format=form)
 
 
@@ -53,10 +53,10 @@ def find_partners(permutation: Tensor, blocks: int, num_mixed: int, device: torc
     view 2, unlabelled of ...), of each of which a rank has an equal, contiguous share. num_mixed: the first rows that
     are mixed at all, a whole number of blocks.
     """
-    if size() == 1:
+    if world_size() == 1:
         return Partners(permutation[:num_mixed].to(device, non_blocking=True))
     block = len(permutation) // blocks
-    share = block // size()
+    share = block // world_size()
     partner = permutation[:num_mixed]
     row = torch.arange(num_mixed)
     owner_of_row, owner = row % block // share, partner % block // share
@@ -70,8 +70,8 @@ def find_partners(permutation: Tensor, blocks: int, num_mixed: int, device: torc
     return Partners(
         wanted.to(device, non_blocking=True),
         local[asked][send_order].to(device, non_blocking=True),
-        tuple(torch.bincount(owner_of_row[asked], minlength=size()).tolist()),
-        tuple(torch.bincount(owner[mine], minlength=size()).tolist()),
+        tuple(torch.bincount(owner_of_row[asked], minlength=world_size()).tolist()),
+        tuple(torch.bincount(owner[mine], minlength=world_size()).tolist()),
     )
 
 

@@ -32,7 +32,7 @@ def mean_softmax(logits: Sequence[Tensor]) -> Tensor:
     return total_BK / len(logits)
 
 
-def guess(logits: Sequence[Tensor], temperature: float) -> Tensor:
+def co_guess(logits: Sequence[Tensor], temperature: float) -> Tensor:
     """Guess the targets of unlabelled samples from several predictions of them.
 
     logits: (B, K) floating each, of both networks on both weak views; temperature: T > 0.
@@ -41,7 +41,7 @@ def guess(logits: Sequence[Tensor], temperature: float) -> Tensor:
     return sharpen(mean_softmax(logits), temperature)
 
 
-def refine(
+def co_refine(
     labels_B: Tensor, clean_prob_B: Tensor, logits: Sequence[Tensor], temperature: float, num_classes: int
 ) -> Tensor:
     """Mix the given labels of labelled samples with the network's own predictions of them.

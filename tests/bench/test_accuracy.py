@@ -14,7 +14,7 @@ from made_states import made_up, same
 from small_run import small_config
 
 from fastcpc.config.load import load_config, to_yaml
-from fastcpc.engine.checkpoint import CheckpointStore
+from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.errors import InputError
 
 ROOT = Path(__file__).parents[2]

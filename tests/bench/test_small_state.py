@@ -29,11 +29,11 @@ def test_only_large_matrices_are_rounded(small_state: ModuleType, tmp_path: Path
         assert not torch.equal(network["large"], rounded(network["large"]))
         assert same({**network, "large": rounded(network["large"])}, saved)
     expected = []
-    for member in before.state["members"]:
-        held = member["optimizer"]["state"]
+    for learner in before.state["members"]:
+        held = learner["optimizer"]["state"]
         large = {"momentum_buffer": rounded(held[0]["momentum_buffer"])}
         kept = {0: large, 1: held[1]} if keep_momentum else {}
-        expected.append({**member, "optimizer": {**member["optimizer"], "state": kept}})
+        expected.append({**learner, "optimizer": {**learner["optimizer"], "state": kept}})
     assert same(after.state, {**before.state, "members": expected})
     for name in ("epoch", "config", "metrics", "stretches", "summary", "header"):
         assert getattr(after, name) == getattr(before, name)

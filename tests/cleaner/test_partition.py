@@ -1,6 +1,6 @@
 import torch
 
-from fastcpc.cleaner.partition import Partition, co_divide, divide, fault_of, lost_classes
+from fastcpc.cleaner.partition import Partition, co_divide, lost_classes, partition_problem, partition_samples
 
 
 def test_each_network_gets_the_others_division() -> None:
@@ -12,29 +12,29 @@ def test_each_network_gets_the_others_division() -> None:
 
 
 def test_every_sample_is_in_exactly_one_set() -> None:
-    part = divide(torch.rand(101, generator=torch.Generator().manual_seed(0)), 0.5)
+    part = partition_samples(torch.rand(101, generator=torch.Generator().manual_seed(0)), 0.5)
     assert sorted(part.labelled.tolist() + part.unlabelled.tolist()) == list(range(101))
 
 
 def test_a_pools_partition_leaves_the_rest_in_neither_set() -> None:
-    part = divide(torch.tensor([0.9, 0.2, 0.6]), 0.5).spread(torch.tensor([1, 4, 5]), 7)
-    assert (part.labelled.tolist(), part.unlabelled.tolist(), part.divided.tolist()) == ([1, 5], [4], [1, 4, 5])
+    part = partition_samples(torch.tensor([0.9, 0.2, 0.6]), 0.5).scatter_to(torch.tensor([1, 4, 5]), 7)
+    assert (part.labelled.tolist(), part.unlabelled.tolist(), part.scored.tolist()) == ([1, 5], [4], [1, 4, 5])
     assert part.clean_prob_N[[1, 4, 5]].tolist() == torch.tensor([0.9, 0.2, 0.6]).tolist()
 
 
 def test_tau_itself_is_not_clean() -> None:
-    assert divide(torch.tensor([0.5, 0.7, 0.70001]), 0.7).clean_N.tolist() == [False, False, True]
+    assert partition_samples(torch.tensor([0.5, 0.7, 0.70001]), 0.7).clean_N.tolist() == [False, False, True]
 
 
 def test_too_few_labelled_samples_are_a_fault_with_its_numbers() -> None:
     labels = torch.arange(20) % 4
     few = Partition(torch.arange(20) < 3, torch.ones(20))
-    assert "only 3 of 20 samples are held clean, fewer than the 4 classes" in fault_of(few, labels, 4)
-    assert fault_of(Partition(torch.arange(20) < 4, torch.ones(20)), labels, 4) == ""
+    assert "only 3 of 20 samples are held clean, fewer than the 4 classes" in partition_problem(few, labels, 4)
+    assert partition_problem(Partition(torch.arange(20) < 4, torch.ones(20)), labels, 4) == ""
     assert (
-        fault_of(Partition(torch.ones(20, dtype=torch.bool), torch.ones(20)), labels, 4) == ""
+        partition_problem(Partition(torch.ones(20, dtype=torch.bool), torch.ones(20)), labels, 4) == ""
     )  # clean data is no fault
-    assert "losses are all equal" in fault_of(few, labels, 4, fitted=False)
+    assert "losses are all equal" in partition_problem(few, labels, 4, fitted=False)
 
 
 def test_classes_without_clean_samples_are_named() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastcpc.cleaner import descent
-from fastcpc.cleaner.descent import Sets, descend, loss_weights
+from fastcpc.cleaner import prototype_sgd
+from fastcpc.cleaner.prototype_sgd import SampleSets, loss_weights, sgd_epoch
 from fastcpc.cleaner.prototypes import (
     contrastive_clean_prob,
     contrastive_loss,
@@ -16,10 +16,10 @@ from fastcpc.cleaner.prototypes import (
     train_prototypes,
 )
 from fastcpc.config.schema import CpcConfig
+from fastcpc.distributed import whole_shard
 from fastcpc.kernels import prototype_loss
-from fastcpc.models.heads import PrototypeHead
 from fastcpc.models.network import Network
-from fastcpc.ranks import whole
+from fastcpc.models.prototype_head import PrototypeHead
 
 
 def head_only(projector: str = "linear", normalise: bool = False, seed: int = 0) -> Network:
@@ -68,8 +68,8 @@ def test_descent_is_sgd_on_the_prototype_loss(projector: str, normalise: bool, m
     draws = torch.Generator().manual_seed(3)
     batches = [torch.randperm(60, generator=draws)[:16] for _ in range(12)]
     batches += [torch.nonzero(clean).flatten()[:16], torch.nonzero(~clean).flatten()[:16]]  # an empty U, an empty X
-    monkeypatch.setattr(descent, "CHUNK", 3 * 16 * 5)  # three batches at a time
-    descend(network, sgd(network), feat, Sets(labels, clean, pseudo, 0.7), batches, whole(len(labels)))
+    monkeypatch.setattr(prototype_sgd, "CHUNK", 3 * 16 * 5)  # three batches at a time
+    sgd_epoch(network, sgd(network), feat, SampleSets(labels, clean, pseudo, 0.7), batches, whole_shard(len(labels)))
     optimizer = sgd(plain)
     for index in batches:
         optimizer.zero_grad()

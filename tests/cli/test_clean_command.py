@@ -14,18 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from finished_run import finished_run
-from photo_sets import imagefolder
+from image_sets import imagefolder
 
 from fastcpc.cli import clean as command
 from fastcpc.config.load import load_config, to_yaml
-from fastcpc.data.datasets import load_dataset
-from fastcpc.data.noise import Labels, make_labels, take_subset
-from fastcpc.data.photos.load import list_photos
-from fastcpc.engine.export import write_clean_probabilities, write_labels
-from fastcpc.report.run import read_run
-from fastcpc.report.samples import read_samples
-from fastcpc.report.suspect_files import csv_bytes
-from fastcpc.report.suspects import find_suspects
+from fastcpc.data.datasets.indexed_images import list_images
+from fastcpc.data.labels.noise import Labels, make_labels, take_subset
+from fastcpc.data.registry import load_dataset
+from fastcpc.engine.outputs.sample_table import write_clean_probabilities, write_labels
+from fastcpc.report.results.run import read_run
+from fastcpc.report.results.samples import read_samples
+from fastcpc.report.results.suspect_files import csv_bytes
+from fastcpc.report.results.suspects import find_suspects
 
 HOSTILE = [
     '=HYPERLINK("x")',
@@ -146,7 +146,7 @@ def test_a_data_set_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture
     folder = finished_run(tmp_path / "run")
     config = load_config([], [*settings, f"run.dir={folder}"])
     (folder / "config.yaml").write_text(to_yaml(config))
-    split = list_photos(replace(config.data, root=str(root))).splits["train"]
+    split = list_images(replace(config.data, root=str(root))).splits["train"]
     labels = Labels(split.labels, None, "none", 0.0, None, 1)
     write_labels(folder / "labels.npz", labels, split.source_index, ("a", "b"))
     ones = np.ones(len(split))

@@ -12,9 +12,9 @@ import torch
 from fastcpc.cli import eval as command
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.config.schema import Config
-from fastcpc.data.datasets import load_dataset
-from fastcpc.data.noise import make_labels, take_subset
-from fastcpc.engine.checkpoint import CheckpointStore
+from fastcpc.data.labels.noise import make_labels, take_subset
+from fastcpc.data.registry import load_dataset
+from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network
 

@@ -20,16 +20,16 @@ from untrained_run import untrained_run
 
 from fastcpc.cli import export as command
 from fastcpc.config.schema import CpcConfig, ModelConfig
-from fastcpc.data.inputs import inputs_of
-from fastcpc.engine.checkpoint_find import named
+from fastcpc.data.test_transform import inference_transform
+from fastcpc.engine.checkpoint.resume import named
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network
-from fastcpc.report import onnx_file
-from fastcpc.report.ensemble import Architecture, Model
-from fastcpc.report.model_folder import copy_weights, load_model
-from fastcpc.report.networks import load_networks
-from fastcpc.report.run import read_run
+from fastcpc.report.export import onnx_file
+from fastcpc.report.export.ensemble import Architecture, ExportedModel
+from fastcpc.report.export.model_folder import copy_weights, load_model
+from fastcpc.report.results.networks import load_networks
+from fastcpc.report.results.run import read_run
 
 DIGITS = ("data.name=digits", "model.name=digits_cnn", "model.width=16", "cpc.embedding_dim=16")
 CIFAR = ("data.name=cifar10", "data.root=gone", "model.name=preact_resnet18", "model.width=16", "cpc.embedding_dim=16")
@@ -44,7 +44,7 @@ NAMES = ("cat", 'a "b", <c>', "*=1\\|`")
 def networks_of(folder: Path) -> tuple[list[Network], torch.Tensor]:
     """The run's own networks, and images for them."""
     run = read_run(folder)
-    inputs = inputs_of(run.config.data)
+    inputs = inference_transform(run.config.data)
     networks = load_networks(
         run.config, named(folder, "latest"), num_classes=len(run.class_names), in_channels=inputs.channels,
         image_size=inputs.crop,
@@ -100,7 +100,7 @@ def test_onnx_is_both_networks_at_any_batch_size(tmp_path: Path) -> None:
     folder = untrained_run(tmp_path / "run", TEN, *DIGITS)
     assert command.main([str(folder), "--onnx"]) == 0
     networks, _ = networks_of(folder)
-    inputs = inputs_of(read_run(folder).config.data)
+    inputs = inference_transform(read_run(folder).config.data)
     content = (folder / "model" / "model.onnx").read_bytes()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (inputs.mean, inputs.std))
@@ -119,7 +119,7 @@ def test_onnx_is_both_networks_at_any_batch_size(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_where_the_onnx_file_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(model: Model) -> bytes:
+    def wrong(model: ExportedModel) -> bytes:
         raise RunError("logits differ")
 
     monkeypatch.setattr(command, "onnx_bytes", wrong)

@@ -17,12 +17,12 @@ from wandb_file import history, records, summary
 
 from fastcpc.cli import train as command
 from fastcpc.config.load import to_yaml
-from fastcpc.engine import wandb_log
-from fastcpc.engine.figures import Pictures
-from fastcpc.engine.folder import RunFolder
-from fastcpc.engine.interrupt import Stopped
-from fastcpc.engine.start import train
-from fastcpc.report.events import run_pictures
+from fastcpc.engine.launch import train
+from fastcpc.engine.loggers import wandb_logger
+from fastcpc.engine.loggers.figure_schedule import Pictures
+from fastcpc.engine.outputs.run_dir import RunDir
+from fastcpc.engine.signals import Stopped
+from fastcpc.report.html.tensorboard import run_pictures
 
 TAGS = ["figures/auc", "figures/confusion", "figures/losses", "figures/suspects"]
 
@@ -62,7 +62,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path: Path, capsys: pyte
         return run_pictures(folder)
 
     config = small_config(tmp_path / "run")
-    with RunFolder(config) as folder:
+    with RunDir(config) as folder:
         assert train(config, folder, StopAfter(), paint)["finished"]
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("figures cannot be drawn (InputError:") == 1
@@ -78,7 +78,7 @@ def test_wandb_has_every_epoch_the_figures_and_the_summary_also_of_a_run_that_wa
     folder = tmp_path / "run"
     config = small_config(folder, log={"wandb": "digits", "figures_every": 1})
     for stop in (StopAfter(60), StopAfter()):
-        with RunFolder(config) as opened:
+        with RunDir(config) as opened:
             try:
                 ended = train(config, opened, stop, run_pictures)
             except Stopped:
@@ -145,7 +145,7 @@ class Failing:
 def test_wandb_that_does_not_begin_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(wandb_log, "_import", lambda project: Failing(at="init"))
+    monkeypatch.setattr(wandb_logger, "_import", lambda project: Failing(at="init"))
     assert main(tmp_path / "run", "log.wandb=digits") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fastcpc-train: error: log.wandb=digits: does not begin (api_key not configured")
@@ -155,7 +155,7 @@ def test_wandb_that_does_not_begin_is_one_line(
 
 
 def test_wandb_that_fails_later_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wandb_log, "_import", lambda project: Failing(at="log"))
+    monkeypatch.setattr(wandb_logger, "_import", lambda project: Failing(at="log"))
     assert run(small_config(tmp_path / "run", log={"wandb": "digits"}))["finished"]
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("W&B is given up (RuntimeError: the service is gone); training goes on without it") == 1

@@ -8,21 +8,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from finished_run import finished_run
-from photo_sets import jpeg, put
+from image_sets import jpeg, put
 from PIL import Image
 from untrained_run import untrained_run
 
 from fastcpc.cli import export
 from fastcpc.cli import predict as command
 from fastcpc.config.load import load_config
-from fastcpc.data.datasets import load_dataset
-from fastcpc.data.digits import load_digits_dataset
-from fastcpc.data.feeds import make_feed
-from fastcpc.data.inputs import centre_view, inputs_of
-from fastcpc.data.split import PhotoSplit, Split
+from fastcpc.data.dataset import ArraySplit, ImageSplit
+from fastcpc.data.datasets.digits import load_digits_dataset
+from fastcpc.data.loaders.factory import make_loader
+from fastcpc.data.registry import load_dataset
+from fastcpc.data.test_transform import center_crop_view, inference_transform
 from fastcpc.errors import InputError
-from fastcpc.report.predict import find_images
-from fastcpc.report.run import read_run
+from fastcpc.report.export.predictions import find_images
+from fastcpc.report.results.run import read_run
 
 PHOTOS = (
     "data.name=imagefolder", "data.root=gone", "data.resize=40", "data.crop=32", "model.name=timm/resnet10t",
@@ -33,7 +33,7 @@ PHOTOS = (
 def save_digits(folder: Path, num: int) -> tuple[list[str], torch.Tensor]:
     """The first test images as grey PNG files, and their pixels."""
     part = load_digits_dataset().tests["test"]
-    assert isinstance(part, Split)
+    assert isinstance(part, ArraySplit)
     folder.mkdir()
     for row in range(num):
         Image.fromarray(part.pixels[row, 0].numpy()).save(folder / f"{row:03d}.png")
@@ -69,11 +69,11 @@ def test_the_test_view_is_trainings_own(tmp_path: Path) -> None:
             put(tmp_path / "photos" / name / f"{number}.jpg", jpeg(number, size))
     config = load_config([], [*PHOTOS, f"data.root={tmp_path / 'photos'}", "data.feed=torch"])
     dataset = load_dataset(config.data)
-    assert isinstance(dataset.train, PhotoSplit)
-    feed = make_feed(dataset.train, dataset, config.data, config.augment, torch.device("cpu"))
-    (batch,) = feed.stream([torch.arange(len(dataset.train))], ("test",), 0)
-    inputs = inputs_of(config.data)
-    views = torch.from_numpy(np.stack([centre_view(path, inputs) for path in dataset.train.paths])).float() / 255
+    assert isinstance(dataset.train, ImageSplit)
+    loader = make_loader(dataset.train, dataset, config.data, config.augment, torch.device("cpu"))
+    (batch,) = loader.stream([torch.arange(len(dataset.train))], ("test",), 0)
+    inputs = inference_transform(config.data)
+    views = torch.from_numpy(np.stack([center_crop_view(path, inputs) for path in dataset.train.paths])).float() / 255
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (inputs.mean, inputs.std))
     torch.testing.assert_close((views - mean) / std, batch.views[0].contiguous(), rtol=1e-5, atol=1e-5)
 
@@ -89,11 +89,11 @@ def test_inputs_are_those_of_the_loaded_data_set(tmp_path: Path, settings: list[
     for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg"):
         put(tmp_path / name, jpeg(1))
     config = load_config([], [text.format(root=tmp_path) for text in settings])
-    dataset, inputs = load_dataset(config.data), inputs_of(config.data)
+    dataset, inputs = load_dataset(config.data), inference_transform(config.data)
     assert (inputs.channels, inputs.crop) == (dataset.in_channels, dataset.image_size)
     assert (inputs.mean, inputs.std) == (dataset.mean, dataset.std)
-    if dataset.photo is not None:
-        assert (inputs.resize, inputs.crop) == (dataset.photo.resize, dataset.photo.crop)
+    if dataset.image is not None:
+        assert (inputs.resize, inputs.crop) == (dataset.image.resize, dataset.image.crop)
 
 
 def test_broken_pictures_are_named_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,17 +133,17 @@ def test_files_patterns_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_table_as_parquet_and_its_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = untrained_run(tmp_path / "run", ("cat", "dog"), *PHOTOS)
-    photo = put(tmp_path / "a.jpg", jpeg(1))
-    assert command.main([str(run), str(photo), "--out", str(tmp_path / "t.parquet")]) == 0
+    image = put(tmp_path / "a.jpg", jpeg(1))
+    assert command.main([str(run), str(image), "--out", str(tmp_path / "t.parquet")]) == 0
     assert pq.read_table(tmp_path / "t.parquet").column_names[:4] == [
         "path", "predicted_label", "predicted_class", "probability",
     ]  # fmt: skip
     for arguments, message in (
-        ([str(run), str(photo), "--out", str(tmp_path / "t.parquet")], "exists already"),
-        ([str(run), str(photo), "--out", str(tmp_path / "t.xls")], "unknown kind of file"),
-        ([str(tmp_path / "nothing"), str(photo)], "is not a folder; give an exported model"),
-        ([str(tmp_path), str(photo)], "is no exported model: it has no config.json"),
-        ([str(run), str(photo), "--top", "0"], "argument --top: '0' is not a whole number above 0"),
+        ([str(run), str(image), "--out", str(tmp_path / "t.parquet")], "exists already"),
+        ([str(run), str(image), "--out", str(tmp_path / "t.xls")], "unknown kind of file"),
+        ([str(tmp_path / "nothing"), str(image)], "is not a folder; give an exported model"),
+        ([str(tmp_path), str(image)], "is no exported model: it has no config.json"),
+        ([str(run), str(image), "--top", "0"], "argument --top: '0' is not a whole number above 0"),
         ([str(run)], "the following arguments are required: IMAGE"),
     ):
         assert command.main(arguments) == 2

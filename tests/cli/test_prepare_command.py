@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-import photo_sets
+import image_sets
 import pyarrow.parquet as pq
 import pytest
 
 from fastcpc.cli.prepare import main
 from fastcpc.config.schema import DataConfig
-from fastcpc.data.datasets import load_dataset
+from fastcpc.data.registry import load_dataset
 
 Capture = pytest.CaptureFixture[str]
-FINE = photo_sets.jpeg(3, (64, 48))
+FINE = image_sets.jpeg(3, (64, 48))
 
 
 def names_below(root: Path) -> list[str]:
@@ -19,7 +19,7 @@ def names_below(root: Path) -> list[str]:
 
 
 def test_a_whole_image_folder(tmp_path: Path, capsys: Capture) -> None:
-    root = photo_sets.imagefolder(tmp_path, {"train/a": 3, "train/b": 5, "test/a": 2})
+    root = image_sets.imagefolder(tmp_path, {"train/a": 3, "train/b": 5, "test/a": 2})
     before = names_below(root)
     assert main(["imagefolder", "--root", str(root), "--jobs", "1"]) == 0
     out = capsys.readouterr().out
@@ -33,10 +33,10 @@ def test_a_whole_image_folder(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_broken_images_are_listed_by_name_and_reason(tmp_path: Path, capsys: Capture) -> None:
-    root = photo_sets.imagefolder(tmp_path / "s", {"train/a": 30, "train/b": 30, "test/a": 2})
-    photo_sets.put(root / "train/a/007.jpg", FINE[:700])
-    photo_sets.put(root / "train/b/008.jpg", b"")
-    photo_sets.put(root / "train/b/009.jpg", photo_sets.jpeg(0, (64, 48), "CMYK"))
+    root = image_sets.imagefolder(tmp_path / "s", {"train/a": 30, "train/b": 30, "test/a": 2})
+    image_sets.put(root / "train/a/007.jpg", FINE[:700])
+    image_sets.put(root / "train/b/008.jpg", b"")
+    image_sets.put(root / "train/b/009.jpg", image_sets.jpeg(0, (64, 48), "CMYK"))
     out_file = tmp_path / "elsewhere" / "i.parquet"
     arguments = ["imagefolder", "--root", str(root), "--out", str(out_file), "--jobs", "2", "--max-bad"]
     assert main([*arguments, "0.05"]) == 0
@@ -56,8 +56,8 @@ def test_broken_images_are_listed_by_name_and_reason(tmp_path: Path, capsys: Cap
 
 
 def test_a_broken_test_image_fails(tmp_path: Path, capsys: Capture) -> None:
-    root = photo_sets.imagefolder(tmp_path, {"train/a": 3, "train/b": 3, "test/a": 2})
-    photo_sets.put(root / "test/a/000.jpg", b"GIF89a")
+    root = image_sets.imagefolder(tmp_path, {"train/a": 3, "train/b": 3, "test/a": 2})
+    image_sets.put(root / "test/a/000.jpg", b"GIF89a")
     assert main(["imagefolder", "--root", str(root), "--jobs", "1", "--max-bad", "1"]) == 1
     captured = capsys.readouterr()
     assert "fastcpc-prepare: error: test: 1 of 2 images are broken; it must be whole" in captured.err
@@ -65,7 +65,7 @@ def test_a_broken_test_image_fails(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_clothing1m_with_a_missing_file(tmp_path: Path, capsys: Capture) -> None:
-    root = photo_sets.clothing1m(tmp_path)
+    root = image_sets.clothing1m(tmp_path)
     (root / "images/5/0/e.jpg").unlink()
     assert main(["clothing1m", "--root", str(root), "--jobs", "1"]) == 1
     captured = capsys.readouterr()
@@ -75,8 +75,8 @@ def test_clothing1m_with_a_missing_file(tmp_path: Path, capsys: Capture) -> None
 
 
 def test_webvision_counts_each_image_once(tmp_path: Path, capsys: Capture) -> None:
-    root = photo_sets.webvision(tmp_path / "w")
-    photo_sets.ILSVRC12["number"](tmp_path / "i", 2)
+    root = image_sets.webvision(tmp_path / "w")
+    image_sets.ILSVRC12["number"](tmp_path / "i", 2)
     arguments = ["--root", str(root), "--ilsvrc12", str(tmp_path / "i"), "--num-classes", "2", "--flickr"]
     assert main(["webvision", *arguments, "--jobs", "1"]) == 0
     out = capsys.readouterr().out
@@ -111,7 +111,7 @@ def test_data_in_arrays_need_no_index(capsys: Capture) -> None:
 def test_wrong_use_ends_with_2_and_one_line(
     tmp_path: Path, capsys: Capture, arguments: list[str], message: str
 ) -> None:
-    photo_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
+    image_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
     before = names_below(tmp_path)
     assert main([text.replace("ROOT", str(tmp_path)) for text in arguments]) == 2
     error = capsys.readouterr().err
@@ -120,7 +120,7 @@ def test_wrong_use_ends_with_2_and_one_line(
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = photo_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
+    root = image_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
     monkeypatch.setattr("fastcpc.cli.prepare.os.access", lambda path, mode: False)
     assert main(["imagefolder", "--root", str(root), "--jobs", "1"]) == 2
     assert (

@@ -17,12 +17,12 @@ import torch
 from fastcpc.cli import train as command
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.engine.folder import RunFolder
-from fastcpc.engine.interrupt import Stopped, StopRequest
+from fastcpc.engine.outputs.run_dir import RunDir
+from fastcpc.engine.signals import Stopped, StopRequest
 from fastcpc.errors import InputError, RunError
 
 REPOSITORY = Path(command.__file__).parents[2]
-Train = Callable[[Config, RunFolder, StopRequest], dict[str, Any]]
+Train = Callable[[Config, RunDir, StopRequest], dict[str, Any]]
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
 
 
-def fault(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:
+def problem(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:
     """The one line that a command ends with."""
     assert command.main(arguments) == code
     shown = capsys.readouterr()
@@ -76,7 +76,7 @@ def test_bad_input_is_one_line_and_exit_2(
     write("file", "x")
     Path("foreign").mkdir()
     write("foreign/thesis.tex", "x")
-    assert re.search(message, fault(capsys, arguments, 2))
+    assert re.search(message, problem(capsys, arguments, 2))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_environment_that_torchrun_did_not_make_is_refused(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert fault(capsys, ["run.dir=r"], 2).startswith(message)
+    assert problem(capsys, ["run.dir=r"], 2).startswith(message)
     assert not Path("r").exists()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert command.main(["--print-config"]) == 0
@@ -159,7 +159,7 @@ def test_a_failed_run_is_one_line_and_exit_1(
         raise error
 
     replace_train(train)
-    assert fault(capsys, ["run.dir=r"], 1).startswith(message)
+    assert problem(capsys, ["run.dir=r"], 1).startswith(message)
     assert message in Path("r/train.log").read_text() or not isinstance(error, RunError)
 
 
@@ -171,7 +171,7 @@ def test_the_memory_of_a_cpu_counts_too(
         return {}
 
     replace_train(train)
-    assert fault(capsys, ["run.dir=r"], 1).startswith("out of memory: lower train.score_batch_size")
+    assert problem(capsys, ["run.dir=r"], 1).startswith("out of memory: lower train.score_batch_size")
 
 
 def test_our_own_mistakes_keep_their_traceback(replace_train: Callable[[Train], None]) -> None:
@@ -188,7 +188,7 @@ def test_our_own_mistakes_keep_their_traceback(replace_train: Callable[[Train], 
 def test_a_stopped_run_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None], signum: signal.Signals, code: int
 ) -> None:
-    def train(config: Config, folder: RunFolder, stop: StopRequest, paint: object) -> dict[str, Any]:
+    def train(config: Config, folder: RunDir, stop: StopRequest, paint: object) -> dict[str, Any]:
         os.kill(os.getpid(), signum)
         raise Stopped(stop.requested, 5)
 
@@ -215,7 +215,7 @@ def test_a_finished_run_is_not_trained_again(
 ) -> None:
     calls = []
 
-    def train(config: Config, folder: RunFolder, stop: StopRequest, paint: object) -> dict[str, Any]:
+    def train(config: Config, folder: RunDir, stop: StopRequest, paint: object) -> dict[str, Any]:
         calls.append(config.run.resume)
         summary = {"best_top1": 97.5, "last10_top1": 97.25, "final_top1": 97.0, "finished": len(calls) > 1}
         folder.write_json("summary.json", summary)
@@ -260,7 +260,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
 SLOW = """
 import sys, time
 import fastcpc.cli.train as command
-from fastcpc.engine.interrupt import Stopped
+from fastcpc.engine.signals import Stopped
 def train(config, folder, stop, paint):
     print("training", flush=True)
     for _ in range(600):

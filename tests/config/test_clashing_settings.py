@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from config_faults import only_fault
+from config_faults import only_problem
 
 from fastcpc.config.load import load_config
 
@@ -29,7 +29,7 @@ RANGES = [
 
 @pytest.mark.parametrize(("key", "value", "limits"), RANGES)
 def test_ranges(key: str, value: str, limits: str) -> None:
-    assert only_fault([], [f"{key}={value}"]) == f"command line: {key}={value}: must {limits}"
+    assert only_problem([], [f"{key}={value}"]) == f"command line: {key}={value}: must {limits}"
 
 
 EDGES = [
@@ -141,7 +141,7 @@ CLASHES = {
 @pytest.mark.parametrize("case", CLASHES)
 def test_clashes(case: str) -> None:
     overrides, message = CLASHES[case]
-    assert message in only_fault([], overrides.split(" "))
+    assert message in only_problem([], overrides.split(" "))
 
 
 FINE = [
@@ -162,9 +162,9 @@ def test_settings_that_fit_each_other(overrides: str) -> None:
 def test_a_clash_names_the_place_of_the_setting_to_change(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("noise:\n  rate: 0.5\n")
-    assert only_fault([path]).startswith(f"{path}:2: noise.rate=0.5: noise.kind=none draws no noise")
+    assert only_problem([path]).startswith(f"{path}:2: noise.rate=0.5: noise.kind=none draws no noise")
 
 
 @pytest.mark.parametrize("wrong", ["noise.kind=symm", "noise.kidn=sym", "noise.kind"])
 def test_a_wrong_setting_brings_no_second_fault_of_its_own_making(wrong: str) -> None:
-    only_fault([], ["noise.rate=0.5", wrong])
+    only_problem([], ["noise.rate=0.5", wrong])

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from config_faults import faults, only_fault
+from config_faults import only_problem, problems
 
 from fastcpc.config.load import load_config
 
@@ -127,7 +127,7 @@ def test_file_faults(tmp_path: Path, case: str) -> None:
     text, message = BAD_YAML[case]
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    line = only_fault([path])
+    line = only_problem([path])
     assert line.startswith(message.replace("FILE", str(path)).replace("FOLDER", str(tmp_path))), line
 
 
@@ -161,7 +161,7 @@ BAD_OVERRIDES = {
 @pytest.mark.parametrize("case", BAD_OVERRIDES)
 def test_override_faults(case: str) -> None:
     override, message = BAD_OVERRIDES[case]
-    assert only_fault([], [override]).startswith(message)
+    assert only_problem([], [override]).startswith(message)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -169,42 +169,46 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("run:\n  name: Z\xfcrich\n".encode("latin-1"))
     (tmp_path / "wide.yaml").write_bytes("run:\n  name: x\n".encode("utf-16"))
     (tmp_path / "large.yaml").write_text("#" * 100_001)
-    assert only_fault([tmp_path / "digit.yaml"]) == f"{tmp_path}/digit.yaml: no such file (did you mean digits.yaml?)"
-    assert only_fault([tmp_path / "no" / "x.yaml"]) == f"{tmp_path}/no/x.yaml: no such file"
-    assert only_fault([tmp_path]) == f"{tmp_path}: is a folder, not a config file"
-    assert only_fault([tmp_path / "latin.yaml"]) == f"{tmp_path}/latin.yaml:2: not UTF-8 text; save the file as UTF-8"
-    assert only_fault([tmp_path / "wide.yaml"]) == f"{tmp_path}/wide.yaml:1: not UTF-8 text; save the file as UTF-8"
-    assert only_fault([tmp_path / "large.yaml"]).startswith(f"{tmp_path}/large.yaml: more than 100,000 bytes")
-    assert only_fault([tmp_path / "digits.yaml" / "x"]) == f"{tmp_path}/digits.yaml/x: cannot be read: Not a directory"
-    assert only_fault([Path("a\0b")]).startswith(r"'a\x00b': cannot be read: ")
-    assert only_fault([Path("/dev/zero")]).startswith("/dev/zero: more than 100,000 bytes")
+    assert only_problem([tmp_path / "digit.yaml"]) == f"{tmp_path}/digit.yaml: no such file (did you mean digits.yaml?)"
+    assert only_problem([tmp_path / "no" / "x.yaml"]) == f"{tmp_path}/no/x.yaml: no such file"
+    assert only_problem([tmp_path]) == f"{tmp_path}: is a folder, not a config file"
+    assert only_problem([tmp_path / "latin.yaml"]) == f"{tmp_path}/latin.yaml:2: not UTF-8 text; save the file as UTF-8"
+    assert only_problem([tmp_path / "wide.yaml"]) == f"{tmp_path}/wide.yaml:1: not UTF-8 text; save the file as UTF-8"
+    assert only_problem([tmp_path / "large.yaml"]).startswith(f"{tmp_path}/large.yaml: more than 100,000 bytes")
+    assert (
+        only_problem([tmp_path / "digits.yaml" / "x"]) == f"{tmp_path}/digits.yaml/x: cannot be read: Not a directory"
+    )
+    assert only_problem([Path("a\0b")]).startswith(r"'a\x00b': cannot be read: ")
+    assert only_problem([Path("/dev/zero")]).startswith("/dev/zero: more than 100,000 bytes")
 
 
 def test_a_file_name_never_breaks_the_line(tmp_path: Path) -> None:
     path = tmp_path / "a\nb.yaml"
     path.write_text("train:\n  lr: x\n")
-    assert only_fault([path]) == f"'{tmp_path}/a\\nb.yaml':2: train.lr=x: must be a number above 0"
+    assert only_problem([path]) == f"'{tmp_path}/a\\nb.yaml':2: train.lr=x: must be a number above 0"
 
 
 def test_a_base_has_no_base(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("base: two.yaml\n")
     (tmp_path / "two.yaml").write_text("run: {seed: 2}\nbase: three.yaml\n")
     (tmp_path / "three.yaml").write_text("")
-    line = only_fault([tmp_path / "one.yaml"])
+    line = only_problem([tmp_path / "one.yaml"])
     assert line == f"{tmp_path}/two.yaml:2: base=three.yaml: a base cannot have a base itself"
 
 
 def test_faults_in_a_base_name_the_base(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("base: two.yaml\n")
     (tmp_path / "two.yaml").write_text("train:\n  lr: x\n")
-    assert only_fault([tmp_path / "one.yaml"]).startswith(f"{tmp_path}/two.yaml:2: train.lr=x")
+    assert only_problem([tmp_path / "one.yaml"]).startswith(f"{tmp_path}/two.yaml:2: train.lr=x")
 
 
 def test_all_faults_at_once(tmp_path: Path) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("train:\n  lr: -1.0\n  lr: 2\n  epochz: 3\nmodle: {}\nnoise:\n  rate: 0.5\n")
     second.write_text("train: [\n")
-    lines = faults([first, second, tmp_path / "gone.yaml"], ["data.name=cifar10", "cleaner.tau=2", "x", "run.name=.."])
+    lines = problems(
+        [first, second, tmp_path / "gone.yaml"], ["data.name=cifar10", "cleaner.tau=2", "x", "run.name=.."]
+    )
     expected = [
         f"{first}:3: train.lr: given twice", f"{first}:2: train.lr=-1.0: must be above 0",
         f"{first}:4: train.epochz: no such setting (did you mean train.epochs?)",
@@ -223,7 +227,7 @@ def test_nothing_comes_from_the_environment_and_no_tag_runs(tmp_path: Path, monk
         monkeypatch.setenv(name, "0.5")
     path = tmp_path / "a.yaml"
     path.write_text(f"run:\n  name: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
-    only_fault([path])
+    only_problem([path])
     assert os.listdir(tmp_path) == ["a.yaml"]
     config = load_config([], ["data.root=here"])
     assert (config.data.root, config.train.lr) == ("here", 0.02)
@@ -231,7 +235,7 @@ def test_nothing_comes_from_the_environment_and_no_tag_runs(tmp_path: Path, monk
 
 def test_an_old_library_is_named_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("omegaconf.__version__", "2.3.1")
-    line = faults([Path("nowhere.yaml")], ["train.lr=x"])[0]
+    line = problems([Path("nowhere.yaml")], ["train.lr=x"])[0]
     assert re.fullmatch(
         r"omegaconf is 2\.3\.1, 2\.4 or newer is needed .*hydra-core.*pip install 'omegaconf>=2\.4'", line
     )

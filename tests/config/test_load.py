@@ -10,10 +10,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from fastcpc.config.constraints import LARGEST_INTEGER, Range
 from fastcpc.config.describe import describe
 from fastcpc.config.load import load_config, run_folder, to_yaml
 from fastcpc.config.load import settings as all_settings
-from fastcpc.config.ranges import LARGEST_INTEGER, Range
 from fastcpc.config.schema import Config, RunConfig, TrainConfig
 from fastcpc.errors import InputError
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from fastcpc.data.cifar_facts import CIFAR10, CIFAR100, CifarFacts
-from fastcpc.data.policies import WeakPolicy
-from fastcpc.data.split import Dataset, Split
+from fastcpc.data.augment.policies import WeakPolicy
+from fastcpc.data.dataset import ArraySplit, Dataset
+from fastcpc.data.datasets.cifar_meta import CIFAR10, CIFAR100, CifarFacts
 
 
 def python2_pickle(value: Any) -> bytes:
@@ -121,7 +121,7 @@ def make_dataset(labels: np.ndarray, num_classes: int = 10, name: str = "made up
     num = len(labels)
     pixels = torch.arange(num * 16).remainder(256).to(torch.uint8).view(num, 1, 4, 4)
     index = 2 * np.arange(num, dtype=np.int64)
-    split = Split(pixels, labels.astype(np.int64), index, tuple(f"train/{i:05d}" for i in index))
+    split = ArraySplit(pixels, labels.astype(np.int64), index, tuple(f"train/{i:05d}" for i in index))
     classes = tuple(f"class {k}" for k in range(num_classes))
     return Dataset(name, classes, split, {"test": split}, (0.5,), (0.25,), WeakPolicy(flip=True, padding=1))
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastcpc.data.rng import generator
 from fastcpc.data.sampler import draw_pool, sequential_batches, shuffled_batches
-from fastcpc.data.seeds import generator
 
 sizes = st.integers(1, 200)
 

@@ -9,15 +9,15 @@ import torch
 from small_run import small_config
 
 from fastcpc.cleaner.gmm import aware_posterior
-from fastcpc.cleaner.normalise import min_max
+from fastcpc.cleaner.loss_history import min_max
 from fastcpc.cleaner.prototypes import prototype_clean_prob
 from fastcpc.config.schema import Config
+from fastcpc.distributed import whole_shard
 from fastcpc.engine import cleaning
 from fastcpc.engine.cleaning import clean_labels
-from fastcpc.engine.collect import Collected, Scores
-from fastcpc.engine.member import Member
-from fastcpc.engine.precision import Numerics
-from fastcpc.ranks import whole
+from fastcpc.engine.learner import Learner
+from fastcpc.engine.numerics import Numerics
+from fastcpc.engine.scoring import SampleScores, ScoringResult
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
 NUM = 120
@@ -30,13 +30,13 @@ def config_of(kind: str, **sections: Any) -> Config:
     return config
 
 
-def members_of(config: Config) -> list[Member]:
+def members_of(config: Config) -> list[Learner]:
     return [
-        Member(number, config, CPU, num_classes=10, in_channels=1, image_size=8, num_samples=NUM) for number in (1, 2)
+        Learner(number, config, CPU, num_classes=10, in_channels=1, image_size=8, num_samples=NUM) for number in (1, 2)
     ]
 
 
-def scores_of(members: list[Member]) -> tuple[Collected, torch.Tensor]:
+def scores_of(learners: list[Learner]) -> tuple[ScoringResult, torch.Tensor]:
     """Losses that differ between the networks: network 1 finds the first half clean, network 2 the even samples."""
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(NUM) % 10
@@ -44,34 +44,34 @@ def scores_of(members: list[Member]) -> tuple[Collected, torch.Tensor]:
     scores = []
     for clean in (rows < NUM // 2, (rows // 10) % 2 == 0):
         loss = torch.where(clean, 0.2, 2.0) + 0.1 * torch.rand(NUM, generator=draws)
-        feat = torch.randn(NUM, members[0].network.feature_dim, generator=draws)
+        feat = torch.randn(NUM, learners[0].network.feature_dim, generator=draws)
         predicted = torch.where(clean, labels, (labels + 1) % 10)
-        scores.append(Scores(loss, predicted, (-loss).exp(), torch.full((NUM,), 0.9), feat))
-    return Collected(tuple(scores), scores[0], whole(NUM)), labels
+        scores.append(SampleScores(loss, predicted, (-loss).exp(), torch.full((NUM,), 0.9), feat))
+    return ScoringResult(tuple(scores), scores[0], whole_shard(NUM)), labels
 
 
 def test_each_networks_mixture_divides_the_others_data() -> None:
     config = config_of("gmm_awr")
-    members = members_of(config)
-    collected, labels = scores_of(members)
-    result = clean_labels(members, collected, labels, config, num_classes=10, epoch=5)
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
     assert result.q_gmm is not None
-    for member, other, partition in zip(members, (1, 0), result.partitions, strict=True):
-        loss = collected.networks[other].loss_N
-        assert member.partition is partition
+    for learner, other, partition in zip(learners, (1, 0), result.partitions, strict=True):
+        loss = scoring.networks[other].loss_N
+        assert learner.partition is partition
         assert torch.equal(partition.clean_N, loss < 1)
         expected = aware_posterior(min_max(loss), labels, 10).clean_prob_N
         assert torch.equal(partition.clean_prob_N, expected)
     assert torch.equal(result.q_gmm[0], result.partitions[1].clean_prob_N)
-    assert torch.equal(result.ruling[0], result.q_gmm[0])
+    assert torch.equal(result.active_prob[0], result.q_gmm[0])
 
 
 def test_prototypes_learn_from_the_other_networks_mixture_on_their_own_features(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = config_of("cpc_awr", cleaner={"alpha": 0.5})
-    members = members_of(config)
-    collected, labels = scores_of(members)
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
     calls = []
 
     def spy(
@@ -80,12 +80,12 @@ def test_prototypes_learn_from_the_other_networks_mixture_on_their_own_features(
         calls.append((network, feat, clean, pseudo, rest["alpha"], rest["seed"]))
 
     monkeypatch.setattr(cleaning, "train_prototypes", spy)
-    clean_labels(members, collected, labels, config, num_classes=10, epoch=5)
+    clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
     assert len(calls) == 2 and calls[0][5] != calls[1][5]
-    for (network, feat, clean, pseudo, alpha, _), member, own, other in zip(
-        calls, members, collected.networks, reversed(collected.networks), strict=True
+    for (network, feat, clean, pseudo, alpha, _), learner, own, other in zip(
+        calls, learners, scoring.networks, reversed(scoring.networks), strict=True
     ):
-        assert network is member.network
+        assert network is learner.network
         assert feat is own.feat_ND
         assert alpha == 0.5
         assert torch.equal(clean, other.loss_N < 1)
@@ -96,14 +96,14 @@ def test_prototypes_learn_from_the_other_networks_mixture_on_their_own_features(
 @pytest.mark.parametrize("score", ["after_update", "before_update"])
 def test_scores_before_and_after_the_update(score: str) -> None:
     config = config_of("cpc_awr", cpc={"score": score})
-    members, untouched = members_of(config), members_of(config)
-    collected, labels = scores_of(members)
-    result = clean_labels(members, collected, labels, config, num_classes=10, epoch=5)
+    learners, untouched = members_of(config), members_of(config)
+    scoring, labels = scores_of(learners)
+    result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
     assert result.q_cpc is not None
     for i in (0, 1):
-        feat = collected.networks[i].feat_ND
+        feat = scoring.networks[i].feat_ND
         before = prototype_clean_prob(untouched[i].network, feat, labels)
-        after = prototype_clean_prob(members[i].network, feat, labels)
+        after = prototype_clean_prob(learners[i].network, feat, labels)
         assert not torch.equal(before, after)
         assert torch.equal(result.q_cpc[i], before if score == "before_update" else after)
         assert torch.equal(result.partitions[1 - i].clean_prob_N, result.q_cpc[i])
@@ -111,39 +111,46 @@ def test_scores_before_and_after_the_update(score: str) -> None:
 
 def test_the_mixture_rules_in_cpcs_own_warm_up_but_prototypes_learn() -> None:
     config = config_of("cpc_awr", cleaner={"warmup": 0.5})
-    members = members_of(config)
-    collected, labels = scores_of(members)
-    before = members[0].network.prototype_matrix().detach().clone()
-    result = clean_labels(members, collected, labels, config, num_classes=10, epoch=5)
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    before = learners[0].network.prototype_matrix().detach().clone()
+    result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
     assert result.q_gmm is not None
     assert torch.equal(result.partitions[0].clean_prob_N, result.q_gmm[1])
-    assert not torch.equal(before, members[0].network.prototype_matrix())
+    assert not torch.equal(before, learners[0].network.prototype_matrix())
 
 
 def test_mixtures_see_the_mean_of_the_last_epochs_losses() -> None:
     config = config_of("gmm_agn", cleaner={"loss_history": 3})
-    members = members_of(config)
-    collected, labels = scores_of(members)
-    losses = collected.networks[0].loss_N
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    losses = scoring.networks[0].loss_N
     seen = []
     for shift in (0, 1, 2, 3):
-        moved = replace(collected.networks[0], loss_N=losses.roll(shift))
-        clean_labels(members, Collected((moved, moved), moved, whole(NUM)), labels, config, num_classes=10, epoch=5)
+        moved = replace(scoring.networks[0], loss_N=losses.roll(shift))
+        clean_labels(
+            learners, ScoringResult((moved, moved), moved, whole_shard(NUM)), labels, config, num_classes=10, epoch=5
+        )
         seen.append(min_max(losses.roll(shift)))
-    assert torch.equal(members[0].history_LN, torch.stack(seen[1:]))
+    assert torch.equal(learners[0].history_LN, torch.stack(seen[1:]))
 
 
 def test_a_mixture_without_a_fit_leaves_prototypes_and_partition_and_says_so() -> None:
     config = config_of("cpc_agn")
-    members = members_of(config)
-    collected, labels = scores_of(members)
-    flat = replace(collected.networks[1], loss_N=torch.ones(NUM))  # network 2's mixture divides network 1's data
-    before = [member.network.prototype_matrix().detach().clone() for member in members]
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    flat = replace(scoring.networks[1], loss_N=torch.ones(NUM))  # network 2's mixture divides network 1's data
+    before = [learner.network.prototype_matrix().detach().clone() for learner in learners]
     result = clean_labels(
-        members, Collected((collected.networks[0], flat), flat, whole(NUM)), labels, config, num_classes=10, epoch=5
+        learners,
+        ScoringResult((scoring.networks[0], flat), flat, whole_shard(NUM)),
+        labels,
+        config,
+        num_classes=10,
+        epoch=5,
     )
-    assert torch.equal(before[0], members[0].network.prototype_matrix())
-    assert not torch.equal(before[1], members[1].network.prototype_matrix())
+    assert torch.equal(before[0], learners[0].network.prototype_matrix())
+    assert not torch.equal(before[1], learners[1].network.prototype_matrix())
     assert (
         "network 1: the losses are all equal, so that no mixture can be fitted; its prototypes stay" in result.notes[0]
     )

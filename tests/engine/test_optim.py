@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastcpc.config.schema import TrainConfig
-from fastcpc.engine.apex import apex_fault
+from fastcpc.engine.apex import apex_problem
 from fastcpc.engine.optim import build_optimizer, build_sgd, learning_rate, load_momentum
 from fastcpc.errors import InputError
 
@@ -66,7 +66,7 @@ def put_nvidias(folder: Path, kernels: bool = True) -> None:
 
 
 def test_no_apex() -> None:
-    assert apex_fault() == "NVIDIA's apex is not installed"
+    assert apex_problem() == "NVIDIA's apex is not installed"
     with pytest.raises(InputError, match=r"^optim\.backend=apex: NVIDIA's apex is not installed; docs/performance\.md"):
         build_optimizer([], TRAIN, "apex", GPU)
 
@@ -74,7 +74,7 @@ def test_no_apex() -> None:
 def test_the_other_apex_is_named_and_not_run(packages: Path) -> None:
     (packages / "apex").mkdir()
     (packages / "apex" / "__init__.py").write_text("raise ImportError('pyramid')\n")
-    assert apex_fault() == (
+    assert apex_problem() == (
         f"the package apex in {packages / 'apex'} is not NVIDIA's (PyPI has another project of that name)"
     )
     assert "apex" not in sys.modules
@@ -82,7 +82,7 @@ def test_the_other_apex_is_named_and_not_run(packages: Path) -> None:
 
 def test_apex_without_its_kernels(packages: Path) -> None:
     put_nvidias(packages, kernels=False)
-    assert "built without its CUDA kernels (amp_C" in apex_fault()
+    assert "built without its CUDA kernels (amp_C" in apex_problem()
 
 
 def test_apex_needs_a_gpu(packages: Path) -> None:

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from small_run import assert_same_run, run, small_config
 from torch import Tensor, nn
 
-from fastcpc.data.feed import Batch
-from fastcpc.engine import collect as engine_collect
-from fastcpc.engine.collect import collect, features_place
+from fastcpc.data.loaders.base import Batch
+from fastcpc.engine import scoring as engine_collect
 from fastcpc.engine.evaluate import evaluate, hits
-from fastcpc.engine.precision import Numerics
-from fastcpc.models.heads import PrototypeHead
+from fastcpc.engine.numerics import Numerics
+from fastcpc.engine.scoring import features_place, score_samples
 from fastcpc.models.network import Network
+from fastcpc.models.prototype_head import PrototypeHead
 
 NUMERICS = Numerics(torch.device("cpu"), torch.float32)
 
@@ -47,7 +47,7 @@ def test_collect_writes_every_sample_by_index(images: Tensor) -> None:
     labels = torch.arange(23) % 7
     networks = [network(1), network(2)]
     order = torch.randperm(23, generator=torch.Generator().manual_seed(1))
-    found = collect(networks, batches(images, order, 5), labels, NUMERICS)
+    found = score_samples(networks, batches(images, order, 5), labels, NUMERICS)
     probs = []
     for net, scores in zip(networks, found.networks, strict=True):
         assert not net.training
@@ -69,7 +69,7 @@ def test_collect_writes_every_sample_by_index(images: Tensor) -> None:
 
 def test_a_sample_that_no_batch_brought_does_not_pass_as_scored(images: Tensor) -> None:
     labels = torch.arange(23) % 7
-    found = collect([network(1), network(2)], batches(images, torch.arange(22), 5), labels, NUMERICS)
+    found = score_samples([network(1), network(2)], batches(images, torch.arange(22), 5), labels, NUMERICS)
     assert found.networks[0].loss_N.isnan().tolist() == [False] * 22 + [True]
 
 
@@ -77,7 +77,7 @@ def test_large_logits_keep_finite_losses(images: Tensor) -> None:
     net = network(1)
     with torch.no_grad():
         net.classifier.weight.mul_(1e4)
-    found = collect([net, net], batches(images, torch.arange(23), 23), torch.arange(23) % 7, NUMERICS)
+    found = score_samples([net, net], batches(images, torch.arange(23), 23), torch.arange(23) % 7, NUMERICS)
     assert found.networks[0].loss_N.isfinite().all()
 
 

@@ -10,10 +10,9 @@ import torch
 from small_run import small_config
 
 from fastcpc.cleaner.partition import Partition
-from fastcpc.engine.cleaning import gmm_rules
-from fastcpc.engine.member import Member
-from fastcpc.engine.optim import learning_rate
-from fastcpc.engine.precision import (
+from fastcpc.engine.cleaning import gmm_is_active
+from fastcpc.engine.learner import Learner
+from fastcpc.engine.numerics import (
     Arithmetic,
     Numerics,
     choose_precision,
@@ -21,26 +20,27 @@ from fastcpc.engine.precision import (
     resolve_numerics,
     set_determinism,
 )
-from fastcpc.engine.stages import Training, paired_batches
+from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.train_epoch import TrainContext, paired_batches
 from fastcpc.errors import InputError
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
 
 
-def training(num_samples: int, **semisup: Any) -> Training:
+def training(num_samples: int, **semisup: Any) -> TrainContext:
     config = small_config(Path("unused"), semisup=semisup)
-    return Training(
+    return TrainContext(
         config, CPU, SimpleNamespace(num_samples=num_samples), torch.zeros(num_samples, dtype=torch.int64), 10
     )  # type: ignore[arg-type]
 
 
-def member(clean: torch.Tensor, number: int = 1) -> Any:
+def learner(clean: torch.Tensor, number: int = 1) -> Any:
     return SimpleNamespace(number=number, partition=Partition(clean, clean.float()))
 
 
 def test_one_pass_over_the_labelled_set_beside_a_cycled_unlabelled_one() -> None:
     clean = torch.arange(500) < 100
-    batches = paired_batches(member(clean), training(500), epoch=3)
+    batches = paired_batches(learner(clean), training(500), epoch=3)
     assert [len(batch) for batch in batches] == [64] * 4  # ceil(100 / 32) steps of 32 + 32
     labelled = torch.cat([batch[:32] for batch in batches])
     unlabelled = torch.cat([batch[32:] for batch in batches])
@@ -49,35 +49,35 @@ def test_one_pass_over_the_labelled_set_beside_a_cycled_unlabelled_one() -> None
 
 
 def test_a_small_unlabelled_set_is_cycled_and_a_tiny_one_gives_way_to_the_whole_set() -> None:
-    batches = paired_batches(member(torch.arange(500) >= 40), training(500), epoch=0)
+    batches = paired_batches(learner(torch.arange(500) >= 40), training(500), epoch=0)
     seen = torch.cat([batch[32:] for batch in batches]).tolist()
     assert set(seen) == set(range(40)) and seen.count(0) >= len(batches) * 32 // 40
-    batches = paired_batches(member(torch.arange(500) >= 31), training(500), epoch=0)
+    batches = paired_batches(learner(torch.arange(500) >= 31), training(500), epoch=0)
     assert len(set(torch.cat([batch[32:] for batch in batches]).tolist())) > 400
-    batches = paired_batches(member(torch.ones(500, dtype=torch.bool)), training(500), epoch=0)
+    batches = paired_batches(learner(torch.ones(500, dtype=torch.bool)), training(500), epoch=0)
     assert all(len(batch) == 64 for batch in batches)
 
 
 def test_a_set_number_of_steps() -> None:
-    assert len(paired_batches(member(torch.arange(500) < 100), training(500, batches_per_epoch=9), epoch=0)) == 9
+    assert len(paired_batches(learner(torch.arange(500) < 100), training(500, batches_per_epoch=9), epoch=0)) == 9
 
 
 def test_order_depends_on_epoch_and_network_alone() -> None:
     clean = torch.arange(500) < 100
-    first = torch.cat(paired_batches(member(clean), training(500), epoch=1))
-    assert torch.equal(first, torch.cat(paired_batches(member(clean), training(500), epoch=1)))
-    assert not torch.equal(first, torch.cat(paired_batches(member(clean), training(500), epoch=2)))
-    assert not torch.equal(first, torch.cat(paired_batches(member(clean, 2), training(500), epoch=1)))
+    first = torch.cat(paired_batches(learner(clean), training(500), epoch=1))
+    assert torch.equal(first, torch.cat(paired_batches(learner(clean), training(500), epoch=1)))
+    assert not torch.equal(first, torch.cat(paired_batches(learner(clean), training(500), epoch=2)))
+    assert not torch.equal(first, torch.cat(paired_batches(learner(clean, 2), training(500), epoch=1)))
 
 
 def test_which_cleaner_rules_when() -> None:
     config = small_config(
         Path("unused"), "cpc_awr", train={"epochs": 450, "warmup_epochs": 10}, cleaner={"warmup": 0.05}
     )
-    rules = [gmm_rules(config, epoch) for epoch in range(10, 40)]
+    rules = [gmm_is_active(config, epoch) for epoch in range(10, 40)]
     assert rules == [True] * 23 + [False] * 7  # 5 % of 450 epochs is 22.5
-    assert gmm_rules(replace(config, cleaner=replace(config.cleaner, kind="gmm_agn")), 400)
-    assert not gmm_rules(replace(config, cleaner=replace(config.cleaner, kind="cpc_only")), 10)
+    assert gmm_is_active(replace(config, cleaner=replace(config.cleaner, kind="gmm_agn")), 400)
+    assert not gmm_is_active(replace(config, cleaner=replace(config.cleaner, kind="cpc_only")), 10)
 
 
 def test_learning_rate_drops_once() -> None:
@@ -87,7 +87,7 @@ def test_learning_rate_drops_once() -> None:
 
 def test_a_snapshot_brings_weights_and_momentum_back() -> None:
     config = small_config(Path("unused"))
-    own = Member(1, config, CPU, num_classes=10, in_channels=1, image_size=8, num_samples=20)
+    own = Learner(1, config, CPU, num_classes=10, in_channels=1, image_size=8, num_samples=20)
     images = torch.rand(8, 1, 8, 8)
     fresh = own.snapshot()
     own.update((own.network(images).square().mean(),), torch.arange(8))

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import logsigmoid
 
 from fastcpc.kernels import prototype_loss, prototype_scores, prototype_triton
-from fastcpc.kernels.prototype_kernels import INTERPRETED
 from fastcpc.kernels.prototype_torch import PrototypeLossTorch, prototype_scores_torch
+from fastcpc.kernels.prototype_triton_kernels import INTERPRETED
 
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

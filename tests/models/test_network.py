@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
 from fastcpc.models.build import build_network
-from fastcpc.models.heads import PrototypeHead
+from fastcpc.models.prototype_head import PrototypeHead
 
 DIGITS = ModelConfig(name="digits_cnn", width=16)
 SMALL = CpcConfig(embedding_dim=24)

@@ -138,13 +138,13 @@ def test_missing_file(tmp_path):
         ),
     ],
 )
-def test_missing_and_surplus_weights_are_named(tmp_path, digits_weights, dropped, added, fault):
+def test_missing_and_surplus_weights_are_named(tmp_path, digits_weights, dropped, added, problem):
     _, source = digits_weights
     state = {key: value for key, value in source.backbone.state_dict().items() if key not in dropped}
     path = tmp_path / "other.safetensors"
     save_file(state | {key: torch.zeros(1) for key in added}, path)
     message = refused("digits_cnn", path, in_channels=1, image_size=8)
-    assert message == f"model.weights: {path} is of another model: {fault}"
+    assert message == f"model.weights: {path} is of another model: {problem}"
 
 
 def test_shapes_that_do_not_fit_are_named(digits_weights):

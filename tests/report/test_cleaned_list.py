@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from photo_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
+from image_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.data.photos.load import list_photos
+from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.errors import InputError
-from fastcpc.report.cleaned_list import write_cleaned
-from fastcpc.report.run import Run, RunLabels
-from fastcpc.report.samples import Samples
+from fastcpc.report.results.cleaned_list import write_cleaned
+from fastcpc.report.results.run import Run, RunLabels
+from fastcpc.report.results.samples import Samples
 
 ODD = ['a,1 "x".jpg', "new\nline.jpg", "<b>.jpg", "=1.jpg"]
 
 
 def run_of(config: Config, swap: dict[int, int] | None = None) -> tuple[Run, Samples]:
     """A run on a photo set, all labels as given (or swapped), as far as a cleaned list needs one."""
-    listing = list_photos(config.data)
+    listing = list_images(config.data)
     split = listing.splits["train"]
     given_N = split.labels.copy()
     for row, label in (swap or {}).items():
@@ -46,7 +46,7 @@ def test_a_clothing1m_key_list(tmp_path: Path) -> None:
         target = tmp_path / f"keys_{images}.txt"
         assert "4 keys" in write_cleaned(run, samples, issues(samples, 0, 3), target)
         (root / "noisy_train_key_list.txt").write_bytes(target.read_bytes())
-        again = list_photos(config.data).splits["train"]
+        again = list_images(config.data).splits["train"]
         assert again.names == tuple(samples.paths[row] for row in (1, 2, 4, 5))
         assert again.labels.tolist() == samples.given_N[[1, 2, 4, 5]].tolist()
 
@@ -59,7 +59,7 @@ def test_a_webvision_filelist(tmp_path: Path) -> None:
     write_cleaned(run, samples, issues(samples, 1), target)
     assert target.read_text().splitlines()[-1] == "google/q9999/z.jpg 999"
     (root / "info" / "train_filelist_google.txt").write_bytes(target.read_bytes())
-    again = list_photos(config.data).splits["train"]
+    again = list_images(config.data).splits["train"]
     assert again.names == tuple(np.delete(samples.paths, 1))
     assert again.labels.tolist() == np.delete(samples.given_N, 1).tolist()
     with pytest.raises(InputError, match=r"with data\.flickr there are two filelists"):
@@ -78,12 +78,12 @@ def photos(tmp_path: Path) -> Config:
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_a_list_for_an_image_folder(photos: Config, tmp_path: Path, ending: str) -> None:
     run, samples = run_of(photos, swap={0: 1})
-    before = list_photos(photos.data)
+    before = list_images(photos.data)
     target = tmp_path / f"kept{ending}"
     usage = write_cleaned(run, samples, issues(samples, 2, 5), target)
     assert usage.endswith(f"data.list={target} data.classes={tmp_path / 'kept.classes.txt'}")
     data = replace(photos.data, list=str(target), classes=str(tmp_path / "kept.classes.txt"))
-    after = list_photos(data)
+    after = list_images(data)
     assert after.class_names == before.class_names == ("10", "2")
     assert after.splits["train"].names == tuple(np.delete(samples.paths, [2, 5]))
     assert after.splits["train"].labels.tolist() == np.delete(samples.given_N, [2, 5]).tolist()
@@ -93,11 +93,11 @@ def test_a_list_for_an_image_folder(photos: Config, tmp_path: Path, ending: str)
 
 def test_a_folder_of_links(photos: Config, tmp_path: Path) -> None:
     run, samples = run_of(photos, swap={0: 1})
-    before = list_photos(photos.data)
+    before = list_images(photos.data)
     target = tmp_path / "kept"
     usage = write_cleaned(run, samples, issues(samples, 2, 5), target)
     assert usage == f"links to {len(samples) - 2} training images: train with data.root={target}"
-    after = list_photos(replace(photos.data, root=str(target)))
+    after = list_images(replace(photos.data, root=str(target)))
 
     def content(listing: Any, split: str) -> list[tuple[str, int]]:
         part = listing.splits[split]

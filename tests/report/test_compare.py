@@ -14,10 +14,10 @@ from fastcpc.cli import report as command
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.errors import InputError
-from fastcpc.report.compare import compare, difference, spread_of, to_csv
-from fastcpc.report.page import comparison_page
-from fastcpc.report.paper import CELLS, paper_cell
-from fastcpc.report.run import Run, read_run
+from fastcpc.report.html.comparison import compare, difference, spread_of, to_csv
+from fastcpc.report.html.page import comparison_page
+from fastcpc.report.paper.published import CELLS, paper_cell
+from fastcpc.report.results.run import Run, read_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -52,7 +52,7 @@ def test_seeds_of_a_config_are_one_group(finished: Run) -> None:
     assert comparison.keys == ["cleaner.kind"]
     assert [group.values for group in comparison.groups] == [{"cleaner.kind": "cpc_awr"}, {"cleaner.kind": "none"}]
     assert [group.seeds for group in comparison.groups] == [[1, 2, 3], [1, 2]]
-    last10, best = (comparison.groups[0].spread(measure) for measure in ("last10", "best"))
+    last10, best = (comparison.groups[0].scatter_to(measure) for measure in ("last10", "best"))
     assert (last10.mean, last10.n, last10.low) == (93.0, 3, 90.0) and last10.std == pytest.approx(7**0.5)
     assert best.mean == 98.0 and str(last10) == "93.00 +- 2.65"
     delta, own = comparison.differences
@@ -108,8 +108,8 @@ def test_other_label_files_are_other_groups_and_other_folders_of_images_too(fini
     assert len(compare(files).groups) == 2
     roots = [made(finished, root, 1, 50.0, data={"root": root}) for root in ("/a", "/b")]
     assert len(compare(roots).groups) == 1
-    photos = [made(finished, root, 1, 50.0, data={"root": root, "name": "imagefolder"}) for root in ("/a", "/b")]
-    assert compare(photos).keys == ["data.root"]
+    images = [made(finished, root, 1, 50.0, data={"root": root, "name": "imagefolder"}) for root in ("/a", "/b")]
+    assert compare(images).keys == ["data.root"]
 
 
 def full(name: str, *settings: str) -> Config:

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished_run import finished_run
-from photo_sets import imagefolder
+from image_sets import imagefolder
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from fastcpc.data import datasets
-from fastcpc.data.cifar_facts import CIFAR10
-from fastcpc.data.photo_files import BadImage
-from fastcpc.report.images import Images
-from fastcpc.report.run import Run, read_run
-from fastcpc.report.samples import Samples, read_samples
+from fastcpc.data import registry
+from fastcpc.data.datasets.cifar_meta import CIFAR10
+from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results.run import Run, read_run
+from fastcpc.report.results.samples import Samples, read_samples
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def of(run: Run, **data: object) -> Run:
 
 def test_digits_are_the_pictures_of_their_index(digits: tuple[Run, Samples]) -> None:
     run, samples = digits
-    images, published = Images(run, samples), load_digits().images
+    images, published = TrainingImages(run, samples), load_digits().images
     for row in (0, 7, 239):
         picture = images.picture(row)
         assert (picture.mode, picture.size) == ("L", (8, 8))
@@ -40,8 +40,8 @@ def test_digits_are_the_pictures_of_their_index(digits: tuple[Run, Samples]) -> 
 
 def test_another_data_set_is_noticed(digits: tuple[Run, Samples]) -> None:
     run, samples = digits
-    images = Images(run, replace(samples, paths=("train/99999", *samples.paths[1:])))
-    assert images.fault.startswith("the data set has no sample 'train/99999'")
+    images = TrainingImages(run, replace(samples, paths=("train/99999", *samples.paths[1:])))
+    assert images.problem.startswith("the data set has no sample 'train/99999'")
     with pytest.raises(BadImage, match="no sample 'train/99999'"):
         images.picture(1)
 
@@ -49,16 +49,16 @@ def test_another_data_set_is_noticed(digits: tuple[Run, Samples]) -> None:
 def test_cifar_pictures(digits: tuple[Run, Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, samples = digits
     small = replace(CIFAR10, train_records=4, test_records=3, first_labels=())
-    monkeypatch.setattr(datasets, "CIFAR10", small)
+    monkeypatch.setattr(registry, "CIFAR10", small)
     rows = np.random.default_rng(0).integers(0, 256, (23, 3073), dtype=np.uint8)
     rows[:, 0] %= 10
     for number, name in enumerate((*small.layouts[0].train_files, "test_batch.bin")):
         (tmp_path / name).write_bytes(rows[4 * number :][: 3 if number == 5 else 4].tobytes())
     chosen = replace(samples, paths=("train/00003", "train/00019"))
-    picture = Images(of(run, name="cifar10", root=str(tmp_path)), chosen).picture(1)
+    picture = TrainingImages(of(run, name="cifar10", root=str(tmp_path)), chosen).picture(1)
     assert (picture.mode, picture.size) == ("RGB", (32, 32))
     np.testing.assert_array_equal(np.asarray(picture), rows[19, 1:].reshape(3, 32, 32).transpose(1, 2, 0))
-    assert "no such folder" in Images(of(run, name="cifar10", root=str(tmp_path / "gone")), chosen).fault
+    assert "no such folder" in TrainingImages(of(run, name="cifar10", root=str(tmp_path / "gone")), chosen).problem
 
 
 def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, Samples], tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, Samples], tmp_p
     root = imagefolder(tmp_path / "here", {"a": 1, "b": 2})
     names = ("b/001.jpg", "a/000.jpg", "a/none.jpg")
     photos = of(run, name="imagefolder", root=str(tmp_path / "before"))
-    assert "no such folder" in Images(photos, replace(samples, paths=names)).fault
-    images = Images(photos, replace(samples, paths=names), root=str(root))
-    assert images.fault == ""
+    assert "no such folder" in TrainingImages(photos, replace(samples, paths=names)).problem
+    images = TrainingImages(photos, replace(samples, paths=names), root=str(root))
+    assert images.problem == ""
     with Image.open(root / names[0]) as file:
         np.testing.assert_array_equal(np.asarray(images.picture(0)), np.asarray(file))
     with pytest.raises(BadImage, match="there is no such file"):

@@ -19,17 +19,17 @@ from small_run import StopAfter, run, small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastcpc.cli import report as command
-from fastcpc.engine.interrupt import Stopped
-from fastcpc.engine.scores import FIRST, LAST
+from fastcpc.engine.outputs.score_file import FIRST, LAST
+from fastcpc.engine.signals import Stopped
 from fastcpc.errors import InputError
-from fastcpc.report.headline import accuracy_of
-from fastcpc.report.images import Images
-from fastcpc.report.losses import loss_tests
-from fastcpc.report.page import run_page
-from fastcpc.report.run import Run, read_run
-from fastcpc.report.samples import read_samples
-from fastcpc.report.scores import read_scores
-from fastcpc.report.suspects import find_suspects
+from fastcpc.report.html.headline import accuracy_of
+from fastcpc.report.html.loss_figures import loss_tests
+from fastcpc.report.html.page import run_page
+from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results.run import Run, read_run
+from fastcpc.report.results.samples import read_samples
+from fastcpc.report.results.score_reader import read_scores
+from fastcpc.report.results.suspects import find_suspects
 
 LIMIT = 10_000_000
 
@@ -45,7 +45,7 @@ def page_of(folder: Path, **options: Any) -> str:
 
 def test_pictures_are_those_of_the_worst_labels(folder: Path) -> None:
     run = read_run(folder)
-    suspects, images = find_suspects(run, samples := read_samples(run)), Images(run, samples)
+    suspects, images = find_suspects(run, samples := read_samples(run)), TrainingImages(run, samples)
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', run_page(run, most_cards=3))
     assert len(found) == 3
     for text, row in zip(found, suspects.rows, strict=False):
@@ -58,7 +58,7 @@ def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest
     many_classes(folder, [f"{label:03d} " + "long name " * 30 for label in range(100)])
     draws = np.random.default_rng(0)
     picture = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
-    monkeypatch.setattr(Images, "picture", lambda self, row: picture)
+    monkeypatch.setattr(TrainingImages, "picture", lambda self, row: picture)
     text = page_of(folder)
     assert text.count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100

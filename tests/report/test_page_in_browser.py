@@ -17,11 +17,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
-from fastcpc.report.page import run_page
-from fastcpc.report.run import read_run
-from fastcpc.report.samples import read_samples
-from fastcpc.report.suspect_files import csv_bytes
-from fastcpc.report.suspects import find_suspects, suspects_table
+from fastcpc.report.html.page import run_page
+from fastcpc.report.results.run import read_run
+from fastcpc.report.results.samples import read_samples
+from fastcpc.report.results.suspect_files import csv_bytes
+from fastcpc.report.results.suspects import find_suspects, suspects_table
 
 pytestmark = pytest.mark.xdist_group("browser")
 

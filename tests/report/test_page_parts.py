@@ -14,16 +14,16 @@ from PIL import Image
 from scipy.stats import ks_2samp, norm
 from small_run import metrics
 
-from fastcpc.engine.scores import FIRST
-from fastcpc.report.canvas import SERIES, draw, files
-from fastcpc.report.classes import Pair, confusion, project, similarity, worst_pairs
-from fastcpc.report.gallery import MOST_BYTES, SIDE, as_script, encode
-from fastcpc.report.headline import ClassNoise, accuracy_of, estimate_noise
-from fastcpc.report.losses import class_densities, loss_tests
-from fastcpc.report.run import read_run
-from fastcpc.report.samples import read_samples
-from fastcpc.report.scores import Mixture, read_scores
-from fastcpc.report.suspects import find_suspects
+from fastcpc.engine.outputs.score_file import FIRST
+from fastcpc.report.html.canvas import SERIES, draw, files
+from fastcpc.report.html.class_figures import Pair, confusion, project, similarity, worst_pairs
+from fastcpc.report.html.gallery import MOST_BYTES, SIDE, as_script, encode
+from fastcpc.report.html.headline import ClassNoise, accuracy_of, estimate_noise
+from fastcpc.report.html.loss_figures import class_densities, loss_tests
+from fastcpc.report.results.run import read_run
+from fastcpc.report.results.samples import read_samples
+from fastcpc.report.results.score_reader import FittedMixture, read_scores
+from fastcpc.report.results.suspects import find_suspects
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_confusion_and_its_commonest_changes() -> None:
 
 
 def test_mixture_densities_are_those_of_scipy() -> None:
-    mixture = Mixture(np.array([0.1, 0.7]), np.array([0.01, 0.04]), np.array([0.6, 0.4]))
+    mixture = FittedMixture(np.array([0.1, 0.7]), np.array([0.01, 0.04]), np.array([0.6, 0.4]))
     grid = np.linspace(0, 1, 5)
     np.testing.assert_allclose(mixture.densities(grid)[0], 0.6 * norm.pdf(grid, 0.1, 0.1))
     np.testing.assert_allclose(mixture.densities(grid)[1], 0.4 * norm.pdf(grid, 0.7, 0.2))

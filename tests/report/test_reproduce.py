@@ -21,10 +21,10 @@ from small_run import assert_same_weights, weights
 
 from fastcpc.cli import reproduce as command
 from fastcpc.config.load import load_config
-from fastcpc.report import reproduce
-from fastcpc.report.experiments import EXPERIMENTS, experiment
-from fastcpc.report.grid import Cell, Grid
-from fastcpc.report.run import Run, read_run
+from fastcpc.report.paper import tables
+from fastcpc.report.paper.experiments import EXPERIMENTS, experiment
+from fastcpc.report.paper.grid import Cell, Grid
+from fastcpc.report.results.run import Run, read_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # a run of about a second
@@ -49,9 +49,7 @@ def test_the_papers_grid_has_the_papers_cells() -> None:
     found = {}
     for name in ("table2", "table3", "table5"):
         for place in experiment(name, "full").places:
-            cell = reproduce.paper_cell(
-                load_config([CONFIGS / f"{place.config}.yaml"], [f"cleaner.kind={place.cleaner}"])
-            )
+            cell = tables.paper_cell(load_config([CONFIGS / f"{place.config}.yaml"], [f"cleaner.kind={place.cleaner}"]))
             assert cell is not None, place
             found[name, place.row, place.column] = cell.top1
     assert found["table2", "cifar100_sym90", "AugDMix"] == 41.2 and found["table2", "cifar100_sym90", "CPC"] == 54.6
@@ -80,7 +78,7 @@ def test_a_table_by_value(finished: Run) -> None:
     results = {
         place: [made(finished, 1, 80.0 + i), made(finished, 2, 82.0 + i)] for i, place in enumerate(chosen.places)
     }
-    lines = reproduce.markdown(chosen, results)
+    lines = tables.markdown(chosen, results)
     assert lines == [
         "| | baseline | CPC without GMM | CPC |",
         "|---|---|---|---|",
@@ -88,7 +86,7 @@ def test_a_table_by_value(finished: Run) -> None:
         "| digits, sym 50 | 84.0 +- 1.4 (83.0) | 85.0 +- 1.4 (84.0) | 86.0 +- 1.4 (85.0) |",
         "| digits, asym 40 | 87.0 +- 1.4 (86.0) | 88.0 +- 1.4 (87.0) | 89.0 +- 1.4 (88.0) |",
     ]
-    content = json.loads(reproduce.as_json(chosen, "small", ["device=cpu"], results))
+    content = json.loads(tables.as_json(chosen, "small", ["device=cpu"], results))
     assert content["places"][4]["last10"] == {"mean": 85.0, "std": pytest.approx(2**0.5), "min": 84.0}
     assert [run["seed"] for run in content["places"][4]["runs"]] == [1, 2]
 
@@ -99,7 +97,7 @@ def test_the_papers_figure_stands_behind_ours(finished: Run) -> None:
         place: [replace(made(finished, 1, 50.0), config=load_config([CONFIGS / f"{place.config}.yaml"], []))]
         for place in chosen.places
     }
-    lines = reproduce.markdown(chosen, results)
+    lines = tables.markdown(chosen, results)
     assert "| cifar100, sym 90 | 50.0; paper 41.20 | 50.0; paper 54.60 |" in lines
 
 
@@ -108,7 +106,7 @@ def test_figures_are_whole_pictures(name: str, panels: int, finished: Run) -> No
     chosen = experiment(name, "small")
     extra = {"kl_gmm_cpc": [0.2, 0.4], "agreement_gmm_cpc": [0.8, 0.9]}
     results = {place: [made(finished, 1, 50.0, **extra), made(finished, 2, 50.0, **extra)] for place in chosen.places}
-    svg, png = reproduce.figure(chosen, results)
+    svg, png = tables.figure(chosen, results)
     assert len(re.findall(r'id="axes_\d+"', svg)) == panels
     assert "var(" not in svg and "#0102" not in svg
     picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
@@ -123,12 +121,12 @@ def test_the_curves_of_a_figure_are_in_its_json(finished: Run) -> None:
         made(finished, seed, 50.0, kl_gmm_cpc=[0.2 * seed, 0.4 * seed], agreement_gmm_cpc=[0.8, 0.9]) for seed in (1, 2)
     ]
     results = dict.fromkeys(chosen.places, runs)
-    (place,) = json.loads(reproduce.as_json(chosen, "small", [], results))["places"]
+    (place,) = json.loads(tables.as_json(chosen, "small", [], results))["places"]
     num_epochs = len(runs[0].metrics)
     assert place["kl_gmm_cpc"]["mean"] == pytest.approx([0.45] * num_epochs)
     assert place["kl_gmm_cpc"]["std"] == pytest.approx([0.3 / 2**0.5] * num_epochs)
     assert place["agreement_gmm_cpc"]["mean"] == pytest.approx([0.85] * num_epochs)
-    (place,) = json.loads(reproduce.as_json(chosen, "small", [], dict.fromkeys(results, runs[:1])))["places"]
+    (place,) = json.loads(tables.as_json(chosen, "small", [], dict.fromkeys(results, runs[:1])))["places"]
     assert place["kl_gmm_cpc"]["std"] == [None] * num_epochs
 
 

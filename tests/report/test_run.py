@@ -14,8 +14,8 @@ from small_run import metrics, small_config
 from small_run import run as train
 
 from fastcpc.errors import InputError
-from fastcpc.report.run import read_pred_probs, read_run
-from fastcpc.report.samples import read_samples
+from fastcpc.report.results.run import read_pred_probs, read_run
+from fastcpc.report.results.samples import read_samples
 
 TABLE = "clean_probabilities.parquet"
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from finished_run import finished_run
 
-from fastcpc.report.run import Run, read_run
-from fastcpc.report.samples import Samples, read_samples
-from fastcpc.report.suspects import Quality, find_suspects, suspects_table
+from fastcpc.report.results.run import Run, read_run
+from fastcpc.report.results.samples import Samples, read_samples
+from fastcpc.report.results.suspects import Quality, find_suspects, suspects_table
 
 GIVEN = [0, 1, 2, 3, 4, 5]
 PREDICTED = [0, 2, 2, 4, 5, 6]

@@ -6,14 +6,14 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from fastcpc.data.seeds import generator
-from fastcpc.semisup.mixup import Partners, mix_weight, mixup
+from fastcpc.data.rng import generator
+from fastcpc.semisup.mixup import Partners, mixup, sample_lambda
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 4.0])
 def test_weight_follows_the_folded_beta(alpha):
     source = generator(0, "mixup")
-    weights = np.array([mix_weight(alpha, source) for _ in range(2000)])
+    weights = np.array([sample_lambda(alpha, source) for _ in range(2000)])
     assert weights.min() >= 0.5
     assert weights.max() <= 1.0
 
@@ -26,16 +26,16 @@ def test_weight_follows_the_folded_beta(alpha):
 def test_weight_depends_on_the_generator_alone():
     torch.manual_seed(0)
     np.random.seed(0)
-    first = [mix_weight(4.0, generator(1, step)) for step in range(5)]
+    first = [sample_lambda(4.0, generator(1, step)) for step in range(5)]
     torch.manual_seed(9)
     np.random.seed(9)
-    assert [mix_weight(4.0, generator(1, step)) for step in range(5)] == first
+    assert [sample_lambda(4.0, generator(1, step)) for step in range(5)] == first
     assert len(set(first)) == 5
 
 
 def test_weight_moves_the_generator_on():
     source = generator(2)
-    assert mix_weight(4.0, source) != mix_weight(4.0, source)
+    assert sample_lambda(4.0, source) != sample_lambda(4.0, source)
 
 
 def mix_both(inputs, targets, lam, permutation):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fastcpc.semisup.targets import guess, mean_softmax, refine, sharpen
+from fastcpc.semisup.targets import co_guess, co_refine, mean_softmax, sharpen
 
 
 def softmax64(logits: torch.Tensor) -> np.ndarray:
@@ -58,7 +58,7 @@ def test_guess_is_the_sharpened_mean_of_all_predictions(num_samples, num_classes
     generator = torch.Generator().manual_seed(num_classes)
     logits = [4 * torch.randn(num_samples, num_classes, generator=generator) for _ in range(4)]
     expected = sharpen64(np.mean([softmax64(each) for each in logits], axis=0), 0.5)
-    guessed_BK = guess(logits, 0.5)
+    guessed_BK = co_guess(logits, 0.5)
     assert guessed_BK.dtype == torch.float32
     assert_close(guessed_BK.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-9)
 
@@ -76,7 +76,7 @@ def test_half_precision_logits_give_float32_targets(dtype):
     logits = [torch.randn(8, 10, generator=generator).to(dtype) for _ in range(2)]
     expected = sharpen64(np.mean([softmax64(each) for each in logits], axis=0), 0.5)
     labels_B = torch.arange(8)
-    targets_BK = refine(labels_B, torch.zeros(8, dtype=dtype), logits, 0.5, 10)
+    targets_BK = co_refine(labels_B, torch.zeros(8, dtype=dtype), logits, 0.5, 10)
     assert targets_BK.dtype == torch.float32
     assert_close(targets_BK.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-9)
 
@@ -87,20 +87,20 @@ def test_refine_trusts_the_label_as_far_as_it_is_clean():
         torch.log(torch.tensor([[0.5, 0.4, 0.1]])).repeat(3, 1),
     ]
     labels_B = torch.tensor([2, 2, 2])
-    targets_BK = refine(labels_B, torch.tensor([1.0, 0.0, 0.5]), logits, 1.0, 3)
+    targets_BK = co_refine(labels_B, torch.tensor([1.0, 0.0, 0.5]), logits, 1.0, 3)
     assert_close(targets_BK, torch.tensor([[0.0, 0.0, 1.0], [0.6, 0.3, 0.1], [0.3, 0.15, 0.55]]))
-    sharp_BK = refine(labels_B, torch.tensor([1.0, 0.0, 0.5]), logits, 0.5, 3)
+    sharp_BK = co_refine(labels_B, torch.tensor([1.0, 0.0, 0.5]), logits, 0.5, 3)
     squares = torch.tensor([[0.0, 0.0, 1.0], [0.36, 0.09, 0.01], [0.09, 0.0225, 0.3025]])
     assert_close(sharp_BK, squares / squares.sum(dim=1, keepdim=True))
 
 
 def test_refine_takes_each_samples_own_label():
     labels_B = torch.tensor([3, 0, 9, 9])
-    targets_BK = refine(labels_B, torch.ones(4), [torch.randn(4, 10)], 0.5, 10)
+    targets_BK = co_refine(labels_B, torch.ones(4), [torch.randn(4, 10)], 0.5, 10)
     assert torch.equal(targets_BK, torch.eye(10)[labels_B])
 
 
 def test_extreme_logits_give_no_nan():
     logits = [torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4]])]
-    targets_BK = refine(torch.tensor([1, 1]), torch.tensor([0.0, 0.0]), logits, 0.5, 3)
+    targets_BK = co_refine(torch.tensor([1, 1]), torch.tensor([0.0, 0.0]), logits, 0.5, 3)
     assert_close(targets_BK, torch.tensor([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]]))

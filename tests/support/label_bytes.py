@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastcpc.data.label_files import read_label_file
-from fastcpc.data.split import Dataset
+from fastcpc.data.dataset import Dataset
+from fastcpc.data.labels.label_file import read_label_file
 from fastcpc.errors import InputError
 
 TRUE = np.array([0, 1, 2, 3, 4, 9])

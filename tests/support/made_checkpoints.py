@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from fastcpc.engine.checkpoint import CheckpointStore
+from fastcpc.engine.checkpoint.store import CheckpointStore
 
 Networks = list[dict[str, torch.Tensor]]
 

@@ -17,7 +17,7 @@ def made_up(small_state: ModuleType, stretches: int = 1, fill: float | None = No
         {name: tensor(*shape) for name, shape in shapes.items()} | {"count": torch.tensor(7 + net)} for net in (1, 2)
     ]
     group = [{"lr": 0.02, "params": [0, 1]}]
-    members = [
+    learners = [
         {
             "optimizer": {
                 "state": {0: {"momentum_buffer": tensor(300, 256)}, 1: {"momentum_buffer": tensor(9)}},
@@ -29,7 +29,7 @@ def made_up(small_state: ModuleType, stretches: int = 1, fill: float | None = No
         }
         for _ in networks
     ]
-    state = {"members": members, "position": {"epoch": stretches, "stage": 0, "step": 0}, "past": {"seconds": 1.25}}
+    state = {"members": learners, "position": {"epoch": stretches, "stage": 0, "step": 0}, "past": {"seconds": 1.25}}
     return small_state.SmallState(
         epoch=stretches, config="run:\n  seed: 3\n", metrics='{"epoch": 0}\n',
         stretches=[{"seconds": number} for number in range(stretches)], summary=None, header={"model": "made_up"},

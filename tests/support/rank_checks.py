@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from fastcpc import ranks
-from fastcpc.cleaner.descent import Sets, descend
+from fastcpc import distributed
 from fastcpc.cleaner.gmm_ranks import fit_gmm_over_ranks
+from fastcpc.cleaner.prototype_sgd import SampleSets, sgd_epoch
 from fastcpc.cleaner.prototypes import train_contrastive
 from fastcpc.config.schema import CpcConfig
-from fastcpc.engine.reduce import GradientMean
+from fastcpc.distributed.gradient_sync import GradientSync
 from fastcpc.errors import InputError, RunError
 from fastcpc.kernels import fit_gmm
 from fastcpc.models.digits_cnn import DigitsCnn
-from fastcpc.models.heads import PrototypeHead
 from fastcpc.models.network import Network
+from fastcpc.models.prototype_head import PrototypeHead
 from fastcpc.models.sync_batchnorm import synchronise_batchnorm
 from fastcpc.semisup.losses import prior_penalty
 from fastcpc.semisup.mixup import find_partners
@@ -28,7 +28,7 @@ BATCH = 16
 def whole_and_own(*shape: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """The same random numbers on every rank, and this rank's rows of them."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return values, values[ranks.own_slice(len(values))]
+    return values, values[distributed.own_slice(len(values))]
 
 
 def arithmetic() -> None:
@@ -61,11 +61,11 @@ def batchnorm() -> None:
         (expected.square() * weight).mean().backward()
         found = holder(own)
         (found.square() * own_weight).mean().backward()
-        mine = ranks.own_slice(BATCH)
+        mine = distributed.own_slice(BATCH)
         close(found, expected[mine])
-        close(own.grad / ranks.size(), whole.grad[mine])
+        close(own.grad / distributed.world_size(), whole.grad[mine])
         for mean, parameter in zip(plain.parameters(), holder.parameters(), strict=True):
-            close(ranks.mean_(parameter.grad, "test"), mean.grad)
+            close(distributed.all_reduce_mean(parameter.grad, "test"), mean.grad)
         for name, value in plain.state_dict().items():
             close(holder[0].state_dict()[name], value)
         close(holder.eval()(own), plain.eval()(whole)[mine])
@@ -83,9 +83,9 @@ def batchnorm_in_a_network() -> None:
     labels = torch.arange(BATCH) % 10
     one, many = small_network(), small_network()
     synchronise_batchnorm(many, torch.device("cpu"))
-    mean = GradientMean(many.backbone_parameters(), bucket_bytes=2000)
+    mean = GradientSync(many.backbone_parameters(), bucket_bytes=2000)
     for _ in range(2):
-        for network, batch, target in ((one, images, labels), (many, own, labels[ranks.own_slice(BATCH)])):
+        for network, batch, target in ((one, images, labels), (many, own, labels[distributed.own_slice(BATCH)])):
             network.zero_grad()
             nn.functional.cross_entropy(network(batch), target).backward()
         mean.finish()
@@ -100,7 +100,7 @@ def penalty() -> None:
     (3 * expected).backward()
     (3 * found).backward()
     close(found, expected)
-    close(own.grad / ranks.size(), whole.grad[ranks.own_slice(BATCH)])
+    close(own.grad / distributed.world_size(), whole.grad[distributed.own_slice(BATCH)])
 
 
 def partners() -> None:
@@ -110,7 +110,7 @@ def partners() -> None:
         views = [whole_and_own(BATCH, 3, 2, 2, seed=k) for k in range(4)]
         whole, own = torch.cat([view[0] for view in views]), torch.cat([view[1] for view in views])
         found = find_partners(permutation, 4, mixed_blocks * BATCH, torch.device("cpu"))
-        mine = torch.cat([k * BATCH + ranks.own_slice(BATCH) for k in range(mixed_blocks)])
+        mine = torch.cat([k * BATCH + distributed.own_slice(BATCH) for k in range(mixed_blocks)])
         assert torch.equal(found.fetch(own)(), whole[permutation[mine]])
         strided = own.to(memory_format=torch.channels_last)
         assert torch.equal(found.fetch(strided)(), whole[permutation[mine]])
@@ -120,10 +120,10 @@ def partners() -> None:
 def gradients() -> None:
     """Also where a parameter gets no gradient in a step."""
     used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
-    mean = GradientMean([used, unused], bucket_bytes=1)
-    (used * (ranks.rank() + 1)).sum().backward()
+    mean = GradientSync([used, unused], bucket_bytes=1)
+    (used * (distributed.rank() + 1)).sum().backward()
     mean.finish()
-    assert used.grad is not None and torch.equal(used.grad, torch.full((3,), (ranks.size() + 1) / 2))
+    assert used.grad is not None and torch.equal(used.grad, torch.full((3,), (distributed.world_size() + 1) / 2))
     assert unused.grad is None
 
 
@@ -131,16 +131,16 @@ def gathers() -> None:
     """Every sample once, in its place, whatever the number of batches; more ranks than batches too."""
     for num_samples, batch_size in ((23, 4), (5, 4), (3, 4), (64, 4)):
         batches = list(torch.arange(num_samples).split(batch_size))
-        own, shard, most = ranks.shard_batches(batches, num_samples)
-        assert most == -(-len(batches) // ranks.size()) >= len(own)
+        own, shard, most = distributed.shard_batches(batches, num_samples)
+        assert most == -(-len(batches) // distributed.world_size()) >= len(own)
         values = torch.stack([shard.rows.float(), -shard.rows.float()])
         expected = torch.stack([torch.arange(num_samples).float(), -torch.arange(num_samples).float()])
         assert torch.equal(shard.gather(values, "test"), expected)
         counts = torch.zeros(num_samples)
         counts[shard.rows] += 1
-        assert torch.equal(ranks.sum_(counts, "test"), torch.ones(num_samples))
+        assert torch.equal(distributed.all_reduce_sum(counts, "test"), torch.ones(num_samples))
     with pytest.raises(ValueError, match="do not hold each of 8 samples once"):
-        ranks.shard_batches([torch.arange(4), torch.arange(4)], 8)
+        distributed.shard_batches([torch.arange(4), torch.arange(4)], 8)
 
 
 def prototypes() -> None:
@@ -152,13 +152,13 @@ def prototypes() -> None:
     clean = torch.rand(num_samples, generator=draw) < 0.5
     pseudo = torch.where(clean, -1, torch.randint(-1, 10, (num_samples,), generator=draw))
     batches = [torch.randperm(num_samples, generator=draw)[:8] for _ in range(20)]
-    _, shard, _ = ranks.shard_batches(list(torch.arange(num_samples).split(17)), num_samples)
-    sets = Sets(labels, clean, pseudo, 0.7)
+    _, shard, _ = distributed.shard_batches(list(torch.arange(num_samples).split(17)), num_samples)
+    sets = SampleSets(labels, clean, pseudo, 0.7)
     for normalise in (False, True):
         one, many = small_network(normalise=normalise), small_network(normalise=normalise)
-        for network, part, held in ((one, feat, ranks.whole(num_samples)), (many, feat[shard.rows], shard)):
+        for network, part, held in ((one, feat, distributed.whole_shard(num_samples)), (many, feat[shard.rows], shard)):
             optimizer = torch.optim.SGD(network.prototype_parameters(), lr=0.05, momentum=0.9)
-            descend(network, optimizer, part, sets, batches, held)
+            sgd_epoch(network, optimizer, part, sets, batches, held)
             train_contrastive(network, optimizer, part, labels, CpcConfig(passes=2), batch_size=8, seed=3, shard=held)
         for a, b in zip(many.prototype_parameters(), one.prototype_parameters(), strict=True):
             close(a, b, 2e-5)
@@ -167,38 +167,38 @@ def prototypes() -> None:
 
 def agreements() -> None:
     """A fault on one rank is a fault on all; so is a difference."""
-    last = ranks.size() - 1
+    last = distributed.world_size() - 1
 
     def only_on_last() -> int:
-        if ranks.rank() == last:
+        if distributed.rank() == last:
             raise InputError("data.root is empty")
         return 3
 
     with pytest.raises(InputError, match=rf"^rank {last}: data\.root is empty$") as caught:
-        ranks.together(only_on_last)
+        distributed.raise_on_all_ranks(only_on_last)
     assert caught.value.on_all_ranks
-    assert ranks.together(lambda: ranks.rank()) == ranks.rank()
+    assert distributed.raise_on_all_ranks(lambda: distributed.rank()) == distributed.rank()
 
     def fail() -> None:
-        assert ranks.is_first()
+        assert distributed.is_rank0()
         raise RunError("cannot write")
 
     with pytest.raises(RunError, match=r"^cannot write$"):
-        ranks.on_first(fail)
-    assert ranks.on_first(lambda: "kept") == ("kept" if ranks.is_first() else None)
-    files = {"a": b"\0\1", "b": b""} if ranks.is_first() else None
-    assert ranks.share_files(files) == {"a": b"\0\1", "b": b""}
-    assert ranks.share_files(None) is None
-    ranks.check_same("this", torch.arange(3), b"x")
+        distributed.on_rank0(fail)
+    assert distributed.on_rank0(lambda: "kept") == ("kept" if distributed.is_rank0() else None)
+    files = {"a": b"\0\1", "b": b""} if distributed.is_rank0() else None
+    assert distributed.broadcast_files(files) == {"a": b"\0\1", "b": b""}
+    assert distributed.broadcast_files(None) is None
+    distributed.assert_equal_on_all_ranks("this", torch.arange(3), b"x")
     with pytest.raises(RunError, match=rf"the processes disagree about that: rank {last} differs from rank 0"):
-        ranks.check_same("that", torch.arange(3) + (ranks.rank() == last))
+        distributed.assert_equal_on_all_ranks("that", torch.arange(3) + (distributed.rank() == last))
 
 
 def stops() -> None:
     """One rank's wish is seen by all at the same step, the next one; the largest of several wins."""
-    wish, seen = ranks.StopWish(), []
+    wish, seen = distributed.StopSignal(), []
     for step in range(6):
-        asked = {0: 0, 3: 15}.get(step, 0) if ranks.rank() == ranks.size() - 1 else 0
+        asked = {0: 0, 3: 15}.get(step, 0) if distributed.rank() == distributed.world_size() - 1 else 0
         seen.append(wish.agree(asked))
         if seen[-1]:
             break
@@ -207,27 +207,29 @@ def stops() -> None:
 
 def halves() -> None:
     """Sums, shares and gathers are those of the own half; agreements, files and stops stay everyone's."""
-    number, count = ranks.rank(), ranks.size()
-    ranks.connect_halves()
+    number, count = distributed.rank(), distributed.world_size()
+    distributed.connect_subgroups()
     share = count // 2
-    assert ranks.half() == number // share
-    wish = ranks.StopWish()
-    with ranks.own_half():
-        assert (ranks.rank(), ranks.size()) == (number % share, share)
-        assert ranks.is_first() == (number == 0)
-        members = range(ranks.half() * share, (ranks.half() + 1) * share)
-        assert ranks.sum_(torch.tensor([float(number)]), "test").item() == sum(members)
-        assert [int(part) for part in ranks.gather(torch.tensor([number]), "test")] == list(members)
-        assert ranks.largest(number) == count - 1
+    assert distributed.subgroup_index() == number // share
+    wish = distributed.StopSignal()
+    with distributed.own_subgroup():
+        assert (distributed.rank(), distributed.world_size()) == (number % share, share)
+        assert distributed.is_rank0() == (number == 0)
+        learners = range(distributed.subgroup_index() * share, (distributed.subgroup_index() + 1) * share)
+        assert distributed.all_reduce_sum(torch.tensor([float(number)]), "test").item() == sum(learners)
+        assert [int(part) for part in distributed.all_gather(torch.tensor([number]), "test")] == list(learners)
+        assert distributed.all_reduce_max(number) == count - 1
         assert [wish.agree(15 if number == count - 1 else 0), wish.agree(0)] == [0, 15]
         with pytest.raises(RunError, match="rank 1 differs" if count == 2 else "rank 1, 2, 3 differs"):
-            ranks.check_same("that", torch.tensor([number]))
-    assert (ranks.rank(), ranks.size()) == (number, count)
+            distributed.assert_equal_on_all_ranks("that", torch.tensor([number]))
+    assert (distributed.rank(), distributed.world_size()) == (number, count)
     partner = (number + share) % count
-    assert ranks.swap(bytes([number] * (number + 1)), "test") == bytes([partner] * (partner + 1))
-    ranks.connect(torch.device("cpu"), 60.0)  # as a run that is not parted does
-    with ranks.own_half():
-        assert ranks.size() == count
+    assert distributed.swap_between_subgroups(bytes([number] * (number + 1)), "test") == bytes(
+        [partner] * (partner + 1)
+    )
+    distributed.connect(torch.device("cpu"), 60.0)  # as a run that is not parted does
+    with distributed.own_subgroup():
+        assert distributed.world_size() == count
 
 
 def mixtures() -> None:
@@ -242,10 +244,10 @@ def mixtures() -> None:
     assert whole.fitted.tolist() == [True] * 4 + [False] * 3
     alone = groups == 3
     for holder in (
-        torch.arange(len(values)) % ranks.size(),
-        torch.where(alone, 0, torch.arange(len(values)) % ranks.size()),
+        torch.arange(len(values)) % distributed.world_size(),
+        torch.where(alone, 0, torch.arange(len(values)) % distributed.world_size()),
     ):
-        own = holder == ranks.rank()
+        own = holder == distributed.rank()
         found = fit_gmm_over_ranks(values[own], groups[own], 7)
         assert torch.equal(found.n_iter, whole.n_iter) and torch.equal(found.converged, whole.converged)
         assert torch.equal(found.fitted, whole.fitted)

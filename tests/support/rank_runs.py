@@ -15,23 +15,23 @@ from rank_checks import arithmetic
 from small_run import StopAfter, small_config
 from unlucky_train import plan
 
-from fastcpc import ranks
+from fastcpc import distributed
 from fastcpc.config.load import load_config
-from fastcpc.data.feed import Batch
+from fastcpc.data.loaders.base import Batch
 from fastcpc.engine import trainer
-from fastcpc.engine.collect import collect
-from fastcpc.engine.folder import open_folder
-from fastcpc.engine.interrupt import Stopped
-from fastcpc.engine.member import Member
-from fastcpc.engine.start import train
+from fastcpc.engine.launch import train
+from fastcpc.engine.learner import Learner
+from fastcpc.engine.outputs.run_dir import open_run_dir
+from fastcpc.engine.scoring import score_samples
+from fastcpc.engine.signals import Stopped
 from fastcpc.errors import InputError, RunError
 
 
 def train_small(folder: str, sections: str = "{}", stop_at: str = "-1", kind: str = "cpc_awr") -> None:
     """A small run, as the command does it; or until the stop that rank 1 asks for at a look of its own."""
     config = small_config(Path(folder), kind, **json.loads(sections))
-    stop = StopAfter(int(stop_at) if ranks.rank() == ranks.size() - 1 else -1)
-    with open_folder(config) as opened:
+    stop = StopAfter(int(stop_at) if distributed.rank() == distributed.world_size() - 1 else -1)
+    with open_run_dir(config) as opened:
         try:
             train(config, opened, stop)
         except Stopped as stopped:
@@ -45,7 +45,7 @@ def train_small(folder: str, sections: str = "{}", stop_at: str = "-1", kind: st
 def train_file(file: str) -> None:
     """A run of this config."""
     config = load_config([Path(file)], [])
-    with open_folder(config) as opened:
+    with open_run_dir(config) as opened:
         train(config, opened, StopAfter())
 
 
@@ -59,32 +59,32 @@ def scored_once(*arguments: Any) -> Any:
             counts_N[batch.index] += 1
             yield batch
 
-    collected = collect(networks, noted(), labels_N, *rest)
-    assert torch.equal(ranks.sum_(counts_N, "test"), torch.ones(len(labels_N)))
-    return collected
+    scoring = score_samples(networks, noted(), labels_N, *rest)
+    assert torch.equal(distributed.all_reduce_sum(counts_N, "test"), torch.ones(len(labels_N)))
+    return scoring
 
 
 def train_spoilt(folder: str, sections: str) -> None:
     """A small run in which a loss of network 2 is no number in the second epoch."""
-    honest, updates = Member.update, 0
+    honest, updates = Learner.update, 0
 
     def spoilt(self: Any, losses: Any, index_B: Any) -> None:
         nonlocal updates
         updates += len(losses) > 1
         honest(self, (losses[0] * torch.nan, *losses[1:]) if updates == 2 and self.number == 2 else losses, index_B)
 
-    Member.update = spoilt  # type: ignore[method-assign]
+    Learner.update = spoilt  # type: ignore[method-assign]
     try:
         train_small(folder, sections)
     finally:
-        Member.update = honest  # type: ignore[method-assign]
+        Learner.update = honest  # type: ignore[method-assign]
 
 
 def everything(jobs: str) -> None:
     """``arithmetic``, then runs one after the other; jobs: JSON list of "train", "file" or "spoilt" and its
     arguments."""
     arithmetic()
-    trainer.collect = scored_once
+    trainer.score_samples = scored_once
     for name, *job in json.loads(jobs):
         {"train": train_small, "file": train_file, "spoilt": train_spoilt}[name](*job)
         sys.stdout.flush()
@@ -93,13 +93,13 @@ def everything(jobs: str) -> None:
 def held_elsewhere(folder: str) -> None:
     """Another process holds the run: no rank goes on, and all say the same."""
     with pytest.raises(InputError, match="is in use by another process") as caught:
-        open_folder(small_config(Path(folder)))
+        open_run_dir(small_config(Path(folder)))
     assert caught.value.on_all_ranks
 
 
 def silence(folder: str) -> None:
     """The last rank falls silent in epoch 1; rank 0 waits for as long as it may, then says who it was, and where."""
-    last = ranks.size() - 1
+    last = distributed.world_size() - 1
     told = Path(folder) / "told"
     config = small_config(Path(folder) / "run", parallel={"timeout": 8.0})
 
@@ -107,7 +107,7 @@ def silence(folder: str) -> None:
         @property
         def requested(self) -> int:  # type: ignore[override]
             self.looks += 1
-            if ranks.rank() == last and self.looks == 30:
+            if distributed.rank() == last and self.looks == 30:
                 deadline = time.monotonic() + 120
                 while not told.exists() and time.monotonic() < deadline:
                     time.sleep(0.1)
@@ -115,10 +115,10 @@ def silence(folder: str) -> None:
             return 0
 
     expected = "woke up"
-    if ranks.rank() != last:
+    if distributed.rank() != last:
         expected = rf"no answer for 8 s \(parallel\.timeout\) in epoch 1, \w+ from rank {last} \(last seen in epoch 1, "
     try:
-        with open_folder(config) as opened, pytest.raises(RunError, match=expected):
+        with open_run_dir(config) as opened, pytest.raises(RunError, match=expected):
             train(config, opened, Silent())
     finally:
         told.touch()
@@ -133,21 +133,21 @@ def full_disk(folder: str) -> None:
         @property
         def requested(self) -> int:  # type: ignore[override]
             self.looks += 1
-            if ranks.is_first() and self.looks == 40:
+            if distributed.is_rank0() and self.looks == 40:
                 with suppress(OSError), open(filler, "wb", buffering=0) as file:
                     while True:
                         file.write(b"x" * 10_000)
             return 0
 
     with (
-        open_folder(config) as opened,
+        open_run_dir(config) as opened,
         pytest.raises(RunError, match=r"cannot write .*: no space left on the device") as caught,
     ):
         train(config, opened, Filling())
     assert caught.value.on_all_ranks and "\n" not in str(caught.value)
 
 
-def faults(folder: str, disk: str) -> None:
+def problems(folder: str, disk: str) -> None:
     """Several of the above, in one start."""
     held_elsewhere(str(Path(folder) / "held"))
     if disk:
@@ -158,13 +158,13 @@ def faults(folder: str, disk: str) -> None:
 def count_traffic(folder: str, target: str) -> None:
     """A small run; rank 0 writes what it has sent, by purpose."""
     train_small(folder)
-    if ranks.is_first():
-        Path(target).write_text(json.dumps(ranks.traffic()))
+    if distributed.is_rank0():
+        Path(target).write_text(json.dumps(distributed.bytes_sent()))
 
 
 def train_unlucky(folder: str, sections: str, accidents: str) -> None:
     """A small run with an accident in each start, as unlucky_train.py describes them."""
-    start, planned = ranks.restarts(), json.loads(accidents)
+    start, planned = distributed.restarts(), json.loads(accidents)
     if start < len(planned):
         plan(*planned[start])
     train_small(folder, sections)

@@ -142,23 +142,23 @@ def _start(num_ranks: int, body: Any, arguments: list[str]) -> int:
             }
             os._exit(_child(body, arguments))
         children.append(child)
-    faults = 0
+    problems = 0
     for _ in children:
         child, status = os.wait()
         if status:
-            faults += 1
+            problems += 1
             for other in children:
                 if other != child:
                     _end(other)
-    return faults
+    return problems
 
 
 def _child(body: Any, arguments: list[str]) -> int:
-    from fastcpc import ranks
+    from fastcpc import distributed
 
     try:
-        with ranks.joined():
-            ranks.connect(importlib.import_module("torch").device("cpu"), 60.0)
+        with distributed.joined_process_group():
+            distributed.connect(importlib.import_module("torch").device("cpu"), 60.0)
             body(*arguments)
         sys.stdout.flush()
         return 0

@@ -19,12 +19,12 @@ from fastcpc.config.schema import (
     SemisupConfig,
     TrainConfig,
 )
-from fastcpc.engine.checkpoint_files import load
-from fastcpc.engine.checkpoint_find import named
-from fastcpc.engine.folder import RunFolder
-from fastcpc.engine.interrupt import StopRequest
-from fastcpc.engine.scores import FIRST, LAST
-from fastcpc.engine.start import train
+from fastcpc.engine.checkpoint.format import load
+from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.launch import train
+from fastcpc.engine.outputs.run_dir import RunDir
+from fastcpc.engine.outputs.score_file import FIRST, LAST
+from fastcpc.engine.signals import StopRequest
 
 TIMES = ("seconds", "images_per_second", "data_wait")
 
@@ -63,7 +63,7 @@ def small_config(folder: Path, kind: str = "cpc_awr", **sections: Any) -> Config
 
 def run(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
     """Train as the command does, in this process."""
-    with RunFolder(config) as folder:
+    with RunDir(config) as folder:
         return train(config, folder, stop or StopAfter())
 
 

@@ -15,14 +15,14 @@ import threading
 import time
 from typing import Any
 
-from fastcpc import ranks
+from fastcpc import distributed
 from fastcpc.cli import train
-from fastcpc.engine.walks import Walks
+from fastcpc.engine.step_loop import StepLoop
 
 
 def main() -> int:
     accidents = json.loads(sys.argv[1])
-    start = ranks.restarts()
+    start = distributed.restarts()
     accident = accidents[start] if start < len(accidents) else None
     if accident is not None:
         plan(*accident)
@@ -30,12 +30,12 @@ def main() -> int:
 
 
 def plan(rank: int, look: int, signal_name: str, target: str, delay: float = 0.0) -> None:
-    honest, looks = Walks._obey_stop, 0
+    honest, looks = StepLoop._check_stop, 0
 
     def unlucky(self: Any) -> None:
         nonlocal looks
         looks += 1
-        if rank in (-1, ranks.rank()) and looks == look:
+        if rank in (-1, distributed.rank()) and looks == look:
             if delay:  # from another thread, wherever the run is by then
                 threading.Timer(delay, os.kill, (os.getpid(), getattr(signal, signal_name))).start()
                 return honest(self)
@@ -46,7 +46,7 @@ def plan(rank: int, look: int, signal_name: str, target: str, delay: float = 0.0
                 time.sleep(0.01)
         honest(self)
 
-    Walks._obey_stop = unlucky  # type: ignore[method-assign]
+    StepLoop._check_stop = unlucky  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

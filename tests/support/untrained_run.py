@@ -6,17 +6,17 @@ import numpy as np
 import torch
 
 from fastcpc.config.load import load_config, to_yaml
-from fastcpc.data.inputs import inputs_of
-from fastcpc.data.noise import Labels
-from fastcpc.engine.checkpoint import CheckpointStore
-from fastcpc.engine.export import write_labels
+from fastcpc.data.labels.noise import Labels
+from fastcpc.data.test_transform import inference_transform
+from fastcpc.engine.checkpoint.store import CheckpointStore
+from fastcpc.engine.outputs.sample_table import write_labels
 from fastcpc.models.build import build_network
 
 
 def untrained_run(path: Path, class_names: tuple[str, ...], *settings: str) -> Path:
     """A run of one finished epoch with these classes."""
     config = load_config([], [*settings, f"run.dir={path}", "device=cpu", "train.epochs=20"])
-    inputs = inputs_of(config.data)
+    inputs = inference_transform(config.data)
     path.mkdir()
     (path / "config.yaml").write_text(to_yaml(config))
     (path / "metrics.jsonl").write_text('{"epoch": 0, "test_top1": 87.5, "net1_top1": 85.0, "net2_top1": null}\n')

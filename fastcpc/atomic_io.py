@@ -1,0 +1,79 @@
+"""Writes that are whole or not there: a temporary name beside the target, fsync, rename, fsync of the folder."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from fastcpc.errors import RunError
+
+# EFBIG: the process's own file size limit (ulimit -f), which reads as a full disk to a user as well.
+_FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "file size limit",
+}
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put data under path in one step; RunError when it cannot be written, and then the old file is as it was."""
+    replace_file_in_parts(path, (data,), len(data))
+
+
+def replace_file_in_parts(path: Path, parts: Iterable[bytes], num_bytes: int) -> None:
+    """As ``replace_file`` for what is too large to be held at once; num_bytes: of all parts, for the message."""
+    staging = path.parent / f".{path.name}.tmp-{os.getpid()}"
+    try:
+        with open(staging, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staging, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        staging.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise write_failure(error, path, num_bytes) from error
+        raise
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and wait until it is on the disk; OSError as the system raises it."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, so that a rename outlives a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_failure(error: OSError, path: Path, num_bytes: int) -> RunError:
+    """The one line for a write that failed; a full disk with what was needed and what is free."""
+    if error.errno not in _FULL:
+        return RunError(
+            f"cannot write {path}: {error.strerror or error}; mend that and start the same command again to go on"
+        )
+    return RunError(
+        f"cannot write {path}: {_FULL[error.errno]} ({_size(num_bytes)} needed, {_free(path)} free); "
+        "make room and start the same command again to go on"
+    )
+
+
+def _free(path: Path) -> str:
+    try:
+        return _size(shutil.disk_usage(next(parent for parent in path.parents if parent.exists())).free)
+    except OSError:
+        return "an unknown amount"
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"

@@ -1,0 +1,115 @@
+"""What a single setting may hold: its type, its choices, its range."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+
+LARGEST_INTEGER = 2**63 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from low to high; an open end is not in the range itself."""
+
+    low: float
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether the value lies inside; never for NaN and infinities."""
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below and math.isfinite(value)
+
+    @property
+    def words(self) -> str:
+        """Such as "above 0", "1 or more", "in [0, 1)"."""
+        if math.isinf(self.high):
+            return f"above {self.low:g}" if self.low_open else f"{self.low:g} or more"
+        return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+
+    def __str__(self) -> str:
+        return f"{'be' if math.isinf(self.high) else 'lie'} {self.words}"
+
+
+def value_problem(key: str, field: "dataclasses.Field[Any]", kind: Any, value: Any) -> str | None:
+    """What is wrong with the value of a setting, on one line that starts with its key; None when nothing is.
+
+    key: dotted; field: of a section, made by ``setting``; kind: its type: bool, int, float, str or a Literal of texts.
+    """
+    wrong = f"{key}={shown(value)}: must be {type_words(field, kind)}"
+    if get_origin(kind) is Literal:
+        return None if isinstance(value, str) and value in get_args(kind) else wrong
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        return wrong
+    if kind is str:
+        return _text_problem(key, value)
+    if kind is bool:
+        return None
+    limits: Range | None = field.metadata["allowed"]
+    if not (abs(value) <= LARGEST_INTEGER if type(value) is int else math.isfinite(value)):
+        return wrong
+    if limits is not None and not limits.holds(value):
+        return f"{key}={value}: must {limits}"
+    return None
+
+
+def type_words(field: "dataclasses.Field[Any]", kind: Any) -> str:
+    """What a setting may hold, in words: "a number in (0, 1)"."""
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    limits: Range | None = field.metadata["allowed"]
+    return words if limits is None else f"{words} {limits.words}"
+
+
+def shown(value: object) -> str:
+    """A user's value on one short line of printable text; text stays bare, as it was typed, where it can."""
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        return f"an integer of {value.bit_length():,} bits"
+    bare = isinstance(value, str) and value.isprintable() and value == value.strip() and value != ""
+    text = str(value) if bare else repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def did_you_mean(names: Sequence[str]) -> str:
+    """The end of a message that offers names; empty when there are none."""
+    return f" (did you mean {' or '.join(names)}?)" if names else ""
+
+
+def section_problems(prefix: str, section: Any) -> list[str]:
+    """ "key=value: what is allowed" for every wrong setting of a section.
+
+    prefix: of the keys, such as "train."; section: a dataclass of ``setting`` fields, or of sections.
+    """
+    types = field_types(type(section))
+    problems = []
+    for field in dataclasses.fields(section):
+        kind, value = types[field.name], getattr(section, field.name)
+        if dataclasses.is_dataclass(kind):  # a section inside Config: it has checked its own settings
+            wanted = cast(type, kind)
+            right = isinstance(value, wanted)
+            problem = None if right else f"{field.name}={shown(value)}: must be a {wanted.__name__}"
+        else:
+            problem = value_problem(f"{prefix}{field.name}", field, kind, value)
+        if problem is not None:
+            problems.append(problem)
+    return problems
+
+
+def field_types(section: type) -> Mapping[str, Any]:
+    """Types of a dataclass's fields by name."""
+    return get_type_hints(section)
+
+
+def _text_problem(key: str, value: str) -> str | None:
+    if "${" in value:
+        return f"{key}={shown(value)}: ${{...}} is not expanded; give the value itself"
+    if value == "???":
+        return f"{key}=???: is the config library's word for a missing value; give another text"
+    if not value.isprintable():
+        return f"{key}={shown(value)}: must be one line of printable text"
+    return None

@@ -1,0 +1,212 @@
+"""What several settings must agree on. Each check names the setting to change first, then what it clashes with."""
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fastcpc.config.constraints import did_you_mean
+from fastcpc.config.schema import Config
+
+OWN_MODELS = ("preact_resnet18", "digits_cnn", "small_cnn", "resnet50")
+SMALL_CNN_AT_MOST = 64  # pixels
+TIMM = "timm/"
+WEIGHTS_BY_NAME = ("resnet50", TIMM)
+ASYM_LIMIT = 0.5
+PHOTOS = ("clothing1m", "webvision", "imagefolder")
+ONLY_FOR = {
+    "list": "imagefolder",
+    "classes": "imagefolder",
+    "flickr": "webvision",
+    "ilsvrc12": "webvision",
+}
+CIFAR100_ONLY = ("asym_superclass", "asym_block5")
+WEIGHTS_FILES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
+
+
+@dataclass(frozen=True)
+class SettingProblem:
+    """A clash: the settings it is about, the one to change first, and one line that starts with that one's key."""
+
+    keys: tuple[str, ...]
+    message: str
+
+
+def cross_setting_problems(config: Config) -> list[SettingProblem]:
+    """All that settings which are fine by themselves must not be together."""
+    return [
+        *_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config),
+        *_run(config), *_parallel(config),
+    ]  # fmt: skip
+
+
+def _schedule(config: Config) -> Iterator[SettingProblem]:
+    train = config.train
+    if train.warmup_epochs >= train.epochs and config.cleaner.kind != "none":
+        yield SettingProblem(
+            ("train.warmup_epochs", "train.epochs", "cleaner.kind"),
+            f"train.warmup_epochs={train.warmup_epochs}: must be below train.epochs={train.epochs}, or no epoch cleans "
+            "labels (plain cross entropy throughout is cleaner.kind=none)",
+        )
+
+
+def _pool(config: Config) -> Iterator[SettingProblem]:
+    if config.cleaner.scored != "pool":
+        return
+    if not config.train.pool_batches:
+        yield SettingProblem(
+            ("cleaner.scored", "train.pool_batches"),
+            "cleaner.scored=pool: there is no pool while train.pool_batches is 0; set it, or score all",
+        )
+    if config.cleaner.loss_history > 1:
+        yield SettingProblem(
+            ("cleaner.loss_history", "cleaner.scored"),
+            f"cleaner.loss_history={config.cleaner.loss_history}: needs the losses of the same samples in every epoch, "
+            "and cleaner.scored=pool scores others each time; set it to 1, or score all",
+        )
+
+
+def _semisup(config: Config) -> Iterator[SettingProblem]:
+    semisup = config.semisup
+    if semisup.labelled_half_only and semisup.lambda_u > 0:
+        yield SettingProblem(
+            ("semisup.labelled_half_only", "semisup.lambda_u"),
+            "semisup.labelled_half_only=true: leaves no unlabelled loss to weigh by "
+            f"semisup.lambda_u={semisup.lambda_u:g}; set lambda_u to 0, or labelled_half_only to false",
+        )
+
+
+def _noise(config: Config) -> Iterator[SettingProblem]:
+    noise, data = config.noise, config.data.name
+    if noise.kind == "file" and not noise.file:
+        yield SettingProblem(
+            ("noise.file", "noise.kind"), "noise.file is empty: noise.kind=file needs the path of a label file"
+        )
+    if noise.kind != "file":
+        for name in ("file", "key"):
+            if getattr(noise, name):
+                yield SettingProblem(
+                    (f"noise.{name}", "noise.kind"),
+                    f"noise.{name}={getattr(noise, name)}: is read only with noise.kind=file, which is {noise.kind}",
+                )
+    if noise.kind == "asym_pairs" and not noise.pairs:
+        yield SettingProblem(
+            ("noise.pairs", "noise.kind"),
+            "noise.pairs is empty: noise.kind=asym_pairs needs classes that are mistaken for others, as in "
+            "'shirt -> longsleeve, skirt -> dress'",
+        )
+    if noise.kind != "asym_pairs" and noise.pairs:
+        yield SettingProblem(
+            ("noise.pairs", "noise.kind"),
+            f"noise.pairs={noise.pairs}: is read only with noise.kind=asym_pairs, which is {noise.kind}",
+        )
+    if noise.kind in ("none", "file") and noise.rate > 0:
+        instead = "a kind that is drawn (sym, asym)" if noise.kind == "none" else "the file's labels as they are"
+        yield SettingProblem(
+            ("noise.rate", "noise.kind"),
+            f"noise.rate={noise.rate:g}: noise.kind={noise.kind} draws no noise; choose {instead}, or noise.rate=0",
+        )
+    if noise.kind.startswith("asym") and noise.rate > ASYM_LIMIT:
+        yield SettingProblem(
+            ("noise.rate", "noise.kind"),
+            f"noise.rate={noise.rate:g}: must lie in [0, {ASYM_LIMIT}] for noise.kind={noise.kind}; beyond it a "
+            "wrong class is the most frequent one, and nothing tells which is meant",
+        )
+    if noise.kind not in ("none", "file") and noise.rate == 0:
+        yield SettingProblem(
+            ("noise.rate", "noise.kind"),
+            f"noise.rate=0: noise.kind={noise.kind} needs a rate above 0; for trusted labels set noise.kind=none",
+        )
+    if noise.kind == "asym" and data == "cifar100":
+        yield SettingProblem(
+            ("noise.kind", "data.name"),
+            "noise.kind=asym has two meanings on cifar100: choose asym_superclass (inside the superclass) or "
+            "asym_block5 (inside blocks of five ids)",
+        )
+    if noise.kind == "asym" and data in PHOTOS:
+        yield SettingProblem(
+            ("noise.kind", "data.name"),
+            f"noise.kind=asym: is a map between the classes of CIFAR-10; on {data} choose asym_pairs "
+            "(noise.pairs) or asym_next (the next class)",
+        )
+    if noise.kind in CIFAR100_ONLY and data != "cifar100":
+        instead = "asym_next" if data in PHOTOS else "asym"
+        yield SettingProblem(
+            ("noise.kind", "data.name"),
+            f"noise.kind={noise.kind}: exists only on cifar100; on {data} choose {instead}",
+        )
+
+
+def _data(config: Config) -> Iterator[SettingProblem]:
+    data = config.data
+    if data.name != "digits" and not data.root:
+        yield SettingProblem(
+            ("data.root", "data.name"), f"data.root is empty: data.name={data.name} needs the folder of its files"
+        )
+    for name, owner in ONLY_FOR.items():
+        value = getattr(data, name)
+        if value and data.name != owner:
+            shown = "true" if value is True else value
+            yield SettingProblem(
+                (f"data.{name}", "data.name"),
+                f"data.{name}={shown}: is read only with data.name={owner}, which is {data.name}",
+            )
+    if data.name not in PHOTOS and data.index:
+        yield SettingProblem(
+            ("data.index", "data.name"), f"data.index={data.index}: {data.name} is read whole and needs no index"
+        )
+    if data.name in PHOTOS and data.crop > data.resize:
+        yield SettingProblem(
+            ("data.crop", "data.resize"),
+            f"data.crop={data.crop}: must not exceed data.resize={data.resize}, the shorter side it is cut from",
+        )
+
+
+def _model(config: Config) -> Iterator[SettingProblem]:
+    model = config.model
+    near = did_you_mean(difflib.get_close_matches(model.name.lower(), OWN_MODELS, n=1))
+    if model.name not in OWN_MODELS and (not model.name.startswith(TIMM) or model.name == TIMM):
+        yield SettingProblem(
+            ("model.name",), f"model.name={model.name}: must be {', '.join(OWN_MODELS)} or timm/NAME{near}"
+        )
+    elif model.weights and not model.name.startswith(WEIGHTS_BY_NAME) and not _is_path(model.weights):
+        yield SettingProblem(
+            ("model.weights", "model.name"),
+            f"model.weights={model.weights}: {model.name} has no weights by name; give the path of a .safetensors file",
+        )
+    if model.name == "digits_cnn" and config.data.name != "digits":
+        yield SettingProblem(
+            ("model.name", "data.name"),
+            f"model.name=digits_cnn: is made for data.name=digits; on {config.data.name} choose preact_resnet18",
+        )
+    if model.name == "small_cnn" and config.data.name in PHOTOS and config.data.crop > SMALL_CNN_AT_MOST:
+        yield SettingProblem(
+            ("model.name", "data.crop"),
+            f"model.name=small_cnn: is made for images of up to {SMALL_CNN_AT_MOST} pixels, and data.crop="
+            f"{config.data.crop}; choose resnet50 or timm/NAME",
+        )
+
+
+def _run(config: Config) -> Iterator[SettingProblem]:
+    name = config.run.name
+    if not config.run.dir and (name.startswith("/") or {"", ".", ".."} & set(name.split("/"))):
+        yield SettingProblem(
+            ("run.name", "run.dir"),
+            f"run.name={name or repr(name)}: must name a folder below runs; to write elsewhere, set run.dir",
+        )
+    if not config.run.resume:
+        yield SettingProblem(
+            ("run.resume",), "run.resume is empty: must be auto, never, or the path of a checkpoint's folder"
+        )
+
+
+def _parallel(config: Config) -> Iterator[SettingProblem]:
+    if config.parallel.lr_scaling == "linear" and config.parallel.batch_size == "global":
+        yield SettingProblem(
+            ("parallel.lr_scaling", "parallel.batch_size"),
+            "parallel.lr_scaling=linear: follows the global batch, which parallel.batch_size=global keeps as it is; "
+            "set it to none, or batch_size to per_rank",
+        )
+
+
+def _is_path(weights: str) -> bool:
+    return "/" in weights or "\\" in weights or weights.endswith(WEIGHTS_FILES)

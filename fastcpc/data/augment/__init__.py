@@ -1,0 +1,1 @@
+"""Weak and strong augmentation: crops, policies, operations, normalisation."""

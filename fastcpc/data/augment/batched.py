@@ -1,0 +1,171 @@
+"""Makes weak and strong views of whole batches on the device.
+
+Everything random is drawn on the CPU, a batch at a time, and sent ahead of its use; nothing is asked of the device,
+so that the host never waits for it. There is no loop over samples: a crop is one gather, all geometric operations of a
+step are another, and each other operation runs once on the images that it fell to.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastcpc.data.augment.batched_ops import AFFINE_OPS, POINT_OPS, affine, centred_grid, strengths
+from fastcpc.data.augment.policies import MAGNITUDES, SIGNED, StrongPolicy, WeakPolicy
+
+CACHED = 2**20  # values of a piece of a batch, which operations on a CPU hold several times as float32
+UNTOUCHED, MOVED = 0, 1  # group numbers; the point operations follow
+GROUPS = ("", "affine", *POINT_OPS)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy from the CPU to the device without waiting for it."""
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class Cropper:
+    """The weak view: zero padding, a random crop of the image's own size, a random flip."""
+
+    def __init__(self, policy: WeakPolicy, size: int, device: torch.device) -> None:
+        """size: height and width of the images in pixels."""
+        self.policy = policy
+        self.device = device
+        self._padded = size + 2 * policy.padding
+        row = torch.arange(size)[:, None] * self._padded
+        column = torch.arange(size)[None, :]
+        # Where an output pixel comes from in the flattened padded image, before the crop's corner is added.
+        self._source = torch.stack((row + column, row + column.flip(1))).view(2, size * size).to(device)
+
+    def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
+        """Corners and flips, int64 (2, B) on the CPU."""
+        padding, padded = self.policy.padding, self._padded
+        top_left_2B = torch.randint(2 * padding + 1, (2, num_images), generator=generator)
+        flip_B = torch.randint(2 if self.policy.flip else 1, (num_images,), generator=generator)
+        return torch.stack((top_left_2B[0] * padded + top_left_2B[1], flip_B))
+
+    def apply(self, images: Tensor, drawn_2B: Tensor) -> Tensor:
+        """images: uint8 (B, C, H, W). drawn_2B: of ``draw``, on the device."""
+        num_images, num_channels = images.shape[:2]
+        padding = self.policy.padding
+        canvas = torch.nn.functional.pad(images, (padding,) * 4).view(num_images, num_channels, -1)
+        source = (self._source.index_select(0, drawn_2B[1]) + drawn_2B[0, :, None])[:, None]
+        return canvas.gather(2, source.expand(-1, num_channels, -1)).view_as(images)
+
+
+@dataclass(frozen=True)
+class StrongPlan:
+    """What happens to a batch, drawn on the CPU.
+
+    strengths: float32 (S, B, 6), rows of step s in the order of its groups. groups: for each step, runs of equal group
+    as (group, first, end). moves: int64 (S + 1, B): the batch order of step 0, then of each step in terms of the one
+    before, then back to the original order; None where no step needs an order.
+    """
+
+    strengths: Tensor
+    groups: list[list[tuple[int, int, int]]]
+    moves: Tensor | None
+
+
+class StrongAugmenter:
+    """A strong policy, compiled for one image size."""
+
+    def __init__(self, policy: StrongPolicy, size: int, device: torch.device) -> None:
+        """size: height and width of the images in pixels."""
+        self.policy = policy
+        self.device = device
+        self._grid = centred_grid(size, size, device)
+        self._only_affine = all(choice.op in AFFINE_OPS for row in policy.rows for choice in row)
+        self._compile(size)
+
+    def _compile(self, size: int) -> None:
+        """One table row for each (policy row, step, sign), and a last one that leaves an image as it is."""
+        groups, rows, odds = [], [], []
+        for policy_row in self.policy.rows:
+            for choice in policy_row:
+                magnitude = 0.0
+                if choice.bin is not None:
+                    magnitude = float(MAGNITUDES[choice.op](self.policy.num_bins, size)[choice.bin])
+                odds.append(choice.probability)
+                for sign in (1.0, -1.0 if choice.op in SIGNED else 1.0):
+                    groups.append(_group(choice.op))
+                    rows.append(strengths(choice.op, sign * magnitude, size))
+        self._group_T = torch.tensor([*groups, UNTOUCHED])
+        self._strength_T6 = torch.tensor([*rows, strengths("Identity", 0.0, size)], dtype=torch.float32)
+        self._odds_RC = torch.tensor(odds, dtype=torch.float32).view(len(self.policy.rows), -1)
+
+    def draw(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The operation of each step of each image: groups int64 (S, B) and strengths float32 (S, B, 6), on the CPU.
+
+        part: int64 (P,), the positions of the images that are wanted, P instead of B then; None: all.
+        """
+        num_rows, num_columns = self._odds_RC.shape
+        steps = self.policy.num_steps
+        joint = self.policy.draws is None
+        row_SB = torch.randint(num_rows, (1 if joint else steps, num_images), generator=generator)
+        chance_2SB = torch.rand(2, steps, num_images, generator=generator)
+        entry_SB = row_SB * num_columns + (torch.arange(steps)[:, None] if joint else 0)
+        applied_SB = chance_2SB[0] <= self._odds_RC.view(-1)[entry_SB]
+        table_SB = torch.where(applied_SB, 2 * entry_SB + (chance_2SB[1] <= 0.5), len(self._group_T) - 1)
+        if part is not None:
+            table_SB = table_SB[:, part]
+        return self._group_T[table_SB], self._strength_T6[table_SB]
+
+    def plan(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> StrongPlan:
+        """``draw`` a batch and ``arrange`` it."""
+        return self.arrange(*self.draw(num_images, generator, part))
+
+    def arrange(self, group_SB: Tensor, strength_SB6: Tensor) -> StrongPlan:
+        """Arrange what was drawn so that in each step the images of one group lie side by side."""
+        steps, num_images = group_SB.shape
+        if self._only_affine:  # an image that stays as it is moves by the identity: cheaper than sorting
+            return StrongPlan(strength_SB6, [[(MOVED, 0, num_images)]] * steps, None)
+        order_SB = group_SB.argsort(dim=1, stable=True)
+        back_SB = order_SB.argsort(dim=1)
+        moves = [order_SB[0], *(back_SB[step - 1][order_SB[step]] for step in range(1, steps)), back_SB[-1]]
+        arranged = strength_SB6.gather(1, order_SB[:, :, None].expand_as(strength_SB6))
+        return StrongPlan(arranged, [_runs(row_B) for row_B in group_SB], torch.stack(moves))
+
+    def apply(self, images: Tensor, plan: StrongPlan) -> Tensor:
+        """Run a plan. Returns uint8, or float32 with the same whole values where all operations are geometric.
+
+        images: uint8 (B, C, H, W), already in the order of moves[0]; written to. plan: its tensors on the device.
+        """
+        if plan.moves is None:
+            images = images.to(torch.float32)  # once, and not to and fro at each step
+        for step, runs in enumerate(plan.groups):
+            if step and plan.moves is not None:
+                images = images.index_select(0, plan.moves[step])
+            for group, first, end in self._pieces(runs, images):
+                part, rows = images[first:end], plan.strengths[step, first:end]
+                changed = affine(part, rows, self._grid) if group == MOVED else POINT_OPS[GROUPS[group]](part, rows)
+                if end - first == len(images):
+                    images = changed
+                else:
+                    part.copy_(changed)
+        return images if plan.moves is None else images.index_select(0, plan.moves[-1])
+
+    def _pieces(self, runs: list[tuple[int, int, int]], images: Tensor) -> Iterator[tuple[int, int, int]]:
+        """On a CPU, runs cut to what its cache holds: twice as fast for photos, and the same values."""
+        most = len(images) if self.device.type != "cpu" else max(1, CACHED // images[0].numel())
+        for group, first, end in runs:
+            for start in range(first, end, most):
+                yield group, start, min(start + most, end)
+
+
+def _group(op: str) -> int:
+    if op == "Identity":
+        return UNTOUCHED
+    return MOVED if op in AFFINE_OPS else GROUPS.index(op)
+
+
+def _runs(group_B: Tensor) -> list[tuple[int, int, int]]:
+    """Where each group but the untouched one lies after sorting."""
+    runs, first = [], 0
+    for group, count in enumerate(torch.bincount(group_B).tolist()):
+        if count and group != UNTOUCHED:
+            runs.append((group, first, first + count))
+        first += count
+    return runs

@@ -1,0 +1,1 @@
+"""What each data set is on disk: files, classes, given and true labels."""

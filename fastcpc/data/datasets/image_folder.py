@@ -1,0 +1,230 @@
+"""Anyone's images: a folder a class, with or without train/val/test above them, or a list."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastcpc.data.dataset import ImageSplit
+from fastcpc.data.datasets.image_list import Row, read_list
+from fastcpc.data.datasets.listing import (
+    IMAGE_ENDINGS,
+    UNKNOWN,
+    Listing,
+    existing_folder,
+    make_split,
+    read_lines,
+    shorten,
+)
+from fastcpc.data.rng import generator
+from fastcpc.errors import InputError
+
+SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+
+
+def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", holdout: float = 0.1) -> Listing:
+    """Images by folder, or by a list whose paths are relative to root; classes sorted by name, or in a file's order.
+
+    classes_file: a line "name" or "id name" a class; folders and labels may go by id or by name. holdout: share of each
+    class that becomes "test" where there is neither a val nor a test part; the draw is fixed, it belongs to the data
+    set. Raises InputError for classes and splits that do not fit together, naming the folder, or the list and its line.
+    """
+    base = existing_folder("data.root", root)
+    known = _read_classes(classes_file) if classes_file else None
+    remarks: list[str] = []
+    if list_file:
+        layout, ids, splits = _from_list(base, read_list(list_file), known)
+    else:
+        layout, ids, splits = _from_folders(base, known, remarks)
+    if known is None and all(name.isdigit() for name in ids) and list(ids) != sorted(ids, key=int):
+        remarks.append(
+            f"classes are numbers and sorted as text: {shorten(', '.join(ids[:12]))}; class 2 is not folder 2; "
+            "data.classes sets another order"
+        )
+    names = ids if known is None else tuple(name for _, name in known)
+    if set(splits) == {"train"}:
+        splits = _hold_out(splits["train"], holdout)
+        remarks.append(
+            f"no val or test part: {len(splits['test']):,} images ({holdout:g} of each class) are kept out of training "
+            "for the accuracy, which is judged by their given labels"
+        )
+    splits.setdefault("test", splits.get("val", splits["train"]))
+    return Listing("imagefolder", layout, names, ids, splits, tuple(remarks))
+
+
+def _read_classes(file: str) -> list[tuple[str, str]]:
+    """Id and name of each class; they are the same on lines of one word."""
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise InputError(f"data.classes={file}: no such file")
+    classes: list[tuple[str, str]] = []
+    for line in read_lines(path):
+        first, _, rest = line.text.partition(" ")
+        wnid = len(first) == 9 and first[0] == "n" and first[1:].isdigit()
+        entry = (first, rest.strip() or first) if wnid else (line.text, line.text)
+        if entry[0] in {known for known, _ in classes}:
+            raise line.problem(f"names class {shorten(entry[0])!r} again")
+        classes.append(entry)
+    return classes
+
+
+def _from_folders(
+    base: Path, known: list[tuple[str, str]] | None, remarks: list[str]
+) -> tuple[str, tuple[str, ...], dict[str, ImageSplit]]:
+    inner = _folders(base)
+    parts = {name: SPLIT_OF[name] for name in inner if name in SPLIT_OF}
+    if "train" not in parts:
+        if parts and len(parts) == len(inner):
+            raise InputError(f"{base}: has {', '.join(f'{name}/' for name in parts)} but no train/")
+        ids = _class_ids(base, inner, known)
+        return "a folder a class", ids, {"train": _walk(base, base, ids, remarks)}
+    same = [name for name, which in parts.items() if which == "val"]
+    if len(same) > 1:
+        raise InputError(f"{base}: {' and '.join(f'{name}/' for name in same)} mean the same; keep one")
+    other = [name for name in inner if name not in parts]
+    if other:
+        remarks.append(f"beside train/: {shorten(', '.join(other))} left alone, they are no parts of a data set")
+    ids = _class_ids(base / "train", _folders(base / "train"), known)
+    splits = {}
+    for name, split in sorted(parts.items(), key=lambda item: item[1] != "train"):
+        foreign = [folder for folder in _folders(base / name) if folder not in ids]
+        if foreign:
+            raise InputError(f"{base / name / foreign[0]}: class {foreign[0]!r} is not in train/")
+        splits[split] = _walk(base, base / name, ids, remarks)
+    return f"{', '.join(f'{name}/' for name in parts)} with a folder a class", ids, splits
+
+
+def _class_ids(folder: Path, found: list[str], known: list[tuple[str, str]] | None) -> tuple[str, ...]:
+    """The names of the class folders, in class order."""
+    if len(found) < 2:
+        raise InputError(f"{folder}: {len(found)} class folders, two are the least; expected a folder a class")
+    if known is None:
+        return tuple(found)
+    ids = tuple(wnid if wnid in found or name not in found else name for wnid, name in known)
+    missing = [name for name in ids if name not in found]
+    foreign = [name for name in found if name not in ids]
+    if missing:
+        raise InputError(f"{folder}: no folder {missing[0]!r}, a class of data.classes")
+    if foreign:
+        raise InputError(f"{folder / foreign[0]}: class {foreign[0]!r} is not in data.classes")
+    return ids
+
+
+def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str]) -> ImageSplit:
+    """All images below the class folders: class by class, each sorted by path."""
+    names: list[str] = []
+    labels: list[int] = []
+    other: list[str] = []
+    is_train = folder.name == "train" or folder == base
+    for label, name in enumerate(ids):
+        files = _files(folder / name) if (folder / name).is_dir() else []
+        images = [path for path in files if path.lower().endswith(IMAGE_ENDINGS)]
+        other += sorted(set(files) - set(images))
+        if not images and is_train:
+            raise InputError(f"{folder / name}: no images ({', '.join(IMAGE_ENDINGS)}) in this class's folder")
+        names += [os.path.relpath(path, base) for path in images]
+        labels += [label] * len(images)
+    if other:
+        remarks.append(f"{folder}: {len(other):,} files are left alone, no images by their ending: {other[0]}, ...")
+    return make_split(base, names, labels)
+
+
+def _folders(folder: Path) -> list[str]:
+    """Names of the folders inside, sorted, hidden ones left out."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+def _files(folder: Path) -> list[str]:
+    """Paths of all files below a folder, sorted, hidden ones left out; links to folders are followed once."""
+    found: list[str] = []
+    seen: set[str] = set()
+
+    def unreadable(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+    for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            found += [os.path.join(place, name) for name in files if not name.startswith(".")]
+        seen.add(real)
+    return sorted(found)
+
+
+def _from_list(
+    base: Path, rows: list[Row], known: list[tuple[str, str]] | None
+) -> tuple[str, tuple[str, ...], dict[str, ImageSplit]]:
+    """Labels are names of classes; whole numbers from 0 where all are such; or ids, names and numbers of data.classes.
+
+    Paths may lie outside base, or be absolute: the list is the user's own.
+    """
+    parts: dict[str, list[Row]] = {}
+    seen: dict[str, str] = {}
+    for row in rows:
+        split = SPLIT_OF.get(row.split.lower() or "train")
+        if split is None:
+            raise InputError(f"{row.place} has split {shorten(row.split)!r}; expected train, val or test")
+        if row.path in seen:
+            raise InputError(f"{row.place} names {shorten(row.path)!r} again, after {seen[row.path]}")
+        seen[row.path] = row.place
+        parts.setdefault(split, []).append(row)
+    if "train" not in parts:
+        raise InputError(f"{rows[0].place.partition(': ')[0]}: no row has split train")
+    ids, class_of = _list_classes(parts["train"], known)
+    splits = {}
+    for split in sorted(parts, key=lambda name: name != "train"):
+        part = parts[split]
+        labels = [_class(row, row.label, class_of) for row in part]
+        trusted = [_class(row, row.trusted_label, class_of) if row.trusted_label else UNKNOWN for row in part]
+        splits[split] = make_split(base, [row.path for row in part], labels, trusted)
+    empty = sorted(set(range(len(ids))) - set(splits["train"].labels.tolist()))
+    if empty:
+        raise InputError(f"{rows[0].place.partition(': ')[0]}: no training image of class {empty[0]} ({ids[empty[0]]})")
+    return "a list of images", ids, splits
+
+
+def _list_classes(train: list[Row], known: list[tuple[str, str]] | None) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Class ids in order, and the class of each spelling of a label."""
+    if known is not None:
+        class_of = {str(k): k for k in range(len(known))}
+        for k, (wnid, name) in enumerate(known):
+            class_of[name] = class_of[wnid] = k
+        return tuple(wnid for wnid, _ in known), class_of
+    texts = {row.label for row in train}
+    if all(text.isascii() and text.isdigit() and text == str(int(text)) for text in texts):
+        largest = max(int(text) for text in texts)
+        if largest > len(train):
+            row = next(row for row in train if int(row.label) == largest)
+            raise InputError(f"{row.place} has label {shorten(row.label)}: labels count from 0, one number a class")
+        ids = tuple(str(k) for k in range(largest + 1))
+    else:
+        ids = tuple(sorted(texts))
+    if len(ids) < 2:
+        raise InputError(f"{train[0].place.partition(': ')[0]}: {len(ids)} class, two are the least")
+    return ids, {name: k for k, name in enumerate(ids)}
+
+
+def _class(row: Row, text: str, class_of: dict[str, int]) -> int:
+    label = class_of.get(text)
+    if label is None:
+        raise InputError(f"{row.place} has label {shorten(text)!r}, a class without training images")
+    return label
+
+
+def _hold_out(whole: ImageSplit, share: float) -> dict[str, ImageSplit]:
+    """Each class split by a fixed draw: at least one image of two or more is kept out."""
+    draws = generator(0, "holdout")
+    out = np.zeros(len(whole), bool)
+    for label in np.unique(whole.labels):
+        rows = np.flatnonzero(whole.labels == label)
+        num_out = min(len(rows) - 1, max(1, round(share * len(rows))))
+        out[rows[torch.randperm(len(rows), generator=draws).numpy()[:num_out]]] = True
+    if not out.any():
+        raise InputError("no class has two images: nothing can be kept out for the accuracy; give a val or test part")
+    return {"train": whole.take(np.flatnonzero(~out)), "test": whole.take(np.flatnonzero(out))}

@@ -1,0 +1,77 @@
+"""From the settings of a photo data set to a Dataset."""
+
+import logging
+
+from fastcpc.config.schema import DataConfig
+from fastcpc.data.augment.policies import WeakPolicy
+from fastcpc.data.dataset import Dataset, ImageTransform
+from fastcpc.data.datasets.clothing1m import list_clothing1m
+from fastcpc.data.datasets.image_folder import list_imagefolder
+from fastcpc.data.datasets.listing import Listing
+from fastcpc.data.datasets.webvision import list_webvision
+from fastcpc.data.prepare.index import Index, invalid_rows, read_index
+from fastcpc.errors import InputError
+
+logger = logging.getLogger("fastcpc")
+
+
+def list_images(config: DataConfig) -> Listing:
+    """Files and labels of the data set that ``data.name`` names. Raises InputError as the data sets' own modules do."""
+    if config.name == "clothing1m":
+        return list_clothing1m(config.root)
+    if config.name == "webvision":
+        return list_webvision(config.root, config.num_classes, config.flickr, config.ilsvrc12)
+    return list_imagefolder(config.root, config.list, config.classes, config.holdout)
+
+
+def load_images(config: DataConfig) -> Dataset:
+    """The data set, with what fastcpc-prepare found out about its images.
+
+    Broken training images are named in ``Dataset.broken``, up to ``data.max_bad`` of them. Raises InputError beyond
+    that, for a broken test image, and where lists, files or index do not fit together.
+    """
+    listing = list_images(config)
+    for remark in listing.remarks:
+        logger.warning("%s: %s", config.name, remark)
+    index = read_index(config.root, config.name, config.index)
+    return Dataset(
+        name=listing.name,
+        class_names=listing.class_names,
+        train=listing.splits["train"],
+        tests={name: split for name, split in listing.splits.items() if name != "train"},
+        mean=listing.mean,
+        std=listing.std,
+        weak=WeakPolicy(flip=config.flip, padding=0),
+        image=ImageTransform(config.resize, config.crop, config.random_resized_crop, config.flip),
+        class_ids=listing.class_ids,
+        broken=() if index is None else _broken(listing, index, config.max_bad),
+    )
+
+
+def _broken(listing: Listing, index: Index, max_bad: float) -> tuple[int, ...]:
+    """Rows of the training split that do not decode."""
+    for name, split in listing.splits.items():
+        unchecked = sum(path not in index.problems for path in split.names)
+        if unchecked:
+            logger.warning(
+                "%s: %s of %s %s images are not in it; run fastcpc-prepare again to have them checked",
+                index.path, f"{unchecked:,}", f"{len(split):,}", name,
+            )  # fmt: skip
+        rows = invalid_rows(split.names, index)
+        if rows and name != "train":
+            first = split.names[rows[0]]
+            raise InputError(
+                f"{first}: {index.problems[first]}; {len(rows):,} broken images in the {name} set, which must be "
+                "whole: mend them or take them out of the set"
+            )
+    train = listing.splits["train"]
+    rows = invalid_rows(train.names, index)
+    if len(rows) > max_bad * len(train):
+        first = train.names[rows[0]]
+        raise InputError(
+            f"{len(rows):,} of {len(train):,} training images are broken, more than data.max_bad={max_bad:g} allows; "
+            f"the first is {first} ({index.problems[first]}), {index.path} has all"
+        )
+    if rows:
+        logger.warning("%s: %s broken training images are left out", index.path, f"{len(rows):,}")
+    return tuple(rows)

@@ -1,0 +1,146 @@
+"""What a data set of image files holds, before anything is decoded; and how its text files are read."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastcpc.data.dataset import ImageSplit
+from fastcpc.errors import InputError
+
+# The shorter endings first in messages; case does not matter. What a file holds is seen by decoding it.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+UNKNOWN = -1  # a trusted label that is not there
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files and labels of a data set in its official order.
+
+    layout: which of the accepted layouts it is, in words. class_ids: names of the classes in the data set's own files
+    (folder, WordNet id), one for each class. splits: "train", and "val", "test" or others where they are there.
+    remarks: what a user should know, a line each, none of it an error. mean, std: per channel, of [0, 1] pixels.
+    """
+
+    name: str
+    layout: str
+    class_names: tuple[str, ...]
+    class_ids: tuple[str, ...]
+    splits: dict[str, ImageSplit]
+    remarks: tuple[str, ...] = ()
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a text file that is not blank; number counts from 1."""
+
+    file: Path
+    number: int
+    text: str
+
+    def problem(self, reason: str) -> InputError:
+        """The error that names file and line."""
+        return InputError(f"{self.file}: line {self.number} {reason}")
+
+
+def existing_folder(setting: str, root: str) -> Path:
+    """The folder that a setting names; InputError where it is none."""
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.is_file() else "no such folder"
+        raise InputError(f"{setting}={root}: {what}")
+    return folder
+
+
+def find_file(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file of this name in the first folder that has it."""
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def need_file(name: str, folders: Sequence[Path], hint: str) -> Path:
+    """As ``find_file``; InputError with the places that were looked at and a hint where it is nowhere."""
+    path = find_file(name, folders)
+    if path is None:
+        places = ", ".join(str(folder) for folder in folders)
+        raise InputError(f"{name} is missing; sought in {places}; {hint}")
+    return path
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The lines of a UTF-8 text file that are not blank, without blanks at their ends. InputError names the file."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text in UTF-8 (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        stripped = line.strip()
+        if stripped:
+            yield Line(path, number, stripped)
+
+
+def path_and_label(line: Line, num_classes: int) -> tuple[str, int]:
+    """A line "path label", split at its last blank: paths hold commas, and blanks too."""
+    parts = line.text.rsplit(None, 1)
+    if len(parts) != 2:
+        raise line.problem(f"has no label: {shorten(line.text)!r}; expected 'path label'")
+    path, label = parts
+    if not (label.isascii() and label.isdigit()):
+        raise line.problem(f"has no label: {shorten(label)!r} is not a whole number; expected 'path label'")
+    if int(label) >= num_classes:
+        raise line.problem(f"has label {shorten(label)}, outside 0..{num_classes - 1}")
+    return path, int(label)
+
+
+def inside(path: str, line: Line) -> str:
+    """A path of a list, which must stay inside the data set's folder."""
+    if os.path.isabs(path) or ".." in path.split("/"):
+        raise line.problem(f"names {shorten(path)!r}, which lies outside the data set's folder")
+    return path
+
+
+def shorten(text: str) -> str:
+    """Enough of a text for a message."""
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def make_split(
+    base: str | Path, names: Sequence[str], labels: Sequence[int], trusted: Sequence[int] | None = None
+) -> ImageSplit:
+    """A split in the order given; names are relative to base. trusted: -1 where not known.
+
+    Raises InputError for a name that is not UTF-8, which no table could hold.
+    """
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        odd = next(name for name in names if not _is_utf8(name))
+        raise InputError(
+            f"{os.path.join(base, odd)!r}: this name is not UTF-8; rename it, such as by "
+            "convmv -f latin1 -t utf-8 -r --notest DIR"
+        ) from None
+    known = None if trusted is None else np.array(trusted, np.int64)
+    return ImageSplit(
+        paths=tuple(os.path.join(base, name) for name in names),
+        labels=np.array(labels, np.int64),
+        trusted=None if known is None or not (known != UNKNOWN).any() else known,
+        source_index=np.arange(len(names), dtype=np.int64),
+        names=tuple(names),
+    )
+
+
+def _is_utf8(name: str) -> bool:
+    # bytes that are none come as surrogates from the file system
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def first_exists(split: ImageSplit, what: str) -> None:
+    """InputError when the first file of a split is not there: the folder of images is, then, another one."""
+    if len(split) and not os.path.exists(split.paths[0]):
+        raise InputError(f"{split.paths[0]}: no such file, though it is the first of {what}; are the images unpacked?")

@@ -1,0 +1,1 @@
+"""Labels of a training set: label files in every format, and injected noise."""

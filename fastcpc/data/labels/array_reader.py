@@ -1,0 +1,106 @@
+"""Label files made of arrays: .npy, .npz and torch's .pt. Nothing in them is unpickled freely.
+
+Readers raise ValueError or pickle.UnpicklingError with the reason, on one line and without the file's name.
+"""
+
+import io
+import math
+import pickle
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy_format
+
+from fastcpc.data.labels.safe_pickle import ALLOWED
+
+MAX_BYTES = 1 << 30  # of a label file, packed or unpacked
+HEADER_ROOM = 1 << 16
+ORDERED_HINT = (
+    "it holds a pickled object, which is not read; CIFAR-N's *_human_ordered.npy are in the order of TFDS, not in that"
+    " of the data set: use CIFAR-10_human.pt or CIFAR-100_human.pt with noise.key instead"
+)
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Stands for an array that is in the file but cannot be labels, with the reason."""
+
+    reason: str
+
+
+def read_npy(content: bytes) -> np.ndarray:
+    """The array in a .npy file of plain numbers; of more than one dimension only the shape is right."""
+    stream = io.BytesIO(content)
+    readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+    try:
+        version = npy_format.read_magic(stream)
+        if version not in readers:
+            raise ValueError(f"version {version}")
+        shape, _, dtype = readers[version](stream)
+    except ValueError as error:
+        raise ValueError(f"not a NumPy file, or truncated ({str(error).splitlines()[0][:80]})") from None
+    if dtype.hasobject:
+        raise ValueError(ORDERED_HINT)
+    if dtype.names or dtype.kind not in "iufb":
+        raise ValueError(f"holds {str(dtype)[:40]}, expected whole numbers")
+    room = len(content) - stream.tell()
+    if math.prod(shape) * dtype.itemsize != room:
+        raise ValueError(f"{room:,} bytes of numbers where shape {shape} needs {math.prod(shape) * dtype.itemsize:,}")
+    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
+
+
+def read_npz(content: bytes, num_samples: int) -> dict[str, Any]:
+    """The arrays in a .npz file by name. num_samples: arrays too large to be labels of so many are not unpacked."""
+    columns: dict[str, Any] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.infolist():
+                if member.filename.endswith(".npy"):
+                    columns[member.filename.removesuffix(".npy")] = _read_member(archive, member, num_samples)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(f"not a .npz file, or damaged ({str(error)[:80]})") from None
+    return columns
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, num_samples: int) -> np.ndarray | Unread:
+    if member.file_size > 8 * num_samples + HEADER_ROOM:
+        return Unread(f"{member.file_size:,} bytes, too large for {num_samples:,} labels")
+    try:
+        return read_npy(archive.read(member))
+    except ValueError as error:
+        return Unread(str(error))
+
+
+def read_torch(content: bytes) -> dict[str, Any]:
+    """The entries of a dict saved by torch.save, loaded with weights_only and the names that NumPy arrays need.
+
+    Arrays come back as PickledArray.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except zipfile.BadZipFile:
+        raise ValueError("not a file of torch.save in its zip form, or truncated") from None
+    if unpacked > MAX_BYTES:
+        raise ValueError(f"{unpacked:,} bytes unpacked, too large for a label file")
+    allowed: list[Any] = [(stand_in, name) for name, stand_in in ALLOWED.items()]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file can raise anything; whatever it is, it is not used
+        raise ValueError(f"not a data file that is safe to read: {_reason(error)}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"holds {type(value).__name__}, expected a dict of label lists")
+    return {str(name): entry for name, entry in value.items()}
+
+
+def _reason(error: Exception) -> str:
+    """What torch objects to, without its advice, for which it wraps the cause, to load the file unsafely."""
+    cause = error.__context__
+    if isinstance(error, pickle.UnpicklingError) and isinstance(cause, pickle.UnpicklingError):
+        return " ".join(str(cause).split()).split(" Please ")[0].rstrip(".")[:160]
+    return f"damaged, truncated or of an unknown kind ({type(error).__name__})"

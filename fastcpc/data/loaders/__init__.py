@@ -1,0 +1,1 @@
+"""Loaders turn sample indices into batches of augmented views."""

@@ -1,0 +1,63 @@
+"""What serves images: any list of sample indices in, as many views as are asked for out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+ViewName = Literal["test", "weak", "strong"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of some samples, on the feed's device.
+
+    index: int64 (B,). views: one float32 (B, C, H, W) for each view asked for, normalised.
+    """
+
+    index: Tensor
+    views: tuple[Tensor, ...]
+
+
+class Loader(Protocol):
+    """Serves batches of one split."""
+
+    num_samples: int
+
+    def stream(
+        self,
+        batches: Sequence[Tensor],
+        views: Sequence[ViewName],
+        seed: int,
+        start: int = 0,
+        part: Tensor | None = None,
+    ) -> Iterator[Batch]:
+        """Serve the batches from number ``start`` on.
+
+        batches: int64 index tensors (B,) on the CPU, any B >= 1. views: what to make of each image; a name that occurs
+        twice gives two independent views. seed: batch number i draws from ``generator(seed, i)`` alone, so that a
+        stream started at k equals the tail of the whole stream. part: int64 (P,) on the CPU, the positions within each
+        batch that are wanted, for a process that shares batches with others; what is random is drawn for the whole
+        batch, so that the parts together are the batch. None: all.
+        """
+        ...
+
+
+def check_stream(
+    num_samples: int, batches: Sequence[Tensor], views: Sequence[ViewName], start: int, *, has_strong: bool
+) -> None:
+    """Raise ValueError where a stream cannot be served: unknown views, empty batches, indices out of range."""
+    for view in views:
+        if view not in get_args(ViewName) or (view == "strong" and not has_strong):
+            raise ValueError(f"this feed has no {view!r} view")
+    if not 0 <= start <= len(batches):
+        raise ValueError(f"start must lie in 0..{len(batches)}, got {start}")
+    for number, index in enumerate(batches):
+        if index.ndim != 1 or index.dtype != torch.int64 or not len(index):
+            raise ValueError(f"batch {number} must be a filled int64 vector, got {index.dtype} {tuple(index.shape)}")
+    if len(batches):
+        low, high = torch.cat(list(batches)).aminmax()
+        if low < 0 or high >= num_samples:
+            raise ValueError(f"sample {int(low if low < 0 else high)} is outside 0..{num_samples - 1}")

@@ -1,0 +1,39 @@
+"""Puts a cache of resized photos before a decoder: what is cached is not decoded."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import chain
+
+from fastcpc.data.loaders.image_loader import DecodedChunk, Decoder, DecodeRequest
+from fastcpc.data.prepare.cache import ImageCache
+
+
+class CachedDecoder:
+    """Requests whose photos are all cached are cut from the cache, runs of others go to the decoder behind."""
+
+    def __init__(self, cached: Decoder, cache: ImageCache, behind: Decoder) -> None:
+        self._cached, self._present, self._behind = cached, cache.present, behind
+
+    @property
+    def num_decoded(self) -> int:
+        """See ``Decoder``."""
+        return self._cached.num_decoded + self._behind.num_decoded
+
+    def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
+        """See ``Decoder.cut``."""
+        todo = iter(requests)
+        following: list[DecodeRequest] = []  # the request that ended a run
+
+        def run(cached: bool) -> Iterator[DecodeRequest]:
+            for request in chain([following.pop()], todo):
+                if bool(self._present[request.rows].all()) != cached:
+                    following.append(request)
+                    return
+                yield request
+
+        first = next(todo, None)
+        following += [] if first is None else [first]
+        while following:
+            cached = bool(self._present[following[0].rows].all())
+            with closing(self._cached.decode(run(True)) if cached else self._behind.decode(run(False))) as cuts:  # type: ignore[type-var]
+                yield from cuts

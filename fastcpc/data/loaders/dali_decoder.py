@@ -1,0 +1,252 @@
+"""The decoder by NVIDIA DALI: prepares requests for its pipelines, and finds out which photo broke one.
+
+On a GPU the photos are decoded by ``mixed`` decoding and stay there.
+"""
+
+import io
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fastcpc.data.augment.random_crop import CropGeometry
+from fastcpc.data.dataset import ImageTransform
+from fastcpc.data.loaders.buffers import Buffers, Normaliser
+from fastcpc.data.loaders.dali_pipeline import PLACE, DaliPipeline, PipelineInput, PipelineSettings, ViewKind
+from fastcpc.data.loaders.image_files import (
+    BadImage,
+    BadImages,
+    FileBytes,
+    decode_image,
+    read_bytes,
+    read_image_header,
+)
+from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest, replacement_order
+from fastcpc.errors import RunError
+
+FORMATS = frozenset({"JPEG", "PNG", "WEBP", "BMP"})  # that DALI decodes to the values that Pillow gives, or within one
+UNKNOWN = 0
+
+
+class DaliDecoder:
+    """Decodes by DALI. The size of a photo, which its crops depend on, is read from the file once and remembered."""
+
+    def __init__(
+        self,
+        files: FileBytes,
+        transform: ImageTransform,
+        normaliser: Normaliser,
+        bad: BadImages,
+        num_threads: int,
+        device: torch.device,
+        hw_load: float = 0.65,
+    ) -> None:
+        """num_threads: 1 or more. hw_load: share of JPEGs that a GPU's hardware decoder takes."""
+        self.num_decoded = 0
+        self.num_built = 0
+        self._files, self._bad, self._device = files, bad, device
+        self._settings = PipelineSettings(
+            normaliser, num_threads, (device.index or 0) if device.type == "cuda" else None, hw_load
+        )
+        self._geometry = CropGeometry(transform)
+        self._buffers = Buffers()
+        self._sizes_N2 = np.full((bad.num_samples, 2), UNKNOWN, np.int64)
+        self._copies: dict[int, str] = {}  # photos that DALI does not read, written anew for it
+        self._idle: dict[tuple[ViewKind, ...], list[DaliPipeline]] = {}
+        self._folder: Path | None = None
+        self._blank = b""
+
+    def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
+        """See ``Decoder.cut``."""
+        todo = iter(requests)
+        pipeline: DaliPipeline | None = None
+        try:
+            first = next(todo, None)
+            if first is None:
+                return
+            kinds = self._kinds(first)
+            pipeline = self._pipeline(kinds)
+            pipeline.put(self._prepare(first))
+            while True:
+                while pipeline.wants_more and (request := next(todo, None)) is not None:
+                    pipeline.put(self._prepare(request))
+                try:
+                    done = pipeline.run(self._stream())
+                except RuntimeError as error:
+                    broken, pipeline = pipeline, None
+                    self._find_culprits(broken.waiting, error)
+                    pipeline = self._new_pipeline(kinds)
+                    for job in broken.taken_back():
+                        pipeline.put(self._prepare(job.request))
+                    continue
+                if done is None:
+                    return
+                job, views, index = done
+                if not np.array_equal(index, job.rows):
+                    raise RuntimeError(f"DALI delivered images {index.tolist()} where {job.rows.tolist()} were due")
+                self.num_decoded += len(index)
+                yield DecodedChunk(job.rows, tuple(self._tensor(view) for view in views))
+        finally:
+            if pipeline is not None:
+                self._give_back(pipeline)
+
+    def _kinds(self, request: DecodeRequest) -> tuple[ViewKind, ...]:
+        pairs = zip(request.drawn, request.strong, strict=True)
+        return tuple(ViewKind(self._geometry.is_resized_crop(drawn), strong is not None) for drawn, strong in pairs)
+
+    def _pipeline(self, kinds: tuple[ViewKind, ...]) -> DaliPipeline:
+        idle = self._idle.setdefault(kinds, [])
+        return idle.pop() if idle else self._new_pipeline(kinds)
+
+    def _new_pipeline(self, kinds: tuple[ViewKind, ...]) -> DaliPipeline:
+        self.num_built += 1
+        return DaliPipeline(kinds, self._settings)
+
+    def _give_back(self, pipeline: DaliPipeline) -> None:
+        """Empty a lane for the next stream; one that breaks on what it threw away is not used again."""
+        try:
+            pipeline.drain()
+        except RuntimeError:
+            return
+        self._idle[pipeline.kinds].append(pipeline)
+
+    def _stream(self) -> Any:
+        """Where the device reads what DALI delivers."""
+        return torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+
+    def _tensor(self, view: Any) -> Tensor:
+        """A copy of a view, (B, S, S, 3): the pipeline writes over its own."""
+        if self._device.type == "cuda":
+            return torch.utils.dlpack.from_dlpack(view.as_tensor()).clone()
+        own = view.as_array()
+        kept = self._buffers.take(own.shape, str(own.dtype))
+        np.copyto(kept, own)
+        return torch.from_numpy(kept)
+
+    # ---- before decoding ----
+
+    def _prepare(self, request: DecodeRequest) -> PipelineInput:
+        """Read every file, find every photo's size, and put others in the place of those that cannot be read."""
+        rows, files, sizes_B2 = request.rows.copy(), [], np.ones((len(request.rows), 2), np.int64)
+        for position, row in enumerate(request.rows.tolist()):
+            content = self._readable(row)
+            if content is None and not request.in_place:
+                for row in replacement_order(request, position, self._bad.num_samples):
+                    content = self._readable(row)
+                    if content is not None:
+                        break
+                else:
+                    raise RunError("no image of the data set can be read")
+                rows[position] = row
+            if content is not None:
+                sizes_B2[position] = self._sizes_N2[row]
+            files.append(np.frombuffer(content or self._blank_file(), np.uint8))
+        whole_B2 = self._geometry.resized(sizes_B2)
+        places = [self._places(drawn, sizes_B2, whole_B2) for drawn in request.drawn]
+        mirrors = [self._geometry.mirrored(drawn) for drawn in request.drawn]
+        return PipelineInput(
+            request,
+            rows,
+            files,
+            (whole_B2 != sizes_B2).any(axis=1),
+            whole_B2.astype(np.float32),
+            np.stack(places, axis=1),
+            np.stack(mirrors, axis=1).astype(np.int32),
+        )
+
+    def _places(self, drawn: np.ndarray, sizes_B2: np.ndarray, whole_B2: np.ndarray) -> np.ndarray:
+        """What a pipeline needs to know of a view, float32 (B, 4)."""
+        if self._geometry.is_resized_crop(drawn):
+            return self._geometry.boxes(drawn, sizes_B2).astype(np.float32)
+        place = np.zeros((len(drawn), PLACE), np.float32)
+        room_B2 = whole_B2 - self._geometry.transform.crop
+        place[:, :2] = (self._geometry.corners(drawn, whole_B2) / np.maximum(room_B2, 1))[:, ::-1]
+        return place
+
+    def _readable(self, row: int) -> bytes | None:
+        """The bytes to decode a photo from; None where it is known, or found here, that it cannot be read."""
+        if row in self._bad.rows:
+            return None
+        try:
+            if row in self._copies:
+                return read_bytes(self._copies[row])
+            content = self._files.read(row)
+            if self._sizes_N2[row, 0] == UNKNOWN:
+                head = read_image_header(content)
+                self._sizes_N2[row] = head.height, head.width
+                if head.format not in FORMATS:
+                    return self._copy(row)
+        except BadImage as problem:
+            self._bad.add(row, str(problem))
+            return None
+        return content
+
+    def _copy(self, row: int) -> bytes:
+        """Write a photo anew in a format that DALI reads, without loss; returns its bytes. Raises BadImage."""
+        image = decode_image(self._files.read(row))
+        path = str(self._scratch() / f"{row}.png")
+        image.save(path, compress_level=1)
+        self._copies[row] = path
+        return read_bytes(path)
+
+    def _blank_file(self) -> bytes:
+        """A photo of the fill colour, of one pixel."""
+        if not self._blank:
+            buffer = io.BytesIO()
+            red, green, blue = (round(255 * value) for value in self._settings.normaliser.mean)
+            Image.new("RGB", (1, 1), (red, green, blue)).save(buffer, "PNG")
+            self._blank = buffer.getvalue()
+        return self._blank
+
+    def _scratch(self) -> Path:
+        """A folder that goes when this object does."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="fastcpc-photos-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        return self._folder
+
+    # ---- after a failure ----
+
+    def _find_culprits(self, jobs: Iterable[PipelineInput], error: RuntimeError) -> None:
+        """Name the bad photos of the first job that holds any: DALI does not. RunError where none is to be found.
+
+        A photo that Pillow reads and DALI does not is written anew for it.
+        """
+        jobs = list(jobs)
+        for job in jobs:
+            found = False
+            for row in dict.fromkeys(job.rows.tolist()):
+                if row in self._bad.rows or row in self._copies:
+                    continue
+                try:
+                    decode_image(self._files.read(row))
+                except BadImage as problem:
+                    self._bad.add(row, str(problem))
+                    found = True
+            if found:
+                return
+        found = False
+        for row in dict.fromkeys(row for job in jobs for row in job.rows.tolist()):
+            if row not in self._bad.rows and row not in self._copies and not self._dali_reads(row):
+                self._copy(row)
+                found = True
+        if not found:
+            words = " ".join(str(error).split())
+            raise RunError(f"DALI failed, and on no single image; data.feed=torch goes without it: {words}") from error
+
+    def _dali_reads(self, row: int) -> bool:
+        request = DecodeRequest(np.array([row]), (np.empty((1, 0)),), (None,), True)
+        pipeline = self._new_pipeline(self._kinds(request))
+        pipeline.put(self._prepare(request))
+        try:
+            pipeline.run()
+        except RuntimeError:
+            return False
+        return True

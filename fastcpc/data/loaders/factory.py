@@ -1,0 +1,139 @@
+"""Which feed serves a split."""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.data.augment.policies import strong_policy
+from fastcpc.data.dataset import AnySplit, ArraySplit, Dataset, ImageSplit
+from fastcpc.data.loaders.base import Loader
+from fastcpc.data.loaders.buffers import Normaliser
+from fastcpc.data.loaders.cached_decoder import CachedDecoder
+from fastcpc.data.loaders.dali_decoder import DaliDecoder
+from fastcpc.data.loaders.dali_pipeline import dali_problem
+from fastcpc.data.loaders.gpu_crops import GpuCropDecoder
+from fastcpc.data.loaders.image_files import BadImages, FileBytes
+from fastcpc.data.loaders.image_loader import Decoder, ImageLoader
+from fastcpc.data.loaders.memory import MemoryLoader
+from fastcpc.data.loaders.pillow_decoder import PillowDecoder
+from fastcpc.data.prepare.cache import ImageCache, cache_path, open_cache
+from fastcpc.data.prepare.index import index_path
+from fastcpc.errors import InputError
+
+logger = logging.getLogger("fastcpc")
+MOST_WORKERS = 16
+
+
+def choose_loader(dataset: Dataset, data: DataConfig, device: torch.device) -> tuple[str, str]:
+    """The feed that ``data.feed`` stands for here: memory, dali or torch; and why, in a few words.
+
+    Raises InputError for a feed that cannot serve this data set, or is not installed.
+    """
+    asked = data.feed
+    if isinstance(dataset.train, ArraySplit):
+        if asked not in ("auto", "memory"):
+            raise InputError(
+                f"data.feed={asked}: serves image files, and {dataset.name} is held in memory; use auto or memory"
+            )
+        return "memory", "all images fit in memory"
+    if asked == "memory":
+        raise InputError(f"data.feed=memory: {dataset.name} is read from image files; use auto, dali or torch")
+    problem = dali_problem()
+    if asked == "dali" and problem:
+        raise InputError(f"data.feed=dali: {problem}; pip install fastcpc[dali], or use data.feed=torch")
+    if asked == "torch" or problem:
+        why = "as asked" if asked == "torch" else f"auto: {problem}; pip install fastcpc[dali] for a faster one"
+        return "torch", f"{why}; Pillow in {num_workers(data)} threads"
+    where = "on the GPU" if device.type == "cuda" else "on the CPU"
+    why = "as asked" if asked == "dali" else "auto: nvidia.dali is installed"
+    return "dali", f"{why}; decodes {where}, {num_workers(data)} threads"
+
+
+def describe_loader(dataset: Dataset, data: DataConfig, device: torch.device) -> str:
+    """The feed, why this one, and the resized photos that it cuts its views from where there are any; raises as
+    ``choose_loader`` does."""
+    name, why = choose_loader(dataset, data, device)
+    cache = cache_file(dataset, data)
+    return f"{name} ({why})" + (f" for photos that are not in the cache {cache}" if cache else "")
+
+
+def num_workers(data: DataConfig) -> int:
+    """Threads that decode: ``data.workers``, or one for each core that this process may use."""
+    if data.workers:
+        return data.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_WORKERS)
+
+
+def make_loader(
+    split: AnySplit,
+    dataset: Dataset,
+    data: DataConfig,
+    augment: AugmentConfig,
+    device: torch.device,
+    bad_list: Path | None = None,
+) -> Loader:
+    """The feed that ``data.feed`` names, for one split of the data set.
+
+    bad_list: file that gets a line for each image that cannot be read. Raises InputError as ``choose_loader`` does.
+    """
+    name, _ = choose_loader(dataset, data, device)
+    if isinstance(split, ArraySplit):
+        return MemoryLoader(split.pixels, dataset.mean, dataset.std, dataset.weak, strong_policy(augment), device)
+    decoder = _decoder(name, split, dataset, data, device, bad_list)
+    assert dataset.image is not None
+    strong = strong_policy(augment, images=True)
+    return ImageLoader(len(split), dataset.image, dataset.mean, dataset.std, strong, decoder, device)
+
+
+def cache_file(dataset: Dataset, data: DataConfig) -> Path | None:
+    """The table of the resized photos that ``data.cache`` names, or that lies beside the index; None where there is
+    none. Raises InputError for a name without a file."""
+    if dataset.image is None or data.cache == "off" or (data.cache == "auto" and not data.root):
+        return None
+    index = Path(data.index).expanduser() if data.index else index_path(data.root, data.name)
+    path = cache_path(index, dataset.image.resize) if data.cache == "auto" else Path(data.cache).expanduser()
+    if path.is_file():
+        return path
+    if data.cache == "auto":
+        return None
+    raise InputError(f"data.cache={data.cache}: no such file; fastcpc-prepare --cache writes one")
+
+
+def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCache | None:
+    """The resized photos of a split in ``cache_file``; None where there are none.
+
+    Raises InputError for a file that cannot serve.
+    """
+    path = cache_file(dataset, data)
+    if path is None:
+        return None
+    assert dataset.image is not None
+    again = f"fastcpc-prepare {data.name} --root {data.root} --cache {dataset.image.resize}"
+    cache = open_cache(path, data.name, dataset.image.resize, split, again)
+    missing = int((~cache.present).sum())
+    if missing:
+        logger.warning("%s: %s of %s photos are not in it and are decoded", path, f"{missing:,}", f"{len(split):,}")
+    return cache
+
+
+def _decoder(
+    name: str, split: ImageSplit, dataset: Dataset, data: DataConfig, device: torch.device, bad_list: Path | None
+) -> Decoder:
+    assert dataset.image is not None
+    in_training = isinstance(dataset.train, ImageSplit) and split.paths is dataset.train.paths
+    bad = BadImages(split, data.max_bad if in_training else None, bad_list)
+    files = FileBytes(split.paths, int(data.ram_cache * 1e9))
+    normaliser = Normaliser(dataset.mean, dataset.std, dataset.image.crop)
+    cache, threads = find_cache(split, dataset, data), num_workers(data)
+    on_cpu, on_gpu = device.type == "cpu", device.type == "cuda"
+    pillow = PillowDecoder(files, dataset.image, normaliser, bad, threads, cache=cache, normalise=on_cpu)
+    decoder: Decoder = pillow
+    if name == "dali":
+        decoder = DaliDecoder(files, dataset.image, normaliser, bad, threads, device, data.hw_decoder_load)
+    if cache is None or (decoder is pillow and not on_gpu):
+        return decoder
+    return CachedDecoder(GpuCropDecoder(cache, dataset.image, threads, device) if on_gpu else pillow, cache, decoder)

@@ -1,0 +1,197 @@
+"""The cache's decoder for a GPU: threads copy photos as they lie in the cache, and the GPU cuts all views from them.
+
+A view costs the CPU a few numbers. Crops are gathered. Boxes are resampled in the whole numbers of Pillow's
+BILINEAR, rows first, so that no setting of a device's arithmetic moves a level. Pillow 13 takes columns first where the
+height shrinks by more than twice the pixels of the width: there, levels are one apart in places.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fastcpc.data.augment.batched import send
+from fastcpc.data.augment.random_crop import CropGeometry
+from fastcpc.data.dataset import RGB, ImageTransform
+from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
+from fastcpc.data.loaders.pillow_decoder import PART, AsyncJob, work_ahead
+from fastcpc.data.prepare.cache import ImageCache
+
+WEIGHT_BITS = 22  # of Pillow's weights behind the point: 32 - 8 for a level - 2 in reserve
+# Of a view of boxes: height of the tallest, and how many pixels of a row or column make one of the square at most;
+# of a view of crops: None.
+Bounds: TypeAlias = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the photos of a request lie in its pixels, and where its views are cut from them.
+
+    A photo lies there as it is cached (sheet 0), where the cache holds it smaller than crops need it as large as they
+    do (sheet 1), or both; of each only the rows that a view needs. size_2B2: int64, height and width of all of it.
+    first_2B, last_2B: int64, the rows, from and up to; none where not from < up to. start_2B: int64, the first pixel.
+    table_V5B, bounds: see ``crop_views``. num_pixels: P.
+    """
+
+    size_2B2: NDArray[np.int64]
+    first_2B: NDArray[np.int64]
+    last_2B: NDArray[np.int64]
+    start_2B: NDArray[np.int64]
+    table_V5B: NDArray[np.int64]
+    bounds: tuple[Bounds, ...]
+    num_pixels: int
+
+
+@dataclass
+class _CopyJob(AsyncJob[None]):
+    """A request under way and its pixels, uint8 (P, 3) in the CPU's memory, that threads fill."""
+
+    layout: Layout
+    pixels_P3: Tensor
+
+
+class GpuCropDecoder:
+    """Serves requests whose photos are all cached; its threads last as long as it does."""
+
+    num_decoded = 0
+
+    def __init__(self, cache: ImageCache, transform: ImageTransform, num_threads: int, device: torch.device) -> None:
+        """num_threads: 1 or more. device: where views are cut."""
+        self._cache, self._side, self._device = cache, transform.crop, device
+        self._geometry = CropGeometry(transform)
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="packed")
+
+    def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
+        """See ``Decoder.cut``; views are uint8, on the device, and nothing waits for it."""
+        return work_ahead(requests, self._submit, self._collect)
+
+    def _submit(self, request: DecodeRequest) -> _CopyJob:
+        layout, num_images = self._layout(request), len(request.rows)
+        pixels_P3 = torch.empty(
+            (layout.num_pixels, RGB), dtype=torch.uint8, pin_memory=self._device.type == "cuda"
+        )  # pinned memory is not given to others before the copy from it is done
+        job = _CopyJob(request, [], layout, pixels_P3)
+        parts = [slice(first, first + PART) for first in range(0, num_images, PART)]
+        job.futures = [self._pool.submit(self._copy, job, part) for part in parts]
+        return job
+
+    def _layout(self, request: DecodeRequest) -> Layout:
+        """All geometry of a request."""
+        size_B2 = self._cache.size_N2[request.rows]
+        whole_B2 = self._geometry.resized(size_B2)
+        box_VB4, sheet_VB, bounds = [], [], list[Bounds]()
+        for drawn in request.drawn:
+            if self._geometry.is_resized_crop(drawn):
+                box_B4 = self._geometry.boxes(drawn, size_B2).astype(np.int64)  # they lie on whole pixels
+                extent_B2 = box_B4[:, 2:] - box_B4[:, :2]
+                bounds.append((int(extent_B2[:, 0].max()), -(-2 * max(int(extent_B2.max()), self._side) // self._side)))
+                sheet_VB.append(np.zeros(len(box_B4), np.int64))
+            else:
+                corner_B2 = self._geometry.corners(drawn, whole_B2)
+                box_B4 = np.concatenate((corner_B2, corner_B2 + self._side), axis=1)
+                bounds.append(None)
+                sheet_VB.append((whole_B2 != size_B2).any(axis=1).astype(np.int64))
+            box_VB4.append(box_B4)
+        top_VB, left_VB, bottom_VB, right_VB = np.moveaxis(np.stack(box_VB4), 2, 0)
+        mirrored_VB = np.stack([self._geometry.mirrored(drawn) for drawn in request.drawn])
+        place = np.stack(sheet_VB), np.arange(len(size_B2))
+        size_2B2 = np.stack((size_B2, whole_B2))
+        first_2B, last_2B = size_2B2[..., 0].copy(), np.zeros(size_2B2.shape[:2], np.int64)
+        np.minimum.at(first_2B, place, top_VB)
+        np.maximum.at(last_2B, place, bottom_VB)
+        num_2B = np.maximum(last_2B - first_2B, 0) * size_2B2[..., 1]
+        start_2B = num_2B.cumsum().reshape(num_2B.shape) - num_2B
+        stride_VB, step_VB = size_2B2[..., 1][place], np.where(mirrored_VB, -1, 1)
+        start_VB = start_2B[place] + (top_VB - first_2B[place]) * stride_VB
+        start_VB += np.where(mirrored_VB, right_VB - 1, left_VB)
+        table_V5B = np.stack((start_VB, stride_VB, step_VB, bottom_VB - top_VB, right_VB - left_VB), axis=1)
+        return Layout(size_2B2, first_2B, last_2B, start_2B, table_V5B, tuple(bounds), int(num_2B.sum()))
+
+    def _copy(self, job: _CopyJob, part: slice) -> None:
+        """Put some photos into the job's pixels."""
+        layout, values = job.layout, job.pixels_P3.numpy().reshape(-1)
+        rows = job.request.rows[part].tolist()
+        for sheet in range(2):
+            columns = (layout.size_2B2, layout.first_2B, layout.last_2B, layout.start_2B)
+            lists = (column[sheet, part].tolist() for column in columns)
+            for row, (height, width), first, last, start in zip(rows, *lists, strict=True):
+                if first < last:
+                    image = self._cache.image(row)
+                    if sheet:
+                        whole = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+                        image = np.asarray(whole)
+                    end = start + (last - first) * width
+                    values[RGB * start : RGB * end] = image[first:last].reshape(-1)
+
+    def _collect(self, job: _CopyJob) -> DecodedChunk:
+        for future in job.futures:
+            future.result()
+        table_V5B = send(torch.from_numpy(job.layout.table_V5B), self._device)
+        pixels_P3 = job.pixels_P3.to(self._device, non_blocking=True)
+        return DecodedChunk(job.request.rows, crop_views(pixels_P3, table_V5B, job.layout.bounds, self._side))
+
+
+def crop_views(pixels_P3: Tensor, table_V5B: Tensor, bounds: Sequence[Bounds], side: int) -> tuple[Tensor, ...]:
+    """Views uint8 (B, S, S, 3) of photos, on the device of the photos; no value is read.
+
+    pixels_P3: uint8, photos row by row. table_V5B: int64, for each view of each photo the pixel at the top of its box,
+    at the left or for a mirrored one at the right; pixels from row to row, and from column to column (1 or -1); height
+    and width of the box. bounds: of each view. side: S.
+    """
+    return tuple(
+        _crops(pixels_P3, table_5B, side) if bound is None else _boxes(pixels_P3, table_5B, side, *bound)
+        for table_5B, bound in zip(table_V5B.unbind(), bounds, strict=True)
+    )
+
+
+def _crops(pixels_P3: Tensor, table_5B: Tensor, side: int) -> Tensor:
+    start_B11, stride_B11, step_B11 = table_5B[:3, :, None, None]
+    along_S = torch.arange(side, device=pixels_P3.device)
+    index_BSS = (start_B11 + along_S[:, None] * stride_B11) + along_S * step_B11
+    return pixels_P3.index_select(0, index_BSS.view(-1)).view(-1, side, side, RGB)
+
+
+def _boxes(pixels_P3: Tensor, table_5B: Tensor, side: int, num_rows: int, num_taps: int) -> Tensor:
+    """Boxes as squares: Pillow's BILINEAR, rows first, each pass rounded to a level. num_rows: H."""
+    num_images, at = table_5B.shape[1], pixels_P3.device
+    start_B1, stride_B1, step_B1, height_B1, _ = table_5B[:, :, None]
+    place_2BST, weight_2BST = (both.unflatten(0, (2, -1)) for both in _taps(table_5B[3:].flatten(), side, num_taps))
+    row_BH = torch.arange(num_rows, device=at).minimum(height_B1 - 1)  # shorter boxes repeat their last, unused
+    along_BST = place_2BST[1] * step_B1[..., None]
+    index_BHST = (start_B1 + row_BH * stride_B1)[..., None, None] + along_BST[:, None]
+    picked = pixels_P3.index_select(0, index_BHST.view(-1)).view(*index_BHST.shape, RGB)
+    wide = _level((picked * weight_2BST[1][:, None, ..., None]).sum(3, dtype=torch.int32))  # (B, H, S, 3)
+    index_BST = place_2BST[0] + (torch.arange(num_images, device=at) * num_rows)[:, None, None]
+    lines = wide.view(-1, side * RGB).index_select(0, index_BST.view(-1)).view(*index_BST.shape, side * RGB)
+    square = _level((lines * weight_2BST[0][..., None]).sum(2, dtype=torch.int32))
+    return square.view(-1, side, side, RGB)
+
+
+def _taps(length_A: Tensor, side: int, num_taps: int) -> tuple[Tensor, Tensor]:
+    """Where the pixels come from that lengths A are resampled from to S, and how much each of them weighs.
+
+    length_A: int64, 1 or more. Returns int64 and int32 (A, S, T). The weight of a pixel falls linearly with its
+    distance from the centre, to nothing at one pixel of the longer of the two scales.
+    """
+    length_A11 = length_A[:, None, None]
+    along_S = torch.arange(side, device=length_A.device, dtype=torch.float64)
+    scale_A11 = length_A11.to(torch.float64) / side
+    reach_A11 = scale_A11.clamp(min=1)
+    centre_AS1 = (along_S[:, None] + 0.5) * scale_A11
+    first_AS1 = (centre_AS1 - reach_A11 + 0.5).floor().to(torch.int64)
+    place_AST = first_AS1 + torch.arange(num_taps, device=length_A.device)
+    weight_AST = 1 - ((place_AST - centre_AS1 + 0.5) * (1 / reach_A11)).abs()
+    weight_AST = torch.where((place_AST >= 0) & (place_AST < length_A11), weight_AST.clamp(min=0), 0)
+    weight_AST /= weight_AST.sum(2, keepdim=True)
+    return place_AST.clamp(min=0).minimum(length_A11 - 1), (weight_AST * 2**WEIGHT_BITS + 0.5).to(torch.int32)
+
+
+def _level(sum_of_weighted: Tensor) -> Tensor:
+    """Rounded; never above 255, as weights sum to 1 within far less than half a level."""
+    return sum_of_weighted.add_(2 ** (WEIGHT_BITS - 1)).bitwise_right_shift_(WEIGHT_BITS).to(torch.uint8)

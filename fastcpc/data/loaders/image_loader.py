@@ -1,0 +1,209 @@
+"""The feed for image files: what is drawn and what happens after decoding; a decoder is plugged in.
+
+All that is random is drawn here, a batch at a time, on the CPU. A decoder decodes each image of a batch once, cuts
+every view from it, and finishes those that it can. On a GPU the strong views' operations run on whole batches.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastcpc.data.augment.batched import StrongAugmenter, send
+from fastcpc.data.augment.cpu_ops import CpuStrongAugmenter, StrongDraw
+from fastcpc.data.augment.normalize import scaling
+from fastcpc.data.augment.policies import StrongPolicy
+from fastcpc.data.augment.random_crop import CropGeometry
+from fastcpc.data.dataset import ImageTransform
+from fastcpc.data.loaders.base import Batch, ViewName, check_stream
+from fastcpc.data.loaders.buffers import Buffers, Normaliser
+from fastcpc.data.rng import generator
+
+CHUNK = 64  # images that are decoded at a time: bounds memory where batches are large
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """Views to cut from some photos.
+
+    rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, of ``CropGeometry.draw``. strong: for each view, what is
+    done to its crops, None where it is no strong view. in_place: a photo that cannot be read keeps its place as a grey
+    square (scoring, where each index must come exactly once); otherwise another photo takes its place, index and all.
+    """
+
+    rows: np.ndarray
+    drawn: tuple[np.ndarray, ...]
+    strong: tuple[StrongDraw | None, ...]
+    in_place: bool
+
+
+@dataclass(frozen=True)
+class DecodedChunk:
+    """What a decoder makes of a request: int64 rows (B,), those of photos that took a place included; for each view
+    (B, S, S, 3), on the CPU or on the feed's device: crops in uint8, or float32 where it is finished."""
+
+    rows: np.ndarray
+    views: tuple[Tensor, ...]
+
+
+class Decoder(Protocol):
+    """Decodes each photo of a request once.
+
+    num_decoded: photos decoded so far, those decoded ahead included.
+    """
+
+    @property
+    def num_decoded(self) -> int: ...
+
+    def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
+        """Answer requests in their order, working ahead. The iterator must be closed."""
+        ...
+
+
+def replacement_order(request: DecodeRequest, position: int, num_samples: int) -> Iterator[int]:
+    """Rows that may take the place of a photo that cannot be read, best first: the request's own, which come from the
+    same list, from the position on; then those that follow in the split."""
+    own = request.rows.tolist()
+    yield from own[position + 1 :] + own[:position]
+    yield from ((own[position] + step) % num_samples for step in range(1, num_samples))
+
+
+class ImageLoader:
+    """Batches from image files."""
+
+    def __init__(
+        self,
+        num_samples: int,
+        transform: ImageTransform,
+        mean: Sequence[float],
+        std: Sequence[float],
+        strong: StrongPolicy | None,
+        decoder: Decoder,
+        device: torch.device,
+    ) -> None:
+        """mean, std: of red, green and blue, of pixels scaled to [0, 1]. strong: None where no strong view will be
+        asked for."""
+        self.num_samples = num_samples
+        self.decoder = decoder
+        self.device = device
+        self._geometry = CropGeometry(transform)
+        self._scale, self._shift = (
+            torch.from_numpy(part_C).view(1, -1, 1, 1).to(device) for part_C in scaling(mean, std)
+        )
+        self._buffers = Buffers()
+        self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
+        self._one_by_one = None  # for crops that a decoder leaves on a CPU
+        if strong is not None and device.type == "cpu":
+            self._one_by_one = CpuStrongAugmenter(Normaliser(mean, std, transform.crop))
+
+    def stream(
+        self,
+        batches: Sequence[Tensor],
+        views: Sequence[ViewName],
+        seed: int,
+        start: int = 0,
+        part: Tensor | None = None,
+    ) -> Iterator[Batch]:
+        """See ``Loader.stream``; images lie channels_last in memory. Raises ValueError on unknown views, empty batches
+        and indices out of range."""
+        check_stream(self.num_samples, batches, views, start, has_strong=self._augmenter is not None)
+        return self._serve(batches, tuple(views), seed, start, part)
+
+    def _serve(
+        self, batches: Sequence[Tensor], views: tuple[ViewName, ...], seed: int, start: int, part: Tensor | None
+    ) -> Iterator[Batch]:
+        coming: deque[list[DecodeRequest]] = deque()  # of batches that are being decoded
+        with closing(self.decoder.decode(self._requests(batches, views, seed, start, part, coming))) as cuts:  # type: ignore[type-var]
+            for decode in cuts:
+                chunks = coming.popleft()
+                parts = [decode, *(next(cuts) for _ in chunks[1:])]
+                index = torch.from_numpy(np.concatenate([part.rows for part in parts]))
+                made = (
+                    self._finish([part.views[v] for part in parts], [chunk.strong[v] for chunk in chunks])
+                    for v in range(len(views))
+                )
+                yield Batch(send(index, self.device), tuple(made))
+
+    def _requests(
+        self,
+        batches: Sequence[Tensor],
+        views: tuple[ViewName, ...],
+        seed: int,
+        start: int,
+        part: Tensor | None,
+        coming: deque[list[DecodeRequest]],
+    ) -> Iterator[DecodeRequest]:
+        in_place = all(view == "test" for view in views)
+        wanted = slice(None) if part is None else part.numpy()
+        for number in range(start, len(batches)):
+            rows = batches[number].numpy()
+            draws = generator(seed, number)
+            drawn, strong = [], []
+            for view in views:
+                drawn.append(self._geometry.draw(view, len(rows), draws)[wanted])
+                strong.append(self._draw_strong(len(rows), draws, part) if view == "strong" else None)
+            rows = rows[wanted]
+            chunks = [slice(first, first + CHUNK) for first in range(0, len(rows), CHUNK)]
+            requests = [
+                DecodeRequest(
+                    rows[chunk],
+                    tuple(values[chunk] for values in drawn),
+                    tuple(None if both is None else (both[0][:, chunk], both[1][:, chunk]) for both in strong),
+                    in_place,
+                )
+                for chunk in chunks
+            ]
+            coming.append(requests)
+            yield from requests
+
+    def _draw_strong(self, num_images: int, draws: torch.Generator, part: Tensor | None) -> StrongDraw:
+        assert self._augmenter is not None
+        groups, rows = self._augmenter.draw(num_images, draws, part)
+        return groups.numpy(), rows.numpy()
+
+    def _finish(self, parts: list[Tensor], strong: list[StrongDraw | None]) -> Tensor:
+        """One view of a batch from its parts, (B, S, S, 3) each, as float32 (B, 3, S, S), channels_last."""
+        if len({(part.dtype, part.device.type) for part in parts}) > 1:  # from the cache and not
+            return torch.cat([self._finish([part], [draw]) for part, draw in zip(parts, strong, strict=True)])
+        if parts[0].is_floating_point():
+            return self._on_device(parts).permute(0, 3, 1, 2)
+        draws = [both for both in strong if both is not None]
+        if not draws:
+            return self._normalise(self._on_device(parts).permute(0, 3, 1, 2))
+        if self._one_by_one is not None:
+            views = [self._strong_views(crops, drawn) for crops, drawn in zip(parts, draws, strict=True)]
+            return self._on_device(views).permute(0, 3, 1, 2)
+        assert self._augmenter is not None
+        both = (torch.from_numpy(np.concatenate([draw[i] for draw in draws], axis=1)) for i in range(2))
+        plan, whole = self._augmenter.arrange(*both), self._on_device(parts)
+        moves = None if plan.moves is None else send(plan.moves, self.device)
+        images = whole if moves is None else whole.index_select(0, moves[0])
+        plan = replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
+        return self._normalise(self._augmenter.apply(images.permute(0, 3, 1, 2).contiguous(), plan))
+
+    def _strong_views(self, crops: Tensor, strong: StrongDraw) -> Tensor:
+        """Crops (B, S, S, 3) on a CPU, with the operations drawn for them, as float32."""
+        assert self._one_by_one is not None
+        views = self._buffers.take(tuple(crops.shape), "float32")
+        for i, crop in enumerate(crops.numpy()):
+            self._one_by_one.put(crop, strong, i, views[i])
+        return torch.from_numpy(views)
+
+    def _on_device(self, parts: list[Tensor]) -> Tensor:
+        """The parts together."""
+        if parts[0].device.type != "cpu":  # a decoder on the GPU
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(parts) == 1:
+            return send(parts[0], self.device)
+        shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+        whole = torch.from_numpy(self._buffers.take(shape, str(parts[0].dtype).removeprefix("torch.")))
+        return send(torch.cat(parts, out=whole), self.device)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Levels (B, C, S, S) to float32, channels_last."""
+        return images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)

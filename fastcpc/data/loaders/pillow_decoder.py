@@ -1,0 +1,222 @@
+"""The decoder that runs everywhere: Pillow in threads, or photos that were resized before, from a memory-mapped file.
+
+Pillow decodes and resamples, and NumPy copies, without Python's lock.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fastcpc.data.augment.cpu_ops import CpuStrongAugmenter
+from fastcpc.data.augment.random_crop import CropGeometry
+from fastcpc.data.dataset import ImageTransform
+from fastcpc.data.loaders.buffers import Buffers, Normaliser, PixelArray
+from fastcpc.data.loaders.image_files import BadImage, BadImages, FileBytes, decode_image
+from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest, replacement_order
+from fastcpc.data.prepare.cache import ImageCache
+from fastcpc.errors import RunError
+
+Found = TypeVar("Found")
+AHEAD = 2  # requests that are being decoded while one is used
+PART = 8  # photos that a thread takes at a time
+
+
+@dataclass
+class AsyncJob(Generic[Found]):
+    """A request under way, and what its threads work on."""
+
+    request: DecodeRequest
+    futures: list[Future[Found]]
+
+
+AnyJob = TypeVar("AnyJob", bound=AsyncJob[Any])
+
+
+def work_ahead(
+    requests: Iterable[DecodeRequest],
+    submit: Callable[[DecodeRequest], AnyJob],
+    collect: Callable[[AnyJob], DecodedChunk],
+) -> Iterator[DecodedChunk]:
+    """Answer requests in their order, with AHEAD more under way. Closed early, what has not begun never will; what has
+    holds its job's memory until it is done."""
+    waiting: deque[AnyJob] = deque()
+    todo = iter(requests)
+    try:
+        while True:
+            while len(waiting) <= AHEAD and (request := next(todo, None)) is not None:
+                waiting.append(submit(request))
+            if not waiting:
+                return
+            yield collect(waiting.popleft())
+    finally:
+        for job in waiting:
+            for future in job.futures:
+                future.cancel()
+
+
+@dataclass
+class _DecodeJob(AsyncJob[list[tuple[int, BadImage]]]):
+    """A request under way. For each view its memory, which are mirrored, and, where all sizes are known before, what
+    to cut (``PillowDecoder._places``); and what its threads found to be bad, by position."""
+
+    views: list[PixelArray]
+    mirror_VB: list[np.ndarray]
+    places: list[np.ndarray] | None
+
+
+class PillowDecoder:
+    """Decodes by Pillow, or takes photos from a cache; its threads last as long as it does."""
+
+    def __init__(
+        self,
+        files: FileBytes,
+        transform: ImageTransform,
+        normaliser: Normaliser,
+        bad: BadImages,
+        num_threads: int,
+        *,
+        cache: ImageCache | None = None,
+        normalise: bool = True,
+    ) -> None:
+        """num_threads: 1 or more. cache: photos that need no decoding. normalise: False leaves every view in levels,
+        which are a quarter of the bytes on the way to a GPU."""
+        self.num_decoded = 0
+        self.num_cached = 0
+        self._files, self._side, self._bad, self._cache = files, transform.crop, bad, cache
+        self._normaliser, self._normalise = normaliser, normalise
+        self._fill = np.array([round(255 * value) for value in normaliser.mean], np.uint8)
+        self._geometry = CropGeometry(transform)
+        self._buffers = Buffers()
+        self._own = threading.local()
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="photo")
+
+    def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
+        """See ``Decoder.cut``."""
+        return work_ahead(requests, self._submit, self._collect)
+
+    def _submit(self, request: DecodeRequest) -> _DecodeJob:
+        num_images = len(request.rows)
+        shape, dtype = (num_images, self._side, self._side, 3), "float32" if self._normalise else "uint8"
+        views = [self._buffers.take(shape, dtype) for _ in request.drawn]
+        mirror_VB, places = [self._geometry.mirrored(drawn) for drawn in request.drawn], None
+        if self._cache is not None and self._cache.present[request.rows].all():
+            # At once: a photo at a time it takes 80 us for four views, as long as to copy two or three (measured).
+            places = [self._places(drawn, self._cache.size_N2[request.rows]) for drawn in request.drawn]
+        job = _DecodeJob(request, [], views, mirror_VB, places)
+        parts = [range(first, min(first + PART, num_images)) for first in range(0, num_images, PART)]
+        job.futures = [self._pool.submit(self._some, job, part) for part in parts]
+        return job
+
+    def _places(self, drawn: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
+        """What to cut from photos for a view: boxes of the photo (B, 4), or corners in the resized photo (B, 2)."""
+        if self._geometry.is_resized_crop(drawn):
+            return self._geometry.boxes(drawn, sizes_B2)
+        return self._geometry.corners(drawn, self._geometry.resized(sizes_B2))
+
+    def _some(self, job: _DecodeJob, positions: range) -> list[tuple[int, BadImage]]:
+        """Cut the photos at these positions; returns those that could not be."""
+        problems = []
+        for position in positions:
+            try:
+                self._one(int(job.request.rows[position]), position, job)
+            except BadImage as problem:
+                problems.append((position, problem))
+        return problems
+
+    def _one(self, row: int, position: int, job: _DecodeJob) -> None:
+        """Decode one photo and cut its views. Raises BadImage."""
+        if row in self._bad.rows:
+            raise BadImage("known to be bad")
+        image: Image.Image | PixelArray
+        if self._cache is not None and self._cache.has(row):
+            image = self._cache.image(row)
+            height, width = image.shape[:2]
+        else:
+            image = decode_image(self._files.read(row))
+            width, height = image.size
+        size, whole = np.array([[height, width]]), None
+        for view, drawn in enumerate(job.request.drawn):
+            mirror = bool(job.mirror_VB[view][position])
+            place = job.places[view][position] if job.places else self._places(drawn[position : position + 1], size)[0]
+            if self._geometry.is_resized_crop(drawn):
+                crop = _resample(image, place, self._side, mirror)
+            else:
+                if whole is None:
+                    whole = _resize(image, self._geometry.resized(size)[0])
+                top, left = place.tolist()
+                crop = _crop(whole, top, left, self._side, mirror)
+            strong = job.request.strong[view] if self._normalise else None
+            if strong is None:
+                self._normaliser.put(crop, job.views[view][position])
+            else:
+                self._augmenter().put(crop, strong, position, job.views[view][position])
+
+    def _augmenter(self) -> CpuStrongAugmenter:
+        """This thread's own."""
+        if not hasattr(self._own, "augmenter"):
+            self._own.augmenter = CpuStrongAugmenter(self._normaliser)
+        augmenter: CpuStrongAugmenter = self._own.augmenter
+        return augmenter
+
+    def _collect(self, job: _DecodeJob) -> DecodedChunk:
+        request, rows = job.request, job.request.rows.copy()
+        for position, problem in [found for future in job.futures for found in future.result()]:
+            self._bad.add(int(rows[position]), str(problem))
+            if request.in_place:
+                for view in job.views:
+                    self._normaliser.put(np.tile(self._fill, (self._side, self._side, 1)), view[position])
+            else:
+                rows[position] = self._replace(job, position)
+        from_cache = 0 if self._cache is None else int(self._cache.present[rows].sum())
+        self.num_cached += from_cache
+        self.num_decoded += len(rows) - from_cache
+        return DecodedChunk(rows, tuple(torch.from_numpy(view) for view in job.views))
+
+    def _replace(self, job: _DecodeJob, position: int) -> int:
+        """Cut another photo with the random numbers of this position; returns its row."""
+        job = replace(job, places=None)  # they are another photo's
+        for row in replacement_order(job.request, position, self._bad.num_samples):
+            try:
+                self._one(row, position, job)
+            except BadImage as problem:
+                self._bad.add(row, str(problem))
+            else:
+                return row
+        raise RunError("no image of the data set can be read")
+
+
+def _resize(image: Image.Image | PixelArray, size_2: np.ndarray) -> Image.Image | PixelArray:
+    """The whole photo at a height and width."""
+    height, width = size_2.tolist()
+    if isinstance(image, np.ndarray):
+        if image.shape[:2] == (height, width):
+            return image
+        image = Image.fromarray(image)
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _crop(image: Image.Image | PixelArray, top: int, left: int, side: int, mirror: bool) -> PixelArray:
+    """A square of whole pixels, uint8 (S, S, 3)."""
+    if isinstance(image, np.ndarray):
+        part = image[top : top + side, left : left + side]
+        return part[:, ::-1] if mirror else part
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else square)
+
+
+def _resample(image: Image.Image | PixelArray, box_4: np.ndarray, side: int, mirror: bool) -> PixelArray:
+    """A box as a square, uint8 (S, S, 3)."""
+    top, left, bottom, right = box_4.tolist()
+    if isinstance(image, np.ndarray):
+        first, start = int(top), int(left)
+        image = Image.fromarray(image[first : int(np.ceil(bottom)), start : int(np.ceil(right))])
+        top, left, bottom, right = top - first, left - start, bottom - first, right - start
+    square = image.resize((side, side), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    return np.asarray(square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else square)

@@ -1,0 +1,1 @@
+"""What fastcpc-prepare writes: checked images, the index, the cache of resized images."""

@@ -1,0 +1,192 @@
+"""Photos that were resized once, as raw pixels in one file that is memory-mapped: later epochs decode nothing.
+
+A cached photo is the upright RGB photo with its shorter side at ``side`` pixels (Pillow, bilinear with antialiasing, as
+torchvision's Resize does it); a smaller photo is kept as it is. So test views and crops of ``data.resize=side`` have
+the very levels that Resize and a crop give. Boxes of random area are cut from the resized photo.
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from fastcpc.data.dataset import RGB, ImageSplit
+from fastcpc.errors import InputError, RunError
+
+META = b"fastcpc"
+VERSION = 1
+TOKEN = 32  # bytes at the head of the pixels: which table they belong to
+ABSENT = -1
+STAT_AT_MOST = 20_000  # photos whose files are compared with the cache when it is opened, spread evenly
+SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("offset", pa.int64()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+    ]
+)
+
+
+def cache_path(index: Path, side: int) -> Path:
+    """The cache that belongs to an index: its table; the pixels lie beside it, with the ending .bin."""
+    return index.with_name(f"{index.stem}.cache-{side}.parquet")
+
+
+def shrink(image: Image.Image, side: int) -> NDArray[np.uint8]:
+    """An upright RGB photo as it is cached, uint8 (H, W, 3)."""
+    width, height = image.size
+    shorter = min(width, height)
+    if shorter > side:
+        image = image.resize((side * width // shorter, side * height // shorter), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """The cached photos of a split.
+
+    path: of the table. pixels: uint8, all photos one after another. offset_N: int64, where a photo begins, -1 where it
+    is not there. size_N2: int64, height and width.
+    """
+
+    path: Path
+    pixels: NDArray[np.uint8]
+    offset_N: NDArray[np.int64]
+    size_N2: NDArray[np.int64]
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Which photos are there, (N,)."""
+        present: NDArray[np.bool_] = self.offset_N != ABSENT
+        return present
+
+    def has(self, row: int) -> bool:
+        """Whether a photo is there."""
+        return bool(self.offset_N[row] != ABSENT)
+
+    def image(self, row: int) -> NDArray[np.uint8]:
+        """A photo's pixels, (H, W, 3), in the mapped file."""
+        height, width = self.size_N2[row].tolist()
+        first = int(self.offset_N[row])
+        return self.pixels[first : first + height * width * RGB].reshape(height, width, RGB)
+
+
+class CacheWriter:
+    """Writes a cache photo by photo; it is there at once when all of it is written, and not at all otherwise."""
+
+    def __init__(self, path: Path, name: str, side: int, num_images: int, mean_bytes: float) -> None:
+        """path: of the table. mean_bytes: of a cached photo, a guess. RunError where the disk has not so much room."""
+        self.path, self._about = path, {"version": VERSION, "data": name, "side": side, "token": secrets.token_hex(16)}
+        self._part = _pixels(path).with_name(f"{_pixels(path).name}.part")
+        self._columns: dict[str, list[Any]] = {field: [] for field in SCHEMA.names}
+        self._size = TOKEN
+        needed, free = num_images * mean_bytes, shutil.disk_usage(path.parent).free
+        if needed > free:
+            raise RunError(
+                f"{path.parent}: the cache of {num_images:,} photos needs about {needed / 1e9:.1f} GB, and "
+                f"{free / 1e9:.1f} GB are free; a smaller --cache SIDE, or --out on another disk"
+            )
+        self._file = open(self._part, "wb")  # noqa: SIM115 (closed by __exit__)
+        self._file.write(str(self._about["token"]).encode())
+
+    def add(self, name: str, pixels: NDArray[np.uint8], num_bytes: int, mtime_ns: int) -> None:
+        """Append a photo. RunError where the disk is full."""
+        try:
+            self._file.write(pixels.tobytes())
+        except OSError as error:
+            raise RunError(f"{self._part}: cannot be written ({error.strerror}); no cache is left") from None
+        height, width = pixels.shape[:2]
+        for column, value in zip(
+            SCHEMA.names, (name, self._size, height, width, num_bytes, mtime_ns), strict=True
+        ):  # fmt: skip
+            self._columns[column].append(value)
+        self._size += pixels.size
+
+    def __enter__(self) -> "CacheWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the cache in place; leave nothing behind after an error."""
+        try:
+            self._file.close()
+            if kind is None:
+                self._commit()
+        except OSError as failure:
+            raise RunError(f"{self._part}: cannot be written ({failure.strerror}); no cache is left") from None
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _commit(self) -> None:
+        schema = SCHEMA.with_metadata({META: json.dumps(self._about | {"size": self._size}).encode()})
+        part = self.path.with_name(f"{self.path.name}.part")
+        pq.write_table(pa.Table.from_pydict(self._columns, schema=schema), part)
+        os.replace(self._part, _pixels(self.path))  # between the two, the token tells that they do not fit together
+        os.replace(part, self.path)
+
+
+def open_cache(path: Path, name: str, side: int, split: ImageSplit, again: str) -> ImageCache:
+    """The cached photos of a split.
+
+    side: of ``data.resize``. again: the command that makes the cache. InputError for one that is damaged, of another
+    data set or size, or of other files than are there now.
+    """
+    hint = f"run {again}, or set data.cache=off"
+    try:
+        table = pq.read_table(path)
+        about = json.loads((table.schema.metadata or {}).get(META, b"{}"))
+        pixels = np.asarray(np.memmap(_pixels(path), np.uint8, mode="c"))  # never written to; torch wants it writable
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a cache that can be read ({str(error).splitlines()[0][:80]}); {hint}") from None
+    if about.get("version") != VERSION or about.get("data") != name:
+        raise InputError(f"{path}: not a cache of {name} that this version reads; {hint}")
+    if about.get("side") != side:
+        raise InputError(f"{path}: made for data.resize={about.get('side')}, which is {side}; {hint}")
+    if len(pixels) != about.get("size") or bytes(pixels[:TOKEN]) != about["token"].encode():
+        raise InputError(
+            f"{_pixels(path)}: does not belong to {path.name}: one of the two was cut off or replaced; {hint}"
+        )
+    place = {image: i for i, image in enumerate(table["path"].to_pylist())}
+    rows = np.array([place.get(image, ABSENT) for image in split.names], np.int64)
+    columns = {field: table[field].to_numpy() for field in SCHEMA.names[1:]}
+    there = rows != ABSENT
+    offset_N = np.where(there, columns["offset"][rows] if len(table) else ABSENT, ABSENT)
+    size_N2 = np.zeros((len(rows), 2), np.int64)
+    size_N2[there] = np.stack((columns["height"], columns["width"]), axis=1)[rows[there]]
+    for row in _spread(np.flatnonzero(there)):
+        if not _same_file(split.paths[row], columns["bytes"][rows[row]], columns["mtime_ns"][rows[row]]):
+            raise InputError(f"{path}: {split.names[row]} is not the file that was cached; {hint}")
+    return ImageCache(path, pixels, offset_N, size_N2)
+
+
+def _pixels(path: Path) -> Path:
+    return path.with_suffix(".bin")
+
+
+def _spread(rows: Sequence[int] | NDArray[np.int64]) -> Iterator[int]:
+    """Some of the rows, at even distances."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), STAT_AT_MOST)).astype(np.int64)
+    yield from (int(rows[place]) for place in places)
+
+
+def _same_file(path: str, num_bytes: int, mtime_ns: int) -> bool:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return found.st_size == num_bytes and found.st_mtime_ns == mtime_ns

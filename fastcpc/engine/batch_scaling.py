@@ -1,0 +1,78 @@
+"""What a number of processes makes of the settings: the global batch, its share a rank, the learning rate."""
+
+from dataclasses import replace
+
+from fastcpc import distributed
+from fastcpc.config.schema import Config
+from fastcpc.engine.numerics import resolve_numerics
+from fastcpc.errors import InputError
+
+
+def connect(config: Config) -> None:
+    """Open the ways between the ranks as the settings want them. InputError: ranks that cannot be parted in halves."""
+    distributed.raise_on_all_ranks(lambda: _check_halves(config))
+    distributed.connect(resolve_numerics(config).device, config.parallel.timeout)
+    if config.parallel.mode == "co":
+        distributed.connect_subgroups()
+
+
+def _check_halves(config: Config) -> None:
+    if config.parallel.mode == "co" and distributed.world_size() > 1 and distributed.world_size() % 2:
+        raise InputError(
+            "parallel.mode=co: half of the processes train each network, and "
+            f"{distributed.world_size()} have no half; start an even number, or one"
+        )
+
+
+def scale_to_ranks(config: Config) -> Config:
+    """The settings with ``train.batch_size`` as the global batch and ``train.lr`` as it will be used.
+
+    The global batch is that of the ranks which train a network together. InputError: one that they cannot share
+    equally.
+    """
+    train, size = config.train, ranks_per_network()
+    if size == 1:
+        return config
+    if config.parallel.batch_size == "per_rank":
+        lr = train.lr * size if config.parallel.lr_scaling == "linear" else train.lr
+        return replace(config, train=replace(train, batch_size=train.batch_size * size, lr=lr))
+    if train.batch_size % size:
+        lower = train.batch_size // size * size
+        whose = "each half's " if config.parallel.mode == "co" else ""
+        raise InputError(
+            f"train.batch_size={train.batch_size}: {whose}{size} processes cannot share it equally; choose a multiple "
+            f"such as {lower or size}, or count it for each process (parallel.batch_size=per_rank)"
+        )
+    return config
+
+
+def ranks_per_network() -> int:
+    """How many ranks train a network together: all, or half of them."""
+    with distributed.own_subgroup():
+        return distributed.world_size()
+
+
+def describe_ranks(config: Config) -> str:
+    """The processes, the global batch and the learning rate in words; config: as ``scale_to_ranks`` returns it."""
+    train, size, parallel = config.train, ranks_per_network(), config.parallel
+    if distributed.world_size() == 1:
+        processes = f"1 process, batch {train.batch_size}"
+    elif parallel.mode == "co":
+        processes = f"{distributed.world_size()} processes ({distributed.backend()}), {size} for each network"
+    else:
+        processes = f"{size} processes ({distributed.backend()})"
+    if distributed.world_size() > 1:
+        processes += f", global batch {train.batch_size} = {size} x {train.batch_size // size}"
+    text = f"{processes}, lr {train.lr:g}"
+    if size > 1:
+        whole = "over all ranks" if parallel.mode == "data" else "over a network's ranks"
+        norm, mixup = (
+            whole if shared else "a rank by itself" for shared in (parallel.sync_batchnorm, parallel.mixup == "global")
+        )
+        text += f"; BatchNorm {norm}, MixUp {mixup}"
+    if parallel.mode == "co":
+        text += (
+            "; parallel.mode=co: both networks are trained at once, each with the other as it was when the epoch "
+            "began, which is not Algorithm 1"
+        )
+    return text

@@ -1,0 +1,1 @@
+"""Checkpoints: file format, storage, resuming, comparing settings."""

@@ -1,0 +1,134 @@
+"""From a config to a running trainer: the data loaded, the run resumed where it stood, what begins said in a line."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcpc import distributed
+from fastcpc.config.schema import Config
+from fastcpc.data.labels.noise import Labels, make_labels, take_subset
+from fastcpc.data.loaders.factory import describe_loader
+from fastcpc.data.registry import Dataset, load_dataset
+from fastcpc.engine.batch_scaling import connect, describe_ranks
+from fastcpc.engine.checkpoint.format import read_whole
+from fastcpc.engine.checkpoint.resume import resume_point, turns_back
+from fastcpc.engine.loggers.figure_schedule import DrawFigures
+from fastcpc.engine.loggers.run_log import open_log
+from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
+from fastcpc.engine.outputs.sample_table import write_labels
+from fastcpc.engine.signals import StopRequest
+from fastcpc.engine.trainer import Trainer
+
+
+def load_data(config: Config) -> tuple[Dataset, Labels]:
+    """The data set and its labels, noise put on and subset taken."""
+    dataset = load_dataset(config.data)
+    labels = make_labels(dataset, config.noise, config.run.seed)
+    return take_subset(dataset, labels, config.data.subset, config.run.seed)
+
+
+def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures | None = None) -> dict[str, Any]:
+    """Start or resume the run of this folder and train it to its end; returns the summary.
+
+    paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
+    after a checkpoint when a stop is asked for, RunError when the run cannot go on.
+    """
+    connect(config)
+    with open_log(folder, config, paint) as log:
+        trainer = distributed.raise_on_all_ranks(lambda: Trainer(config, *load_data(config), folder, stop, log))
+        distributed.assert_equal_on_all_ranks("the training labels", trainer.training.labels_N, trainer.test_labels)
+        found = distributed.on_rank0(lambda: _files_to_resume(config, trainer))
+        files = distributed.broadcast_files(found[1] if found else None)
+        if files is not None:
+            distributed.raise_on_all_ranks(lambda: trainer.resume(found[0] if found else folder.path, files))
+
+        def open_files() -> None:
+            if turns_back(config.run.resume, folder.path):
+                folder.unfinish()
+            log.start(trainer.run_state.epoch)
+            log.info(describe_start(trainer, found[0] if found else None))
+            for note in start_notes(trainer):
+                log.warning(note)
+            dataset = trainer.dataset
+            write_labels(
+                folder.path / "labels.npz",
+                trainer.labels,
+                dataset.train.source_index,
+                dataset.class_names,
+                dataset.class_ids,
+            )
+
+        distributed.on_rank0(open_files)
+        return trainer.run()
+
+
+def _files_to_resume(config: Config, trainer: Trainer) -> tuple[Path, dict[str, bytes]] | None:
+    checkpoint = resume_point(config.run.resume, trainer.folder.path)
+    return None if checkpoint is None else (checkpoint, read_whole(checkpoint))
+
+
+def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
+    """What is about to be trained, in a line."""
+    config, labels = trainer.config, trainer.labels
+    rate = "unknown" if labels.actual_rate is None else f"{100 * labels.actual_rate:.2f} %"
+    parameters = sum(p.numel() for p in trainer.learners[0].network.parameters())
+    loader = describe_loader(trainer.dataset, config.data, trainer.numerics.device)
+    begin = f"resumed from {checkpoint}" if checkpoint else f"into {trainer.folder.path}"
+    return (
+        f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
+        f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
+        f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
+        f"feed {loader}; "
+        f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
+        f"{'' if config.compile == 'false' else f'compile {config.compile}, '}{describe_ranks(config)}; {begin}"
+    )
+
+
+def start_notes(trainer: Trainer) -> list[str]:
+    """What is unusual about the labels and sizes of a run, a line each."""
+    given_N, num_classes = trainer.labels.given, trainer.dataset.num_classes
+    notes = []
+    empty = np.flatnonzero(np.bincount(given_N, minlength=num_classes) == 0).tolist()
+    if empty:
+        notes.append(
+            f"no training sample has the label {', '.join(map(str, empty[:10]))}: it can never be predicted well"
+        )
+    if len(given_N) < trainer.config.train.batch_size:
+        notes.append(
+            f"train.batch_size={trainer.config.train.batch_size} exceeds the {len(given_N)} training samples: each "
+            "batch repeats some"
+        )
+    return notes
+
+
+def dry_run(config: Config) -> None:
+    """Take the config's own networks through a few steps of every stage on a few samples, in a folder that is thrown
+    away.
+
+    What it shows: the data set and its labels load, the networks fit the images and the memory, each stage works
+    here. One warm-up epoch, one whose data the mixture divides and one that CPC divides; nothing of what is learnt
+    means anything.
+    """
+    batch_size = config.train.batch_size
+    dataset, labels = load_data(config)
+    num_samples = min(max(batch_size, 2 * dataset.num_classes), len(labels.given))
+    dataset, labels = take_subset(dataset, labels, num_samples, config.run.seed)
+    tests = {name: split.take(np.arange(min(batch_size, len(split)))) for name, split in dataset.tests.items()}
+    with tempfile.TemporaryDirectory(prefix="fastcpc-dry-run-") as folder:
+        small = replace(
+            config,
+            run=replace(config.run, dir=str(Path(folder) / "run"), resume="auto", keep_every=0),
+            train=replace(config.train, epochs=3, warmup_epochs=1),
+            cleaner=replace(config.cleaner, warmup=1 / 3),
+            cpc=replace(config.cpc, passes=1),
+            log=replace(config.log, wandb=""),
+        )
+        connect(config)
+        with open_run_dir(small) as run_folder, StopRequest() as stop, open_log(run_folder, small) as log:
+            trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
+            log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")
+            trainer.run()
+            log.info("dry run: every stage works; nothing is kept")

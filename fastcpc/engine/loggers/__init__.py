@@ -1,0 +1,1 @@
+"""Logs of a run: console, metrics.jsonl, TensorBoard, W&B, progress."""

@@ -1,0 +1,64 @@
+"""When a run draws figures of itself while it trains: seldom enough to cost little, and never at the run's risk."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger("fastcpc")
+
+MOST_SHARE = 0.02  # of the time since the start that figures between the first and the last may take
+Pictures = dict[str, NDArray[np.uint8]]
+DrawFigures = Callable[[Path], Pictures]
+
+
+class FigureSchedule:
+    """The figures of a run's folder: after its first cleaning, then after every k-th one, and at the end.
+
+    paint: draws them, tag -> pixels (H, W, 3), whatever there is to draw so far; it lies further right than this layer
+    and is handed in. folder: the run's. every: log.figures_every; 0: nothing is ever drawn. clock: seconds.
+
+    A drawing is put off while those before it have taken more than MOST_SHARE of the time since the start. What goes
+    wrong in it becomes a warning, and nothing more is drawn.
+    """
+
+    def __init__(
+        self, paint: DrawFigures | None, folder: Path, every: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._paint = paint if every else None
+        self._folder = folder
+        self._every = every
+        self._clock = clock
+        self._start = clock()
+        self._spent = 0.0
+        self._cleanings = every  # since the last drawing; the first cleaning is due
+
+    def after_epoch(self, metrics: Mapping[str, Any]) -> Pictures:
+        """What to show after an epoch, by its line of metrics.jsonl; nothing where no drawing is due."""
+        if metrics["phase"] != "train":
+            return {}
+        self._cleanings += 1
+        if self._cleanings < self._every or self._spent > MOST_SHARE * (self._clock() - self._start):
+            return {}
+        self._cleanings = 0
+        return self.draw()
+
+    def draw(self) -> Pictures:
+        """What there is to show now."""
+        if self._paint is None:
+            return {}
+        begin = self._clock()
+        try:
+            return self._paint(self._folder)
+        # a picture is not worth a run, whatever a library may raise
+        except Exception as error:
+            self._paint = None
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            logger.warning("figures cannot be drawn (%s); training goes on without them", why)
+            return {}
+        finally:
+            self._spent += self._clock() - begin

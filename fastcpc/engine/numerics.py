@@ -1,0 +1,180 @@
+"""Where and in which format a run computes: device, autocast, memory format, compilation. All is set here."""
+
+import functools
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from fastcpc import distributed
+from fastcpc.config.schema import Config
+from fastcpc.errors import InputError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BFLOAT16_SINCE = (8, 0)  # compute capability of the first GPUs with bfloat16 arithmetic
+BACKEND = "inductor"
+COMPILERS = {"cpu": ("g++", "clang++", "c++"), "cuda": ("gcc", "clang", "cc")}  # Triton builds its launchers with one
+
+Region = TypeVar("Region", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """device: where everything lives. dtype: type of activations; weights, losses and sums stay float32.
+
+    compile: false, default or max-autotune. compiles_steps: whether training steps are compiled whole; with several
+    ranks messages travel in their middle, and the networks alone are compiled. score_batch: samples a batch of the
+    passes without gradients, which compiled code pads a shorter last batch to; 0: no padding.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    compile: str = "false"
+    compiles_steps: bool = False
+    score_batch: int = 0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def scaler(self) -> GradScaler:
+        """Scales losses so that float16 gradients do not vanish; does nothing for other types."""
+        return GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def step(self, function: Region) -> Region:
+        """A training step's way from images to losses, compiled whole where that can be; its backward pass with it."""
+        return self._region(function) if self.compiles_steps else function
+
+    def inference(self, function: Region) -> Region:
+        """A forward pass without a gradient, compiled whole where compilation is asked for."""
+        return function if self.compile == "false" else self._region(function)
+
+    def wait(self) -> None:
+        """Until the device has done all that is queued."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _region(self, function: Region) -> Region:
+        return _compiled(function, self.compile, self.device.type)  # type: ignore[return-value]
+
+    def prepare(self, network: nn.Module) -> nn.Module:
+        """Move a network to the device, lay its weights out channels_last where that is safe; with several ranks
+        compile it where asked for."""
+        network.to(self.device)
+        if self.device.type == "cuda" or not has_narrow_strides(network):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compile != "false" and not self.compiles_steps:
+            network.compile(**_options(self.compile))
+        return network
+
+
+def _options(mode: str) -> dict[str, object]:
+    # Shapes are those of the run and never change; a float that varies comes in as a tensor.
+    return {"backend": BACKEND, "dynamic": False} | (
+        {} if mode == "default" or BACKEND != "inductor" else {"mode": mode}
+    )
+
+
+@functools.cache
+def _compiled(function: Callable[..., object], mode: str, device_type: str) -> Callable[..., object]:
+    """The function in one graph, or an error: a break in it would be a way back to Python in each step."""
+    whole: Callable[..., object] = torch.compile(function, fullgraph=True, **_options(mode))  # type: ignore[call-overload]
+    if device_type != "cuda" or mode != "max-autotune":
+        return whole
+
+    @functools.wraps(function)
+    def replayed(*args: object) -> object:
+        torch.compiler.cudagraph_mark_step_begin()  # what the call before returned is overwritten from here on
+        return whole(*args)
+
+    return replayed
+
+
+def has_narrow_strides(network: nn.Module) -> bool:
+    """Whether a network has a strided 1x1 convolution of fewer than 16 channels.
+
+    On a CPU, in float32 and channels_last, oneDNN's backward pass of such a layer writes past its buffer (seen with
+    torch 2.11 as crashes at width 8); channels_last is about twice as fast there for all other layers.
+    """
+    return any(
+        max(layer.stride) > 1 and max(layer.kernel_size) == 1 and layer.in_channels // layer.groups < 16
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+    )
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a device can do. device_type: cpu or cuda. cpu_bf16: whether the CPU multiplies bfloat16 (AMX, AVX512-BF16,
+    or ARM's BF16). capability: of the GPU."""
+
+    device_type: str
+    cpu_bf16: bool = False
+    capability: tuple[int, int] = (0, 0)
+
+
+def probe(device: torch.device) -> Arithmetic:
+    """What this machine's device can do."""
+    if device.type == "cuda":
+        return Arithmetic("cuda", capability=torch.cuda.get_device_capability(device))
+    able = torch.cpu.get_capabilities()
+    return Arithmetic("cpu", cpu_bf16=any(able.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16")))
+
+
+def choose_precision(asked: str, can: Arithmetic) -> str:
+    """fp32, bf16 or fp16: what ``precision`` stands for on a device. InputError for what it cannot do."""
+    has_bf16 = can.cpu_bf16 if can.device_type == "cpu" else can.capability >= BFLOAT16_SINCE
+    if asked == "auto":
+        if has_bf16:
+            return "bf16"
+        return "fp32" if can.device_type == "cpu" else "fp16"
+    if asked == "fp16" and can.device_type == "cpu":
+        raise InputError("precision: fp16 needs a GPU; use precision=bf16 or fp32 on a CPU")
+    if asked == "bf16" and can.device_type == "cuda" and not has_bf16:
+        raise InputError(
+            f"precision: bf16 needs a GPU of compute capability {BFLOAT16_SINCE[0]}.{BFLOAT16_SINCE[1]} or later, and "
+            f"this one has {can.capability[0]}.{can.capability[1]}; use precision=fp16 or fp32"
+        )
+    return asked
+
+
+def resolve_numerics(config: Config) -> Numerics:
+    """Device and type that ``auto`` stands for here. InputError for a GPU that is not there."""
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise InputError(
+            "device: cuda is asked for, but torch finds no usable GPU here; use device=cpu, or device=auto"
+        )
+    device = torch.device("cpu")
+    if available and config.device != "cpu":
+        if distributed.local_rank() >= torch.cuda.device_count():
+            raise InputError(
+                f"{torch.cuda.device_count()} GPUs here, and this is process {distributed.local_rank() + 1} of the "
+                "machine: start as many processes as GPUs (torchrun --nproc-per-node), or use device=cpu"
+            )
+        device = (
+            torch.device("cuda", distributed.local_rank()) if distributed.world_size() > 1 else torch.device("cuda")
+        )
+    precision = choose_precision(config.precision, probe(device))
+    if config.compile != "false" and not any(map(shutil.which, COMPILERS[device.type])):
+        raise InputError(
+            f"compile={config.compile}: torch.compile needs a compiler here, and none of "
+            f"{', '.join(COMPILERS[device.type])} is found; install one (apt install g++), or use compile=false"
+        )
+    compiles_steps = config.compile != "false" and distributed.world_size() == 1
+    return Numerics(device, DTYPES[precision], config.compile, compiles_steps, config.train.score_batch_size)
+
+
+def set_determinism(config: Config, numerics: Numerics) -> None:
+    """Ask torch for deterministic algorithms: always on a CPU, on a GPU by ``run.deterministic`` (it costs speed
+    there); and for float32 products in full or in TF32, by ``tf32``."""
+    deterministic = numerics.device.type == "cpu" or config.run.deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=False)
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.set_float32_matmul_precision("high" if config.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = config.tf32

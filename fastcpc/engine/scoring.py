@@ -1,0 +1,151 @@
+"""The scoring pass: both networks on the same decoded batches of the whole training set, each rank on its share."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastcpc.cleaner.prototype_sgd import kept_rows
+from fastcpc.data.loaders.base import Batch
+from fastcpc.distributed import Shard, all_reduce_sum, whole_shard
+from fastcpc.engine.inference import predict_batch
+from fastcpc.engine.numerics import Numerics
+from fastcpc.models.network import Network
+
+logger = logging.getLogger("fastcpc")
+
+FEATURES_SHARE = 0.3  # of a GPU's free memory: training needs the rest
+
+
+@dataclass(frozen=True)
+class SampleScores:
+    """What one network (or both, by mean softmax) says of every training sample, on the device.
+
+    loss_N: (N,) float32 cross entropy with the given label. predicted_N: (N,) int64. prob_given_N, prob_predicted_N:
+    (N,) float32, softmax at the given and at the predicted label. feat_ND: (N, D) in the type of activations; for the
+    pair (N, 0). With several processes feat_ND holds this rank's share alone, (n, D), by ``ScoringResult.shard``; in
+    main memory where it would take too much of a GPU's.
+    """
+
+    loss_N: Tensor
+    predicted_N: Tensor
+    prob_given_N: Tensor
+    prob_predicted_N: Tensor
+    feat_ND: Tensor
+
+    @classmethod
+    def empty(
+        cls, num_samples: int, feat_dim: int, numerics: Numerics, features_on: torch.device | None = None
+    ) -> "SampleScores":
+        """Room for every sample; filled with NaN and -1 so that a sample that no batch brought cannot pass unseen."""
+        floats = torch.full((3, num_samples), torch.nan, device=numerics.device)
+        predicted_N = torch.full((num_samples,), -1, dtype=torch.int64, device=numerics.device)
+        place = features_on or numerics.device
+        feat_ND = torch.full((num_samples, feat_dim), torch.nan, dtype=numerics.dtype, device=place)
+        return cls(floats[0], predicted_N, floats[1], floats[2], feat_ND)
+
+    def put(
+        self, position_B: Tensor, labels_B: Tensor, prob_BK: Tensor, feat_BD: Tensor | None, logits_BK: Tensor | None
+    ) -> None:
+        """Write a batch's results to where its samples lie."""
+        prob_predicted_B, predicted_B = prob_BK.max(1)
+        prob_given_B = prob_BK.gather(1, labels_B[:, None])[:, 0]
+        loss_B = -prob_given_B.log() if logits_BK is None else F.cross_entropy(logits_BK, labels_B, reduction="none")
+        self.loss_N[position_B] = loss_B
+        self.predicted_N[position_B] = predicted_B
+        self.prob_given_N[position_B] = prob_given_B
+        self.prob_predicted_N[position_B] = prob_predicted_B
+        if feat_BD is not None:
+            self.feat_ND[position_B.to(self.feat_ND.device)] = feat_BD.to(self.feat_ND.device, self.feat_ND.dtype)
+
+
+@dataclass(frozen=True)
+class ScoringResult:
+    """networks: scores of network 1 and 2. pair: of their mean softmax. rows: which training samples these are (int64
+    (M,), on the device); None: all. shard: which of these M samples' features lie on this rank."""
+
+    networks: tuple[SampleScores, ...]
+    pair: SampleScores
+    shard: Shard
+    rows: Tensor | None = None
+
+    def features(self, number: int, places: Tensor) -> Tensor:
+        """Features of some of these samples by network ``number`` (0 or 1), from whichever rank has them.
+
+        Every rank must call. places: int64 (P,), on the CPU, among the M. Returns float32 (P, D) on all.
+        """
+        feat_nD, device = self.networks[number].feat_ND, self.pair.loss_N.device
+        if self.shard.is_whole:
+            return kept_rows(feat_nD, places, device)
+        position_P = self.shard.positions()[places]
+        here = position_P >= 0
+        feat_PD = torch.zeros(len(places), feat_nD.shape[1], device=device)
+        feat_PD[here.to(device)] = kept_rows(feat_nD, position_P[here], device)
+        return all_reduce_sum(feat_PD, "scores")  # all but one summand are 0
+
+
+def features_place(num_bytes: int, device: torch.device) -> torch.device:
+    """Where features of this size are kept: on the device, or in main memory where they take too much of a GPU's."""
+    if device.type == "cpu":
+        return device
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if num_bytes <= free * FEATURES_SHARE:
+        return device
+    logger.info(
+        "features of the scoring pass (%.1f GB) are kept in main memory: the GPU has %.1f GB free",
+        num_bytes / 1e9,
+        free / 1e9,
+    )
+    return torch.device("cpu")
+
+
+@torch.no_grad()
+def score_samples(
+    networks: Sequence[Network],
+    batches: Iterator[Batch],
+    labels_N: Tensor,
+    numerics: Numerics,
+    shard: Shard | None = None,
+) -> ScoringResult:
+    """Losses, softmax outputs and features of every sample, in evaluation mode.
+
+    batches: batches with one "test" view that bring every sample of the shard once. labels_N: (N,) int64 given labels,
+    on the device. shard: None: all samples, on this rank. All but the features is gathered, so that every rank returns
+    the same.
+    """
+    for network in networks:
+        network.eval()
+    shard = shard or whole_shard(len(labels_N))
+    num_own = len(shard.rows)
+    dims = [network.feature_dim for network in networks]
+    place = features_place(num_own * sum(dims) * numerics.dtype.itemsize, numerics.device)
+    results = [SampleScores.empty(num_own, feat_dim, numerics, place) for feat_dim in dims]
+    pair = SampleScores.empty(num_own, 0, numerics)
+    position_N = None if shard.is_whole else shard.positions().to(numerics.device)
+    for batch in batches:
+        position_B = batch.index if position_N is None else position_N[batch.index]
+        labels_B = labels_N[batch.index]
+        probs = []
+        for network, scores in zip(networks, results, strict=True):
+            feat_BD, logits_BK = predict_batch(network, batch.views[0], numerics)
+            probs.append(logits_BK.softmax(1))
+            scores.put(position_B, labels_B, probs[-1], feat_BD, logits_BK)
+        pair.put(position_B, labels_B, torch.stack(probs).mean(0), None, None)
+    *each, both = _gathered([*results, pair], shard)
+    return ScoringResult(tuple(each), both, shard)
+
+
+def _gathered(parts: Sequence[SampleScores], shard: Shard) -> list[SampleScores]:
+    """Scores of all samples from those of each rank's; features stay where they are."""
+    if shard.is_whole:
+        return list(parts)
+    floats = [torch.stack([part.loss_N, part.prob_given_N, part.prob_predicted_N]) for part in parts]
+    floats_P3N = shard.gather(torch.stack(floats), "scores")
+    classes_PN = shard.gather(torch.stack([part.predicted_N for part in parts]).to(torch.int32), "scores").long()
+    return [
+        SampleScores(loss_N, classes_N, given_N, predicted_N, part.feat_ND)
+        for part, (loss_N, given_N, predicted_N), classes_N in zip(parts, floats_P3N, classes_PN, strict=True)
+    ]

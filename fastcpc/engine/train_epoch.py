@@ -1,0 +1,185 @@
+"""The training stages of one network in one epoch: warm-up, and the semi-supervised stage.
+
+Whatever is random in a step follows from (run seed, epoch, network, step), so that a stage may start at any step.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fastcpc import distributed
+from fastcpc.config.schema import Config
+from fastcpc.data.loaders.base import Loader, ViewName
+from fastcpc.data.rng import fold, generator
+from fastcpc.data.sampler import draw_pool, shuffled_batches
+from fastcpc.engine.learner import Learner
+from fastcpc.engine.numerics import Numerics
+from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.step_loop import Steps
+from fastcpc.kernels import GroupOrder, order_groups
+from fastcpc.semisup.losses import ramp
+from fastcpc.semisup.mixmatch import semisup_loss, warm_up_loss
+from fastcpc.semisup.mixup import Partners, find_partners, sample_lambda
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """What every training stage needs: settings, numerics, the training feed and the given labels (N,) int64 on the
+    device."""
+
+    config: Config
+    numerics: Numerics
+    loader: Loader
+    labels_N: Tensor
+    num_classes: int
+
+    @cached_property
+    def label_order(self) -> GroupOrder:
+        """The samples sorted by given label, once a run: these labels never change."""
+        return order_groups(self.labels_N, self.num_classes)
+
+    def seed(self, purpose: str, epoch: int, learner: Learner) -> int:
+        """Seed of a purpose ("views", "order", ...) in this epoch, for this network."""
+        return fold(self.config.run.seed, purpose, epoch, learner.number)
+
+    def pool(self, rows: Tensor, seed: int) -> Tensor:
+        """What an epoch draws of these samples (int64, on the CPU): ``train.pool_batches`` batches, or all of them."""
+        train = self.config.train
+        if not train.pool_batches or not len(rows):
+            return rows
+        num = train.pool_batches * train.batch_size
+        return rows[draw_pool(self.labels_N.cpu()[rows], num, generator(seed), balanced=train.pool_balanced)]
+
+    def scored(self, epoch: int) -> Tensor | None:
+        """The samples that this epoch scores and divides, for both networks; None: all of them."""
+        if self.config.cleaner.scored == "all":
+            return None
+        return self.pool(torch.arange(len(self.labels_N)), fold(self.config.run.seed, "pool", epoch))
+
+    def warm_up_rows(self, own: Learner, epoch: int) -> Tensor:
+        """The samples of a warm-up epoch of this network."""
+        return self.pool(torch.arange(len(self.labels_N)), self.seed("pool", epoch, own))
+
+
+def warm_up(own: Learner, training: TrainContext, steps: Steps, *, epoch: int, start: int) -> int:
+    """One epoch of cross entropy on all given labels, or those of its pool, from step ``start`` on. Returns the number
+    of steps of the epoch."""
+    config, numerics = training.config, training.numerics
+    order = generator(training.seed("order", epoch, own))
+    batches, _ = shuffled_batches(training.warm_up_rows(own, epoch), config.train.batch_size, order)
+    views: tuple[ViewName, ...] = (config.augment.warmup,)
+    part = own_part(config.train.batch_size, 1)
+    stream = training.loader.stream(batches, views, training.seed("views", epoch, own), start, part)
+    steps_seed = training.seed("step", epoch, own)
+    penalty = has_warmup_penalty(config)
+    own.network.train()
+    for step, batch in steps(stream, len(batches)):
+        torch.manual_seed(layers_seed(steps_seed, step))
+        own.set_learning_rate(learning_rate(epoch + step / len(batches), config.train))
+        with numerics.autocast():
+            loss = numerics.step(warm_up_loss)(own.network, batch.views[0], training.labels_N[batch.index], penalty)
+        own.update((loss,), batch.index)
+    return len(batches)
+
+
+def has_warmup_penalty(config: Config) -> bool:
+    """Whether warm-up adds the confidence penalty; never in plain training (``cleaner.kind=none``), the baseline."""
+    if config.cleaner.kind == "none":
+        return False
+    wanted = config.train.warmup_penalty
+    return wanted == "always" or (wanted == "auto" and config.noise.kind not in ("none", "sym"))
+
+
+def semi_supervised(
+    own: Learner, other: Learner, training: TrainContext, steps: Steps, *, epoch: int, start: int
+) -> int:
+    """One semi-supervised epoch of network ``own`` on its partition, ``other`` fixed. Returns the number of steps."""
+    config, numerics, partition = training.config, training.numerics, own.partition
+    assert partition is not None
+    batches = paired_batches(own, training, epoch)
+    batch_size = config.train.batch_size
+    # plain DivideMix: the two weak views that labels are guessed from are also trained on
+    views: tuple[ViewName, ...] = (
+        ("weak", "weak") if config.augment.train == "weak" else ("weak", "weak", "strong", "strong")
+    )
+    stream = training.loader.stream(batches, views, training.seed("views", epoch, own), start, own_part(batch_size, 2))
+    steps_seed = training.seed("step", epoch, own)
+    num_own = batch_size // distributed.world_size()
+    own.network.train()
+    other.network.eval()
+    for step, batch in steps(stream, len(batches)):
+        torch.manual_seed(layers_seed(steps_seed, step))
+        draw = generator(steps_seed, "mixup", step)
+        labelled_B = batch.index[:num_own]
+        progress = epoch + step / len(batches)
+        own.set_learning_rate(learning_rate(progress, config.train))
+        weight_u = config.semisup.lambda_u * ramp(progress, config.train.warmup_epochs, config.semisup.rampup_epochs)
+        lam = sample_lambda(config.semisup.mixup_alpha, draw)
+        partners = draw_partners(config, draw, numerics.device)
+        with numerics.autocast():
+            losses = numerics.step(semisup_loss)(
+                own.network,
+                other.network,
+                (batch.views[0], batch.views[1]),
+                (batch.views[-2], batch.views[-1]),
+                training.labels_N[labelled_B],
+                # a sample outside the pool stands in for one that cannot be read: its label is not believed
+                partition.clean_prob_N[labelled_B].nan_to_num(0.0),
+                torch.tensor(lam).to(numerics.device, non_blocking=True),
+                partners,
+                torch.tensor(weight_u).to(numerics.device, non_blocking=True),
+                config.semisup,
+                training.num_classes,
+            )
+        own.update((losses.total, losses.labelled, losses.unlabelled, losses.penalty), batch.index)
+    return len(batches)
+
+
+def own_part(batch_size: int, num_halves: int) -> Tensor | None:
+    """Positions of this rank's samples in a global batch of ``num_halves`` x batch_size; None: all of them."""
+    if distributed.world_size() == 1:
+        return None
+    own = distributed.own_slice(batch_size)
+    return torch.cat([half * batch_size + own for half in range(num_halves)])
+
+
+def layers_seed(steps_seed: int, step: int) -> int:
+    """Seed of what layers draw in a step, dropout and the like: on each rank its own, as each has other samples."""
+    return fold(steps_seed, step) if distributed.world_size() == 1 else fold(steps_seed, step, distributed.rank())
+
+
+def draw_partners(config: Config, draw: torch.Generator, device: torch.device) -> Partners:
+    """MixUp's partners in a step: by a permutation of the global batch, or of each rank's share by itself."""
+    blocks, mixed_blocks = 4, 2 if config.semisup.labelled_half_only else 4
+    if config.parallel.mixup == "global" or distributed.world_size() == 1:
+        batch_size = config.train.batch_size
+        permutation = torch.randperm(blocks * batch_size, generator=draw)
+        return find_partners(permutation, blocks, mixed_blocks * batch_size, device)
+    num_own = config.train.batch_size // distributed.world_size()
+    # every rank draws what all draw and takes its own, so that the next number is the same on all
+    seeds = torch.randint(2**62, (distributed.world_size(),), generator=draw)
+    permutation = torch.randperm(blocks * num_own, generator=generator(int(seeds[distributed.rank()])))
+    return Partners(permutation[: mixed_blocks * num_own].to(device, non_blocking=True))
+
+
+def paired_batches(own: Learner, training: TrainContext, epoch: int) -> list[Tensor]:
+    """Index batches of 2B: B of X, then B of U; one pass over X (or semisup.batches_per_epoch), U cycled.
+
+    With train.pool_batches, X and U are the epoch's draws of them. Where U holds fewer than B samples (clean data), its
+    half comes from all samples that were divided: the same few images in every
+    batch would bend BatchNorm, and a label guessed for a clean sample does no harm.
+    """
+    config, partition = training.config, own.partition
+    assert partition is not None
+    order = generator(training.seed("order", epoch, own))
+    batch_size = config.train.batch_size
+    labelled, unlabelled = partition.labelled, partition.unlabelled
+    if len(unlabelled) < batch_size:
+        unlabelled = partition.scored
+    labelled = training.pool(labelled, training.seed("pool of X", epoch, own))
+    unlabelled = training.pool(unlabelled, training.seed("pool of U", epoch, own))
+    labelled_batches, _ = shuffled_batches(labelled, batch_size, order, config.semisup.batches_per_epoch or None)
+    unlabelled_batches, _ = shuffled_batches(unlabelled, batch_size, order, len(labelled_batches))
+    return [torch.cat(pair) for pair in zip(labelled_batches, unlabelled_batches, strict=True)]

@@ -1,0 +1,96 @@
+"""Several batches in one pass, each normalised by its own statistics, as if they had been passed one after the other.
+
+Four passes of B images are four times the launches of one pass of 4 B, and four copies of the network for a compiler.
+What couples the images of a batch is BatchNorm alone: with statistics for each batch by itself, and the running ones
+moved once for each in the same order, the one pass gives what the four give, but for rounding.
+"""
+
+import torch
+from torch import Tensor, nn
+
+_PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class GhostBatches:
+    """How many batches lie one after the other in what the layers of a network are given."""
+
+    def __init__(self) -> None:
+        self.count = 1
+
+
+class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm of any number of dimensions that knows of groups; with one group, torch's own layer."""
+
+    groups: GhostBatches
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values: (G * B, C, ...) floating. Returns the same shape and type."""
+        if self.groups.count == 1 or not self.training:
+            normalised: Tensor = super().forward(values)
+            return normalised
+        return self._by_group(values, self.groups.count)
+
+    def _by_group(self, values: Tensor, num_groups: int) -> Tensor:
+        split = values.reshape(num_groups, -1, *values.shape[1:])
+        axes = [1, *range(3, split.ndim)]
+        shape = [num_groups, 1, -1, *[1] * (values.ndim - 2)]
+        wide = split.float()
+        variance_GC, mean_GC = torch.var_mean(wide, dim=axes, correction=0)
+        scale_GC = (variance_GC + self.eps).rsqrt() * self.weight
+        result = (wide - mean_GC.view(shape)) * scale_GC.view(shape)
+        result = result + self.bias.view(1, 1, -1, *[1] * (values.ndim - 2))
+        self._move(mean_GC, variance_GC, values.numel() // (num_groups * values.shape[1]))
+        return result.to(values.dtype).reshape(values.shape)
+
+    @torch.no_grad()
+    def _move(self, mean_GC: Tensor, variance_GC: Tensor, count: int) -> None:
+        """Running statistics, once for each group in order. count: values of a group and channel."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        unbiased_GC = variance_GC * (count / max(count - 1, 1))
+        for mean_C, variance_C in zip(mean_GC.unbind(), unbiased_GC.unbind(), strict=True):
+            self.num_batches_tracked.add_(1)
+            rate = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked
+            self.running_mean.copy_((1.0 - rate) * self.running_mean + rate * mean_C)
+            self.running_var.copy_((1.0 - rate) * self.running_var + rate * variance_C)
+
+    def _check_input_dim(self, values: Tensor) -> None:
+        """torch's base class asks for it; any shape (B, C, ...) will do."""
+
+
+def apply_ghost_batchnorm(network: nn.Module) -> bool:
+    """Put layers that know of groups in the place of all BatchNorm layers, weights and statistics kept; in place.
+
+    Returns whether that was done: not where a layer is more than BatchNorm (some of timm's), which stay as they are.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
+    if any(type(layer) not in _PLAIN or not layer.affine for layer in norms):
+        return False
+    groups = GhostBatches()
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                setattr(parent, name, _grouped(child, groups))
+    network.norm_groups = groups  # type: ignore[assignment]
+    return True
+
+
+def forward_ghost(network: nn.Module, batches: list[Tensor]) -> list[Tensor]:
+    """The network's outputs for batches of one shape, each with its own BatchNorm statistics, in this order.
+
+    In one pass where ``apply_ghost_batchnorm`` has prepared the network, else one after the other. Without a gradient.
+    """
+    groups = getattr(network, "norm_groups", None)
+    if not isinstance(groups, GhostBatches):
+        return [network(images) for images in batches]
+    groups.count = len(batches)
+    outputs: Tensor = network(torch.cat(batches, dim=0))
+    groups.count = 1
+    return list(outputs.chunk(len(batches)))
+
+
+def _grouped(layer: nn.modules.batchnorm._BatchNorm, groups: GhostBatches) -> GhostBatchNorm:
+    new = GhostBatchNorm(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    new.load_state_dict(layer.state_dict())
+    new.groups = groups
+    return new.train(layer.training)

@@ -1,0 +1,1 @@
+"""Exported models: folder, model card, ONNX, predictions."""

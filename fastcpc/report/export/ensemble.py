@@ -1,0 +1,81 @@
+"""A model to use: both networks behind one door, from pictures to logits, without anything of training."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from fastcpc.data.test_transform import InferenceTransform
+from fastcpc.models.registry import own_backbone
+
+OWN = "fastcpc/"  # in front of an architecture's name that timm does not know
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is built from.
+
+    name: timm's, without tag, or ``fastcpc/NAME``. num_features: D. width: of our own networks. fixed_size: whether
+    timm builds the model for one image size.
+    """
+
+    name: str
+    num_classes: int
+    channels: int
+    image_size: int
+    num_features: int
+    width: int = 0
+    fixed_size: bool = False
+
+    def build(self) -> nn.Module:
+        """The network with random weights: images (B, C, S, S), normalised, to logits (B, K)."""
+        if not self.name.startswith(OWN):
+            size: dict[str, Any] = {"img_size": self.image_size} if self.fixed_size else {}
+            network: nn.Module = timm.create_model(
+                self.name, pretrained=False, in_chans=self.channels, num_classes=self.num_classes, **size
+            )
+            return network
+        backbone = own_backbone(self.name.removeprefix(OWN), self.channels, self.image_size, self.width)
+        classifier = nn.Linear(self.num_features, self.num_classes)
+        return nn.Sequential(OrderedDict(backbone=backbone, classifier=classifier))
+
+
+class Ensemble(nn.Module):
+    """Pixels to the mean of all networks' logits, in evaluation mode.
+
+    networks: each from normalised images (B, C, S, S) to logits (B, K). The predicted class is that of training's
+    evaluation (the sum of logits has its maximum there); softmax of the output gives probabilities.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, networks: Sequence[nn.Module], inputs: InferenceTransform) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.register_buffer("mean", torch.tensor(inputs.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(inputs.std).view(1, -1, 1, 1))
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """pixels: float32 (B, C, S, S) in [0, 1]. Returns float32 (B, K)."""
+        images = (pixels - self.mean) / self.std
+        return torch.stack([network(images) for network in self.networks]).mean(0)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """networks: as ``Ensemble`` takes them. architecture: of each of them."""
+
+    networks: tuple[nn.Module, ...]
+    architecture: Architecture
+    inputs: InferenceTransform
+    class_names: tuple[str, ...]
+
+    def ensemble(self) -> Ensemble:
+        """All networks behind one door."""
+        return Ensemble(self.networks, self.inputs)

@@ -1,0 +1,65 @@
+"""Both networks as one ONNX file, checked against PyTorch before it is handed out. The only importer of onnx."""
+
+import importlib
+import importlib.util
+import io
+import logging
+import warnings
+
+import numpy as np
+import torch
+
+from fastcpc.errors import InputError, RunError
+from fastcpc.report.export.ensemble import ExportedModel
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4  # largest difference to PyTorch's logits
+CHECKED = (1, 2, 5)  # batch sizes
+
+
+def require_onnx() -> None:
+    """InputError with what to install where a library is missing."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(f"--onnx: {', '.join(missing)} not installed; pip install 'fastcpc[onnx]'")
+
+
+def onnx_bytes(model: ExportedModel) -> bytes:
+    """The ensemble as ONNX: input ``pixels`` float32 (B, C, S, S) in [0, 1], any B; output ``logits`` (B, K).
+
+    Normalisation is inside. RunError where ONNX Runtime's logits differ from PyTorch's by more than 1e-4.
+    """
+    require_onnx()
+    ensemble, side = model.ensemble(), model.inputs.crop
+    example = torch.zeros(2, model.inputs.channels, side, side)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
+        program = torch.onnx.export(
+            ensemble, (example,), input_names=["pixels"], output_names=["logits"], dynamo=True, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )  # fmt: skip
+    assert program is not None
+    buffer = io.BytesIO()
+    importlib.import_module("onnx").save_model(program.model_proto, buffer)
+    content = buffer.getvalue()
+    check(content, model)
+    return content
+
+
+@torch.no_grad()
+def check(content: bytes, model: ExportedModel) -> None:
+    """RunError where ONNX Runtime's logits of an ONNX file differ from the model's, at several batch sizes."""
+    runtime = importlib.import_module("onnxruntime")
+    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    ensemble, side = model.ensemble(), model.inputs.crop
+    draws = torch.Generator().manual_seed(0)
+    for num_images in CHECKED:
+        pixels = torch.rand(num_images, model.inputs.channels, side, side, generator=draws)
+        (found,) = session.run(["logits"], {"pixels": pixels.numpy()})
+        difference = float(np.abs(found - ensemble(pixels).numpy()).max())
+        if found.shape != (num_images, len(model.class_names)) or not difference <= TOLERANCE:
+            raise RunError(
+                f"--onnx: ONNX Runtime's logits differ from PyTorch's by {difference:.1e} at batch size {num_images}, "
+                f"more than {TOLERANCE:g}; no ONNX file is written (other versions of onnx and torch may agree)"
+            )

@@ -1,0 +1,1 @@
+"""The HTML report: page, figures, gallery, comparison of runs."""

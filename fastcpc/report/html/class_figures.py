@@ -1,0 +1,216 @@
+"""Classes against each other: given and predicted labels, prototypes, embeddings, and both cleaners' probabilities."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+
+from fastcpc.report.html.canvas import INK, PAPER, SERIES, ReportFigure, draw, plain_name
+from fastcpc.report.results.run import Ints, Run
+from fastcpc.report.results.samples import Samples
+from fastcpc.report.results.score_reader import ScoreArrays
+
+MOST_NUMBERED = 15  # classes whose cells still have room for a number
+MOST_DRAWN = 50  # classes of a matrix that is drawn at all; above, the tables say it
+MOST_DOTS = 1_500
+MOST_PAIRS = 12
+GRID = 25
+Floats = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How many labels of one class the networks would give another. given, predicted: class ids."""
+
+    given: int
+    predicted: int
+    count: int
+    share: float  # of the samples with this given label
+
+
+def confusion(given_N: Ints, predicted_N: Ints, num_classes: int) -> Ints:
+    """How often each given label (row) got each prediction (column): (K, K) int64."""
+    cells = np.bincount(given_N * num_classes + predicted_N, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def worst_pairs(counts_KK: Ints, most: int = MOST_PAIRS) -> list[Pair]:
+    """The commonest changes from given to predicted label, most frequent first, none that never happens."""
+    off_KK = counts_KK.copy()
+    np.fill_diagonal(off_KK, 0)
+    order = np.argsort(-off_KK, axis=None, kind="stable")[:most]
+    total_K = counts_KK.sum(1)
+    pairs = []
+    for given, predicted in zip(*np.unravel_index(order, off_KK.shape), strict=True):
+        count = int(off_KK[given, predicted])
+        if count:
+            pairs.append(Pair(int(given), int(predicted), count, count / int(total_K[given])))
+    return pairs
+
+
+def confusion_picture(run: Run, samples: Samples) -> ReportFigure | None:
+    """Given against predicted label, shares of the given one; None where there are too many classes to see."""
+    num_classes = len(run.class_names)
+    if num_classes > MOST_DRAWN:
+        return None
+    counts_KK = confusion(samples.given_N, samples.predicted_N, num_classes)
+    pairs = worst_pairs(counts_KK, 1)
+    text = f"Matrix of {num_classes} given by {num_classes} predicted labels."
+    if pairs:
+        given, predicted = (plain_name(run.class_names[k]) for k in (pairs[0].given, pairs[0].predicted))
+        text += f" The commonest change: {given} to {predicted}, {pairs[0].count} times."
+    caption = "Percent of the labels of a row that both networks together would give as the column."
+    return draw(
+        "confusion", "Given and predicted label", caption, text,
+        confusion_painter(run, samples), height=1.4,
+    )  # fmt: skip
+
+
+def confusion_painter(run: Run, samples: Samples) -> Callable[[Axes], None]:
+    """A painter of given against predicted label, shares of the given one."""
+    counts_KK = confusion(samples.given_N, samples.predicted_N, len(run.class_names))
+    share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    return matrix_painter(share_KK, run.class_names, "predicted", "given")
+
+
+def prototype_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+    """Cosine similarity of network 1's prototypes; None without prototypes, or with too many classes to see."""
+    if scores is None or "prototypes" not in scores.arrays or len(run.class_names) > MOST_DRAWN:
+        return None
+    cosine_KK = similarity(scores.arrays["prototypes"][0])
+    off_KK = cosine_KK - 2 * np.eye(len(cosine_KK))
+    one, two = (int(place) for place in np.unravel_index(np.argmax(off_KK), off_KK.shape))
+    names = [plain_name(run.class_names[k]) for k in (one, two)]
+    text = f"Cosine similarity of prototypes; the closest two are {names[0]} and {names[1]}, {cosine_KK[one, two]:.2f}."
+    caption = "Cosine between the class prototypes of network 1, in percent; negative ones are left empty."
+    return draw(
+        "prototypes", "How alike the prototypes are", caption, text,
+        matrix_painter(np.clip(cosine_KK, 0, 1), run.class_names, "", ""), height=1.4,
+    )  # fmt: skip
+
+
+def similarity(prototypes_KE: Floats) -> Floats:
+    """Cosines between prototypes, (K, K) float64 in [-1, 1]."""
+    rows = np.asarray(prototypes_KE, np.float64)
+    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(unit @ unit.T)
+
+
+def matrix_painter(share_KK: Floats, names: Sequence[str], across: str, down: str) -> Callable[[Axes], None]:
+    """A painter of a matrix in [0, 1]: the fuller a cell, the stronger its colour; percent where there is room."""
+    num_classes = len(share_KK)
+
+    def paint(ax: Axes) -> None:
+        _cells(ax, share_KK, np.arange(num_classes + 1) - 0.5)
+        if num_classes <= MOST_NUMBERED:
+            for row, column in np.argwhere(share_KK >= 0.005):
+                value = f"{100 * share_KK[row, column]:.0f}"
+                ax.text(column, row, value, ha="center", va="center", fontsize=6.5)
+        ax.invert_yaxis()
+        ax.set_aspect("equal")
+        ax.grid(False)
+        labels = [plain_name(name, 12) for name in names]
+        size = 8 if num_classes <= MOST_NUMBERED else 5
+        ax.set_xticks(range(num_classes), labels, rotation=90, fontsize=size)
+        ax.set_yticks(range(num_classes), labels, fontsize=size)
+        ax.set_xlabel(across)
+        ax.set_ylabel(down)
+
+    return paint
+
+
+def _cells(ax: Axes, share: Floats, edges: Floats) -> None:
+    """Squares in one colour whose opacity is the share; empty ones are left out."""
+    corners, opacity = [], []
+    for row, column in np.argwhere(share > 0):
+        x, y = edges[column : column + 2], edges[row : row + 2]
+        corners.append([(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])])
+        opacity.append(0.06 + 0.8 * float(share[row, column]))
+    ax.add_collection(PolyCollection(corners, facecolors=SERIES[0], alpha=opacity, linewidths=0))
+    ax.set_xlim(edges[0], edges[-1])
+    ax.set_ylim(edges[0], edges[-1])
+
+
+def probability_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+    """Clean probability by prototypes against that by the mixture, network 1, as counts on a grid."""
+    if scores is None or "q_gmm" not in scores.arrays or "q_cpc" not in scores.arrays:
+        return None
+    q_gmm_N, q_cpc_N = scores.arrays["q_gmm"][0], scores.arrays["q_cpc"][0]
+    edges = np.linspace(0, 1, GRID + 1)
+    counts = np.histogram2d(q_cpc_N, q_gmm_N, (edges, edges))[0]
+    share = np.log1p(counts) / np.log1p(counts.max())
+    tau = run.config.cleaner.tau
+    both = [((q_gmm_N > tau) == side[0]) & ((q_cpc_N > tau) == side[1]) for side in ((1, 1), (0, 0), (1, 0), (0, 1))]
+    text = (
+        "Clean by both {:.1f} %, noisy by both {:.1f} %, clean by the mixture only {:.1f} %, by the prototypes only "
+        "{:.1f} % of all labels."
+    ).format(*(100 * part.mean() for part in both))
+
+    def paint(ax: Axes) -> None:
+        _cells(ax, share, edges)
+        ax.axvline(tau, color=INK, linewidth=0.8, linestyle=":")
+        ax.axhline(tau, color=INK, linewidth=0.8, linestyle=":")
+        ax.set_aspect("equal")
+        ax.set_xlabel("q(z') by the mixture")
+        ax.set_ylabel("q(z) by prototypes")
+
+    caption = (
+        f"Network 1; colour: logarithm of the count. Dotted: tau = {tau:g}, above which a label is held clean. {text}"
+    )
+    return draw("q", "Clean probability by both cleaners", caption, text, paint, height=1.3)
+
+
+def project(embeddings_ME: Floats) -> tuple[Floats, float]:
+    """Embeddings on their first two principal axes, (M, 2) float64, and the share of variance that these hold."""
+    rows = np.asarray(embeddings_ME, np.float64)
+    centred = rows - rows.mean(0)
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    return centred @ axes[:2].T, float((singular[:2] ** 2).sum() / max((singular**2).sum(), 1e-300))
+
+
+def map_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+    """A map of embeddings: filled where the label is held clean, hollow where not; names amid the filled."""
+    if scores is None or "embeddings" not in scores.arrays or scores.arrays["embeddings"].shape[-1] < 2:
+        return None
+    points, explained = project(scores.arrays["embeddings"][0])
+    rows = scores.arrays["rows"]
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_DOTS)).astype(np.int64)
+    points, rows = points[chosen], rows[chosen]
+    given = run.labels.given_N[rows]
+    clean = scores.arrays["q_cpc"].mean(0)[rows] > run.config.cleaner.tau
+    few = len(run.class_names) <= len(SERIES) * 3
+
+    def paint(ax: Axes) -> None:
+        for label in np.unique(given):
+            colour, shape = SERIES[label % len(SERIES)], "os^"[label // len(SERIES) % 3]
+            for held, face in ((True, colour), (False, "none")):
+                at = points[(given == label) & (clean == held)]
+                ax.scatter(
+                    at[:, 0],
+                    at[:, 1],
+                    s=5,
+                    marker=shape,
+                    facecolors=face,
+                    edgecolors=colour,
+                    alpha=0.55,
+                    linewidths=0.5,
+                )
+        for label in np.unique(given[clean]) if few else ():
+            x, y = np.median(points[(given == label) & clean], axis=0)
+            name = ax.text(x, y, plain_name(run.class_names[label], 12), weight="bold", ha="center", va="center")
+            name.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_xlabel("first principal axis")
+        ax.set_ylabel("second")
+
+    caption = (
+        f"{len(rows):,} samples in network 1's embedding on its two principal axes ({100 * explained:.0f} % of the "
+        "variance); colour and shape: given label, hollow: held wrong."
+    )
+    text = f"Scatter plot of {len(rows)} embeddings coloured by given label; {100 * clean.mean():.0f} % are held clean."
+    return draw("map", "Map of embeddings", caption, text, paint, height=1.4)

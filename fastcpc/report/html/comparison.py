@@ -1,0 +1,224 @@
+"""Several runs: seeds of one config put together, mean and spread, and whether groups differ beyond chance."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import ttest_ind_from_stats
+
+from fastcpc.config.schema import Config
+from fastcpc.engine.checkpoint.config_diff import FREE_KEYS, flat_settings
+from fastcpc.errors import InputError
+from fastcpc.report.html.headline import accuracy_of
+from fastcpc.report.paper.published import PaperCell, paper_cell
+from fastcpc.report.results.run import Run
+
+# What seeds of one config may differ in: seeds, names, places, and how (not what) is computed.
+_SEED_KEYS = (FREE_KEYS - {"noise.file"}) | {
+    "run.seed", "noise.seed", "run.deterministic", "data.feed", "data.workers", "data.index",
+}  # fmt: skip
+MEASURES = ("last10", "best", "final")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (None of a single value) of n values, with the smallest of them."""
+
+    mean: float
+    std: float | None
+    n: int
+    low: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + (f" +- {self.std:.2f}" if self.std is not None else "")
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Finished runs that differ in their seeds only.
+
+    values: setting -> text, of the settings in which the groups differ. measures: last10, best, final: test accuracy in
+    percent by seed. cell: the paper's, where the config is one.
+    """
+
+    runs: tuple[Run, ...]
+    values: dict[str, str]
+    measures: dict[str, tuple[float, ...]]
+    cell: PaperCell | None
+
+    @property
+    def config(self) -> Config:
+        """The config of the first seed."""
+        return self.runs[0].config
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds, ascending."""
+        return sorted(run.config.run.seed for run in self.runs)
+
+    def spread(self, measure: str) -> Spread:
+        """Mean and spread of a measure over the seeds."""
+        return spread_of(self.measures[measure])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Against a baseline's mean of the last ten epochs: points, and Welch's p (None with fewer than two seeds or no
+    spread at all)."""
+
+    points: float
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups in the order in which their first runs were given; differences: one a group, None where there is no
+    baseline for it. keys: the settings in which groups differ. left_out: a sentence for each run that is not counted.
+    """
+
+    groups: list[RunGroup]
+    differences: list[Difference | None]
+    keys: list[str]
+    left_out: list[str]
+    baseline: str
+
+
+def spread_of(values: Sequence[float]) -> Spread:
+    """Mean and spread of at least one value."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Spread(float(np.mean(values)), std, len(values), min(values))
+
+
+def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Comparison:
+    """Group runs by config and set the groups beside a baseline.
+
+    baseline: one of the runs: then its group; or key=value: then each group is held against the one that has this value
+    and agrees with it in the most other settings, those of data and noise among them. InputError where there is no
+    finished run, or no such baseline.
+    """
+    left_out: list[str] = []
+    finished = _finished(runs, left_out)
+    if not finished:
+        raise InputError(f"none of the {len(runs)} runs is finished: there is nothing to compare")
+    by_config: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in finished:
+        by_config.setdefault(_group_key(run.config), []).append(run)
+    keys = _differing([dict(config) for config in by_config])
+    groups = [
+        _group(members, {key: dict(config).get(key, "") for key in keys}, left_out)
+        for config, members in by_config.items()
+    ]
+    references = [_reference(group, groups, baseline) for group in groups]
+    name = baseline.path.name if isinstance(baseline, Run) else baseline or ""
+    if baseline is not None and not any(references):
+        raise InputError(f"--baseline {name}: no finished run has it")
+    differences = [
+        None if other is None or other is group else difference(group.measures["last10"], other.measures["last10"])
+        for group, other in zip(groups, references, strict=True)
+    ]
+    return Comparison(groups, differences, keys, left_out, name)
+
+
+def settings_as_text(config: Config) -> dict[str, str]:
+    """Every setting as it is written in a command, by its dotted key."""
+    return {key: _as_text(value) for key, value in flat_settings(config).items()}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _group_key(config: Config) -> tuple[tuple[str, str], ...]:
+    """What seeds of one config have in common. A folder of images is a data set of its own."""
+    free = _SEED_KEYS - {"data.root"} if config.data.name == "imagefolder" else _SEED_KEYS
+    return tuple((key, value) for key, value in settings_as_text(config).items() if key not in free)
+
+
+def difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
+    """Points between two means and the two-sided p-value of Welch's t-test."""
+    own, other = spread_of(values), spread_of(baseline)
+    points = own.mean - other.mean
+    if own.std is None or other.std is None or own.std == other.std == 0:
+        return Difference(points, None)
+    test = ttest_ind_from_stats(own.mean, own.std, own.n, other.mean, other.std, other.n, equal_var=False)
+    return Difference(points, float(test.pvalue))
+
+
+def _finished(runs: Sequence[Run], left_out: list[str]) -> list[Run]:
+    kept: dict[str, Run] = {}
+    for run in runs:
+        where = str(run.path.resolve())
+        if run.summary is None:
+            done, epochs = len(run.metrics), run.config.train.epochs
+            left_out.append(f"{run.path} is not finished ({done} of {epochs} epochs) and is not counted.")
+        elif where in kept:
+            left_out.append(f"{run.path} was given twice and is counted once.")
+        elif accuracy_of(run) is None:
+            left_out.append(f"{run.path} has no accuracy in its metrics and is not counted.")
+        else:
+            kept[where] = run
+    return list(kept.values())
+
+
+def _group(runs: list[Run], values: dict[str, str], left_out: list[str]) -> RunGroup:
+    seeds = [run.config.run.seed for run in runs]
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    for seed in twice:
+        same = ", ".join(str(run.path) for run in runs if run.config.run.seed == seed)
+        left_out.append(f"Seed {seed} is there more than once ({same}): these are not independent runs.")
+    accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
+    measures = {name: tuple(getattr(accuracy, name) for accuracy in accuracies) for name in MEASURES}
+    return RunGroup(tuple(runs), values, measures, paper_cell(runs[0].config))
+
+
+def _differing(configs: Sequence[dict[str, str]]) -> list[str]:
+    known = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in known if len({config.get(key, "") for config in configs}) > 1]
+
+
+def _reference(group: RunGroup, groups: Sequence[RunGroup], baseline: Run | str | None) -> RunGroup | None:
+    """The group that this one is held against; None where there is none."""
+    if baseline is None or isinstance(baseline, Run):
+        return next((other for other in groups if baseline is not None and _holds(other, baseline)), None)
+    key, _, value = baseline.partition("=")
+    own = settings_as_text(group.config)
+    if key not in own:
+        raise InputError(f"--baseline {baseline}: there is no setting {key}")
+    task = [k for k in own if k.startswith(("data.", "noise.")) and k not in _SEED_KEYS and k != key]
+    best, most = None, -1
+    for other in groups:
+        flat = settings_as_text(other.config)
+        alike = sum(flat[k] == own[k] for k in own)
+        if flat[key] == value and all(flat[k] == own[k] for k in task) and alike > most:
+            best, most = other, alike
+    return best
+
+
+def _holds(group: RunGroup, run: Run) -> bool:
+    return any(own.path.resolve() == run.path.resolve() for own in group.runs)
+
+
+def to_csv(comparison: Comparison) -> str:
+    """A row a group: the settings that differ, seeds, mean, standard deviation and smallest of each measure in percent,
+    the difference from the baseline in points with its p-value, and the paper's figure with its source."""
+    header = [*comparison.keys, "seeds"]
+    header += [f"{measure}_{part}" for measure in MEASURES for part in ("mean", "std", "min")]
+    header += ["difference", "p_value", "paper_top1", "paper_std", "paper_source"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(header)
+    for group, delta in zip(comparison.groups, comparison.differences, strict=True):
+        row: list[Any] = [*group.values.values(), " ".join(map(str, group.seeds))]
+        for measure in MEASURES:
+            spread = group.spread(measure)
+            row += [spread.mean, spread.std, spread.low]
+        row += [delta.points, delta.p_value] if delta is not None else [None, None]
+        cell = group.cell
+        row += [cell.top1, cell.spread, cell.source] if cell is not None else [None, None, None]
+        writer.writerow(row)
+    return buffer.getvalue()

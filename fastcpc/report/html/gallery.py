@@ -1,0 +1,136 @@
+"""The suspected labels as cards with small pictures, the worst first."""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.report.html.canvas import plain_name
+from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results.run import Run
+from fastcpc.report.results.samples import Samples
+from fastcpc.report.results.suspects import Suspects, suspects_table
+
+MOST_CARDS = 200
+SIDE = 160  # pixels of the longer side of a thumbnail
+SMALL_SIDE = 48  # a picture up to this size goes in as it is
+MOST_BYTES = 20_000  # of one thumbnail; 200 of them and their base64 stay below 5.5 MB
+MOST_TEXT = 300  # characters of a file's or a class's name in the page
+
+
+@dataclass(frozen=True)
+class Card:
+    """One suspected label. picture: a data URL; empty where there is none, and then fault says why.
+
+    scores: pairs of a name and a number in words. pixelated: whether its pixels are to be seen.
+    """
+
+    number: int
+    row: int
+    path: str
+    given: str
+    given_label: int
+    suggested: str
+    predicted_label: int
+    true: str
+    scores: tuple[tuple[str, str], ...]
+    picture: str
+    pixelated: bool
+    problem: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """cards: the worst MOST_CARDS at most. total: suspected labels in all. fault: why there are no pictures at all.
+
+    table: the cards' rows with the columns of the table of suspects, as JSON: {"columns": [...], "rows": [[...]]}.
+    """
+
+    cards: list[Card]
+    total: int
+    problem: str
+    table: dict[str, Any]
+
+
+def make_gallery(
+    run: Run, samples: Samples, suspects: Suspects, images: TrainingImages, most: int = MOST_CARDS
+) -> Gallery:
+    """Cards of the worst ``most`` suspected labels. Pictures that cannot be read leave their cards without one."""
+    rows = suspects.rows[: min(most, MOST_CARDS)]
+    table = suspects_table(run, samples, suspects, rows)
+    records = table.to_pylist()
+    cards = []
+    for number, (row, record) in enumerate(zip(rows.tolist(), records, strict=True), start=1):
+        picture, pixelated, problem = _thumbnail(images, row)
+        cards.append(
+            Card(
+                number,
+                row,
+                plain_name(record["path"], MOST_TEXT),
+                plain_name(record["given_class"], MOST_TEXT),
+                record["given_label"],
+                plain_name(record["predicted_class"], MOST_TEXT),
+                record["predicted_label"],
+                plain_name(record.get("true_class") or "", MOST_TEXT),
+                _scores(record),
+                picture,
+                pixelated,
+                problem,
+            )
+        )
+    return Gallery(cards, len(suspects.rows), images.problem, _plain(table))
+
+
+def _scores(record: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    shown = [("label score", "label_score"), ("clean", "clean_probability"), ("suggested", "p_predicted")]
+    return tuple((name, f"{record[key]:.3f}") for name, key in shown)
+
+
+def _plain(table: pa.Table) -> dict[str, Any]:
+    return {"columns": table.column_names, "rows": [list(record.values()) for record in table.to_pylist()]}
+
+
+def _thumbnail(images: TrainingImages, row: int) -> tuple[str, bool, str]:
+    """A data URL, whether its pixels are to be seen, and why there is none."""
+    if images.problem:
+        return "", False, ""
+    try:
+        picture = images.picture(row)
+        return (*encode(picture), "")
+    except BadImage as error:
+        return "", False, plain_name(str(error), 80)
+
+
+def encode(picture: Image.Image) -> tuple[str, bool]:
+    """A picture of mode RGB or L as a data URL of at most MOST_BYTES before base64, and whether it is tiny."""
+    buffer = io.BytesIO()
+    if max(picture.size) <= SMALL_SIDE:
+        picture.save(buffer, "PNG", optimize=True)
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", True
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE))
+    for quality in (82, 60, 40, 20, 5):
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=quality, optimize=True)
+        if len(buffer.getvalue()) <= MOST_BYTES:
+            break
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", False
+
+
+def as_script(table: dict[str, Any]) -> str:
+    """JSON that cannot end the script element it stands in: no <, > or &, no line separators."""
+    text = json.dumps(table)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def names_of(labels: Sequence[int], run: Run) -> list[tuple[int, str]]:
+    """Class ids with their names, each once, in the order of ids."""
+    return [(label, plain_name(run.class_names[label], MOST_TEXT)) for label in sorted(set(labels))]

@@ -1,0 +1,183 @@
+"""One run as one HTML file that needs nothing else: no network, no other file, and no name in it can run."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import fastcpc
+from fastcpc.engine.outputs.score_file import FIRST, LAST
+from fastcpc.errors import InputError
+from fastcpc.report.html.canvas import ReportFigure, plain_name
+from fastcpc.report.html.class_figures import (
+    confusion,
+    confusion_picture,
+    map_picture,
+    probability_picture,
+    prototype_picture,
+    worst_pairs,
+)
+from fastcpc.report.html.comparison import Comparison
+from fastcpc.report.html.curves import comparison_pictures, curves
+from fastcpc.report.html.gallery import MOST_CARDS, MOST_TEXT, as_script, make_gallery, names_of
+from fastcpc.report.html.headline import (
+    AccuracyFigures,
+    accuracy_of,
+    describe_noise,
+    describe_state,
+    estimate_noise,
+)
+from fastcpc.report.html.loss_figures import class_pictures, density_pictures, loss_pictures, loss_tests
+from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results.run import Run
+from fastcpc.report.results.samples import Samples, samples_of
+from fastcpc.report.results.score_reader import ScoreArrays, read_scores
+from fastcpc.report.results.suspects import find_suspects
+
+_TEMPLATES = Path(__file__).parent / "templates"
+FIRST_SHOWN = 20  # cards before "show all"
+
+
+@dataclass(frozen=True)
+class PageFigures:
+    """A section of figures, and the sentences that say what could not be drawn."""
+
+    title: str
+    pictures: list[ReportFigure]
+    missing: list[str]
+
+
+def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline: Run | None = None) -> str:
+    """The report of a run, finished or not.
+
+    root: where the data set lies now; empty: where the run found it. baseline: another run to compare accuracy with.
+    InputError where the run's files are damaged.
+    """
+    samples, no_samples = samples_of(run)
+    first, last = read_scores(run, FIRST), read_scores(run, LAST)
+    content: dict[str, Any] = {
+        "title": run.path.resolve().name,
+        "settings": _settings(run),
+        "state": describe_state(run),
+        "accuracy": accuracy_of(run),
+        "baseline": _baseline(baseline),
+        "no_samples": no_samples,
+        "sections": _sections(run, samples, first, last),
+        "class_panels": class_pictures(run, last),
+        "num_classes": len(run.class_names),
+        "tests": loss_tests(run, first),
+        "trusted": run.labels.trusted_N is not None,
+        "first_shown": FIRST_SHOWN,
+    }
+    if samples is not None:
+        suspects = find_suspects(run, samples)
+        gallery = make_gallery(run, samples, suspects, TrainingImages(run, samples, root), most_cards)
+        content |= {
+            "noise": estimate_noise(run, samples, suspects),
+            "quality": suspects.quality,
+            "gallery": gallery,
+            "rows": Markup(as_script(gallery.table)),
+            "given_names": names_of([card.given_label for card in gallery.cards], run),
+            "suggested_names": names_of([card.predicted_label for card in gallery.cards], run),
+            "pairs": worst_pairs(confusion(samples.given_N, samples.predicted_N, len(run.class_names))),
+        }
+    return render("run.html.j2", list(run.class_names), content)
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The report of several runs."""
+    content = {"title": "Comparison", "comparison": comparison, "pictures": comparison_pictures(comparison)}
+    return render("compare.html.j2", [], content)
+
+
+def render(template: str, class_names: list[str], content: dict[str, Any]) -> str:
+    """A page from its template; class_names are for the filter ``class_name`` of ids."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["class_name"] = lambda label: plain_name(class_names[label], MOST_TEXT)
+    environment.filters["percent"] = lambda share: "-" if share is None else f"{100 * share:.1f} %"
+    script, style = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    text = environment.get_template(template).render(
+        {
+            "version": fastcpc.__version__,
+            "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            "style": Markup(style),
+            "script": Markup(script),
+            "policy": (
+                "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-"
+                + _sha256(script)
+                + "'"
+            ),
+        }
+        | content
+    )
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _sha256(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def _sections(
+    run: Run, samples: Samples | None, first: ScoreArrays | None, last: ScoreArrays | None
+) -> list[PageFigures]:
+    over_epochs, missing = curves(run)
+    sections = [PageFigures("Over the epochs", over_epochs, missing)]
+    distributions = [*loss_pictures(run, first, last), *density_pictures(run, first)]
+    absent = []
+    if last is None:
+        absent.append("No cleaning has been made yet: there are no losses of single samples to draw.")
+    elif run.labels.trusted_N is None:
+        absent.append(
+            "Trusted labels are not known, so the losses of right and of wrong labels cannot be drawn apart, nor their "
+            "classes tested against each other."
+        )
+    elif first is None:
+        absent.append("This run kept no losses of its first cleaning, so classes are not tested against each other.")
+    sections.append(PageFigures("Losses", distributions, absent))
+    pictures = [confusion_picture(run, samples) if samples is not None else None, probability_picture(run, last)]
+    pictures += [prototype_picture(run, last), map_picture(run, last)]
+    shown = [picture for picture in pictures if picture is not None]
+    sections.append(PageFigures("Classes and cleaners", shown, _absent_of_classes(run, last)))
+    return sections
+
+
+def _absent_of_classes(run: Run, last: ScoreArrays | None) -> list[str]:
+    absent = []
+    if last is not None and "prototypes" not in last.arrays:
+        absent.append(f"cleaner.kind={run.config.cleaner.kind} trains no prototypes: no map and no similarity of them.")
+    elif last is not None and "q_gmm" not in last.arrays:
+        absent.append("This cleaner has no mixture to compare the prototypes' clean probability with.")
+    if len(run.class_names) > 50:
+        absent.append(f"{len(run.class_names)} classes are too many for a matrix; the table of changes says the most.")
+    return absent
+
+
+def _baseline(baseline: Run | None) -> tuple[str, AccuracyFigures] | None:
+    if baseline is None:
+        return None
+    accuracy = accuracy_of(baseline)
+    if accuracy is None:
+        raise InputError(f"{baseline.path}: has no finished epoch to compare with")
+    return baseline.path.resolve().name, accuracy
+
+
+def _settings(run: Run) -> list[tuple[str, str]]:
+    config = run.config
+    return [
+        ("data", f"{config.data.name}, {run.num_samples:,} training labels, {len(run.class_names)} classes"),
+        ("labels", describe_noise(run)),
+        ("cleaner", f"{config.cleaner.kind}, tau {config.cleaner.tau:g}"),
+        ("networks", f"2 x {config.model.name}"),
+        ("seed", str(config.run.seed)),
+    ]

@@ -1,0 +1,106 @@
+"""Figures of a run for TensorBoard and W&B: losses with their mixture, AUC, confusion, the worst labels."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from fastcpc.atomic_io import write_failure
+from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.engine.loggers.figure_schedule import Pictures
+from fastcpc.engine.outputs.score_file import LAST
+from fastcpc.report.html.canvas import pixels, plain_name
+from fastcpc.report.html.class_figures import MOST_DRAWN, confusion_painter
+from fastcpc.report.html.curves import auc_painter
+from fastcpc.report.html.loss_figures import all_losses_painter
+from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results.run import Run, read_run
+from fastcpc.report.results.samples import Samples, samples_of
+from fastcpc.report.results.score_reader import read_scores
+from fastcpc.report.results.suspects import find_suspects
+
+ROWS, COLUMNS = 4, 5  # pictures of the gallery
+SIDE = 160  # pixels of the longer side of each, at most
+Sheet = tuple[Callable[[Figure], object], tuple[float, float]]  # a painter, and its size in units of the usual one
+
+
+def run_pictures(folder: Path, root: str = "") -> Pictures:
+    """What there is to draw of a run so far, finished or not: tag -> pixels, uint8 (H, W, 3).
+
+    folder: the run's. root: where the data set lies now; empty: where the run found it. InputError where the run's
+    files are damaged.
+    """
+    run = read_run(folder)
+    sheets = _sheets(run, samples_of(run)[0], root)
+    return {tag: pixels(paint, width=width, height=height) for tag, (paint, (width, height)) in sheets.items()}
+
+
+def write_events(run: Run, root: str = "") -> tuple[Path, list[str]]:
+    """Add what there is to draw to the run's TensorBoard events; returns their folder and the tags.
+
+    Of a run that is not finished, they go into a folder of their own: TensorBoard follows the newest file of a folder,
+    and would no longer see what training adds to its own. RunError where nothing can be written.
+    """
+    finished = run.summary is not None
+    step = run.config.train.epochs if finished else len(run.metrics) - 1
+    folder = run.path / "tensorboard" if finished else run.path / "tensorboard" / "report"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass  # TensorBoard's writer would fail in a thread of its own, with a traceback
+        pictures = run_pictures(run.path, root)
+        with SummaryWriter(str(folder)) as writer:
+            for tag, picture in pictures.items():
+                writer.add_image(tag, picture, step, dataformats="HWC")
+    except OSError as error:
+        raise write_failure(error, folder, 0) from error
+    return folder, list(pictures)
+
+
+def _sheets(run: Run, samples: Samples | None, root: str) -> dict[str, Sheet]:
+    sheets: dict[str, Sheet] = {}
+    scores = read_scores(run, LAST)
+    losses = all_losses_painter(run, scores) if scores is not None else None
+    if losses is not None:
+        sheets["figures/losses"] = _panel(losses, 1.2)
+    auc = auc_painter(run)
+    if auc is not None:
+        sheets["figures/auc"] = _panel(auc, 1.2)
+    if samples is not None and len(run.class_names) <= MOST_DRAWN:
+        sheets["figures/confusion"] = _panel(confusion_painter(run, samples), 1.8)
+    if samples is not None:
+        images = TrainingImages(run, samples, root)
+        rows = find_suspects(run, samples).rows[: ROWS * COLUMNS].tolist()
+        if rows and not images.problem:
+            sheets["figures/suspects"] = (
+                lambda sheet: _suspects(sheet, run, samples, images, rows), (1.6, 2.1),
+            )  # fmt: skip
+    return sheets
+
+
+def _panel(paint: Callable[[Axes], None], height: float) -> Sheet:
+    return (lambda sheet: paint(sheet.add_subplot())), (1.2, height)
+
+
+def _suspects(sheet: Figure, run: Run, samples: Samples, images: TrainingImages, rows: list[int]) -> None:
+    """The worst labels as small pictures, given and suggested class above each; a grey field where there is none."""
+    ax = sheet.add_subplot()
+    for place, row in enumerate(rows):
+        down, across = divmod(place, COLUMNS)
+        names = (run.class_names[label] for label in (samples.given_N[row], samples.predicted_N[row]))
+        text = " > ".join(plain_name(name, 12) for name in names)
+        ax.text(across + 0.42, down - 0.04, text, ha="center", va="bottom", fontsize=7)
+        try:
+            picture = images.picture(row).convert("RGB")
+        except BadImage:
+            picture = Image.new("RGB", (SIDE, SIDE), "lightgrey")
+        picture.thumbnail((SIDE, SIDE))
+        right, bottom = (0.84 * side / max(picture.size) for side in picture.size)
+        ax.imshow(np.asarray(picture), extent=(across, across + right, down + bottom, down))
+    ax.set(xlim=(0, COLUMNS), ylim=(ROWS, -0.2))
+    ax.axis("off")

@@ -1,0 +1,149 @@
+"""A grid of runs: finished ones are taken, missing ones are trained, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastcpc.config.load import load_config
+from fastcpc.config.schema import Config
+from fastcpc.engine.checkpoint.config_diff import changed_settings
+from fastcpc.engine.signals import StopRequest
+from fastcpc.errors import InputError, RunError
+from fastcpc.report.results.run import Run, read_config, read_run
+
+USAGE = 2  # exit code of a command that no other seed or cleaner would make better
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid. config: a file of configs/ without its ending; cleaner: cleaner.kind; seed: run.seed."""
+
+    config: str
+    cleaner: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The folder of the run."""
+        return f"{self.config.replace('/', '-')}-{self.cleaner}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the runs of a grid lie and what they have in common.
+
+    folder: gets a folder a run. configs: where the config files are. settings: key=value for every run. data_root: the
+    folder with the data sets; empty: what the configs say. one_thread: whether each run computes on one thread.
+    """
+
+    folder: Path
+    configs: Path
+    settings: tuple[str, ...] = ()
+    data_root: str = ""
+    one_thread: bool = False
+
+    def path(self, cell: Cell) -> Path:
+        """The folder of a run."""
+        return self.folder / cell.name
+
+    def arguments(self, cell: Cell) -> list[str]:
+        """The arguments of fastcpc-train for a run."""
+        file = self.configs / f"{cell.config}.yaml"
+        if not file.is_file():
+            raise InputError(f"{file} is not there; give the folder of the repository's configs: --configs DIR")
+        own = [f"cleaner.kind={cell.cleaner}", f"run.seed={cell.seed}", f"run.dir={self.path(cell)}"]
+        return ["--config", str(file), *self._root(cell), "log.figures_every=0", *self.settings, *own]
+
+    def config(self, cell: Cell) -> Config:
+        """The config of a run."""
+        arguments = self.arguments(cell)
+        return load_config([Path(arguments[1])], arguments[2:])
+
+    def finished(self, cell: Cell) -> Run | None:
+        """The run where it is finished. InputError where the folder holds a run with other settings."""
+        path = self.path(cell)
+        if not (path / "config.yaml").is_file():
+            return None
+        changed = changed_settings(read_config(path), self.config(cell))
+        if changed:
+            raise InputError(f"{path} holds a run with other settings: {', '.join(changed)}; give another --out")
+        if not (path / "summary.json").is_file():
+            return None
+        run = read_run(path)
+        return run if run.summary is not None else None
+
+    def _root(self, cell: Cell) -> list[str]:
+        name = next((name for name in ("clothing1m", "webvision") if cell.config.startswith(name)), "")
+        if not self.data_root or cell.config.startswith("digits"):
+            return []
+        own = Path(self.data_root) / name
+        return [f"data.root={own if own.is_dir() else self.data_root}"]
+
+
+def train_missing(grid: Grid, cells: Sequence[Cell], jobs: int, say: Callable[[str], object]) -> int:
+    """Train the runs that are not finished, ``jobs`` at a time; a stopped one goes on where it stood.
+
+    say: called with a line for each run that ends. On SIGINT and SIGTERM the runs write a checkpoint, and the signal's
+    number is returned, else 0. A run that fails does not keep the others from being tried, unless its settings or data
+    are at fault; then RunError names those that failed.
+    """
+    missing = [cell for cell in cells if grid.finished(cell) is None]
+    try:
+        grid.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{grid.folder}: cannot be made ({error.strerror}); give another --out") from None
+    failed: list[str] = []
+    num_ended, told = 0, False
+    with StopRequest() as stop, ThreadPoolExecutor(jobs) as pool:
+        queue, running = list(missing), dict[Future[int], tuple[Cell, subprocess.Popen[bytes]]]()
+        while running or (queue and not stop.requested):
+            while queue and len(running) < jobs and not stop.requested:
+                cell = queue.pop(0)
+                process = _start(grid, cell)
+                running[pool.submit(process.wait)] = cell, process
+            ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+            if stop.requested and not told:
+                told = True  # once: a second signal may hit a run that has obeyed and is on its way out
+                for _, process in running.values():
+                    process.terminate()
+            for future in ended:
+                cell, _ = running.pop(future)
+                code = future.result()
+                if code and not stop.requested:
+                    failed.append(f"{cell.name}: {_last_words(grid, cell)}")
+                    queue = [] if code == USAGE else queue
+                num_ended += 1
+                say(f"{num_ended}/{len(missing)} {cell.name}: {_outcome(grid, cell, code)}")
+    if failed:
+        raise RunError(
+            "\n".join([f"{len(failed)} of {len(missing)} runs failed; start the same command again", *failed])
+        )
+    return stop.requested
+
+
+def _start(grid: Grid, cell: Cell) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "fastcpc.cli.train", *grid.arguments(cell)]
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if grid.one_thread else {})
+    with _words(grid, cell).open("wb") as words:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=words)
+
+
+def _words(grid: Grid, cell: Cell) -> Path:
+    return grid.folder / f"{cell.name}.err"
+
+
+def _last_words(grid: Grid, cell: Cell) -> str:
+    lines = _words(grid, cell).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else "no message"
+
+
+def _outcome(grid: Grid, cell: Cell, code: int) -> str:
+    run = grid.finished(cell) if code == 0 else None
+    if run is None or run.summary is None:
+        return f"ended with {code}"
+    _words(grid, cell).unlink(missing_ok=True)
+    return f"top-1 {run.summary['last10_top1']:.2f} (mean of the last 10) in {run.summary['seconds']:.0f} s"

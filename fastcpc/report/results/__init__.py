@@ -1,0 +1,1 @@
+"""Readers of a run's folder, and the tables made from it."""

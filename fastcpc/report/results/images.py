@@ -1,0 +1,66 @@
+"""The pictures of a run's training samples, as long as the data set is still where the run found it."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fastcpc.config.validation import PHOTOS
+from fastcpc.data.dataset import ArraySplit
+from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes
+from fastcpc.data.registry import load_dataset
+from fastcpc.errors import InputError
+from fastcpc.report.results.run import Run
+from fastcpc.report.results.samples import Samples
+
+
+class TrainingImages:
+    """Pictures by row of ``Samples``.
+
+    fault: why there can be none at all (the data set is gone, or another one lies in its place); empty where there may
+    be. A single file can be missing nevertheless.
+    """
+
+    def __init__(self, run: Run, samples: Samples, root: str = "") -> None:
+        """root: where the data set lies now; empty: where the run found it (data.root, from the present folder)."""
+        data = dataclasses.replace(run.config.data, root=root) if root else run.config.data
+        self.problem = ""
+        self._paths: tuple[str, ...] = ()
+        self._pixels: np.ndarray | None = None
+        try:
+            if data.name in PHOTOS:
+                self._paths = _image_paths(data.root, samples)
+            else:
+                self._pixels = _pixels(load_dataset(data).train, samples)
+        except InputError as error:
+            self.problem = str(error).splitlines()[0]
+
+    def picture(self, row: int) -> Image.Image:
+        """The whole upright picture of a sample, mode RGB, or L of grey data sets. Raises BadImage, with the reason."""
+        if self.problem:
+            raise BadImage(self.problem)
+        if self._pixels is None:
+            return decode_image(read_bytes(self._paths[row]))
+        channels_last = self._pixels[row].transpose(1, 2, 0)
+        return Image.fromarray(
+            np.ascontiguousarray(channels_last[..., 0] if len(self._pixels[row]) == 1 else channels_last)
+        )
+
+
+def _image_paths(root: str, samples: Samples) -> tuple[str, ...]:
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise InputError(f"data.root={root}: no such folder")
+    return tuple(str(base / name) for name in samples.paths)
+
+
+def _pixels(train: object, samples: Samples) -> np.ndarray:
+    """uint8 (N, C, H, W) of the run's samples, found by name."""
+    assert isinstance(train, ArraySplit)
+    place = {name: row for row, name in enumerate(train.names)}
+    missing = next((name for name in samples.paths if name not in place), None)
+    if missing is not None:
+        raise InputError(f"the data set has no sample {missing[:80]!r}; it is not the one that the run was trained on")
+    rows = np.array([place[name] for name in samples.paths], np.int64)
+    return np.asarray(train.pixels.numpy()[rows])

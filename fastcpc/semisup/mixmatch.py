@@ -1,0 +1,123 @@
+"""One step, of the warm-up or semi-supervised, as a function of tensors, which torch.compile takes whole.
+
+Nothing here asks the device for a value or branches on one. What changes from step to step (lam, the permutation, the
+weight of the unlabelled loss) comes in as tensors, so that nothing is compiled twice.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastcpc.config.schema import SemisupConfig
+from fastcpc.models.ghost_batchnorm import forward_ghost
+from fastcpc.semisup.losses import labelled_loss, prior_penalty, unlabelled_loss, warmup_loss
+from fastcpc.semisup.mixup import Partners, mixup
+from fastcpc.semisup.targets import co_guess, co_refine
+
+
+class StepLosses(NamedTuple):
+    """Losses of one step, 0-d float32 tensors; only ``total`` carries a gradient, the others are for the log."""
+
+    total: Tensor
+    labelled: Tensor
+    unlabelled: Tensor
+    penalty: Tensor
+
+
+def warm_up_loss(network: nn.Module, images: Tensor, labels_B: Tensor, penalty: bool) -> Tensor:
+    """Loss of a warm-up step: the network, in train mode, on images (B, C, H, W); the rest as ``warmup_loss``."""
+    return warmup_loss(network(images), labels_B, penalty)
+
+
+def semisup_loss(
+    own: nn.Module,
+    other: nn.Module,
+    guess_views: tuple[Tensor, Tensor],
+    train_views: tuple[Tensor, Tensor],
+    labels_B: Tensor,
+    clean_prob_B: Tensor,
+    lam: Tensor,
+    partners: Partners,
+    weight_u: Tensor,
+    settings: SemisupConfig,
+    num_classes: int,
+) -> StepLosses:
+    """Loss of the own network on B labelled and B unlabelled samples, from guessed targets to the penalty.
+
+    own: the network that is trained, in train mode; other: the fixed one, in eval mode; both map images to logits.
+    guess_views, train_views: two (2B, C, H, W) floating each, the B labelled samples first, then the B unlabelled.
+    labels_B: (B,) int64, given labels; clean_prob_B: (B,) floating in [0, 1].
+    lam: 0-d floating in [0.5, 1]; partners: in MixUp, of the train views laid out as labelled of view 1, labelled of
+    view 2, unlabelled of view 1, unlabelled of view 2; of 4B rows, or of the 2B labelled ones (labelled_half_only).
+    weight_u: 0-d floating, lambda_u times its ramp; settings, num_classes: constants of the run.
+    Autocast is the caller's; softmaxes, logarithms and losses are float32 in any case.
+    Returns StepLosses; ``unlabelled`` is unweighted, and 0 where the unlabelled half is not passed through the network.
+    Source: DivideMix, algorithm 1, with AugDMix's separate views to guess from and to train on.
+    """
+    num_labelled = labels_B.shape[0]
+    view_1, view_2 = train_views
+    inputs = torch.cat(
+        [view_1[:num_labelled], view_2[:num_labelled], view_1[num_labelled:], view_2[num_labelled:]], dim=0
+    )
+    partner_inputs = partners.fetch(inputs)  # with several ranks they travel while targets are guessed
+    target_x_BK, target_u_BK = guess_targets(
+        own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes, settings.guess_batchnorm
+    )
+    targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
+    mixed_inputs = mixup(inputs, partner_inputs(), lam)
+    mixed_targets = mixup(targets, partners.fetch(targets)(), lam)
+
+    logits = own(mixed_inputs)
+    labelled = labelled_loss(logits[: 2 * num_labelled], mixed_targets[: 2 * num_labelled])
+    penalty = prior_penalty(logits)
+    if settings.labelled_half_only:
+        unlabelled = torch.zeros_like(labelled)
+        total = labelled + penalty
+    else:
+        unlabelled = unlabelled_loss(logits[2 * num_labelled :], mixed_targets[2 * num_labelled :])
+        total = labelled + weight_u * unlabelled + penalty
+    return StepLosses(total, labelled.detach(), unlabelled.detach(), penalty.detach())
+
+
+def guess_targets(
+    own: nn.Module,
+    other: nn.Module,
+    guess_views: tuple[Tensor, Tensor],
+    labels_B: Tensor,
+    clean_prob_B: Tensor,
+    temperature: float,
+    num_classes: int,
+    batchnorm: str = "per_view",
+) -> tuple[Tensor, Tensor]:
+    """Targets of the labelled and of the unlabelled samples, without a gradient; arguments as in ``semisup_loss``.
+
+    batchnorm: semisup.guess_batchnorm. Returns two (B, K) float32.
+    """
+    num_labelled = labels_B.shape[0]
+    with torch.no_grad():
+        # the other network is in eval mode, where nothing couples the images of a batch
+        other_u = other(torch.cat([view[num_labelled:] for view in guess_views], dim=0)).chunk(2)
+        u_1, u_2, x_1, x_2 = _own_guesses(
+            own,
+            [view[num_labelled:] for view in guess_views] + [view[:num_labelled] for view in guess_views],
+            batchnorm,
+        )
+        target_u_BK = co_guess([u_1, u_2, *other_u], temperature)
+        target_x_BK = co_refine(labels_B, clean_prob_B, [x_1, x_2], temperature, num_classes)
+    return target_x_BK, target_u_BK
+
+
+def _own_guesses(own: nn.Module, parts: list[Tensor], batchnorm: str) -> list[Tensor]:
+    """Logits of the network in training for each view and half.
+
+    per_view: in train mode, where each part is normalised by its own statistics and moves the running ones, as the
+    peers have it. merged: by those of all parts together. running: by the running ones, which stay as they are.
+    """
+    if batchnorm == "per_view":
+        return forward_ghost(own, parts)
+    if batchnorm == "running":
+        own.eval()
+    logits = own(torch.cat(parts, dim=0))
+    own.train()
+    return list(logits.chunk(len(parts)))

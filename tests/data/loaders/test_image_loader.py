@@ -1,0 +1,186 @@
+"""Streams of both feeds of image files: the same views of the same files, in any order, from one decode each."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_images import FOUR, batches_of, dataset_of, levels, loader_of, odd_files, plain_files, same
+
+from fastcpc.data.loaders import image_loader
+from fastcpc.data.loaders.base import Batch
+from fastcpc.data.loaders.dali_pipeline import dali_problem
+from fastcpc.data.loaders.image_files import decode_image
+from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
+from fastcpc.data.sampler import sequential_batches
+
+needs_dali = pytest.mark.skipif(bool(dali_problem()), reason="needs nvidia.dali")
+each_loader = pytest.mark.parametrize("name", ["torch", pytest.param("dali", marks=needs_dali)])
+
+
+@needs_dali
+@pytest.mark.parametrize("resized", [False, True])
+def test_both_decoders_agree(tmp_path: Path, resized: bool) -> None:
+    """Same geometry on the same numbers, same index for every image, whatever the file holds."""
+    dataset = dataset_of([*odd_files(tmp_path), *plain_files(tmp_path, 5)], resized=resized)
+    batches, views = batches_of(len(dataset.train)), ("test", "weak", "weak", "strong")
+    torch_batches, dali_batches = (
+        list(loader_of(dataset, name).stream(batches, views, 5)) for name in ("torch", "dali")
+    )
+    for ours, theirs, asked in zip(torch_batches, dali_batches, batches, strict=True):
+        assert ours.index.equal(asked) and theirs.index.equal(asked)
+        for a, b in zip(ours.views[:3], theirs.views[:3], strict=True):
+            assert a.shape == (len(asked), 3, 24, 24) and a.is_contiguous(memory_format=torch.channels_last)
+            apart = (levels(a) - levels(b)).abs()
+            assert apart.mean(dim=(1, 2, 3)).max() < 0.7  # level of 255
+            assert apart.max() < 4.1
+        for strong in (levels(ours.views[3]), levels(theirs.views[3])):  # normalised: whole levels once that is undone
+            assert (strong - strong.round()).abs().max() < 1e-2
+            assert strong.min() > -1e-2 and strong.max() < 255.01
+        apart = (levels(ours.views[3]) - levels(theirs.views[3])).abs()
+        assert apart.mean() < 4  # solarize and posterize turn one level into many
+
+
+@each_loader
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_a_later_start_is_the_tail_of_the_stream(tmp_path: Path, name: str, start: int) -> None:
+    loader, batches = loader_of(dataset_of(plain_files(tmp_path, 13), resized=True), name), batches_of(13)
+    whole = list(loader.stream(batches, FOUR, 11))
+    assert len(whole) == 3
+    assert same(whole[start:], list(loader.stream(batches, FOUR, 11, start)))
+    assert not same(whole, list(loader.stream(batches, FOUR, 12)))
+    for i in range(4):
+        assert not any(whole[0].views[i].equal(whole[0].views[j]) for j in range(i))
+
+
+@each_loader
+def test_a_part_of_the_batches_is_those_places_of_the_whole(tmp_path: Path, name: str) -> None:
+    dataset, batches, part = dataset_of(plain_files(tmp_path, 13)), batches_of(12, 4), torch.tensor([3, 1])
+    whole = list(loader_of(dataset, name).stream(batches, FOUR, 2))
+    parts = list(loader_of(dataset, name).stream(batches, FOUR, 2, part=part))
+    expected = [Batch(batch.index[part], tuple(view[part] for view in batch.views)) for batch in whole]
+    assert len(parts) == 3 and same(parts, expected)
+
+
+@each_loader
+def test_batches_larger_than_a_chunk(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, batches = dataset_of(plain_files(tmp_path, 13)), batches_of(13, 9)
+    whole = list(loader_of(dataset, name).stream(batches, FOUR, 2))
+    monkeypatch.setattr(image_loader, "CHUNK", 4)
+    assert same(whole, list(loader_of(dataset, name).stream(batches, FOUR, 2)))
+
+
+@each_loader
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_threads_changes_no_bit(tmp_path: Path, name: str, workers: int) -> None:
+    dataset, batches = dataset_of(plain_files(tmp_path, 13)), batches_of(13, 11)
+    expected = list(loader_of(dataset, name, workers=2).stream(batches, FOUR, 2))
+    assert same(expected, list(loader_of(dataset, name, workers=workers).stream(batches, FOUR, 2)))
+
+
+@each_loader
+def test_each_photo_is_decoded_once_for_four_views(tmp_path: Path, name: str) -> None:
+    loader, batches = loader_of(dataset_of(plain_files(tmp_path, 13)), name), batches_of(13)
+    assert sorted(torch.cat([batch.index for batch in loader.stream(batches, FOUR, 1)]).tolist()) == list(range(13))
+    assert loader.decoder.num_decoded == 13
+
+
+def test_what_was_decoded_on_the_device_is_not_sent_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU without a number and the same one with it are two devices to torch; "meta" stands for it here."""
+
+    class OnDevice:
+        num_decoded = 0
+
+        def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
+            for request in requests:
+                yield DecodedChunk(request.rows, (torch.empty(len(request.rows), 24, 24, 3, device="meta"),))
+
+    def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        assert tensor.device.type == "cpu" and device.type == "cuda"
+        return tensor
+
+    loader: Any = loader_of(dataset_of(plain_files(tmp_path, 13)), "torch")
+    loader.decoder, loader.device = OnDevice(), torch.device("cuda")
+    monkeypatch.setattr(image_loader, "send", send)
+    monkeypatch.setattr(image_loader, "CHUNK", 4)
+    shapes = [batch.views[0].shape for batch in loader.stream(batches_of(13, 9), ("weak",), 2)]
+    assert shapes == [(9, 3, 24, 24), (4, 3, 24, 24)]  # of three chunks, and of one
+
+
+def test_pillow_opens_each_file_once_for_four_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[bytes] = []
+    true_read = decode_image
+    monkeypatch.setattr(
+        "fastcpc.data.loaders.pillow_decoder.read_photo", lambda raw: opened.append(raw) or true_read(raw)
+    )
+    paths = plain_files(tmp_path, 7)
+    assert len(list(loader_of(dataset_of(paths), "torch").stream(batches_of(7), FOUR, 1))) == 2
+    assert sorted(opened) == sorted(path.read_bytes() for path in paths)
+
+
+@needs_dali
+def test_dalis_graph_decodes_once_and_is_built_once(tmp_path: Path) -> None:
+    loader: Any = loader_of(dataset_of(plain_files(tmp_path, 13)), "dali")
+    for epoch in range(3):
+        list(loader.stream(batches_of(13, seed=epoch), FOUR, epoch))
+        list(loader.stream(sequential_batches(13, 8), ("test",), 0))
+    assert loader.decoder.num_built == 2  # one for four views, one for one
+    graphs = {len(pipeline.kinds): pipeline.graph() for (pipeline,) in loader.decoder._idle.values()}
+    assert sorted(graphs) == [1, 4]
+    for num_views, graph in graphs.items():
+        assert graph.count(b"decoders__Image") == graphs[1].count(b"decoders__Image") == 1
+        assert graph.count(b"Resize") == graphs[1].count(b"Resize") > 0  # once a photo, whatever the views
+        assert graph.count(b"CropMirrorNormalize") == num_views * graphs[1].count(b"CropMirrorNormalize") > 0
+
+
+@needs_dali
+def test_dali_is_told_the_stream_on_which_its_views_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader: Any = loader_of(dataset_of(plain_files(tmp_path, 13)), "dali")
+    assert loader.decoder._stream() is None  # on a CPU
+
+    class Pipeline:
+        """Takes the stream away again: there is no GPU."""
+
+        def __init__(self, inner: Any) -> None:
+            self.inner, self.told = inner, list[Any]()
+
+        def run(self, stream: Any) -> Any:
+            self.told.append(stream)
+            return self.inner.run()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+    list(loader.stream(batches_of(13), ("weak",), 1))
+    ((pipeline,),) = loader.decoder._idle.values()
+    pipeline._pipeline = Pipeline(pipeline._pipeline)
+    monkeypatch.setattr(loader.decoder, "_stream", lambda: "a stream")
+    list(loader.stream(batches_of(13), ("weak",), 1))
+    assert set(pipeline._pipeline.told) == {"a stream"}
+
+
+@each_loader
+def test_no_batch_of_an_old_order(tmp_path: Path, name: str) -> None:
+    """A new list right after a whole stream, after a stream that was left early, and beside an open one."""
+    loader = loader_of(dataset_of(plain_files(tmp_path, 13)), name)
+    old, new = batches_of(13, 3, seed=1), batches_of(13, 3, seed=2)
+    expected = list(loader.stream(new, ("weak", "strong"), 4))
+    list(loader.stream(old, ("weak", "strong"), 3))
+    assert same(expected, list(loader.stream(new, ("weak", "strong"), 4)))
+    left = iter(loader.stream(old, ("weak", "strong"), 3))
+    assert next(left).index.equal(old[0])
+    assert same(expected, list(loader.stream(new, ("weak", "strong"), 4)))
+    assert next(left).index.equal(old[1])
+    left.close()  # type: ignore[attr-defined]
+    assert same(expected, list(loader.stream(new, ("weak", "strong"), 4)))
+
+
+@each_loader
+def test_an_empty_list_and_a_wrong_one(tmp_path: Path, name: str) -> None:
+    loader = loader_of(dataset_of(plain_files(tmp_path, 2)), name)
+    assert list(loader.stream([], ("weak",), 1)) == []
+    for batches, views, start in (([torch.tensor([2])], ("weak",), 0), ([torch.tensor([0])], ("side",), 0),
+                                  ([torch.tensor([0])], ("weak",), 2)):  # fmt: skip
+        with pytest.raises(ValueError):
+            loader.stream(batches, views, 1, start)  # type: ignore[arg-type]

@@ -1,0 +1,89 @@
+"""What decoding says of damaged, odd and fine files."""
+
+import io
+import os
+from pathlib import Path
+
+import image_sets
+import pytest
+from PIL import Image
+
+from fastcpc.data.prepare.check_images import check_image, check_images
+
+FINE = image_sets.jpeg(3, (64, 48))
+
+
+def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (64, 48), **save: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size, 7).save(buffer, kind, **save)
+    return buffer.getvalue()
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return image_sets.jpeg(3, (64, 48), exif=exif.tobytes())
+
+
+def noisy() -> bytes:
+    """A progressive JPEG whose middle is overwritten: its markers break."""
+    content = bytearray(image_sets.jpeg(3, (256, 256)))
+    content[len(content) // 2 : len(content) // 2 + 400] = b"\xff\xda" * 200
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "is empty (zero bytes)"),
+        (FINE[: len(FINE) // 2], "cannot be decoded (image file is truncated"),
+        (FINE[:20], "is no image that can be identified"),
+        (b"<html>404</html>", "is no image that can be identified"),
+        (noisy(), "cannot be decoded ("),
+    ],
+)
+def test_what_cannot_be_decoded_has_its_reason(tmp_path: Path, content: bytes, problem: str) -> None:
+    check = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
+    assert check.problem.startswith(problem)
+    assert check.num_bytes == len(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "note", "size", "kind"),
+    [
+        (FINE, "", (64, 48), "JPEG"),
+        (image_sets.jpeg(3, (64, 48), "L"), "", (64, 48), "JPEG"),
+        (image_sets.jpeg(3, (64, 48), "CMYK"), "CMYK instead of RGB", (64, 48), "JPEG"),
+        (encoded("PNG"), "PNG named .jpg", (64, 48), "PNG"),
+        (encoded("PNG", "RGBA"), "PNG named .jpg, RGBA instead of RGB", (64, 48), "PNG"),
+        (encoded("GIF", "P"), "GIF named .jpg, P instead of RGB", (64, 48), "GIF"),
+        (turned(), "turned by EXIF", (64, 48), "JPEG"),
+        (image_sets.jpeg(0, (1, 1)), "shorter side of 1 px", (1, 1), "JPEG"),
+    ],
+)
+def test_oddities_decode_and_are_noted(
+    tmp_path: Path, content: bytes, note: str, size: tuple[int, int], kind: str
+) -> None:
+    check = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
+    assert (check.problem, check.note, (check.width, check.height), check.format) == ("", note, size, kind)
+
+
+def test_files_that_are_not_there_or_not_files(tmp_path: Path) -> None:
+    assert check_image(str(tmp_path / "no.jpg")).problem == "no such file"
+    (tmp_path / "folder.jpg").mkdir()
+    assert check_image(str(tmp_path / "folder.jpg")).problem.startswith("cannot be decoded")
+    assert check_image(str(image_sets.put(tmp_path / "f") / "x.jpg")).problem == "cannot be read (Not a directory)"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    path = image_sets.put(tmp_path / "a.jpg")
+    path.chmod(0)
+    assert "Permission denied" in check_image(str(path)).problem
+
+
+def test_processes_give_the_same_in_the_same_order(tmp_path: Path) -> None:
+    paths = [str(image_sets.put(tmp_path / f"{i}.jpg", b"" if i % 7 == 3 else FINE)) for i in range(70)]
+    checks = list(check_images(paths, jobs=2))
+    assert checks == list(check_images(paths, jobs=1))
+    assert [i for i, (check, _) in enumerate(checks) if check.problem] == list(range(3, 70, 7))

@@ -1,0 +1,56 @@
+"""Compiled runs: one graph a stage, the numbers of an uncompiled run, and nothing compiled again after the start."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import run, small_config
+from small_stages import CONFIG, small_stages
+from torch._dynamo.utils import counters
+
+from fastcpc.engine import numerics
+from fastcpc.engine.train_epoch import semi_supervised
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    numerics._compiled.cache_clear()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+    numerics._compiled.cache_clear()
+
+
+def test_nothing_is_compiled_twice_over_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One graph for both networks' warm-up, one for their semi-supervised step, one for inference: of full and short
+    batches, of the training and the test split, while both cleaners rule, lambda_u rises and the learning rate drops.
+    """
+    monkeypatch.setattr(numerics, "BACKEND", "eager")
+    run(replace(small_config(tmp_path / "run", train={"epochs": 5}), compile="default"))
+    assert counters["stats"]["unique_graphs"] == 3
+
+
+def twenty_steps(compile_mode: str) -> dict[str, Any]:
+    """What network 1 and its losses are after 20 semi-supervised steps."""
+    config = replace(CONFIG, compile=compile_mode, semisup=replace(CONFIG.semisup, batches_per_epoch=20))  # type: ignore[arg-type]
+    training, (own, other) = small_stages(config)
+    assert semi_supervised(own, other, training, lambda batches, total: enumerate(batches), epoch=2, start=0) == 20
+    return {"losses": torch.stack([loss for loss, _ in own.steps]), "sums": own.sums, **own.network.state_dict()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it loads inductor
+def test_twenty_compiled_steps_give_the_numbers_of_uncompiled_ones() -> None:
+    plain, compiled = twenty_steps("false"), twenty_steps("default")
+    assert counters["stats"]["unique_graphs"] == 1
+    assert plain.keys() == compiled.keys()
+    for name in plain:  # rounding, which 20 steps enlarge
+        torch.testing.assert_close(
+            compiled[name], plain[name], rtol=1e-3, atol=1e-4, msg=lambda text, at=name: f"{at}: {text}"
+        )

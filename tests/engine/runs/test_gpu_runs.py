@@ -1,0 +1,50 @@
+"""Whole runs on a GPU: as on a CPU, compiled as eager, resumed as not stopped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from image_run import coloured_images, image_config
+from small_run import StopAfter, assert_same_run, metrics, run, small_config
+
+from fastcpc.data.loaders.dali_pipeline import dali_problem
+from fastcpc.engine.signals import Stopped
+
+pytestmark = pytest.mark.gpu
+needs_dali = pytest.mark.skipif(bool(dali_problem()), reason="needs nvidia.dali")
+each_loader = pytest.mark.parametrize("name", ["torch", pytest.param("dali", marks=needs_dali)])
+POINTS = 12.0  # of test accuracy, that four epochs may make of other roundings
+
+
+@pytest.mark.parametrize("compiled", ["false", "default", "max-autotune"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_is_that_of_a_cpu(tmp_path: Path, compiled: str, precision: str) -> None:
+    run(small_config(tmp_path / "cpu"))
+    config = replace(small_config(tmp_path / "gpu"), device="cuda", precision=precision, compile=compiled)  # type: ignore[arg-type]
+    assert run(config)["finished"]
+    ours, expected = metrics(tmp_path / "gpu"), metrics(tmp_path / "cpu")
+    assert [line["phase"] for line in ours] == [line["phase"] for line in expected]
+    close = 1e-3 if precision == "fp32" else 5e-2
+    assert ours[0]["loss_total"] == pytest.approx(expected[0]["loss_total"], rel=close)
+    for line, other in zip(ours, expected, strict=True):
+        assert abs(line["test_top1"] - other["test_top1"]) < POINTS
+
+
+def test_stopped_and_resumed_is_not_stopped(tmp_path: Path) -> None:
+    settings = {"device": "cuda", "precision": "fp32"}
+    whole = small_config(tmp_path / "whole", run={"deterministic": True})
+    stop = StopAfter()
+    run(replace(whole, **settings), stop)  # type: ignore[arg-type]
+    parts = replace(small_config(tmp_path / "parts", run={"deterministic": True}), **settings)  # type: ignore[arg-type]
+    for looks in (stop.looks // 3, stop.looks // 4):
+        with pytest.raises(Stopped):
+            run(parts, StopAfter(looks))
+    run(parts)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@each_loader
+def test_photos(tmp_path: Path, name: str) -> None:
+    coloured_images(tmp_path / "photos")
+    config = replace(image_config(tmp_path / "photos", tmp_path / "run", name), device="cuda", compile="default")
+    assert run(config)["finished"]
