@@ -182,7 +182,7 @@ def main() -> int:
     found = sorted(str(path) for path in options.root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
         parser.error(f"--root {options.root}: no .jpg file in it")
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[: options.images]
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[: options.photos]
     paths = [found[row] for row in order.tolist()]
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of DALI's own AutoAugment
     machine = this_machine(options.device)

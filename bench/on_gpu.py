@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the steps' commands and do nothing")
     options = parser.parse_args()
     out = options.out.expanduser().resolve()
-    todo = steps(out / "results", None if options.images is None else options.images.expanduser().resolve())
+    todo = steps(out / "results", None if options.photos is None else options.photos.expanduser().resolve())
     unknown = set(options.only or ()) - {step.name for step in todo}
     if unknown:
         parser.error(f"--only {', '.join(sorted(unknown))}: the steps here are {', '.join(step.name for step in todo)}")
