@@ -20,12 +20,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# the tests build the pages too, with the same command
+# the tests build the pages with the same command
 docs: $(READY)
 	$(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
-# what this machine can run; PHOTOS: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data
+# PHOTOS: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data; each may be left out
 bench: $(READY)
 	$(BIN)/python bench/gmm.py
 	$(BIN)/python bench/kernels.py
@@ -37,7 +37,7 @@ endif
 ifneq ($(and $(DIVIDE_MIX),$(CIFAR)),)
 	$(BIN)/python bench/peer.py --divide-mix $(DIVIDE_MIX) --data $(CIFAR)
 endif
-	$(BIN)/python bench/readme_figures.py
+	$(BIN)/python bench/speed_table.py
 
 soak: $(READY)
 	nice -n 10 $(BIN)/python bench/soak.py
