@@ -8,8 +8,9 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/fastcpc-train --config configs/digits_sym80.yaml
 
+# CPU_BF16=yes or no: as on a CPU that multiplies bfloat16, where precision=auto is bf16, or on one that does not
 test: lint browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not gpu" $(if $(CPU_BF16),--cpu-bf16=$(CPU_BF16))
 
 # the report is tested in a real Chromium
 browser:
