@@ -36,7 +36,6 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "scikit-learn>=1.4",
-        "omegaconf>=2.4",
         "pyyaml>=6",
         "safetensors>=0.4.3",
         "timm>=1.0.9",
