@@ -8,8 +8,9 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/fastcpc-train --config configs/digits_sym80.yaml
 
+# CPU_BF16=yes or no: as on a CPU that multiplies bfloat16, where precision=auto is bf16, or on one that does not
 test: lint browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not gpu" $(if $(CPU_BF16),--cpu-bf16=$(CPU_BF16))
 
 # the report is tested in a real Chromium
 browser:
@@ -20,12 +21,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# the tests build the pages too, with the same command
+# the tests build the pages with the same command
 docs: $(READY)
 	$(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
-# what this machine can run; PHOTOS: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data
+# PHOTOS: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data; each may be left out
 bench: $(READY)
 	$(BIN)/python bench/gmm.py
 	$(BIN)/python bench/kernels.py
@@ -37,7 +38,7 @@ endif
 ifneq ($(and $(DIVIDE_MIX),$(CIFAR)),)
 	$(BIN)/python bench/peer.py --divide-mix $(DIVIDE_MIX) --data $(CIFAR)
 endif
-	$(BIN)/python bench/readme_figures.py
+	$(BIN)/python bench/speed_table.py
 
 soak: $(READY)
 	nice -n 10 $(BIN)/python bench/soak.py

@@ -1,10 +1,11 @@
-"""The clothing table: plain training against CPC on photos with 40 % asymmetric label noise, several seeds.
+"""The clothing table: plain training and CPC on images with 40 % asymmetric label noise, several seeds.
 
-    python bench/clothing_table.py --root /path/to/clothing-small     # 9 runs, one at a time; a stopped table goes on
-First `fastcpc-prepare imagefolder --cache` resizes every photo once; then each run is `fastcpc-train --config
-configs/clothing_small.yaml cleaner.kind=KIND run.seed=SEED` on one thread, in a process of its own. Writes
-bench/results/clothing_table.json with the runs that are finished, prints the table in Markdown, and puts it into
-README.md between its two markers when all are. Accuracies are those of the test split, which nothing is trained on:
+    python bench/clothing_table.py --root /path/to/clothing-small     # 9 runs, one at a time; repeat to resume
+
+First `fastcpc-prepare imagefolder --cache` resizes every image once; then each run is `fastcpc-train --config
+configs/clothing_small.yaml cleaner.kind=KIND run.seed=SEED` on one thread, in its own process. Writes
+bench/results/clothing_table.json with the finished runs and prints the table in Markdown. When all runs are finished,
+it puts the table into docs/experiments.md between its two markers. Accuracies are those of the test split:
 "last 5" is the mean over the last five epochs, not the best epoch.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import this_machine
-from pages import ROOT, put_between
+from pages import DOCS, ROOT, put_between
 from tqdm import tqdm
 
 from fastcpc.config.load import load_config
@@ -35,7 +36,7 @@ Record = dict[str, Any]
 
 
 def command(module: str, *arguments: str) -> None:
-    """A command of the package in a process of its own; SystemExit with its last words where it fails."""
+    """Run a command of the package in its own process; SystemExit with the end of its output if it fails."""
     line = [sys.executable, "-m", f"fastcpc.cli.{module}", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
@@ -44,7 +45,7 @@ def command(module: str, *arguments: str) -> None:
 
 
 def prepare(root: str, folder: Path) -> Path:
-    """The index of the photos, with the cache that the config's size needs."""
+    """The index of the images, with a cache of the size that the config needs."""
     index = folder / "clothing.parquet"
     side = load_config([CONFIG], []).data.resize
     if not index.with_name(f"{index.stem}.cache-{side}.parquet").is_file():
@@ -53,7 +54,7 @@ def prepare(root: str, folder: Path) -> Path:
 
 
 def train(kind: str, seed: int, root: str, folder: Path, index: Path) -> Record:
-    """One run, or what it left when it was finished before; its summary and the last epochs' mean accuracy."""
+    """Train one run unless it is finished; return its summary and the last epochs' mean accuracy."""
     target = folder / f"{kind}-{seed}"
     command(
         "train", "--config", str(CONFIG), f"data.root={root}", f"data.index={index}", "data.workers=1",
@@ -88,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--root", required=True, help="folder of the photos: train/, validation/ and test/ with classes"
+        "--root", required=True, help="folder of the images: train/, validation/ and test/ with classes"
     )
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds 1..N; the README's table takes 3")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="seeds 1..N; the page's table takes 3")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "clothing_table", help="where the runs are kept")
     options = parser.parse_args(argv)
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = table(records)
     print("\n".join(lines))
     if whole:
-        put_between(BEGIN, END, lines)
+        put_between(BEGIN, END, lines, DOCS / "experiments.md")
     return 0
 
 

@@ -1,8 +1,9 @@
 """The paper's Fig. 3 on digits: AUC of four cleaners over the epochs, three seeds, the same settings for all.
 
-    python bench/digits_figure.py                # 24 runs, two at a time; stopped, it goes on where it stood
-It is `fastcpc-reproduce figure3 --scale small`, with the picture in docs/images, every number of it in
-bench/results/digits_figure.json, and a table of its first and last cleaning in docs/results.md.
+    python bench/digits_figure.py                # 24 runs, two at a time; repeat to resume
+
+It is `fastcpc-reproduce figure3 --scale small`, with the figure in docs/images, its values in
+bench/results/digits_figure.json, and a table of the first and last cleaning in docs/experiments.md.
 """
 
 import json
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 from digits_grid import arguments, trained
 from harness import this_machine
-from pages import ROOT, put_between
+from pages import DOCS, ROOT, put_between
 
 from fastcpc.report.paper.experiments import CLEANERS
 from fastcpc.report.paper.tables import as_json, figure, short_name
 from fastcpc.report.results.run import Run
 
 RESULT = ROOT / "bench" / "results" / "digits_figure.json"
-PICTURE = ROOT / "docs" / "images" / "figure3-digits.svg"
+FIGURE = DOCS / "images" / "figure3-digits.svg"
 BEGIN, END = "<!-- digits figure: bench/digits_figure.py -->", "<!-- end of digits figure -->"
 
 
@@ -61,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "table": lines,
     }
     RESULT.write_text(json.dumps(head | content, indent=1) + "\n", encoding="utf-8")
-    PICTURE.write_text(figure(chosen, results)[0], encoding="utf-8")
-    put_between(BEGIN, END, lines, ROOT / "docs" / "results.md")
+    FIGURE.write_text(figure(chosen, results)[0], encoding="utf-8")
+    put_between(BEGIN, END, lines, DOCS / "experiments.md")
     return 0
 
 

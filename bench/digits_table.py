@@ -1,12 +1,13 @@
 """The digits table: every cleaner on three kinds of noise, several seeds, the same settings and epochs for all.
 
-    python bench/digits_table.py                 # 75 runs, two at a time; a stopped table goes on where it stood
+    python bench/digits_table.py                 # 75 runs, two at a time; repeat the command to resume
     python bench/digits_table.py --seeds 3       # printed only: the README's table takes 5
+
 It is `fastcpc-reproduce table3 --scale small --seeds 5`, with the result in the README. Each run is
-`fastcpc-train --config configs/digits_NOISE.yaml cleaner.kind=KIND run.seed=SEED` on one thread, in a process of its
-own. Writes bench/results/digits_table.json with every run's figures, prints the table in Markdown, and puts it into
-README.md between its two markers when all seeds are there. Accuracies are those of the test split, which nothing is
-trained on or chosen by: "last 10" is the mean over the last ten epochs, not the best epoch.
+`fastcpc-train --config configs/digits_NOISE.yaml cleaner.kind=KIND run.seed=SEED` on one thread, in its own process.
+Writes bench/results/digits_table.json with every run's accuracy and prints the table in Markdown. When all seeds are
+finished, it puts the table into README.md between its two markers. Accuracies are those of the test split, which is not
+used for training or selection: "last 10" is the mean over the last ten epochs, not the best epoch.
 """
 
 import json
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 
 from digits_grid import arguments, trained
 from harness import this_machine
-from pages import ROOT, put_between
+from pages import README, ROOT, put_between
 
 from fastcpc.report.paper.tables import Results, markdown
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         RESULT.parent.mkdir(parents=True, exist_ok=True)
         RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        put_between(BEGIN, END, lines)
+        put_between(BEGIN, END, lines, README)
     return 0
 
 

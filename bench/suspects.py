@@ -1,12 +1,13 @@
-"""Suspected label errors against true labels: our rule, and cleanlab's on the same networks' predictions.
+"""Suspected label errors compared with true labels: fastcpc's rule, and cleanlab's on the same predictions.
 
     python bench/suspects.py                            # digits, three kinds of noise, three seeds: 9 runs of a minute
-    python bench/suspects.py --cifar10 /path/to/cifar   # and the two epochs of configs/cifar10_small.yaml, once
-Each run is `fastcpc-train --config configs/CONFIG.yaml run.seed=SEED`, in a process of its own; a finished one is read
-again. Precision: share of the suspected labels that are wrong. Recall: share of the wrong labels that are suspected.
+    python bench/suspects.py --cifar10 /path/to/cifar   # and one run of configs/cifar10_small.yaml
+
+Each run is `fastcpc-train --config configs/CONFIG.yaml run.seed=SEED`, in its own process; a finished run is
+reused. Precision: share of the suspected labels that are wrong. Recall: share of the wrong labels that are suspected.
 "at recall 95 %": precision of the ranking where it has found 95 % of the wrong labels. cleanlab's find_label_issues
-sees labels.npz and pred_probs.npy of the same run, so that both judge by the same two networks. Writes
-bench/results/suspects.json, prints the table, and puts it into README.md.
+sees labels.npz and pred_probs.npy of the same run, so both rules use the same two networks. Writes
+bench/results/suspects.json, prints the table, and puts it into docs/results.md.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import cleanlab
 import numpy as np
 from harness import this_machine
 from numpy.typing import NDArray
-from pages import ROOT, put_between
+from pages import DOCS, ROOT, put_between
 from sklearn.metrics import average_precision_score
 
 from fastcpc.report.results.run import read_pred_probs, read_run
@@ -144,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "runs": records,
     }
     RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    put_between(BEGIN, END, lines)
+    put_between(BEGIN, END, lines, DOCS / "results.md")
     return 0
 
 

@@ -1,15 +1,29 @@
-"""Rules for every test: one thread, deterministic algorithms, and NaN in memory that nothing has written."""
+"""Rules for every test: one thread, deterministic algorithms, and NaN in memory that nothing has written.
+
+On a CPU that multiplies bfloat16, ``precision=auto`` is bf16. To test that on any CPU: ``pytest --cpu-bf16=yes``, or
+``make test CPU_BF16=yes``. ``no`` tests fp32 on a CPU that has bfloat16.
+"""
 
 import signal
 import threading
 
 import pytest
 import torch
+from forced_cpu import force_everywhere
 
 torch.set_num_threads(1)
 if threading.current_thread() is threading.main_thread():
     # A shell starts background jobs with SIGINT ignored, and what we start would inherit that; tests send it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu-bf16", choices=("yes", "no"), help="make torch say whether the CPU multiplies bfloat16")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--cpu-bf16"):
+        force_everywhere(config.getoption("--cpu-bf16"))
 
 
 @pytest.fixture(autouse=True)

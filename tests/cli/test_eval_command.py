@@ -20,7 +20,7 @@ from fastcpc.models.network import Network
 
 SETTINGS = [
     "data.name=digits", "data.subset=200", "model.name=digits_cnn", "model.width=16", "augment.strong=geometric",
-    "noise.kind=sym", "noise.rate=0.5", "device=cpu", "cpc.embedding_dim=16",
+    "noise.kind=sym", "noise.rate=0.5", "device=cpu", "precision=fp32", "cpc.embedding_dim=16",
     "train.warmup_epochs=1",
 ]  # fmt: skip
 
