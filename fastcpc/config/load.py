@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 import yaml  # type: ignore[import-untyped]
 
 from fastcpc.config.constraints import did_you_mean, field_types, shown, type_words, value_problem
+from fastcpc.config.packaged import find_config
 from fastcpc.config.schema import Config
 from fastcpc.config.sources import Entry, Source, path_text, read_file, read_overrides
 from fastcpc.config.validation import cross_setting_problems
@@ -43,6 +44,15 @@ def to_yaml(config: Config) -> str:
     """The whole config as YAML in the schema's order; loading it gives an equal Config."""
     text: str = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
     return text
+
+
+def read_config(folder: Path) -> Config:
+    """The config in the folder of a run; InputError where there is none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder of a run")
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder} is not a run's folder: it has no config.yaml")
+    return load_config([folder / "config.yaml"], [])
 
 
 def run_folder(config: Config) -> Path:
@@ -193,7 +203,7 @@ def _concerns(invalid: str, key: str) -> bool:
 def _read_files(files: Sequence[Path]) -> list[Source]:
     """The files' sources, all bases first, in order."""
     bases, given = [], []
-    for path in files:
+    for path in map(find_config, files):
         source = read_file(path)
         given.append(source)
         if source.base is not None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from untrained_run import untrained_run
 
 from fastcpc.cli import export as command
+from fastcpc.cli.actions import export as action
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.data.test_transform import inference_transform
 from fastcpc.engine.checkpoint.resume import named
@@ -122,7 +123,7 @@ def test_nothing_is_left_where_the_onnx_file_is_wrong(tmp_path: Path, monkeypatc
     def wrong(model: ExportedModel) -> bytes:
         raise RunError("logits differ")
 
-    monkeypatch.setattr(command, "onnx_bytes", wrong)
+    monkeypatch.setattr(action, "onnx_bytes", wrong)
     folder = untrained_run(tmp_path / "run", TEN, *DIGITS)
     assert command.main([str(folder), "--onnx"]) == 1
     assert not (folder / "model").exists()
