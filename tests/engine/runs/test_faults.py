@@ -123,7 +123,7 @@ def test_a_config_that_is_wrong_is_said_once(tmp_path: Path) -> None:
 
 def test_a_held_folder_a_full_disk_and_a_silent_rank(undisturbed: Path, small_disk: Path, tmp_path: Path) -> None:
     with RunDir(small_config(tmp_path / "held")):
-        on_ranks(2, "rank_runs:faults", tmp_path, small_disk)
+        on_ranks(2, "rank_runs:problems", tmp_path, small_disk)
     (small_disk / "filler").unlink()
     run_folder = small_disk / "run"
     assert named(run_folder, "latest").name in ("epoch_0000", "epoch_0001")  # where the disk was full at last
