@@ -127,7 +127,7 @@ def test_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dropped", "added", "fault"),
+    ("dropped", "added", "problem"),
     [
         (["conv2.weight"], [], "it lacks conv2.weight"),
         ([], ["extra.weight"], "it has extra.weight too many"),

@@ -23,7 +23,7 @@ def coloured_images(root: Path) -> None:
 
 def image_config(root: Path, folder: Path, loader: str) -> Config:
     config = small_config(folder, noise={"kind": "asym_next", "rate": 0.3})
-    data = DataConfig(name="imagefolder", root=str(root), loader=loader, workers=2, resize=36, crop=32, max_bad=0.05)  # type: ignore[arg-type]
+    data = DataConfig(name="imagefolder", root=str(root), feed=loader, workers=2, resize=36, crop=32, max_bad=0.05)  # type: ignore[arg-type]
     return replace(
         config,
         data=data,

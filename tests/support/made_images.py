@@ -73,7 +73,7 @@ def dataset_of(paths: Sequence[Path], *, resized: bool = False, crop: int = 24) 
         tuple(map(str, paths)), np.zeros(num, np.int64), None, np.arange(num), tuple(path.name for path in paths)
     )
     transform = ImageTransform(resize=28, crop=crop, random_resized_crop=resized, flip=True)
-    return Dataset("photos", ("a", "b"), split, {}, MEAN, STD, WeakPolicy(True, 0), photo=transform)
+    return Dataset("photos", ("a", "b"), split, {}, MEAN, STD, WeakPolicy(True, 0), image=transform)
 
 
 def loader_of(
@@ -85,7 +85,7 @@ def loader_of(
     device: torch.device = CPU,
     **settings: Any,
 ) -> ImageLoader:
-    data = DataConfig(loader=name, workers=workers, max_bad=max_bad, **settings)
+    data = DataConfig(feed=name, workers=workers, max_bad=max_bad, **settings)
     loader = make_loader(dataset.train, dataset, data, AugmentConfig(), device, bad_list)
     assert isinstance(loader, ImageLoader)
     return loader

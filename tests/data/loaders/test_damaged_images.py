@@ -60,7 +60,7 @@ def test_too_many_bad_files_end_the_run(tmp_path: Path, name: str) -> None:
         list(loader.stream(batches_of(20), FOUR, 1))
     assert len(listed.read_text().splitlines()) == 3
     test_set = replace(dataset, train=dataset.train.take(np.arange(3)), tests={"test": dataset.train})
-    data = DataConfig(loader=name, workers=1, max_bad=1.0)  # type: ignore[arg-type]
+    data = DataConfig(feed=name, workers=1, max_bad=1.0)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="a test set must be whole"):
         list(make_loader(test_set.tests["test"], test_set, data, AugmentConfig(), CPU).stream(batches_of(20), FOUR, 1))
 

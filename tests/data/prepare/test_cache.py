@@ -61,7 +61,7 @@ def loader(data: DataConfig, dataset: Dataset | None = None) -> Any:
 def test_views_from_the_cache_are_those_of_the_files(tmp_path: Path, name: Any, boxes: bool) -> None:
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
-    data = settings(root, loader=name, random_resized_crop=boxes)
+    data = settings(root, feed=name, random_resized_crop=boxes)
     cached, decoded = loader(data), loader(replace(data, cache="off", feed="torch"))
     views = ("test", "weak", "weak")
     ours, theirs = (list(one.stream(batches_of(18), views, 3)) for one in (cached, decoded))
@@ -100,7 +100,7 @@ def test_the_test_view_is_torchvisions_resize_and_crop(tmp_path: Path) -> None:
 def test_strong_views_and_a_later_start(tmp_path: Path, name: Any) -> None:
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
-    one = loader(settings(root, loader=name))
+    one = loader(settings(root, feed=name))
     whole = list(one.stream(batches_of(18), FOUR, 7))
     assert same(whole[2:], list(one.stream(batches_of(18), FOUR, 7, 2)))
 
@@ -113,11 +113,11 @@ def test_photos_that_are_not_in_the_cache_are_decoded(
     assert prepare(root, "--cache", str(SIDE)) == 0
     for number in range(3):
         Image.fromarray(texture(50, 50, 70 + number)).save(root / "train" / "class1" / f"new{number}.png")
-    one, bare = loader(settings(root, loader=name)), loader(settings(root, loader=name, cache="off"))
+    one, bare = loader(settings(root, feed=name)), loader(settings(root, loader=name, cache="off"))
     assert "3 of 21 photos are not in it and are decoded" in caplog.text
     told, bare_told = (
         describe_loader(load_dataset(data), data, CPU)
-        for data in (settings(root, loader=name), settings(root, loader=name, cache="off"))
+        for data in (settings(root, feed=name), settings(root, loader=name, cache="off"))
     )
     table = root / ".fastcpc-index" / "imagefolder.cache-36.parquet"
     assert told == f"{bare_told} for photos that are not in the cache {table}"
@@ -237,15 +237,15 @@ def test_an_error_on_the_way_leaves_the_old_cache(tmp_path: Path, monkeypatch: p
 def test_bytes_in_memory_up_to_a_budget(tmp_path: Path) -> None:
     root = images(tmp_path)
     for name in ("torch", *(() if dali_problem() else ("dali",))):
-        plain = loader(settings(root, loader=name))
+        plain = loader(settings(root, feed=name))
         expected = [list(plain.stream(batches_of(18, seed=seed), FOUR, seed)) for seed in (1, 2)]
-        kept = loader(settings(root, loader=name, ram_cache=1.0))
+        kept = loader(settings(root, feed=name, ram_cache=1.0))
         assert same(
             expected[0] + expected[1], [b for s in (1, 2) for b in kept.stream(batches_of(18, seed=s), FOUR, s)]
         )
         assert (kept.decoder._files.num_read, kept.decoder._files.num_kept) == (18, 18)
         sizes = [os.path.getsize(path) for path in load_dataset(settings(root)).train.paths]  # type: ignore[union-attr]
-        small = loader(settings(root, loader=name, ram_cache=sum(sizes) / 2e9))
+        small = loader(settings(root, feed=name, ram_cache=sum(sizes) / 2e9))
         assert same(expected[0], list(small.stream(batches_of(18, seed=1), FOUR, 1)))
         assert 0 < small.decoder._files.kept_bytes <= sum(sizes) / 2 and 0 < small.decoder._files.num_kept < 18
 

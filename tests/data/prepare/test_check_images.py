@@ -33,7 +33,7 @@ def noisy() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "fault"),
+    ("content", "problem"),
     [
         (b"", "is empty (zero bytes)"),
         (FINE[: len(FINE) // 2], "cannot be decoded (image file is truncated"),
