@@ -68,7 +68,12 @@ def test_the_list_has_a_line_per_config() -> None:
 def test_a_wheel_contains_the_configs(tmp_path: Path) -> None:
     """Built from a copy, since a build writes into its folder; installed alone, and started from another folder."""
     source = tmp_path / "source"
-    files = subprocess.run(["git", "-C", str(ROOT), "ls-files"], check=True, capture_output=True, text=True).stdout
+    files = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     for name in files.splitlines():
         if name.startswith(("fastcpc", "kernels", "configs")) or name in ("setup.py", "pyproject.toml", "README.md"):
             target = source / name
