@@ -25,9 +25,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    # fastcpc/kernels is a symbolic link to kernels/: the wheel carries fastcpc.kernels, and no top-level "kernels"
+    # fastcpc/kernels and fastcpc/configs are symbolic links to kernels/ and configs/; the wheel contains the files
     packages=find_packages(include=["fastcpc", "fastcpc.*"]),
-    package_data={"fastcpc.kernels": ["*.cu"], "fastcpc.report.html": ["templates/*"]},
+    package_data={
+        "fastcpc": ["configs/*.yaml", "configs/*/*.yaml"],
+        "fastcpc.kernels": ["*.cu"],
+        "fastcpc.report.html": ["templates/*"],
+    },
     # torch brings the Triton that it was built with; naming triton here would fetch another one first
     install_requires=[
         "torch>=2.11",
@@ -36,7 +40,6 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "scikit-learn>=1.4",
-        "omegaconf>=2.4",
         "pyyaml>=6",
         "safetensors>=0.4.3",
         "timm>=1.0.9",

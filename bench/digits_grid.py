@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pages import ROOT
 
-from fastcpc.cli.reproduce import collect, grid_of
+from fastcpc.cli.actions.reproduce import collect, grid_of
 from fastcpc.report.paper.experiments import Experiment, experiment
 from fastcpc.report.paper.grid import Grid, train_missing
 from fastcpc.report.paper.tables import Results

@@ -105,8 +105,8 @@ class Case:
 def table() -> str:
     """The computed table of docs/scaling.md."""
     lines = [
-        "| GPUs | samples | gradients | MixUp | BatchNorm | prior | scores | prototypes | memory: state of all "
-        "samples, own features | computed efficiency, BatchNorm over all ranks / per rank |",
+        "| GPUs | samples | gradients | MixUp | BatchNorm | prior | scores | prototypes | "
+        "memory: state of all samples, own features | computed efficiency, BatchNorm over all ranks / per rank |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for num_samples in (1e8, 1e9):

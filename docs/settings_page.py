@@ -1,4 +1,4 @@
-"""Makes settings.md out of the code when the pages are built, so that it cannot go stale."""
+"""Generate settings.md from the code when the pages are built."""
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -7,6 +7,6 @@ from fastcpc.config.describe import describe_page
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Called by MkDocs with the pages that it has found."""
+    """Add the page; MkDocs calls this with all pages."""
     files.append(File.generated(config, "settings.md", content=describe_page()))
     return files

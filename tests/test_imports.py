@@ -11,6 +11,7 @@ ORDER = ["errors", "atomic_io", "config", "distributed", "data", "models", "clea
 ORDER += ["semisup", "engine", "report", "cli"]
 KERNELS_MAY = {"torch", "triton", "numpy", "cupy", "__future__"}
 ONE_DOOR = {"cupy", "nvidia"}
+LATE_IMPORT = "fastcpc/cli/lazy.py"  # the only module that imports a module of fastcpc late: fastcpc.cli.actions
 
 
 def modules() -> list[Path]:
@@ -51,7 +52,21 @@ def problems_of(path: Path, source: str) -> list[str]:
                 for line, name in imports_of(function)
                 if name.startswith((".", "fastcpc"))
             ]
-    return problems
+    return problems + late_imports(path, tree)
+
+
+def late_imports(path: Path, tree: ast.AST) -> list[str]:
+    """Imports by a function: of a third-party library by its name only; of fastcpc in LATE_IMPORT only."""
+    place, problems = path.relative_to(ROOT).as_posix(), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            text = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            third_party = isinstance(text, str) and not text.startswith((".", "fastcpc"))
+            if name in ("import_module", "__import__", "LazyLoader") and not third_party and place != LATE_IMPORT:
+                problems.append(f"{place}:{node.lineno} imports late; only {LATE_IMPORT} may import fastcpc so")
+    actions = [line for line, name in imports_of(tree) if name.startswith("fastcpc.cli.actions")]
+    return problems + [f"{place}:{line} imports the work of a command; load_action does" for line in actions]
 
 
 STANDARD = set(__import__("sys").stdlib_module_names)
@@ -81,12 +96,21 @@ def test_heavy_libraries_have_one_door() -> None:
         ("fastcpc/engine/x.py", "import kernels"),
         ("fastcpc/engine/x.py", "from fastcpc.report.results.run import read_run"),
         ("fastcpc/report/x.py", "from fastcpc.cli.exit_codes import report"),
+        ("fastcpc/cli/x.py", "import importlib\nimportlib.import_module('fastcpc.engine.launch')"),
+        ("fastcpc/engine/x.py", "import importlib\nimportlib.import_module(name)"),
+        ("fastcpc/engine/x.py", "__import__('fastcpc.data')"),
+        ("fastcpc/cli/x.py", "from fastcpc.cli.actions.train import run"),
         ("kernels/x.py", "import sklearn"),
         ("kernels/x.py", "from fastcpc.errors import InputError"),
     ],
 )
 def test_a_wrong_import_is_found(file: str, source: str) -> None:
     assert problems_of(ROOT / file, source)
+
+
+def test_a_late_import_of_a_library_is_allowed() -> None:
+    assert not problems_of(ROOT / "fastcpc/engine/x.py", "import importlib\nimportlib.import_module('wandb')")
+    assert not problems_of(ROOT / LATE_IMPORT, "import importlib\nimportlib.import_module(f'fastcpc.cli.actions.{x}')")
 
 
 def test_the_walk_sees_the_project() -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
-from sklearn.metrics import roc_auc_score
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
@@ -14,6 +13,8 @@ def auc(clean_prob_N: Floats, truly_clean_N: Bools) -> float | None:
     """Area under the ROC curve of the clean probability, clean against noisy; None where there is only one kind."""
     if truly_clean_N.all() or not truly_clean_N.any():
         return None
+    from sklearn.metrics import roc_auc_score  # here: runs without true labels do not need scikit-learn
+
     return float(roc_auc_score(truly_clean_N, clean_prob_N))
 
 

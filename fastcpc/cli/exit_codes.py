@@ -6,10 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
-from fastcpc import distributed
-from fastcpc.errors import InputError, LostContactError, RunError
+from fastcpc.errors import InputError, RunError
 
 
 class InputParser(argparse.ArgumentParser):
@@ -21,22 +18,6 @@ class InputParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Called by argparse with what is wrong."""
         raise InputError(f"{message} (see {self.prog} --help)")
-
-
-def recorded_error(command: Callable[[], int]) -> int:
-    """Run a command so that torchrun can show how it failed: errors are left where it looks for them.
-
-    That another process went away is not: its own end is what torchrun is to show first.
-    """
-    handler = get_error_handler()
-    try:
-        return command()
-    except LostContactError:
-        raise
-    except Exception as error:
-        if distributed.launched_by_torchrun():
-            handler.record_exception(error)
-        raise
 
 
 def report_error(program: str, command: Callable[[], int]) -> int:

@@ -1,69 +1,33 @@
-"""fastcpc-prepare: is a data set on disk whole, and does every image decode? Exit codes: 0 fine, 1 broken, 2 usage.
+"""fastcpc-prepare: the arguments. The work is in actions/prepare.py.
 
-Nothing of the data set itself is written. The index that training reads goes to ROOT/.fastcpc-index/NAME.parquet, or
-to --out.
+Exit codes: 0 the data set is complete, 1 images are broken, 2 wrong arguments.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast, get_args, get_type_hints
 
-import numpy as np
-from tqdm import tqdm
-
+from fastcpc.cli.arguments import positive
 from fastcpc.cli.exit_codes import InputParser, report_error
+from fastcpc.cli.lazy import load_action
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import DataConfig
-from fastcpc.config.validation import PHOTOS
-from fastcpc.data.dataset import RGB, ImageSplit
-from fastcpc.data.datasets.indexed_images import list_images
-from fastcpc.data.datasets.listing import Listing
-from fastcpc.data.loaders.image_files import BadImage, read_bytes, read_image_header
-from fastcpc.data.prepare.cache import CacheWriter, cache_path
-from fastcpc.data.prepare.check_images import ImageCheck, check_images
-from fastcpc.data.prepare.index import bad_list, index_path, unique_splits, write_index
-from fastcpc.data.registry import load_dataset
-from fastcpc.errors import InputError, RunError
 
 PROGRAM = "fastcpc-prepare"
 NAMES = get_args(get_type_hints(DataConfig)["name"])
-SIZED = 200  # images whose size is looked at, to guess how large the cache will be
-SHOWN = 10  # broken images, and images of one kind of note, that are printed; the files have all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; argv: the arguments, None for the process's own."""
+    """Run the command and return its exit code; argv: the arguments, None for the arguments of the process."""
     return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:
     data = _settings(options)
-    if data.name not in PHOTOS:
-        return _check_arrays(data)
-    out = Path(options.out).expanduser() if options.out else index_path(data.root, data.name)
-    listing = list_images(data)  # before anything is written: a wrong folder stays as it is
-    _print_listing(listing)
-    _require_writable(out)
-    checks = _decode(listing, options.jobs, cache_path(out, data.resize) if options.cache else None, data.resize)
-    write_index(out, listing, checks)
-    bad = [(name, check.problem) for name, check in checks.items() if check.problem]
-    bad_file = out.with_suffix(".bad.txt")
-    try:
-        bad_file.write_text(bad_list(bad), encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise RunError(f"{bad_file}: cannot be written ({error.strerror})") from None
-    _print_notes(checks)
-    print(f"index written to {out}")
-    if options.cache:
-        print(f"photos of {data.resize} px cached in {cache_path(out, data.resize).with_suffix('.bin')}")
-    if options.out:
-        print(f"training reads it with data.index={out}")
-    return _judge(listing, checks, bad, bad_file, data.max_bad)
+    return load_action("prepare")(options, data)
 
 
 def _settings(options: argparse.Namespace) -> DataConfig:
@@ -74,110 +38,6 @@ def _settings(options: argparse.Namespace) -> DataConfig:
     if options.cache and options.cache.isdigit():  # of no matter here, and it must not exceed data.resize
         given["crop"] = str(max(8, min(224, int(options.cache))))
     return load_config([], [f"data.{key}={value}" for key, value in given.items() if value not in (None, False)]).data
-
-
-def _check_arrays(data: DataConfig) -> int:
-    """Data sets that are read whole: loading them is the check."""
-    dataset = load_dataset(data)
-    tests = ", ".join(f"{name} {len(split):,}" for name, split in dataset.tests.items())
-    print(f"{data.name}: train {len(dataset.train):,}, {tests} images, {dataset.num_classes} classes; files are whole")
-    print("no index is needed")
-    return 0
-
-
-def _print_listing(listing: Listing) -> None:
-    print(f"{listing.name}: {listing.layout}; {len(listing.class_names)} classes")
-    for name, split in listing.splits.items():
-        counts = np.bincount(split.labels, minlength=len(listing.class_names))
-        few, many = int(counts.argmin()), int(counts.argmax())
-        trusted = "" if split.trusted is None else f"; {int((split.trusted >= 0).sum()):,} with a trusted label"
-        print(
-            f"  {name}: {len(split):,} images; fewest {counts[few]:,} ({listing.class_names[few]}), "
-            f"most {counts[many]:,} ({listing.class_names[many]}){trusted}"
-        )
-    for remark in listing.remarks:
-        print(f"  note: {remark}")
-
-
-def _require_writable(out: Path) -> None:
-    """Ask before the hour of decoding, not after it."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out.parent}: cannot be made ({error.strerror}); name another place with --out") from None
-    if not os.access(out.parent, os.W_OK):
-        raise InputError(f"{out.parent}: cannot be written to; name another place for the index with --out")
-
-
-def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[str, ImageCheck]:
-    """Every image once, by name; what decodes goes into the cache too. cache: its table, None for none."""
-    files: dict[str, str] = {}
-    for _, split in unique_splits(listing):
-        files.update(zip(split.names, split.paths, strict=True))
-    names, paths = list(files), list(files.values())
-    found = check_images(paths, jobs, side if cache is not None else 0)
-    bar = tqdm(found, total=len(files), unit="img", disable=not sys.stderr.isatty(), desc="decoding")
-    if cache is None:
-        return {name: check for name, (check, _) in zip(names, bar, strict=True)}
-    checks = {}
-    with CacheWriter(cache, listing.name, side, len(names), _mean_pixels(paths, side)) as writer:
-        for name, (check, small) in zip(names, bar, strict=True):
-            checks[name] = check
-            if small is not None:
-                writer.add(name, small.pixels, check.num_bytes, small.mtime_ns)
-    return checks
-
-
-def _mean_pixels(paths: Sequence[str], side: int) -> float:
-    """Bytes of a cached photo, guessed from the sizes of some, spread evenly."""
-    sizes = []
-    for place in np.linspace(0, len(paths) - 1, min(len(paths), SIZED)).astype(int):
-        with contextlib.suppress(BadImage):
-            head = read_image_header(read_bytes(paths[place]))
-            scale = min(1.0, side / min(head.height, head.width))
-            sizes.append(RGB * head.height * head.width * scale**2)
-    return float(np.mean(sizes)) if sizes else 0.0
-
-
-def _print_notes(checks: dict[str, ImageCheck]) -> None:
-    """Images that decode, though they are not what their name says: counted by kind, with an example."""
-    kinds: dict[str, list[str]] = {}
-    for name, check in checks.items():
-        if check.note:
-            kinds.setdefault(check.note, []).append(name)
-    ordered = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
-    for note, names in ordered[:SHOWN]:
-        print(f"  note: {note}: {len(names):,} images, such as {names[0]}")
-    if len(ordered) > SHOWN:
-        print(f"  note: {len(ordered) - SHOWN} more kinds of oddity, in the index's column 'note'")
-
-
-def _judge(
-    listing: Listing, checks: dict[str, ImageCheck], bad: list[tuple[str, str]], bad_file: Path, max_bad: float
-) -> int:
-    """Print what is broken; 1 where training would refuse the data set, else 0."""
-    if not bad:
-        print(f"all {len(checks):,} images decode")
-        return 0
-    for name, problem in bad[:SHOWN]:
-        print(f"  broken: {name}: {problem}")
-    if len(bad) > SHOWN:
-        print(f"  broken: {len(bad) - SHOWN:,} more")
-    print(f"{len(bad):,} of {len(checks):,} images are broken; all of them by name in {bad_file}")
-    problems = []
-    for name, split in unique_splits(listing):
-        num_bad, allowed = _num_bad(split, checks), max_bad * len(split) if name == "train" else 0
-        if num_bad > allowed:
-            limit = f"data.max_bad={max_bad:g} allows {int(allowed):,}" if name == "train" else "it must be whole"
-            problems.append(f"{name}: {num_bad:,} of {len(split):,} images are broken; {limit}")
-    if problems:
-        raise RunError("\n".join(problems))
-    print("training leaves them out")
-    return 0
-
-
-def _num_bad(split: ImageSplit, checks: dict[str, ImageCheck]) -> int:
-    return sum(bool(checks[name].problem) for name in split.names)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,15 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", metavar="FILE", help="the index (default: DIR/.fastcpc-index/NAME.parquet)")
     parser.add_argument(
-        "--jobs", metavar="N", type=_positive, default=os.cpu_count() or 1, help="processes (default: all cores)"
+        "--jobs", metavar="N", type=positive, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,77 +1,41 @@
-"""fastcpc-report: a run as one HTML file, or several runs as a table. Exit codes: 0 done, 1 failed, 2 usage."""
+"""fastcpc-report: the arguments. The work is in actions/report.py. Exit codes: 0 done, 1 failed, 2 wrong arguments."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastcpc.atomic_io import replace_file
 from fastcpc.cli.exit_codes import InputParser, report_error
+from fastcpc.cli.lazy import load_action
+from fastcpc.config.load import read_config
 from fastcpc.errors import InputError
-from fastcpc.report.html.comparison import compare, to_csv
-from fastcpc.report.html.gallery import MOST_CARDS
-from fastcpc.report.html.page import comparison_page, run_page
-from fastcpc.report.html.tensorboard import write_events
-from fastcpc.report.results.run import Run, read_run
+from fastcpc.report.html.limits import MOST_CARDS
 
 PROGRAM = "fastcpc-report"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; argv: the arguments, None for the process's own."""
+    """Run the command and return its exit code; argv: the arguments, None for the arguments of the process."""
     return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:
     if not 0 <= options.most <= MOST_CARDS:
-        raise InputError(f"--most {options.most}: must lie in 0..{MOST_CARDS}")
+        raise InputError(f"--most {options.most}: must be in 0..{MOST_CARDS}")
     several = len(options.runs) > 1
     if several and (options.root or options.most != MOST_CARDS or options.tensorboard):
-        raise InputError("--root, --most and --tensorboard are about the pictures of one run; give one RUN")
-    target = options.out or (Path("comparison.html") if several else options.runs[0] / "report.html")
-    runs = [read_run(path) for path in options.runs]
-    check_target("--out", target)
+        raise InputError("--root, --most and --tensorboard are about the images of one run; give one RUN")
+    for path in options.runs:
+        read_config(path)
+    options.out = options.out or (Path("comparison.html") if several else options.runs[0] / "report.html")
+    _check_target("--out", options.out)
     if options.csv is not None:
-        check_target("--csv", options.csv)
-    baseline = _baseline(options.baseline, runs)
-    comparison = None
-    if several:
-        others = [baseline] if isinstance(baseline, Run) and all(baseline is not run for run in runs) else []
-        comparison = compare([*runs, *others], baseline)
-        page = comparison_page(comparison)
-    else:
-        if isinstance(baseline, str):
-            raise InputError(f"--baseline {baseline}: one RUN is compared with another run; give its folder")
-        page = run_page(runs[0], root=options.root, most_cards=options.most, baseline=baseline)
-        if options.csv is not None:
-            comparison = compare([*runs, baseline] if baseline else runs, baseline)
-    _write(target, page)
-    if options.tensorboard:
-        folder, tags = write_events(runs[0], options.root)
-        print(f"written to {folder}: {', '.join(tags) or 'nothing, there is none to draw yet'}")
-    if options.csv is not None and comparison is not None:
-        _write(options.csv, to_csv(comparison))
-    return 0
+        _check_target("--csv", options.csv)
+    return load_action("report")(options)
 
 
-def _baseline(text: str, runs: Sequence[Run]) -> Run | str | None:
-    """A run, or key=value; InputError where it is neither."""
-    if not text:
-        return None
-    if "=" in text and not Path(text).is_dir():
-        return text
-    path = Path(text)
-    known = (run for run in runs if path.is_dir() and run.path.resolve() == path.resolve())
-    return next(known, None) or read_run(path)
-
-
-def _write(path: Path, text: str) -> None:
-    replace_file(path, text.encode())
-    print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
-
-
-def check_target(option: str, path: Path) -> None:
-    """InputError, before any work is done, where no file can lie."""
+def _check_target(option: str, path: Path) -> None:
+    """InputError where the file cannot be written."""
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder; give the name of a file")
     if not path.parent.is_dir():

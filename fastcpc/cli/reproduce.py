@@ -1,6 +1,6 @@
-"""fastcpc-reproduce: a table or figure of the CPC paper, from runs that are there or are trained now.
+"""fastcpc-reproduce: the arguments. The work is in actions/reproduce.py.
 
-Exit codes: 0 done, 1 failed, 2 usage, 130 and 143 after SIGINT and SIGTERM.
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 and 143 after SIGINT and SIGTERM.
 """
 
 import argparse
@@ -9,77 +9,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import fastcpc
-from fastcpc.atomic_io import replace_file
 from fastcpc.cli.exit_codes import InputParser, report_error
+from fastcpc.cli.lazy import load_action
+from fastcpc.config.load import load_config
+from fastcpc.config.packaged import CONFIGS
 from fastcpc.errors import InputError
-from fastcpc.report.paper.experiments import NAMES, SCALES, Experiment, experiment
-from fastcpc.report.paper.grid import Grid, train_missing
-from fastcpc.report.paper.tables import Results, as_json, figure, markdown
+from fastcpc.report.paper.experiments import NAMES, SCALES, experiment
 
 PROGRAM = "fastcpc-reproduce"
-CONFIGS = Path(fastcpc.__file__).resolve().parent.parent / "configs"
 MOST_SEEDS = 100
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; argv: the arguments, None for the process's own."""
+    """Run the command and return its exit code; argv: the arguments, None for the arguments of the process."""
     return report_error(PROGRAM, lambda: _command(_parser().parse_intermixed_args(argv)))
 
 
 def _command(options: argparse.Namespace) -> int:
     chosen = experiment(options.experiment, options.scale)
-    seeds = chosen.seeds if options.seeds is None else options.seeds
-    cores = os.cpu_count() or 1
-    jobs = options.jobs or (cores if options.scale == "small" else 1)
-    if not 1 <= seeds <= MOST_SEEDS or not jobs >= 1:
-        raise InputError(f"--seeds and --jobs must be 1 or more (seeds at most {MOST_SEEDS}), got {seeds} and {jobs}")
-    grid = grid_of(options.scale, options.out, options.configs, tuple(options.settings), options.data_root)
-    cells = [cell for place in chosen.places for cell in place.cells(seeds)]
-    missing = [cell for cell in cells if grid.finished(cell) is None]
-    print(
-        f"{chosen.name}, {options.scale} scale: {len(cells) - len(missing)} of {len(cells)} runs are there", flush=True
-    )
-    if options.dry_run:
-        for cell in missing:
-            print(f"missing: {grid.path(cell)}")
-        return 0
-    signum = train_missing(grid, cells, jobs, lambda line: print(line, flush=True))
-    if signum:
-        print(f"{PROGRAM}: stopped; start the same command again to go on", file=sys.stderr)
-        return 128 + signum
-    write(chosen, options.scale, grid, collect(chosen, grid, seeds), options.out)
-    return 0
-
-
-def grid_of(scale: str, out: Path, configs: Path, settings: tuple[str, ...] = (), data_root: str = "") -> Grid:
-    """The grid of a scale below an output folder; the small one runs on the CPU."""
-    small = scale == "small"
-    return Grid(out / "runs", configs, (*(("device=cpu",) if small else ()), *settings), data_root, one_thread=small)
-
-
-def collect(chosen: Experiment, grid: Grid, seeds: int) -> Results:
-    """The finished runs of every place."""
-    return {
-        place: [run for cell in place.cells(seeds) if (run := grid.finished(cell)) is not None]
-        for place in chosen.places
-    }
-
-
-def write(chosen: Experiment, scale: str, grid: Grid, results: Results, out: Path) -> None:
-    """Write NAME.json and NAME.md, or NAME.svg and NAME.png, and say where; a table is printed too."""
-    name = chosen.name if scale == "full" else f"{chosen.name}-small"
-    outputs = {f"{name}.json": as_json(chosen, scale, grid.settings, results).encode()}
-    if chosen.name.startswith("table"):
-        lines = markdown(chosen, results)
-        print("\n".join(lines))
-        outputs[f"{name}.md"] = ("\n".join(lines) + "\n").encode()
-    else:
-        svg, png = figure(chosen, results)
-        outputs |= {f"{name}.svg": svg.encode(), f"{name}.png": png}
-    for file, data in outputs.items():
-        replace_file(out / file, data)
-    print(f"written to {', '.join(str(out / file) for file in outputs)}")
+    options.seeds = chosen.seeds if options.seeds is None else options.seeds
+    options.jobs = options.jobs or ((os.cpu_count() or 1) if options.scale == "small" else 1)
+    if not 1 <= options.seeds <= MOST_SEEDS or not options.jobs >= 1:
+        raise InputError(
+            f"--seeds and --jobs must be 1 or more (seeds at most {MOST_SEEDS}), got {options.seeds} and {options.jobs}"
+        )
+    load_config([], options.settings)
+    return load_action("reproduce")(options)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -108,8 +108,6 @@ def field_types(section: type) -> Mapping[str, Any]:
 def _text_problem(key: str, value: str) -> str | None:
     if "${" in value:
         return f"{key}={shown(value)}: ${{...}} is not expanded; give the value itself"
-    if value == "???":
-        return f"{key}=???: is the config library's word for a missing value; give another text"
     if not value.isprintable():
         return f"{key}={shown(value)}: must be one line of printable text"
     return None

@@ -11,18 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin
 
-import omegaconf
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml  # type: ignore[import-untyped]
 
 from fastcpc.config.constraints import did_you_mean, field_types, shown, type_words, value_problem
+from fastcpc.config.packaged import find_config
 from fastcpc.config.schema import Config
 from fastcpc.config.sources import Entry, Source, path_text, read_file, read_overrides
 from fastcpc.config.validation import cross_setting_problems
 from fastcpc.errors import InputError
 
-NEEDED_OMEGACONF = (2, 4)
-_BOOLEANS = ("true", "false", "yes", "no", "on", "off")
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def load_config(files: Sequence[Path], overrides: Sequence[str]) -> Config:
@@ -32,7 +30,6 @@ def load_config(files: Sequence[Path], overrides: Sequence[str]) -> Config:
     to the file that names it; a base has none itself.
     overrides: "section.key=value", applied last, in order. Raises InputError: a line for each fault, none left out.
     """
-    _require_omegaconf()
     sources = [*_read_files(files), read_overrides(overrides)]
     merge = _Merge()
     for source in sources:
@@ -40,12 +37,22 @@ def load_config(files: Sequence[Path], overrides: Sequence[str]) -> Config:
     merge.cross_check()
     if merge.problems:
         raise InputError("\n".join(merge.problems))
-    return cast(Config, OmegaConf.to_object(merge.tree))
+    return merge.config()
 
 
 def to_yaml(config: Config) -> str:
     """The whole config as YAML in the schema's order; loading it gives an equal Config."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    text: str = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def read_config(folder: Path) -> Config:
+    """The config in the folder of a run; InputError where there is none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder of a run")
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder} is not a run's folder: it has no config.yaml")
+    return load_config([folder / "config.yaml"], [])
 
 
 def run_folder(config: Config) -> Path:
@@ -72,9 +79,7 @@ class _Merge:
     """The config as it grows from source to source, with the faults found on the way."""
 
     def __init__(self) -> None:
-        self.tree = cast(DictConfig, OmegaConf.structured(Config))
-        for node in (self.tree, *(self.tree[section] for section in _SECTIONS)):
-            OmegaConf.set_readonly(node, False)  # frozen dataclasses make read-only nodes
+        self.values: dict[str, Any] = {}
         self.problems: list[str] = []
         self.invalid_keys: set[str] = set()
         self.origins: dict[str, str] = {}
@@ -98,9 +103,18 @@ class _Merge:
             self.problems.append(f"{entry.origin}: {problem}")
             self.invalid_keys |= {entry.key, *nearest_keys(entry.key)}
 
+    def config(self) -> Config:
+        """The config of all values that were accepted."""
+        sections = {
+            section: field_types(Config)[section](**{name: self.values[f"{section}.{name}"] for name in names})
+            for section in _SECTIONS
+            if (names := [name for name in _names(section) if f"{section}.{name}" in self.values])
+        }
+        return Config(**sections, **{key: value for key, value in self.values.items() if "." not in key})
+
     def cross_check(self) -> None:
-        """Add the clashes between settings, but those that a faulty setting may only seem to cause."""
-        for problem in cross_setting_problems(cast(Config, self.tree)):
+        """Add the clashes between settings, except those that a wrong setting may only seem to cause."""
+        for problem in cross_setting_problems(self.config()):
             if not any(_concerns(invalid, key) for invalid in self.invalid_keys for key in problem.keys):
                 origin = next((self.origins[key] for key in problem.keys if key in self.origins), "")
                 self.problems.append(f"{origin}: {problem.message}" if origin else problem.message)
@@ -114,26 +128,40 @@ class _Merge:
         field, kind = _SETTINGS[entry.key]
         if entry.is_null:
             return f"{entry.key}: got nothing (null); must be {type_words(field, kind)}{_empty_hint(kind)}"
-        problem = f"{entry.key}={shown(entry.text)}: must be {type_words(field, kind)}"
-        value: Any = entry.text
-        if get_origin(kind) is Literal:
-            if not entry.quoted and entry.text in ("False", "FALSE"):
-                value = "false"  # YAML's other spellings of it, for compile
-            if value not in get_args(kind):
-                return problem + did_you_mean(difflib.get_close_matches(value.lower(), get_args(kind), n=1))
-        elif kind is str:
-            unusable = value_problem(entry.key, field, kind, value)
-            if unusable is not None:  # before the library sees it, which would expand ${...}
-                return unusable
-        elif entry.quoted:
-            return f"{problem}, without quotes" if entry.text else problem
-        elif (kind is bool and entry.text.lower() not in _BOOLEANS) or _is_filled_in(entry.text):
-            return problem
         try:
-            OmegaConf.update(self.tree, entry.key, value)
-        except (OmegaConfBaseException, ValueError):
-            return problem
-        return value_problem(entry.key, field, kind, OmegaConf.select(self.tree, entry.key))
+            value = _value(entry, kind)
+        except ValueError:
+            return f"{entry.key}={shown(entry.text)}: must be {type_words(field, kind)}{_value_hint(entry, kind)}"
+        problem = value_problem(entry.key, field, kind, value)
+        if problem is None:
+            self.values[entry.key] = value
+        return problem
+
+
+def _value(entry: Entry, kind: Any) -> Any:
+    """An entry's text as a value of its setting's type; ValueError where it is not one."""
+    if kind is str:
+        return entry.text
+    if get_origin(kind) is Literal:
+        # YAML has other spellings of false, for compile
+        text = "false" if not entry.quoted and entry.text in ("False", "FALSE") else entry.text
+        if text not in get_args(kind):
+            raise ValueError
+        return text
+    if entry.quoted:
+        raise ValueError
+    if kind is bool:
+        if entry.text.lower() not in _BOOLEANS:
+            raise ValueError
+        return _BOOLEANS[entry.text.lower()]
+    return kind(entry.text)
+
+
+def _value_hint(entry: Entry, kind: Any) -> str:
+    """The end of the message for a text that is not a value of its setting's type."""
+    if get_origin(kind) is Literal:
+        return did_you_mean(difflib.get_close_matches(entry.text.lower(), get_args(kind), n=1))
+    return ", without quotes" if entry.quoted and entry.text else ""
 
 
 def nearest_keys(key: str) -> list[str]:
@@ -158,11 +186,6 @@ def _unknown(key: str) -> str:
     return f"{shown(key)}: no such setting; {known}"
 
 
-def _is_filled_in(text: str) -> bool:
-    """Whether the library would put something else in the text's place: another setting, or the environment's."""
-    return "${" in text or text == "???"
-
-
 def _empty_hint(kind: Any) -> str:
     if kind is str:
         return "; for an empty one write ''"
@@ -180,7 +203,7 @@ def _concerns(invalid: str, key: str) -> bool:
 def _read_files(files: Sequence[Path]) -> list[Source]:
     """The files' sources, all bases first, in order."""
     bases, given = [], []
-    for path in files:
+    for path in map(find_config, files):
         source = read_file(path)
         given.append(source)
         if source.base is not None:
@@ -201,12 +224,3 @@ def _read_base(path: Path, named: Entry) -> Source:
             f"{source.base.origin}: base={shown(source.base.text)}: a base cannot have a base itself"
         )
     return source
-
-
-def _require_omegaconf() -> None:
-    version = tuple(int(part) for part in omegaconf.__version__.split(".")[:2])
-    if version < NEEDED_OMEGACONF:
-        raise InputError(
-            f"omegaconf is {omegaconf.__version__}, 2.4 or newer is needed (hydra-core puts it back to 2.3): "
-            "pip install 'omegaconf>=2.4'"
-        )

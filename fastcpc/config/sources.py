@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 
 from fastcpc.config.constraints import did_you_mean, shown
+from fastcpc.config.packaged import nearest_name
 
 COMMAND_LINE = "command line"
 LARGEST_FILE = 100_000
@@ -108,8 +109,9 @@ def _read_text(path: Path, source: Source) -> str | None:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
         beside = sorted(item.stem for item in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        near = [f"{stem}.yaml" for stem in difflib.get_close_matches(path.stem, beside, n=1)]
-        source.problems.append(f"{name}: no such file{did_you_mean(near)}")
+        near = [f"{stem}.yaml" for stem in difflib.get_close_matches(path.stem, beside, n=1)] or nearest_name(path)
+        what = "no such file" if path.is_absolute() else "no such file or packaged config"
+        source.problems.append(f"{name}: {what}{did_you_mean(near)}")
     except IsADirectoryError:
         source.problems.append(f"{name}: is a folder, not a config file")
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path

@@ -4,13 +4,11 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fastcpc.config import names
 from fastcpc.config.constraints import did_you_mean
 from fastcpc.config.schema import Config
 
-OWN_MODELS = ("preact_resnet18", "digits_cnn", "small_cnn", "resnet50")
 SMALL_CNN_AT_MOST = 64  # pixels
-TIMM = "timm/"
-WEIGHTS_BY_NAME = ("resnet50", TIMM)
 ASYM_LIMIT = 0.5
 PHOTOS = ("clothing1m", "webvision", "imagefolder")
 ONLY_FOR = {
@@ -20,7 +18,6 @@ ONLY_FOR = {
     "ilsvrc12": "webvision",
 }
 CIFAR100_ONLY = ("asym_superclass", "asym_block5")
-WEIGHTS_FILES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 
 
 @dataclass(frozen=True)
@@ -163,12 +160,13 @@ def _data(config: Config) -> Iterator[SettingProblem]:
 
 def _model(config: Config) -> Iterator[SettingProblem]:
     model = config.model
-    near = did_you_mean(difflib.get_close_matches(model.name.lower(), OWN_MODELS, n=1))
-    if model.name not in OWN_MODELS and (not model.name.startswith(TIMM) or model.name == TIMM):
+    near = did_you_mean(difflib.get_close_matches(model.name.lower(), names.BACKBONES, n=1))
+    of_timm = model.name.startswith(names.TIMM_PREFIX) and model.name != names.TIMM_PREFIX
+    if model.name not in names.BACKBONES and not of_timm:
         yield SettingProblem(
-            ("model.name",), f"model.name={model.name}: must be {', '.join(OWN_MODELS)} or timm/NAME{near}"
+            ("model.name",), f"model.name={model.name}: must be {', '.join(names.BACKBONES)} or timm/NAME{near}"
         )
-    elif model.weights and not model.name.startswith(WEIGHTS_BY_NAME) and not _is_path(model.weights):
+    elif model.weights and not (of_timm or model.name in names.WEIGHTS_BY_NAME or names.is_weights_path(model.weights)):
         yield SettingProblem(
             ("model.weights", "model.name"),
             f"model.weights={model.weights}: {model.name} has no weights by name; give the path of a .safetensors file",
@@ -206,7 +204,3 @@ def _parallel(config: Config) -> Iterator[SettingProblem]:
             "parallel.lr_scaling=linear: follows the global batch, which parallel.batch_size=global keeps as it is; "
             "set it to none, or batch_size to per_rank",
         )
-
-
-def _is_path(weights: str) -> bool:
-    return "/" in weights or "\\" in weights or weights.endswith(WEIGHTS_FILES)

@@ -5,13 +5,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fastcpc.config.names import TIMM_PREFIX, is_weights_path
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
+from fastcpc.models import digits_cnn, preact_resnet, resnet50, small_cnn  # noqa: F401  each registers its network
 from fastcpc.models.network import Network
-from fastcpc.models.pretrained import OWN_NAMES, TIMM_PREFIX, resnet50, timm_backbone, unknown_name
 from fastcpc.models.prototype_head import PrototypeHead
-from fastcpc.models.registry import own_backbone
-from fastcpc.models.weights import first_line, is_path, load_weights
+from fastcpc.models.registry import registered_backbones
+from fastcpc.models.timm_backbone import timm_backbone, unknown_name
+from fastcpc.models.weights import first_line, load_weights
 
 
 def build_network(
@@ -40,18 +42,28 @@ def build_network(
         return Network(backbone, feature_dim, num_classes, head).train()
 
 
+def own_backbone(name: str, in_channels: int, image_size: int, width: int) -> nn.Module:
+    """A registered network with random weights. ValueError where the name is not registered."""
+    backbones = registered_backbones()
+    if name not in backbones:
+        raise ValueError(f"{name} is not a network of fastcpc")
+    return backbones[name].build(in_channels, image_size, width)
+
+
 def _backbone(model: ModelConfig, in_channels: int, image_size: int) -> nn.Module:
-    if model.name == "resnet50":
-        return resnet50(in_channels, model.weights)
     if model.name.startswith(TIMM_PREFIX):
         return timm_backbone(model.name.removeprefix(TIMM_PREFIX), in_channels, image_size, model.weights)
-    if model.name not in OWN_NAMES:
+    backbones = registered_backbones()
+    if model.name not in backbones:
         raise unknown_name(model.name)
-    backbone = own_backbone(model.name, in_channels, image_size, model.width)
-    if model.weights:
-        if not is_path(model.weights):
+    entry = backbones[model.name]
+    backbone = entry.build(in_channels, image_size, model.width)
+    if is_weights_path(model.weights):
+        load_weights(backbone, Path(model.weights).expanduser(), entry.classifier)
+    elif model.weights:
+        if entry.load_named is None:
             raise InputError(f"model.weights={model.weights}: {model.name} has no weights by name, only by path")
-        load_weights(backbone, Path(model.weights).expanduser(), [])
+        entry.load_named(backbone, model.weights)
     return backbone
 
 

@@ -9,7 +9,10 @@ of 6 seeds: 0.888 instead of 0.939 at sym 80, 0.796 instead of 0.834 at asym 40)
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcpc.models.registry import register_backbone
 
+
+@register_backbone("digits_cnn")
 class DigitsCnn(nn.Module):
     """Images to features: two 3x3 convolutions with BatchNorm, pooling after the first, and a linear layer.
 

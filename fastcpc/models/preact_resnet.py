@@ -10,6 +10,8 @@ default initialisation.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcpc.models.registry import register_backbone
+
 BLOCKS_PER_STAGE = 2
 NUM_STAGES = 4
 
@@ -60,3 +62,10 @@ class PreActBlock(nn.Module):
         change: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
         shortcut: Tensor = self.shortcut(active)
         return change + shortcut
+
+
+@register_backbone("preact_resnet18")
+def preact_resnet18(in_channels: int, image_size: int, width: int) -> nn.Module:
+    """The network with random weights; it takes images of any size."""
+    del image_size
+    return PreActResNet18(in_channels, width)

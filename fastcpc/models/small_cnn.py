@@ -8,7 +8,10 @@ BatchNorm at the end.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcpc.models.registry import register_backbone
 
+
+@register_backbone("small_cnn")
 class SmallCnn(nn.Module):
     """Images to features: three 3x3 convolutions of width / 2, width and 2 * width channels, and a linear layer.
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import norm_act
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -82,6 +81,9 @@ def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
     InputError on a CPU for layers that do more than BatchNorm (some of timm's).
     """
     if device.type == "cuda":
+        # converts the layers of timm and of torch; imported here, so that runs on a CPU do not need timm
+        from timm.layers import norm_act
+
         for name, child in list(network.named_children()):
             setattr(network, name, norm_act.convert_sync_batchnorm(child, data_group()))
         return

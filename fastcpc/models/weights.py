@@ -8,15 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fastcpc.config.names import WEIGHTS_SUFFIXES
 from fastcpc.errors import InputError
-
-PICKLED_SUFFIXES = (".pt", ".pth", ".bin", ".tar")
-SUFFIXES = (".safetensors", *PICKLED_SUFFIXES)
-
-
-def is_path(weights: str) -> bool:
-    """Whether ``model.weights`` means a file: it has a folder in it or the ending of a weights file."""
-    return "/" in weights or "\\" in weights or weights.endswith(SUFFIXES)
 
 
 def load_weights(backbone: nn.Module, path: Path, classifier_names: Sequence[str]) -> None:
@@ -36,8 +29,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"model.weights: no file {path}; give a path, a weights name of the model's library, or nothing"
         )
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"model.weights: {path} ends in none of {', '.join(SUFFIXES)}")
+    if path.suffix not in WEIGHTS_SUFFIXES:
+        raise InputError(f"model.weights: {path} ends in none of {', '.join(WEIGHTS_SUFFIXES)}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

@@ -102,7 +102,7 @@ def test_the_lines_for_cleanlab_in_the_docs_run(tmp_path: Path, capsys: pytest.C
     assert len(blocks) == 2 and "Datalab" in blocks[1]
     names: dict[str, Any] = {}
     for block in blocks:
-        exec(block.replace("runs/photos", str(folder)), names)
+        exec(block.replace("runs/mine", str(folder)), names)
     found = names["lab"].get_issues("label")
     samples = read_samples(read_run(folder))
     assert found["predicted_label"].tolist() == samples.predicted_N.tolist()
@@ -182,7 +182,7 @@ def test_files_are_replaced_only_when_told_to(tmp_path: Path, capsys: pytest.Cap
         (["--out", "folder"], r"folder: unknown kind"),
         (["--cleaned-list", "folder"], r"folder is a folder that exists already"),
         (["--cleaned-list", "kept.txt"], r"kept\.txt: a label file of digits must end in \.csv"),
-        (["--out", "a.csv", "--cleaned-list", "./a.csv"], r"--out and --cleaned-list both name a\.csv"),
+        (["--out", "a.csv", "--cleaned-list", "./a.csv"], r"--out and --cleaned-list are both a\.csv; give two names"),
         (["--threshold", "1.1"], r"argument --threshold: '1\.1' is not a number in \[0, 1\]"),
         (["--threshold", "nan"], r"'nan' is not a number in \[0, 1\]"),
     ],

@@ -14,6 +14,7 @@ from untrained_run import untrained_run
 
 from fastcpc.cli import export
 from fastcpc.cli import predict as command
+from fastcpc.cli.actions import predict as action
 from fastcpc.config.load import load_config
 from fastcpc.data.dataset import ArraySplit, ImageSplit
 from fastcpc.data.datasets.digits import load_digits_dataset
@@ -54,7 +55,7 @@ def test_grey_digits_by_run_and_by_export_alike(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     rows = rows_of(tmp_path / "a.csv")
     assert [row["path"] for row in rows] == paths
-    model = command.open_model(run)
+    model = action.open_model(run)
     with torch.no_grad():
         probs = model.ensemble()(pixels.float() / 255).softmax(1)
     assert [int(row["predicted_label"]) for row in rows] == probs.argmax(1).tolist()

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from fastcpc.cli import train as command
+from fastcpc.cli.actions import train as action
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.outputs.run_dir import RunDir
@@ -28,7 +29,7 @@ Train = Callable[[Config, RunDir, StopRequest], dict[str, Any]]
 @pytest.fixture
 def replace_train(monkeypatch: pytest.MonkeyPatch) -> Callable[[Train], None]:
     """Put another function in the place of the training itself."""
-    return lambda train: monkeypatch.setattr(command, "train", train)
+    return lambda train: monkeypatch.setattr(action, "train", train)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +56,7 @@ def write(path: str, text: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], r"give --config FILE \(configs/ has them ready\) or settings as key=value; --help lists all settings"),
+        ([], r"give --config FILE or settings as key=value; --list-configs lists configs, --help lists settings"),
         (["--config"], r"argument --config: expected one argument \(see fastcpc-train --help\)"),
         (["--epochs", "3"], r"unrecognized arguments: --epochs"),
         (["--print", "a=b"], r"unrecognized arguments: --print"),
@@ -130,7 +131,7 @@ def test_dry_run_trains_nothing_and_leaves_no_folder(
         seen.append(config)
         logging.getLogger("fastcpc").info("2 networks")
 
-    monkeypatch.setattr(command, "dry_run", dry_run)
+    monkeypatch.setattr(action, "dry_run", dry_run)
     assert command.main(["run.dir=r", "train.epochs=33", "--dry-run"]) == 0
     assert capsys.readouterr().out == "2 networks\n"
     assert [config.train.epochs for config in seen] == [33]
@@ -259,6 +260,7 @@ def test_a_closed_pipe_ends_quietly() -> None:
 
 SLOW = """
 import sys, time
+import fastcpc.cli.actions.train as action
 import fastcpc.cli.train as command
 from fastcpc.engine.signals import Stopped
 def train(config, folder, stop, paint):
@@ -267,7 +269,7 @@ def train(config, folder, stop, paint):
         if stop.requested:
             raise Stopped(stop.requested, 2)
         time.sleep(0.1)
-command.train = train
+action.train = train
 sys.exit(command.main(["run.dir=" + sys.argv[1]]))
 """
 
@@ -292,6 +294,6 @@ def test_a_stopped_dry_run_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def stopped(config: object) -> None:
         raise Stopped(15, 1)
 
-    monkeypatch.setattr(command, "dry_run", stopped)
+    monkeypatch.setattr(action, "dry_run", stopped)
     assert command.main(["--dry-run", "data.name=digits", "noise.kind=none"]) == 143
     assert capsys.readouterr().err == "warning: dry run stopped by SIGTERM at epoch 1; nothing is kept\n"

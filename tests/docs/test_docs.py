@@ -60,7 +60,7 @@ def test_settings_that_are_named_exist(page: Path) -> None:
     sections = {key.partition(".")[0] for key in KEYS if "." in key}
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(rf"(?<![\w./-])((?:{'|'.join(sections)})\.[a-z_0-9]+)(?![\w./(-])", text))
-    files = {"train.log", "model.onnx", "model.safetensors"}
+    files = {"train.log", "model.onnx", "model.safetensors", "data.json"}
     assert named - files <= KEYS, named - files - KEYS
 
 
@@ -77,7 +77,7 @@ def options_of(program: str) -> set[str]:
 def test_commands_and_their_options_exist(page: Path) -> None:
     blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     for line in "\n".join(blocks).splitlines():
-        words = line.split("#")[0].split()
+        words = line.split("#")[0].replace(".venv/bin/", "").split()
         if words and words[0].startswith("fastcpc-"):
             assert words[0] in COMMANDS, line
             unknown = {word for word in words if word.startswith("--")} - options_of(words[0])
@@ -87,6 +87,17 @@ def test_commands_and_their_options_exist(page: Path) -> None:
                     assert word.partition("=")[0] in KEYS, line
                 if word.startswith("configs/"):
                     assert (ROOT / word).is_file(), line
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "README.md", ROOT / "bench" / "README.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_make_targets_and_benches_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.M)) <= targets
+    for name in re.findall(r"python (bench/\w+\.py)", text):
+        assert (ROOT / name).is_file(), name
 
 
 def test_code_that_the_method_names_exists() -> None:

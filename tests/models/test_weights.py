@@ -10,10 +10,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from fastcpc.config.names import is_weights_path
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
 from fastcpc.models.build import build_network
-from fastcpc.models.weights import is_path, read_tensors
+from fastcpc.models.weights import read_tensors
 
 TIMM_TAG = "r160_in1k"
 
@@ -218,7 +219,7 @@ def test_unknown_endings_and_names(tmp_path):
     ("weights", "expected"), [("a/b", True), ("x.pt", True), ("IMAGENET1K_V1", False), ("", False)]
 )
 def test_what_counts_as_a_path(weights, expected):
-    assert is_path(weights) is expected
+    assert is_weights_path(weights) is expected
 
 
 @pytest.mark.parametrize(

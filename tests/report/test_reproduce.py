@@ -22,8 +22,8 @@ from small_run import assert_same_weights, weights
 from fastcpc.cli import reproduce as command
 from fastcpc.config.load import load_config
 from fastcpc.report.paper import tables
-from fastcpc.report.paper.experiments import EXPERIMENTS, experiment
-from fastcpc.report.paper.grid import Cell, Grid
+from fastcpc.report.paper.experiments import EXPERIMENTS, Cell, experiment
+from fastcpc.report.paper.grid import Grid
 from fastcpc.report.results.run import Run, read_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -2,8 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import ArraySplit, Dataset
@@ -19,6 +17,10 @@ def load_digits_dataset() -> Dataset:
     The split is stratified and drawn with a fixed seed: it is a property of the data set here, not of a run.
     source_index is the position in scikit-learn's own order.
     """
+    # here, so that other data sets do not wait for scikit-learn
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     bundle = load_digits()
     pixels = np.rint(bundle.images * (255 / MAX_VALUE)).astype(np.uint8)[:, None]
     labels = bundle.target.astype(np.int64)

@@ -14,7 +14,7 @@ import torch
 import fastcpc
 
 PACKAGES = (
-    "torch", "torchvision", "numpy", "scikit-learn", "omegaconf", "timm", "safetensors", "pyarrow", "tensorboard",
+    "torch", "torchvision", "numpy", "scikit-learn", "pyyaml", "timm", "safetensors", "pyarrow", "tensorboard",
     "triton",
 )  # fmt: skip
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from fastcpc.data.test_transform import InferenceTransform
-from fastcpc.models.registry import own_backbone
+from fastcpc.models.build import own_backbone
 
 OWN = "fastcpc/"  # in front of an architecture's name that timm does not know
 
@@ -34,6 +33,8 @@ class Architecture:
     def build(self) -> nn.Module:
         """The network with random weights: images (B, C, S, S), normalised, to logits (B, K)."""
         if not self.name.startswith(OWN):
+            import timm
+
             size: dict[str, Any] = {"img_size": self.image_size} if self.fixed_size else {}
             network: nn.Module = timm.create_model(
                 self.name, pretrained=False, in_chans=self.channels, num_classes=self.num_classes, **size

@@ -96,7 +96,7 @@ def _own_use(model: ExportedModel) -> str:
     made = f'own_backbone("{architecture.name.removeprefix(OWN)}", {sizes})'
     return (
         "```python\nfrom collections import OrderedDict\n\nfrom safetensors.torch import load_file\n"
-        "from torch import nn\n\nfrom fastcpc.models.registry import own_backbone\n\n"
+        "from torch import nn\n\nfrom fastcpc.models.build import own_backbone\n\n"
         f"layers = OrderedDict(backbone={made}, "
         f"classifier=nn.Linear({architecture.num_features}, {architecture.num_classes}))\n"
         "model = nn.Sequential(layers).eval()\n"

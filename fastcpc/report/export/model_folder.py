@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import timm
 import torch
 from torch import Tensor, nn
 
 import fastcpc
+from fastcpc.config.names import TIMM_PREFIX
 from fastcpc.data.test_transform import InferenceTransform, inference_transform
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.network import Network
-from fastcpc.models.pretrained import TIMM_PREFIX
 from fastcpc.models.weights import first_line
 from fastcpc.report.export.ensemble import OWN, Architecture, ExportedModel
 from fastcpc.report.results.networks import load_networks
@@ -80,6 +79,8 @@ def load_model(folder: Path) -> ExportedModel:
 def _architecture(run: Run, network: Network, inputs: InferenceTransform) -> Architecture:
     model, fixed = run.config.model, False
     if model.name.startswith(TIMM_PREFIX):
+        import timm
+
         full_name = model.name.removeprefix(TIMM_PREFIX)
         name, known = full_name.partition(".")[0], timm.get_pretrained_cfg(full_name)
         fixed = known is not None and bool(known.fixed_input_size)
@@ -157,7 +158,7 @@ def _read_config(config: Mapping[str, Any]) -> tuple[Architecture, InferenceTran
     mean, std = (tuple(float(value) for value in pretrained[key]) for key in ("mean", "std"))
     names = tuple(config["label_names"])
     num_classes, name = int(config["num_classes"]), config["architecture"]
-    if not (isinstance(name, str) and (name.startswith(OWN) or timm.is_model(name))):
+    if not (isinstance(name, str) and (name.startswith(OWN) or _timm_knows(name))):
         raise ValueError(f"architecture {name!r} is not known")
     whole = channels in (1, 3) and crop == width_pixels and len(mean) == len(std) == channels and min(std) > 0
     if not whole or len(names) != num_classes or not all(isinstance(text, str) for text in names):
@@ -168,6 +169,12 @@ def _read_config(config: Mapping[str, Any]) -> tuple[Architecture, InferenceTran
         bool(pretrained["fixed_input_size"]),
     )  # fmt: skip
     return architecture, inputs, names
+
+
+def _timm_knows(name: str) -> bool:
+    import timm
+
+    return bool(timm.is_model(name))
 
 
 def _load_network(path: Path, architecture: Architecture) -> nn.Module:

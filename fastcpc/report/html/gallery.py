@@ -12,12 +12,12 @@ from PIL import Image
 
 from fastcpc.data.loaders.image_files import BadImage
 from fastcpc.report.html.canvas import plain_name
+from fastcpc.report.html.limits import MOST_CARDS
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.samples import Samples
 from fastcpc.report.results.suspects import Suspects, suspects_table
 
-MOST_CARDS = 200
 SIDE = 160  # pixels of the longer side of a thumbnail
 SMALL_SIDE = 48  # a picture up to this size goes in as it is
 MOST_BYTES = 20_000  # of one thumbnail; 200 of them and their base64 stay below 5.5 MB

@@ -24,7 +24,7 @@ from fastcpc.report.html.class_figures import (
 )
 from fastcpc.report.html.comparison import Comparison
 from fastcpc.report.html.curves import comparison_pictures, curves
-from fastcpc.report.html.gallery import MOST_CARDS, MOST_TEXT, as_script, make_gallery, names_of
+from fastcpc.report.html.gallery import MOST_TEXT, as_script, make_gallery, names_of
 from fastcpc.report.html.headline import (
     AccuracyFigures,
     accuracy_of,
@@ -32,6 +32,7 @@ from fastcpc.report.html.headline import (
     describe_state,
     estimate_noise,
 )
+from fastcpc.report.html.limits import MOST_CARDS
 from fastcpc.report.html.loss_figures import class_pictures, density_pictures, loss_pictures, loss_tests
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run

@@ -4,10 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastcpc.errors import InputError
-from fastcpc.report.paper.grid import Cell
 
 CLEANERS = ("gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr")
 DIGITS = ("digits_sym80", "digits_sym50", "digits_asym40")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid. config: a file of configs/ without its ending; cleaner: cleaner.kind; seed: run.seed."""
+
+    config: str
+    cleaner: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The folder of the run."""
+        return f"{self.config.replace('/', '-')}-{self.cleaner}-{self.seed}"
 
 
 @dataclass(frozen=True)

@@ -8,28 +8,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastcpc.config.load import load_config
+from fastcpc.config.load import load_config, read_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import changed_settings
 from fastcpc.engine.signals import StopRequest
 from fastcpc.errors import InputError, RunError
-from fastcpc.report.results.run import Run, read_config, read_run
+from fastcpc.report.paper.experiments import Cell
+from fastcpc.report.results.run import Run, read_run
 
 USAGE = 2  # exit code of a command that no other seed or cleaner would make better
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a grid. config: a file of configs/ without its ending; cleaner: cleaner.kind; seed: run.seed."""
-
-    config: str
-    cleaner: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The folder of the run."""
-        return f"{self.config.replace('/', '-')}-{self.cleaner}-{self.seed}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcpc.config.load import load_config
+from fastcpc.config.load import read_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.resume import candidates
 from fastcpc.engine.loggers.run_log import METRIC_KEYS, METRICS_FILE
@@ -75,15 +75,6 @@ class Run:
     def checkpoints(self) -> list[Path]:
         """Folders of the checkpoints, newest first, whole or not (``engine.checkpoint.named`` picks a whole one)."""
         return candidates(self.path)
-
-
-def read_config(path: Path) -> Config:
-    """The config of a run's folder; InputError in one line where there is none."""
-    if not path.is_dir():
-        raise InputError(f"{path} is not a folder; give the folder of a run")
-    if not (path / "config.yaml").is_file():
-        raise InputError(f"{path} is not a run's folder: it has no config.yaml")
-    return load_config([path / "config.yaml"], [])
 
 
 def read_run(path: Path) -> Run:

@@ -41,16 +41,6 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
-    """InputError where something stands at path already: before any work is done, and unless force allows a file."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder that exists already; give a new name, or delete it first")
-    if path.exists() and not force:
-        raise InputError(f"{path} exists already; give another name, or --force to replace it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder, so {path.name} cannot be written there")
-
-
 def _cell(value: object) -> str:
     if isinstance(value, str):
         return f"'{value}" if value.startswith(FORMULA) else value

@@ -112,7 +112,7 @@ def test_pillow_opens_each_file_once_for_four_views(tmp_path: Path, monkeypatch:
     opened: list[bytes] = []
     true_read = decode_image
     monkeypatch.setattr(
-        "fastcpc.data.loaders.pillow_decoder.read_photo", lambda raw: opened.append(raw) or true_read(raw)
+        "fastcpc.data.loaders.pillow_decoder.decode_image", lambda raw: opened.append(raw) or true_read(raw)
     )
     paths = plain_files(tmp_path, 7)
     assert len(list(loader_of(dataset_of(paths), "torch").stream(batches_of(7), FOUR, 1))) == 2

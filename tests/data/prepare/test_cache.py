@@ -113,11 +113,11 @@ def test_photos_that_are_not_in_the_cache_are_decoded(
     assert prepare(root, "--cache", str(SIDE)) == 0
     for number in range(3):
         Image.fromarray(texture(50, 50, 70 + number)).save(root / "train" / "class1" / f"new{number}.png")
-    one, bare = loader(settings(root, feed=name)), loader(settings(root, loader=name, cache="off"))
+    one, bare = loader(settings(root, feed=name)), loader(settings(root, feed=name, cache="off"))
     assert "3 of 21 photos are not in it and are decoded" in caplog.text
     told, bare_told = (
         describe_loader(load_dataset(data), data, CPU)
-        for data in (settings(root, feed=name), settings(root, loader=name, cache="off"))
+        for data in (settings(root, feed=name), settings(root, feed=name, cache="off"))
     )
     table = root / ".fastcpc-index" / "imagefolder.cache-36.parquet"
     assert told == f"{bare_told} for photos that are not in the cache {table}"

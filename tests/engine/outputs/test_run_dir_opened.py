@@ -147,15 +147,14 @@ def test_an_overlong_name_is_refused(tmp_path: Path) -> None:
     assert "cannot be used: File name too long" in refusal(config_at(tmp_path / ("x" * 300)))
 
 
-@pytest.mark.parametrize("run", ["run", "run/new"])
-def test_a_folder_without_permission_is_refused(tmp_path: Path, run: str) -> None:
+def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
     (tmp_path / "run").mkdir(mode=0o555)
-    assert re.search(
-        r"run\.dir: .* cannot be used: Permission denied; give another run\.dir",
-        as_nobody(lambda: refusal(config_at(tmp_path / run))),
-    )
+    said = as_nobody("nobody_runs:open_folders", tmp_path / "run", tmp_path / "run" / "new").splitlines()
+    assert len(said) == 2
+    for line in said:
+        assert re.search(r"run\.dir: .* cannot be used: Permission denied; give another run\.dir", line)
 
 
 HOLDER = """

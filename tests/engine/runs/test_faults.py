@@ -24,10 +24,9 @@ from several_ranks import (
     wait_for_port,
 )
 from small_disk import small_disk_in
-from small_run import StopAfter, assert_same_run, metrics, run, small_config
+from small_run import assert_same_run, metrics, run, small_config
 
 from fastcpc.config.load import to_yaml
-from fastcpc.engine import launch as engine_start
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
 from fastcpc.engine.outputs.run_dir import RunDir
@@ -123,7 +122,7 @@ def test_a_config_that_is_wrong_is_said_once(tmp_path: Path) -> None:
 
 def test_a_held_folder_a_full_disk_and_a_silent_rank(undisturbed: Path, small_disk: Path, tmp_path: Path) -> None:
     with RunDir(small_config(tmp_path / "held")):
-        on_ranks(2, "rank_runs:faults", tmp_path, small_disk)
+        on_ranks(2, "rank_runs:problems", tmp_path, small_disk)
     (small_disk / "filler").unlink()
     run_folder = small_disk / "run"
     assert named(run_folder, "latest").name in ("epoch_0000", "epoch_0001")  # where the disk was full at last
@@ -140,35 +139,14 @@ def open_home() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_a_folder_that_becomes_read_only(open_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_becomes_read_only(open_home: Path, tmp_path: Path) -> None:
     home = open_home
-    run(small_config(tmp_path / "before"))  # loads what is loaded at first use: nobody may not read all of Python
-    config = small_config(home / "run")
-    data = engine_start.load_data(config)
-    monkeypatch.setattr(engine_start, "load_data", lambda _: data)
-
-    class Frozen(StopAfter):
-        @property
-        def requested(self) -> int:  # type: ignore[override]
-            self.looks += 1
-            if self.looks == 40:
-                for folder in (home / "run", home / "run" / "checkpoints"):
-                    folder.chmod(0o555)
-            return 0
-
-    def refused() -> str:
-        try:
-            run(config, Frozen())
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return "the run did not notice"
-
-    said = as_nobody(refused)
+    said = as_nobody("nobody_runs:train_until_read_only", home / "run", tmp_path / "before")
     assert re.fullmatch(r"RunError: cannot write .*: Permission denied; mend that and start the same command.*", said)
     assert named(home / "run", "latest").name in ("epoch_0000", "epoch_0001")
     for folder in (home / "run", home / "run" / "checkpoints"):
         folder.chmod(0o777)
-    assert run(config)["finished"]
+    assert run(small_config(home / "run"))["finished"]
 
 
 def test_a_checkpoint_damaged_on_the_disk_costs_an_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,68 @@
+"""fastcpc-clean: write the suspects of a run, and optionally the data set without them."""
+
+import argparse
+from dataclasses import replace
+
+from fastcpc.atomic_io import replace_file
+from fastcpc.cli.clean import CAUTION
+from fastcpc.config.constraints import shown
+from fastcpc.config.sources import path_text
+from fastcpc.report.results.cleaned_list import write_cleaned
+from fastcpc.report.results.run import Run, read_run
+from fastcpc.report.results.samples import Samples, read_samples
+from fastcpc.report.results.suspect_files import table_writer
+from fastcpc.report.results.suspects import Suspects, find_suspects, suspects_table
+
+SHOWN = 10  # suspects that are printed; the file has all
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the table of suspects and the cleaned list; returns the exit code. options: of ``fastcpc.cli.clean``."""
+    run = read_run(options.run)
+    samples = read_samples(run)
+    suspects = find_suspects(run, samples, options.threshold)
+    print(describe(run, samples, suspects))
+    rows = suspects.order_N if options.all else suspects.rows
+    replace_file(options.out, table_writer(options.out)(suspects_table(run, samples, suspects, rows)))
+    print(f"{len(rows):,} rows written to {options.out}")
+    if options.cleaned_list:
+        if options.root:
+            data = replace(run.config.data, root=options.root)
+            run = replace(run, config=replace(run.config, data=data))
+        usage = write_cleaned(run, samples, suspects.is_issue_N, options.cleaned_list)
+        print(f"cleaned list written to {options.cleaned_list}: {usage}")
+    print(CAUTION)
+    return 0
+
+
+def describe(run: Run, samples: Samples, suspects: Suspects) -> str:
+    """What is printed of the suspects: how many, how right that is, the worst of them."""
+    num_suspects = len(suspects.rows)
+    lines = [
+        f"{run.path}: {num_suspects:,} of {len(samples):,} labels are suspected to be wrong (clean probability at most "
+        f"{suspects.threshold:g}, and both networks together predict another class)"
+    ]
+    if run.summary is None:
+        lines.append(f"the run is not finished: this is its last cleaning, before epoch {len(run.metrics)}")
+    quality = suspects.quality
+    if quality is not None:
+        lines.append(
+            f"{quality.num_wrong:,} labels are known to be wrong: precision {_percent(quality.precision)}, recall "
+            f"{_percent(quality.recall)}; of those found, {_percent(quality.suggestion_accuracy)} have the right "
+            "suggestion"
+        )
+    if num_suspects:
+        lines.append(f"{'score':>7}  {'index':>8}  given -> suggested  path")
+    for row in suspects.rows[:SHOWN].tolist():
+        given, suggested = (shown(run.class_names[int(k)]) for k in (samples.given_N[row], samples.predicted_N[row]))
+        lines.append(
+            f"{suspects.label_score_N[row]:>7.4f}  {samples.index_N[row]:>8}  {given} -> {suggested}  "
+            f"{path_text(samples.paths[row])}"
+        )
+    if num_suspects > SHOWN:
+        lines.append(f"... {num_suspects - SHOWN:,} more")
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.1f} %"

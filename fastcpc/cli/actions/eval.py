@@ -1,0 +1,111 @@
+"""fastcpc-eval: the accuracy of a run's networks on one split of its data."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastcpc.atomic_io import replace_file
+from fastcpc.config.load import read_config
+from fastcpc.config.schema import Config
+from fastcpc.data.dataset import AnySplit, Dataset
+from fastcpc.data.loaders.factory import make_loader
+from fastcpc.data.registry import load_dataset
+from fastcpc.data.sampler import sequential_batches
+from fastcpc.engine.checkpoint.format import load
+from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.evaluate import Accuracy, evaluate
+from fastcpc.engine.launch import load_data
+from fastcpc.engine.numerics import Numerics, resolve_numerics
+from fastcpc.errors import InputError
+from fastcpc.models.network import Network
+from fastcpc.report.results.networks import load_networks
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print and write the accuracies; returns the exit code. options: of ``fastcpc.cli.eval``."""
+    config = dataclasses.replace(read_config(options.run), device=options.device, compile="false")
+    if config.precision == "fp16" and (options.device == "cpu" or not torch.cuda.is_available()):
+        config = dataclasses.replace(config, precision="fp32")  # a run of a GPU, looked at on a CPU
+    checkpoint = named(options.run, options.checkpoint)
+    numerics = resolve_numerics(config)
+    dataset, split = choose_split(config, options.split)
+    networks = load_networks(
+        config, checkpoint, num_classes=dataset.num_classes, in_channels=dataset.in_channels,
+        image_size=dataset.image_size,
+    )  # fmt: skip
+    for network in networks:
+        numerics.prepare(network)
+    accuracy = measure(config, networks, dataset, split, numerics, options.run / "bad_images_eval.txt")
+    rows = as_dict(accuracy, prototypes=has_prototypes(config, checkpoint))
+    content = {"run": str(options.run), "split": options.split, "checkpoint": checkpoint.name, **rows}
+    target = options.run / f"eval_{options.split}_{options.checkpoint}.json"
+    print(table(options.run, options.split, checkpoint.name, content))
+    replace_file(target, (json.dumps(content, indent=2) + "\n").encode())
+    print(f"written to {target}")
+    return 0
+
+
+def has_prototypes(config: Config, checkpoint: Path) -> bool:
+    """Whether the checkpoint's prototypes have been trained: by cpc_*, after the networks' warm-up."""
+    position = load(checkpoint)[1]["position"]
+    cleaned = position["epoch"] > config.train.warmup_epochs or (
+        position["epoch"] == config.train.warmup_epochs and position["stage"] > 0
+    )
+    return config.cleaner.kind.startswith("cpc") and bool(cleaned)
+
+
+def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:
+    """The run's data set and one split of it, whose labels are trusted; InputError lists the splits there are.
+
+    name: "train" is what the run trained on (its subset) against the trusted labels, where it has some; others
+    are the test sets.
+    """
+    if name == "train":
+        dataset, labels = load_data(config)
+        if labels.known is None:
+            raise InputError(f"--split train: {dataset.name} has no trusted training labels to compare with")
+        train = dataclasses.replace(dataset.train, labels=labels.known)
+        if labels.partly is not None:
+            train = train.take(np.flatnonzero(labels.partly >= 0))
+            dataset = dataclasses.replace(dataset, train=train)
+        return dataset, train
+    dataset = load_dataset(config.data)
+    if name not in dataset.tests:
+        raise InputError(f"--split {name}: {dataset.name} has {', '.join(['train', *dataset.tests])}")
+    return dataset, dataset.tests[name]
+
+
+def measure(
+    config: Config, networks: Sequence[Network], dataset: Dataset, split: AnySplit, numerics: Numerics, bad_list: Path
+) -> Accuracy:
+    """One pass over a split in evaluation mode. bad_list: file that gets the images that cannot be read."""
+    loader = make_loader(split, dataset, config.data, config.augment, numerics.device, bad_list)
+    stream = loader.stream(sequential_batches(loader.num_samples, config.train.score_batch_size), ("test",), 0)
+    labels_N: Tensor = torch.from_numpy(split.labels).to(numerics.device)
+    return evaluate(networks, stream, labels_N, numerics, cosine=config.cleaner.kind == "cpc_only")
+
+
+def as_dict(accuracy: Accuracy, *, prototypes: bool) -> dict[str, Any]:
+    """What the JSON file holds of an accuracy: percent, by who classifies; prototypes: whether the run trains any."""
+    rows = {"ensemble": {"top1": accuracy.top1, "top5": accuracy.top5}}
+    for number, (top1, top5) in enumerate(zip(accuracy.network_top1, accuracy.network_top5, strict=True), start=1):
+        rows[f"net{number}"] = {"top1": top1, "top5": top5}
+    if prototypes:
+        rows["prototypes"] = {"top1": accuracy.prototype_top1, "top5": accuracy.prototype_top5}
+    return {"num_samples": accuracy.num_samples, **rows}
+
+
+def table(run: Path, split: str, checkpoint: str, content: dict[str, Any]) -> str:
+    """The table that is printed."""
+    lines = [f"{run}, {checkpoint}, {split}: {content['num_samples']} images", f"{'':<12}{'top-1':>8}{'top-5':>8}"]
+    for name, row in content.items():
+        if isinstance(row, dict):
+            lines.append(f"{name:<12}{row['top1']:>8.2f}{row['top5']:>8.2f}")
+    return "\n".join(lines)

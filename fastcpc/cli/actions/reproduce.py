@@ -1,0 +1,62 @@
+"""fastcpc-reproduce: train the missing runs of a table or figure of the CPC paper, and write the result."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fastcpc.atomic_io import replace_file
+from fastcpc.cli.reproduce import PROGRAM
+from fastcpc.report.paper.experiments import Experiment, experiment
+from fastcpc.report.paper.grid import Grid, train_missing
+from fastcpc.report.paper.tables import Results, as_json, figure, markdown
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train the missing runs and write the results; returns the exit code. options: of ``fastcpc.cli.reproduce``."""
+    chosen, seeds = experiment(options.experiment, options.scale), options.seeds
+    grid = grid_of(options.scale, options.out, options.configs, tuple(options.settings), options.data_root)
+    cells = [cell for place in chosen.places for cell in place.cells(seeds)]
+    missing = [cell for cell in cells if grid.finished(cell) is None]
+    print(
+        f"{chosen.name}, {options.scale} scale: {len(cells) - len(missing)} of {len(cells)} runs are there", flush=True
+    )
+    if options.dry_run:
+        for cell in missing:
+            print(f"missing: {grid.path(cell)}")
+        return 0
+    signum = train_missing(grid, cells, options.jobs, lambda line: print(line, flush=True))
+    if signum:
+        print(f"{PROGRAM}: stopped; start the same command again to go on", file=sys.stderr)
+        return 128 + signum
+    write(chosen, options.scale, grid, collect(chosen, grid, seeds), options.out)
+    return 0
+
+
+def grid_of(scale: str, out: Path, configs: Path, settings: tuple[str, ...] = (), data_root: str = "") -> Grid:
+    """The grid of a scale below an output folder; the small one runs on the CPU."""
+    small = scale == "small"
+    return Grid(out / "runs", configs, (*(("device=cpu",) if small else ()), *settings), data_root, one_thread=small)
+
+
+def collect(chosen: Experiment, grid: Grid, seeds: int) -> Results:
+    """The finished runs of every place."""
+    return {
+        place: [run for cell in place.cells(seeds) if (run := grid.finished(cell)) is not None]
+        for place in chosen.places
+    }
+
+
+def write(chosen: Experiment, scale: str, grid: Grid, results: Results, out: Path) -> None:
+    """Write NAME.json and NAME.md, or NAME.svg and NAME.png, and say where; a table is printed too."""
+    name = chosen.name if scale == "full" else f"{chosen.name}-small"
+    outputs = {f"{name}.json": as_json(chosen, scale, grid.settings, results).encode()}
+    if chosen.name.startswith("table"):
+        lines = markdown(chosen, results)
+        print("\n".join(lines))
+        outputs[f"{name}.md"] = ("\n".join(lines) + "\n").encode()
+    else:
+        svg, png = figure(chosen, results)
+        outputs |= {f"{name}.svg": svg.encode(), f"{name}.png": png}
+    for file, data in outputs.items():
+        replace_file(out / file, data)
+    print(f"written to {', '.join(str(out / file) for file in outputs)}")
