@@ -178,7 +178,7 @@ def _ranges(groups: Sequence[Floats], reduce: Reduce) -> tuple[Floats, Floats]:
 
 
 def _best_edges(below_GE: Ints, totals: Ints) -> Ints:
-    """The edge of each group's histogram that separates its values best, (G,); 1 to n - 1 values are below each edge."""
+    """The edge of each group's histogram that separates its values best, (G,); below each edge are 1 to n - 1."""
     counts = np.diff(below_GE, axis=1, prepend=0, append=totals[:, None])
     # sums of the values, in bins, each at the middle of its bin
     position = np.cumsum(counts * (np.arange(BINS) + 0.5), axis=1)

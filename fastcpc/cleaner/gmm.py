@@ -1,4 +1,7 @@
-"""The mixture cleaner (DivideMix): a label is predicted clean when its loss belongs to the component of smaller mean."""
+"""The mixture cleaner of DivideMix: labels with small losses are predicted clean.
+
+The clean probability is the posterior of the component with the smaller mean.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastcpc.cleaner.base import CleanerInput, CleanerResult, named
 from fastcpc.distributed import Shard, all_gather, all_reduce_sum
 from fastcpc.kernels import GroupOrder, MixtureFit, fit_gmm
 from fastcpc.kernels.gmm_em import fit_gmm_by_sums
@@ -80,3 +84,29 @@ def aware_posterior(
     agnostic = agnostic_posterior(loss_N, shard)
     clean_prob_N = torch.where(unfitted_K[labels_N], agnostic.clean_prob_N, aware_N)
     return GmmPosterior(clean_prob_N, {"awr": fit, **agnostic.fits}, fallback, agnostic.fitted)
+
+
+@dataclass(frozen=True)
+class Gmm:
+    """The mixture cleaner, class-agnostic (``gmm_agn``) or with one mixture per given label (``gmm_awr``)."""
+
+    per_class: bool
+    name = "gmm"
+    uses_loss_history = True
+    similarity = None
+
+    def clean(self, data: CleanerInput) -> CleanerResult:
+        """The posterior of the network's own normalised losses."""
+        shard = data.shard if data.config.parallel.mixture == "summed" else None
+        if self.per_class:
+            posterior = aware_posterior(data.values_N, data.labels_N, data.num_classes, data.order, shard)
+        else:
+            posterior = agnostic_posterior(data.values_N, shard)
+        notes: tuple[str, ...] = ()
+        if posterior.fallback_classes:
+            notes = (
+                f"classes {named(posterior.fallback_classes)} have too few or constant losses for a mixture of their "
+                "own; they take the one of all classes",
+            )
+        problem = "" if posterior.fitted else "the losses are all equal, so that no mixture can be fitted"
+        return CleanerResult(posterior.clean_prob_N, problem, notes, posterior.fits)

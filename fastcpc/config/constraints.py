@@ -101,8 +101,12 @@ def section_problems(prefix: str, section: Any) -> list[str]:
 
 
 def field_types(section: type) -> Mapping[str, Any]:
-    """Types of a dataclass's fields by name."""
-    return get_type_hints(section)
+    """Types of a dataclass's fields by name; of a setting with ``names``, a Literal of those registered now."""
+    types = get_type_hints(section)
+    for field in dataclasses.fields(section):
+        if field.metadata.get("names"):
+            types[field.name] = Literal[tuple(field.metadata["names"])]
+    return types
 
 
 def _text_problem(key: str, value: str) -> str | None:

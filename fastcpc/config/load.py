@@ -126,6 +126,8 @@ class _Merge:
         if entry.key not in _SETTINGS:
             return _unknown(entry.key)
         field, kind = _SETTINGS[entry.key]
+        if field.metadata["names"]:  # more of them may be registered now
+            kind = Literal[tuple(field.metadata["names"])]
         if entry.is_null:
             return f"{entry.key}: got nothing (null); must be {type_words(field, kind)}{_empty_hint(kind)}"
         try:

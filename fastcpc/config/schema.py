@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastcpc.config.constraints import Range, section_problems
+from fastcpc.config.names import CLEANER_KINDS
 from fastcpc.errors import InputError
 
 DIVIDEMIX = "DivideMix"
@@ -17,9 +18,12 @@ CPC = "CPC, arXiv version"
 OURS = "fastcpc"
 
 
-def setting(default: Any, meaning: str, source: str = OURS, allowed: Range | None = None) -> Any:
-    """A dataclass field that carries its line of help, the source of its default and its range."""
-    return field(default=default, metadata={"meaning": meaning, "source": source, "allowed": allowed})
+def setting(default: Any, meaning: str, source: str = OURS, allowed: Range | None = None, names: Any = None) -> Any:
+    """A dataclass field that carries its line of help, the source of its default and its range.
+
+    names: the names that the setting takes, where a registry can add to them.
+    """
+    return field(default=default, metadata={"meaning": meaning, "source": source, "allowed": allowed, "names": names})
 
 
 class Section:
@@ -175,10 +179,11 @@ class AugmentConfig(Section):
 class CleanerConfig(Section):
     """Which labels are clean."""
 
-    kind: Literal["none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only"] = setting(
+    kind: str = setting(
         "cpc_awr",
         "none: plain cross entropy; gmm_*: mixture on losses; cpc_*: prototypes; agn: one mixture, awr: one a class.",
         CPC,
+        names=CLEANER_KINDS,
     )
     tau: float = setting(
         0.5,

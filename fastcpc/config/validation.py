@@ -38,7 +38,7 @@ def cross_setting_problems(config: Config) -> list[SettingProblem]:
 
 def _schedule(config: Config) -> Iterator[SettingProblem]:
     train = config.train
-    if train.warmup_epochs >= train.epochs and config.cleaner.kind != "none":
+    if train.warmup_epochs >= train.epochs and names.CLEANER_KINDS[config.cleaner.kind]:
         yield SettingProblem(
             ("train.warmup_epochs", "train.epochs", "cleaner.kind"),
             f"train.warmup_epochs={train.warmup_epochs}: must be below train.epochs={train.epochs}, or no epoch cleans "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastcpc import distributed
+from fastcpc.config.names import CLEANER_KINDS
 from fastcpc.config.schema import Config
 from fastcpc.data.loaders.base import Loader, ViewName
 from fastcpc.data.rng import fold, generator
@@ -86,7 +87,7 @@ def warm_up(own: Learner, training: TrainContext, steps: Steps, *, epoch: int, s
 
 def has_warmup_penalty(config: Config) -> bool:
     """Whether warm-up adds the confidence penalty; never in plain training (``cleaner.kind=none``), the baseline."""
-    if config.cleaner.kind == "none":
+    if not CLEANER_KINDS[config.cleaner.kind]:
         return False
     wanted = config.train.warmup_penalty
     return wanted == "always" or (wanted == "auto" and config.noise.kind not in ("none", "sym"))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastcpc import distributed
+from fastcpc.cleaner.registry import cleaners_of, prototype_similarity
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.data.labels.noise import Labels
@@ -76,6 +77,7 @@ class Trainer:
                 )
                 for number in (1, 2)
             ]
+        self.cleaners = cleaners_of(config.cleaner.kind)
         self.run_state = RunState()
         self.step_loop = StepLoop(self.run_state, log, stop)
         self.cleaning_record = CleaningRecord(config, dataset, labels, folder.path)
@@ -116,7 +118,7 @@ class Trainer:
     def outline(self, epoch: int) -> list[tuple[str, Callable[[], None]]]:
         """The stages of an epoch in the order of Algorithm 1, each under the name its seconds are counted under."""
         first, second = self.learners
-        in_warmup = epoch < self.config.train.warmup_epochs or self.config.cleaner.kind == "none"
+        in_warmup = epoch < self.config.train.warmup_epochs or not self.cleaners
         if self.config.parallel.mode == "co":
             cleaning = [] if in_warmup else [("clean", lambda: self.clean(epoch))]
             both = ("train", lambda: self.train_both(epoch, guesses=not in_warmup))
@@ -248,7 +250,7 @@ class Trainer:
         own, _, rounds = distributed.shard_batches(batches, self.test_loader.num_samples)
         stream = self.test_loader.stream(own, ("test",), 0)
         networks = [learner.network for learner in self.learners]
-        cosine = self.config.cleaner.kind == "cpc_only"
+        cosine = prototype_similarity(self.config.cleaner.kind) == "cosine"
         return evaluate(
             networks,
             self.step_loop.eval_steps("evaluate", stream, rounds),
@@ -261,7 +263,7 @@ class Trainer:
     def has_prototypes(self) -> bool:
         """Whether the prototypes have been trained by now."""
         trained = self.run_state.epoch >= self.config.train.warmup_epochs
-        return trained and self.config.cleaner.kind.startswith("cpc")
+        return trained and prototype_similarity(self.config.cleaner.kind) is not None
 
     # ---- records ----
 
@@ -335,7 +337,7 @@ class Trainer:
         epoch = self.config.train.epochs
         scoring = self.score(epoch)
         cleaning = None
-        if self.config.cleaner.kind != "none" and epoch > self.config.train.warmup_epochs:
+        if self.cleaners and epoch > self.config.train.warmup_epochs:
             cleaning = self.divide(scoring, epoch, "final cleaning")
         columns = self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
         networks = [learner.network for learner in self.learners]

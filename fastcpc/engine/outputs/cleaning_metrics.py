@@ -15,9 +15,10 @@ Ints = NDArray[np.int64]
 
 def agreement_metrics(cleaning: Cleaning, tau: float) -> dict[str, Any]:
     """KL(q_gmm || q_cpc) in nats and the share of samples that both hold clean or both not, per network (Fig. 4)."""
-    if cleaning.q_gmm is None or cleaning.q_cpc is None:
+    probs = cleaning.clean_probs
+    if "gmm" not in probs or "cpc" not in probs:
         return {}
-    pairs = [(_numpy(a), _numpy(b)) for a, b in zip(cleaning.q_gmm, cleaning.q_cpc, strict=True)]
+    pairs = [(_numpy(a), _numpy(b)) for a, b in zip(probs["gmm"], probs["cpc"], strict=True)]
     return {
         "kl_gmm_cpc": [bernoulli_kl(a, b) for a, b in pairs],
         "agreement_gmm_cpc": [float(((a > tau) == (b > tau)).mean()) for a, b in pairs],
@@ -32,15 +33,14 @@ def cleaning_metrics(cleaning: Cleaning, given_N: Ints, trusted_N: Ints, tau: fl
     known_N = trusted_N >= 0
     truly_clean_N = (given_N == trusted_N)[known_N]
     record: dict[str, Any] = {}
-    for name, probs in (("gmm", cleaning.q_gmm), ("cpc", cleaning.q_cpc)):
-        if probs is not None:
-            values = [_numpy(prob_N)[known_N] for prob_N in probs]
-            record[f"auc_{name}"] = [auc(value, truly_clean_N) for value in values]
-            judged = [precision_recall_accuracy(value > tau, truly_clean_N) for value in values]
-            for i, measure in enumerate(("precision", "recall", "accuracy")):
-                record[f"{name}_{measure}"] = [row[i] for row in judged]
+    for name, probs in cleaning.clean_probs.items():
+        values = [_numpy(prob_N)[known_N] for prob_N in probs]
+        record[f"auc_{name}"] = [auc(value, truly_clean_N) for value in values]
+        judged = [precision_recall_accuracy(value > tau, truly_clean_N) for value in values]
+        for i, measure in enumerate(("precision", "recall", "accuracy")):
+            record[f"{name}_{measure}"] = [row[i] for row in judged]
     judged = [
-        precision_recall_accuracy(part.clean_N.cpu().numpy()[known_N], truly_clean_N) for part in cleaning.partitions
+        precision_recall_accuracy(part.clean_N.cpu().numpy()[known_N], truly_clean_N) for part in cleaning.partition_for
     ]
     for i, measure in enumerate(("precision", "recall", "accuracy")):
         record[f"partition_{measure}"] = [row[i] for row in judged]

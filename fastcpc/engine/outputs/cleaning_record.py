@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from fastcpc import distributed
-from fastcpc.cleaner.gmm import fit_of
 from fastcpc.config.schema import Config
 from fastcpc.data.labels.noise import Labels
 from fastcpc.data.registry import Dataset
@@ -63,7 +62,7 @@ class CleaningRecord:
             labels_N,
             num_classes=self._dataset.num_classes,
             epoch=epoch,
-            fit_mixtures=fit_of(self._config.parallel.mixture, scoring.shard),
+            shard=scoring.shard if self._config.parallel.mixture == "summed" else None,
         )
 
         def write_files() -> None:

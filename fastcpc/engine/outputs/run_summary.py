@@ -26,18 +26,23 @@ def clean_columns(
     such probability, and the softmax of the given label stands in for it. is_clean: clean_probability > tau.
     """
     p_given_N = _numpy(pair.prob_given_N)
-    clean_N = p_given_N if cleaning is None else np.mean([_numpy(prob_N) for prob_N in cleaning.active_prob], axis=0)
-    q_gmm = cleaning.q_gmm if cleaning else None
-    q_cpc = cleaning.q_cpc if cleaning else None
+    clean_N = (
+        p_given_N
+        if cleaning is None
+        else np.mean([_numpy(prob_N) for prob_N in cleaning.clean_prob_of_network], axis=0)
+    )
+    probs = cleaning.clean_probs if cleaning else {}
+    cleaner_columns: dict[str, Column] = {
+        f"q_{name}_{i + 1}": _numpy(probs[name][i]) if name in probs else None
+        for name in dict.fromkeys(("gmm", "cpc", *probs))
+        for i in (0, 1)
+    }
     columns: dict[str, Column] = {
         "index": train.source_index,
         "path": list(train.names),
         "given_label": labels.given,
         "predicted_label": pair.predicted_N.cpu().numpy(),
-        "q_gmm_1": _numpy(q_gmm[0]) if q_gmm else None,
-        "q_gmm_2": _numpy(q_gmm[1]) if q_gmm else None,
-        "q_cpc_1": _numpy(q_cpc[0]) if q_cpc else None,
-        "q_cpc_2": _numpy(q_cpc[1]) if q_cpc else None,
+        **cleaner_columns,
         "clean_probability": clean_N,
         "p_given": p_given_N,
         "p_predicted": _numpy(pair.prob_predicted_N),

@@ -72,7 +72,10 @@ def write_clean_probabilities(path: Path, columns: Mapping[str, Any]) -> None:
     file cannot be written.
     """
     schema = COLUMNS if columns.get("true_label") is not None else COLUMNS.remove(len(COLUMNS) - 1)
-    unknown = set(columns) - set(COLUMNS.names)
+    place = COLUMNS.get_field_index("clean_probability")
+    for name in reversed([name for name in columns if name.startswith("q_") and name not in COLUMNS.names]):
+        schema = schema.insert(place, pa.field(name, pa.float64()))
+    unknown = set(columns) - {*COLUMNS.names, *schema.names}
     missing = [name for name in schema.names if columns.get(name) is None and name not in _MAY_BE_UNKNOWN]
     if unknown or missing:
         raise ValueError(f"columns unknown: {sorted(unknown)}, missing: {missing}")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from fastcpc.cleaner.registry import cleaners_of
 from fastcpc.report.html.canvas import FAINT, INK, SERIES, ReportFigure, draw, plain_name
 from fastcpc.report.html.comparison import Comparison, RunGroup
 from fastcpc.report.results.run import Run
@@ -13,6 +14,7 @@ from fastcpc.report.results.run import Run
 MOST_GROUPS = 18  # lines that can still be told apart
 STAGES = ("score", "clean", "train", "eval")
 _NETWORKS = ("network 1", "network 2")
+CLEANER_TITLES = {"gmm": "mixture", "cpc": "prototypes"}  # others are shown by their names
 
 
 def curves(run: Run) -> tuple[list[ReportFigure], list[str]]:
@@ -158,7 +160,7 @@ def auc_painter(run: Run) -> Callable[[Axes], None] | None:
 def _why_no_auc(run: Run) -> str:
     if run.labels.trusted_N is None:
         return "Trusted labels are not known, so the AUC of the cleaners, precision and recall cannot be said."
-    if run.config.cleaner.kind == "none":
+    if not cleaners_of(run.config.cleaner.kind):
         return "This run cleans no labels (cleaner.kind=none): there is no AUC."
     return "No epoch has cleaned labels yet, or all labels are right: there is no AUC."
 
@@ -185,7 +187,9 @@ def _agreement(run: Run) -> ReportFigure | None:
 
 def _of_cleaners(run: Run, measure: str) -> dict[str, np.ndarray]:
     shown = {}
-    for key, name in (("gmm", "mixture"), ("cpc", "prototypes")):
+    metrics = dict.fromkeys(key for line in run.metrics for key in line if key.startswith(f"{measure}_"))
+    for key in (metric.removeprefix(f"{measure}_") for metric in metrics):
+        name = CLEANER_TITLES.get(key, key)
         pair = np.stack([series(run, f"{measure}_{key}", i) for i in (0, 1)])
         if np.isfinite(pair).any():
             shown[name] = pair.mean(0)
@@ -219,7 +223,8 @@ def group_name(group: RunGroup) -> str:
 
 def ruling_auc(run: Run) -> np.ndarray:
     """AUC by epoch of the cleaner that the run is named after, mean of both networks: (E,), NaN where not known."""
-    name = "auc_cpc" if run.config.cleaner.kind.startswith("cpc") else "auc_gmm"
+    cleaners = cleaners_of(run.config.cleaner.kind)
+    name = f"auc_{cleaners[-1].name if cleaners else 'gmm'}"
     return np.asarray((series(run, name, 0) + series(run, name, 1)) / 2)
 
 
