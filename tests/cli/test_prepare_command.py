@@ -101,7 +101,7 @@ def test_data_in_arrays_need_no_index(capsys: Capture) -> None:
         (["imagefolder", "--root", "ROOT/none"], "none: no such folder"),
         (["clothing1m", "--root", "ROOT"], "no Clothing1M images here; expected images/0"),
         (["webvision", "--root", "ROOT"], "synsets.txt is missing; sought in"),
-        (["webvision", "--root", "ROOT", "--num-classes", "1"], "data.num_classes=1: must lie in [2, 1000]"),
+        (["webvision", "--root", "ROOT", "--num-classes", "1"], "data.num_classes=1: must be in [2, 1000]"),
         (["clothing1m", "--root", "ROOT", "--list", "x"], "data.list=x: is read only with data.name=imagefolder"),
         (["imagefolder", "--root", "ROOT", "--jobs", "0"], "'0' is not a whole number above 0"),
         (["mnist", "--root", "ROOT"], "invalid choice: 'mnist'"),

@@ -38,9 +38,9 @@ BAD_YAML = {
     "empty_key": ("'': 4\n", "FILE:1: '': no such setting; there are run, data, "),
     "unprintable_key": ('"a\\nb": 4\n', r"FILE:1: 'a\nb': no such setting; there are run, "),
     "unknown_section": ("trian:\n  lr: 1\n  epochs: 3\n", "FILE:1: trian: no such setting (did you mean train?)"),
-    "section_as_text": ("train: fast\n", "FILE:1: train: got fast; it is a section, whose settings are epochs, "),
+    "section_as_text": ("train: fast\n", "FILE:1: train: got fast; it is a section with the settings epochs, "),
     "section_as_list": ("train: [lr]\n", "FILE:1: train: got a list; must be one value"),
-    "section_as_null": ("train: null\n", "FILE:1: train: got nothing; it is a section, whose settings are epochs, "),
+    "section_as_null": ("train: null\n", "FILE:1: train: got nothing; it is a section with the settings epochs, "),
     "setting_as_list": ("train:\n  lr: [0.1, 0.2]\n", "FILE:2: train.lr: got a list; must be one value"),
     "setting_as_mapping": ("train:\n  lr: {a: 1}\n", "FILE:2: train.lr: got a mapping; must be one value"),
     "top_setting_as_section": ("device:\n  name: cpu\n", "FILE:1: device=a mapping: must be auto, cpu or cuda"),
@@ -83,17 +83,17 @@ BAD_YAML = {
     ),
     "python_tag": (
         "run:\n  name: !!python/object/apply:os.system ['touch x']\n",
-        "FILE:2: run.name: got the tag !!python/object/apply:os.system, and tags are not followed",
+        "FILE:2: run.name: got the tag !!python/object/apply:os.system, and tags are not supported",
     ),
     "python_tag_at_the_top": (
         "!!python/object/new:dict {run: {name: x}}\n",
-        "FILE:1: the tag !!python/object/new:dict, and tags are not followed at the top",
+        "FILE:1: the tag !!python/object/new:dict, and tags are not supported at the top",
     ),
     "path_tag": (
         "run:\n  dir: !!python/object/apply:pathlib.Path [a]\n",
         "FILE:2: run.dir: got the tag !!python/object/apply:pathlib.Path",
     ),
-    "own_tag": ("train: !include other.yaml\n", "FILE:1: train: got the tag !include, and tags are not followed"),
+    "own_tag": ("train: !include other.yaml\n", "FILE:1: train: got the tag !include, and tags are not supported"),
     "binary_tag": ("run:\n  name: !!binary aGk=\n", "FILE:2: run.name: got the tag !!binary"),
     "interpolation": ("run:\n  name: ${oc.env:HOME}\n", "FILE:2: run.name=${oc.env:HOME}: ${...} is not expanded"),
     "interpolation_of_a_number": (
@@ -212,7 +212,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         f"{first}:4: train.epochz: no such setting (did you mean train.epochs?)",
         f"{first}:5: modle: no such setting (did you mean model?)", f"{second}:2:1: not valid YAML",
         f"{tmp_path}/gone.yaml: no such file", "command line: x: must be key=value",
-        "command line: cleaner.tau=2.0: must lie in (0, 1)", f"{first}:7: noise.rate=0.5: noise.kind=none draws "
+        "command line: cleaner.tau=2.0: must be in (0, 1)", f"{first}:7: noise.rate=0.5: noise.kind=none draws "
         "no noise",
         "command line: data.root is empty", "command line: run.name=..: must name",
     ]  # fmt: skip
