@@ -109,7 +109,7 @@ def test_broken_pictures_are_named_and_the_rest_is_done(tmp_path: Path, capsys: 
     assert command.main([str(run), str(folder), "--out", str(out), "--top", "9"]) == 1
     captured = capsys.readouterr()
     errors = captured.err.splitlines()
-    assert len(errors) == 3 and errors[-1] == "fastcpc-predict: error: 2 of 4 pictures cannot be read"
+    assert len(errors) == 3 and errors[-1] == "fastcpc-predict: error: 2 of 4 images cannot be read"
     assert errors[0].startswith(f"fastcpc-predict: broken: {folder}/empty.png: the file is empty")
     assert len(captured.out.splitlines()) == 3  # two pictures and the line on the table
     rows = rows_of(out)

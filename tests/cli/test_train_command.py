@@ -195,7 +195,7 @@ def test_a_stopped_run_says_how_to_go_on(
 
     replace_train(train)
     assert command.main(["run.dir=r"]) == code
-    line = f"stopped by {signum.name} at epoch 5: start the same command again to go on"
+    line = f"stopped by {signum.name} at epoch 5: start the same command again to resume"
     assert capsys.readouterr().err == f"warning: {line}\n"
     assert line in Path("r/train.log").read_text()
 
@@ -285,7 +285,7 @@ def test_sigterm_ends_a_real_process_with_143(tmp_path: Path) -> None:
         assert process.stdout.readline() == "training\n"
         process.send_signal(signal.SIGTERM)
         assert (
-            process.stderr.read() == "warning: stopped by SIGTERM at epoch 2: start the same command again to go on\n"
+            process.stderr.read() == "warning: stopped by SIGTERM at epoch 2: start the same command again to resume\n"
         )
     assert process.returncode == 143
 
