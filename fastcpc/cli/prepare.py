@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SIDE",
         nargs="?",
         const=str(defaults["resize"]),
-        help="also write a cache of all images, SIDE pixels on the shorter side; training reads it instead of decoding. "
+        help="also write a cache of all images, SIDE pixels on the shorter side; training then decodes no image. "
         f"SIDE is data.resize of the config (default: {defaults['resize']}); 0.26 MB per image at 256",
     )
     parser.add_argument("--out", metavar="FILE", help="index file (default: DIR/.fastcpc-index/NAME.parquet)")

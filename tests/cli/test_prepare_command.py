@@ -1,4 +1,4 @@
-"""fastcpc-prepare as a user runs it: what it prints, writes, and ends with."""
+"""fastcpc-prepare: its output, files and exit codes."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def names_below(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_a_whole_image_folder(tmp_path: Path, capsys: Capture) -> None:
+def test_a_complete_image_folder(tmp_path: Path, capsys: Capture) -> None:
     root = image_sets.imagefolder(tmp_path, {"train/a": 3, "train/b": 5, "test/a": 2})
     before = names_below(root)
     assert main(["imagefolder", "--root", str(root), "--jobs", "1"]) == 0
@@ -89,7 +89,7 @@ def test_webvision_counts_each_image_once(tmp_path: Path, capsys: Capture) -> No
     assert load_dataset(data).broken == ()
 
 
-def test_data_in_arrays_need_no_index(capsys: Capture) -> None:
+def test_a_data_set_of_arrays_needs_no_index(capsys: Capture) -> None:
     assert main(["digits"]) == 0
     assert capsys.readouterr().out.startswith("digits: train 1,437, test 360 images, 10 classes; files are complete")
 
@@ -108,7 +108,7 @@ def test_data_in_arrays_need_no_index(capsys: Capture) -> None:
         (["imagefolder", "--root", "ROOT", "--out", "ROOT/train/a/000.jpg/i"], "cannot be created (File exists)"),
     ],
 )
-def test_wrong_use_ends_with_2_and_one_line(
+def test_wrong_arguments_give_exit_code_2_and_one_line(
     tmp_path: Path, capsys: Capture, arguments: list[str], message: str
 ) -> None:
     image_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
@@ -119,7 +119,7 @@ def test_wrong_use_ends_with_2_and_one_line(
     assert names_below(tmp_path) == before
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     root = image_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert main(["imagefolder", "--root", str(root), "--jobs", "1"]) == 2

@@ -1,9 +1,9 @@
-"""Settings out of their range, and settings that do not fit each other: one line says which, and what to do."""
+"""Settings out of range, and conflicts between settings: one line names the setting and the fix."""
 
 from pathlib import Path
 
 import pytest
-from config_faults import only_problem
+from config_errors import only_problem
 
 from fastcpc.config.load import load_config
 
@@ -32,19 +32,19 @@ def test_ranges(key: str, value: str, limits: str) -> None:
     assert only_problem([], [f"{key}={value}"]) == f"command line: {key}={value}: must {limits}"
 
 
-EDGES = [
+LIMITS = [
     "noise.seed=-1", "cleaner.warmup=1", "cleaner.warmup=0", "train.momentum=0", "train.lr_drop_factor=1",
     "augment.randaugment_magnitude=30", "model.width=16", "train.batch_size=2", "cleaner.tau=1e-9",
     f"run.seed={2**63 - 1}",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("override", EDGES)
-def test_edges_of_ranges_are_fine(override: str) -> None:
+@pytest.mark.parametrize("override", LIMITS)
+def test_limits_of_ranges_are_allowed(override: str) -> None:
     load_config([], [override])
 
 
-CLASHES = {
+CONFLICTS = {
     "warmup_is_all": ("train.epochs=10", "train.warmup_epochs=10: must be below train.epochs=10, or no epoch cleans"),
     "pool_without_size": (
         "cleaner.scored=pool",
@@ -138,13 +138,13 @@ CLASHES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CLASHES)
-def test_clashes(case: str) -> None:
-    overrides, message = CLASHES[case]
+@pytest.mark.parametrize("case", CONFLICTS)
+def test_conflicts(case: str) -> None:
+    overrides, message = CONFLICTS[case]
     assert message in only_problem([], overrides.split(" "))
 
 
-FINE = [
+VALID = [
     "cleaner.kind=none train.epochs=3", "noise.kind=file noise.file=a.pt noise.key=worse_label",
     "noise.kind=sym noise.rate=1",
     "data.name=cifar100 data.root=d noise.kind=asym_block5 noise.rate=0.4", "model.name=resnet50 "
@@ -154,17 +154,17 @@ FINE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("overrides", FINE)
-def test_settings_that_fit_each_other(overrides: str) -> None:
+@pytest.mark.parametrize("overrides", VALID)
+def test_settings_without_conflict_load(overrides: str) -> None:
     load_config([], overrides.split(" "))
 
 
-def test_a_clash_names_the_place_of_the_setting_to_change(tmp_path: Path) -> None:
+def test_a_conflict_names_the_line_of_the_setting_to_change(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("noise:\n  rate: 0.5\n")
     assert only_problem([path]).startswith(f"{path}:2: noise.rate=0.5: noise.kind=none draws no noise")
 
 
 @pytest.mark.parametrize("wrong", ["noise.kind=symm", "noise.kidn=sym", "noise.kind"])
-def test_a_wrong_setting_brings_no_second_fault_of_its_own_making(wrong: str) -> None:
+def test_a_wrong_setting_causes_no_second_error(wrong: str) -> None:
     only_problem([], ["noise.rate=0.5", wrong])
