@@ -28,7 +28,6 @@ from fastcpc.report.html.page import run_page
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
-from fastcpc.report.results.score_reader import read_scores
 from fastcpc.report.results.suspects import find_suspects
 
 LIMIT = 10_000_000
@@ -127,7 +126,7 @@ def test_trusted_labels_of_some_samples_are_used_for_those(folder: Path) -> None
     arrays["partly_trusted"] = np.where(np.arange(240) % 2, arrays.pop("trusted"), -1)
     np.savez(folder / "labels.npz", **arrays)
     run = read_run(folder)
-    scores = read_scores(run, FIRST)
+    scores = run.scores(FIRST)
     assert scores is not None
     given, trusted, loss = run.labels.given_N, arrays["partly_trusted"], scores.arrays["loss"][0].astype(np.float64)
     wrong = (trusted >= 0) & (given != trusted)
@@ -223,7 +222,7 @@ def test_scores_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None
     [
         ([], "the following arguments are required: RUN"),
         (["nowhere"], "nowhere is not a folder"),
-        (["run", "--most", "201"], r"--most 201: must lie in 0\.\.200"),
+        (["run", "--most", "201"], r"--most 201: must be in 0\.\.200"),
         (["run", "--out", "."], r"--out \.: is a folder; give the name of a file"),
         (["run", "--out", "no/where.html"], r"--out no/where\.html: there is no folder no"),
         (["run", "--baseline", "nowhere"], "nowhere is not a folder"),

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fastcpc.atomic_io import write_failure
 from fastcpc.data.loaders.image_files import BadImage
 from fastcpc.engine.loggers.figure_schedule import Pictures
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.engine.outputs.score_file import LAST
 from fastcpc.report.html.canvas import pixels, plain_name
 from fastcpc.report.html.class_figures import MOST_DRAWN, confusion_painter
@@ -20,8 +21,7 @@ from fastcpc.report.html.curves import auc_painter
 from fastcpc.report.html.loss_figures import all_losses_painter
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
-from fastcpc.report.results.samples import Samples, samples_of
-from fastcpc.report.results.score_reader import read_scores
+from fastcpc.report.results.samples import samples_of
 from fastcpc.report.results.suspects import find_suspects
 
 ROWS, COLUMNS = 4, 5  # pictures of the gallery
@@ -62,9 +62,9 @@ def write_events(run: Run, root: str = "") -> tuple[Path, list[str]]:
     return folder, list(pictures)
 
 
-def _sheets(run: Run, samples: Samples | None, root: str) -> dict[str, Sheet]:
+def _sheets(run: Run, samples: SampleTable | None, root: str) -> dict[str, Sheet]:
     sheets: dict[str, Sheet] = {}
-    scores = read_scores(run, LAST)
+    scores = run.scores(LAST)
     losses = all_losses_painter(run, scores) if scores is not None else None
     if losses is not None:
         sheets["figures/losses"] = _panel(losses, 1.2)
@@ -87,7 +87,7 @@ def _panel(paint: Callable[[Axes], None], height: float) -> Sheet:
     return (lambda sheet: paint(sheet.add_subplot())), (1.2, height)
 
 
-def _suspects(sheet: Figure, run: Run, samples: Samples, images: TrainingImages, rows: list[int]) -> None:
+def _suspects(sheet: Figure, run: Run, samples: SampleTable, images: TrainingImages, rows: list[int]) -> None:
     """The worst labels as small pictures, given and suggested class above each; a grey field where there is none."""
     ax = sheet.add_subplot()
     for place, row in enumerate(rows):
