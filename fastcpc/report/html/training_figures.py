@@ -2,15 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
-from fastcpc.atomic_io import write_failure
 from fastcpc.data.loaders.image_files import BadImage
 from fastcpc.engine.loggers.figure_schedule import Pictures
 from fastcpc.engine.outputs.sample_table import SampleTable
@@ -38,28 +35,6 @@ def run_pictures(folder: Path, root: str = "") -> Pictures:
     run = read_run(folder)
     sheets = _sheets(run, samples_of(run)[0], root)
     return {tag: pixels(paint, width=width, height=height) for tag, (paint, (width, height)) in sheets.items()}
-
-
-def write_events(run: Run, root: str = "") -> tuple[Path, list[str]]:
-    """Add what there is to draw to the run's TensorBoard events; returns their folder and the tags.
-
-    Of a run that is not finished, they go into a folder of their own: TensorBoard follows the newest file of a folder,
-    and would no longer see what training adds to its own. RunError where nothing can be written.
-    """
-    finished = run.summary is not None
-    step = run.config.train.epochs if finished else len(run.metrics) - 1
-    folder = run.path / "tensorboard" if finished else run.path / "tensorboard" / "report"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass  # TensorBoard's writer would fail in a thread of its own, with a traceback
-        pictures = run_pictures(run.path, root)
-        with SummaryWriter(str(folder)) as writer:
-            for tag, picture in pictures.items():
-                writer.add_image(tag, picture, step, dataformats="HWC")
-    except OSError as error:
-        raise write_failure(error, folder, 0) from error
-    return folder, list(pictures)
 
 
 def _sheets(run: Run, samples: SampleTable | None, root: str) -> dict[str, Sheet]:
