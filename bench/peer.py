@@ -69,12 +69,13 @@ class Ours:
         for own, other in ((first, second), (second, first)):
             own.partition = self.partition
             self.trainer.run_state.step = 0
-            self.trainer.train(own, other, EPOCH)
+            for _, train in self.trainer.schedule.stages(EPOCH, (own, other)):
+                train()
 
     def score(self, kind: Literal["gmm_agn", "cpc_agn"]) -> Cleaning:
         """Scores of both networks and the cleaner of this kind on them."""
         config = replace(self.trainer.config, cleaner=replace(self.trainer.config.cleaner, kind=kind))
-        learners, labels_N = self.trainer.learners, self.trainer.training.labels_N
+        learners, labels_N = self.trainer.learners, self.trainer.context.labels_N
         scoring = self.trainer.score(EPOCH)
         return clean_labels(learners, scoring, labels_N, config, num_classes=10, epoch=EPOCH)
 

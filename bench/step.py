@@ -22,6 +22,7 @@ from trainers import cifar_config, made_up_cifar, scratch, trainer_of
 from fastcpc.cleaner.partition import partition_samples
 from fastcpc.config.schema import Config
 from fastcpc.data.loaders.base import Batch, ViewName
+from fastcpc.engine.step_loop import StepLoop
 from fastcpc.engine.train_epoch import draw_partners, paired_batches, semi_supervised
 from fastcpc.engine.trainer import Trainer
 from fastcpc.semisup.mixmatch import guess_targets, semisup_loss
@@ -50,7 +51,7 @@ class Stretch:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.own, self.other = trainer.learners
-        num_samples = trainer.training.loader.num_samples
+        num_samples = trainer.context.loader.num_samples
         clean_prob_N = torch.linspace(0, 1, num_samples)[torch.randperm(num_samples, generator=torch.Generator())]
         self.own.partition = partition_samples(clean_prob_N.to(trainer.numerics.device), 0.5)
 
@@ -58,12 +59,19 @@ class Stretch:
         """Run them; returns how many."""
         self.own.steps = []
         self.own.sums.zero_()
-        return semi_supervised(self.own, self.other, self.trainer.training, walk, epoch=EPOCH, start=0)
+        return semi_supervised(self.own, self.other, self.trainer.context, PlainLoop(), epoch=EPOCH, start=0)
 
 
-def walk(batches: Iterator[Batch], total: int) -> Iterator[tuple[int, Batch]]:
-    """Steps without anything around them."""
-    return iter(enumerate(batches))
+class PlainLoop(StepLoop):
+    """Steps without a log, timing and stops."""
+
+    def __init__(self) -> None:
+        pass
+
+    def train_steps(
+        self, title: str, batches: Iterator[Batch], total: int, num_views: int
+    ) -> Iterator[tuple[int, Batch]]:
+        return enumerate(batches)
 
 
 def step_row(options: Any) -> Row:
@@ -104,7 +112,7 @@ def parts_row(options: Any) -> Row:
     """What an eager step is made of."""
     with scratch() as folder, trainer_of(our_config(options, folder, "false"), made_up_cifar(8192, 256)) as trainer:
         stretch = Stretch(trainer)
-        training, numerics, config = trainer.training, trainer.numerics, trainer.config
+        training, numerics, config = trainer.context, trainer.numerics, trainer.config
         own, other, partition = stretch.own, stretch.other, stretch.own.partition
         assert partition is not None
         batches = paired_batches(own, training, EPOCH)

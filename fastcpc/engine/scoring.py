@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,6 @@ from torch import Tensor
 from fastcpc.cleaner.prototype_sgd import kept_rows
 from fastcpc.data.loaders.base import Batch
 from fastcpc.distributed import Shard, all_reduce_sum, whole_shard
-from fastcpc.engine.inference import predict_batch
 from fastcpc.engine.numerics import Numerics
 from fastcpc.models.network import Network
 
@@ -102,6 +101,28 @@ def features_place(num_bytes: int, device: torch.device) -> torch.device:
     return torch.device("cpu")
 
 
+def predict_batch(network: Network, images: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
+    """Features (B, D) in the type of activations and logits (B, K) in float32. The network is in evaluation mode.
+
+    images: (B, C, H, W) floating. Compiled code sees batches of one size: a shorter one is filled up with zeros, which
+    in evaluation mode changes nothing for the others, and what comes of them is cut off.
+    """
+    num_images, compiled = len(images), numerics.compile != "false"
+    if compiled and num_images < numerics.score_batch:
+        images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, numerics.score_batch - num_images))
+    with torch.no_grad(), numerics.autocast():
+        feat_BD, logits_BK = numerics.inference(features_and_logits)(network, images)
+    if compiled:  # copies: the next run of a CUDA graph writes to where these lie
+        feat_BD, logits_BK = feat_BD[:num_images].clone(), logits_BK[:num_images].clone()
+    return feat_BD, logits_BK.float()
+
+
+def features_and_logits(network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
+    """images: (B, C, H, W). Returns (B, D) and (B, K)."""
+    feat_BD = network.features(images)
+    return feat_BD, network.classify(feat_BD)
+
+
 @torch.no_grad()
 def score_samples(
     networks: Sequence[Network],
@@ -149,3 +170,11 @@ def _gathered(parts: Sequence[SampleScores], shard: Shard) -> list[SampleScores]
         SampleScores(loss_N, classes_N, given_N, predicted_N, part.feat_ND)
         for part, (loss_N, given_N, predicted_N), classes_N in zip(parts, floats_P3N, classes_PN, strict=True)
     ]
+
+
+def renumbered(batches: Iterator[Batch], rows_M: Tensor, num_samples: int) -> Iterator[Batch]:
+    """The batches, each sample's index replaced by its position in rows_M."""
+    position_N = torch.full((num_samples,), -1, dtype=torch.int64, device=rows_M.device)
+    position_N[rows_M] = torch.arange(len(rows_M), device=rows_M.device)
+    for batch in batches:
+        yield replace(batch, index=position_N[batch.index])

@@ -21,7 +21,7 @@ from fastcpc.engine.launch import train
 from fastcpc.engine.loggers import wandb_logger
 from fastcpc.engine.loggers.figure_schedule import Pictures
 from fastcpc.engine.outputs.run_dir import RunDir
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.report.html.tensorboard import run_pictures
 
 TAGS = ["figures/auc", "figures/confusion", "figures/losses", "figures/suspects"]

@@ -19,7 +19,7 @@ from fastcpc.cli.actions import train as action
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.outputs.run_dir import RunDir
-from fastcpc.engine.signals import Stopped, StopRequest
+from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import InputError, RunError
 
 REPOSITORY = Path(command.__file__).parents[2]
@@ -262,7 +262,7 @@ SLOW = """
 import sys, time
 import fastcpc.cli.actions.train as action
 import fastcpc.cli.train as command
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 def train(config, folder, stop, paint):
     print("training", flush=True)
     for _ in range(600):

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fastcpc.cli import report as command
 from fastcpc.engine.outputs.score_file import FIRST, LAST
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError
 from fastcpc.report.html.headline import accuracy_of
 from fastcpc.report.html.loss_figures import loss_tests

@@ -1,12 +1,15 @@
 """The training stages of a small run by themselves, without a trainer around them; not a test itself."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from small_run import small_config
 
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
+from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.learner import Learner
@@ -14,10 +17,21 @@ from fastcpc.engine.numerics import resolve_numerics
 from fastcpc.engine.train_epoch import TrainContext
 
 CONFIG = small_config(Path("unused"))
+Walk = Callable[[Iterator[Batch], int], Iterator[tuple[int, Batch]]]
+
+
+class PlainLoop:
+    """A StepLoop without log, timing and stops; walk: takes the batches and their number, yields (step, batch)."""
+
+    def __init__(self, walk: Walk = lambda batches, total: enumerate(batches)) -> None:
+        self.walk = walk
+
+    def train_steps(self, title: str, batches: Iterator[Batch], total: int, num_views: int) -> Any:
+        return self.walk(batches, total)
 
 
 def small_stages(config: Config = CONFIG) -> tuple[TrainContext, list[Learner]]:
-    """What the stages take, and both networks, each with every other sample held clean."""
+    """What the stages take, and both networks, each with every other sample predicted clean."""
     dataset, labels = load_data(config)
     numerics = resolve_numerics(config)
     loader = make_loader(dataset.train, dataset, config.data, config.augment, numerics.device)

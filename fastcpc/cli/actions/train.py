@@ -15,7 +15,7 @@ from fastcpc.engine.checkpoint.resume import turns_back
 from fastcpc.engine.launch import dry_run, train
 from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
-from fastcpc.engine.signals import Stopped, StopRequest
+from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import LostContactError, RunError
 from fastcpc.report.html.tensorboard import run_pictures
 

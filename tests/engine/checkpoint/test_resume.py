@@ -19,7 +19,7 @@ from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, 
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError
 
 

@@ -23,7 +23,7 @@ from pretend_gpu import (
     kernels_on_cpu,
     pretended_gpu,
 )
-from small_stages import CONFIG, small_stages
+from small_stages import CONFIG, PlainLoop, small_stages
 from torch import Tensor
 
 from fastcpc.cleaner.prototypes import prototype_clean_prob, train_prototypes
@@ -66,8 +66,8 @@ def never_waiting(gpu: PretendGpu) -> Callable[[Iterator[Batch], int], Iterator[
 
 def trained(config: Any, walk: Any) -> Learner:
     training, (own, other) = small_stages(config)
-    assert warm_up(own, training, walk, epoch=0, start=0) == 8
-    assert semi_supervised(own, other, training, walk, epoch=1, start=0) == 4
+    assert warm_up(own, training, PlainLoop(walk), epoch=0, start=0) == 8
+    assert semi_supervised(own, other, training, PlainLoop(walk), epoch=1, start=0) == 4
     return own
 
 
@@ -213,8 +213,8 @@ def test_training_never_waits_for_a_gpu() -> None:
             torch.cuda.set_sync_debug_mode("error")
 
     for stage in (
-        lambda: warm_up(own, training, watched, epoch=0, start=0),
-        lambda: semi_supervised(own, other, training, watched, epoch=1, start=0),
+        lambda: warm_up(own, training, PlainLoop(watched), epoch=0, start=0),
+        lambda: semi_supervised(own, other, training, PlainLoop(watched), epoch=1, start=0),
     ):
         try:
             stage()

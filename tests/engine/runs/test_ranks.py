@@ -18,7 +18,7 @@ from fastcpc.config.schema import Config
 from fastcpc.data.loaders.dali_pipeline import dali_problem
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 
 TOLERANCE = 1e-5  # of losses, probabilities and weights; what was seen is below 3e-6
 SPECIAL = {"train": {"epochs": 3}}
@@ -191,4 +191,4 @@ def test_a_pass_of_the_other_half_that_is_taken_back(on_two: Path) -> None:
     lines = metrics(on_two / "co_spoilt")
     assert lines[1]["loss_total"][1] is None and all(lines[1]["loss_total"][:1]) and all(lines[2]["loss_total"])
     log = (on_two / "co_spoilt" / "train.log").read_text()
-    assert "epoch 1, network 2: losses or weights became NaN (first at step 1, whose batch holds the 64 samples" in log
+    assert "epoch 1, network 2: non-finite losses or weights (first at step 1, whose batch contains the 64 samples" in log
