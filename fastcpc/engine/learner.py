@@ -220,8 +220,11 @@ class Learner:
                 f"passes{where}; start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
             )
         self.restore(snapshot)
-        note = f"non-finite losses or weights{where}; the network is restored to its state before this pass"
-        return (None,) * len(LOSS_NAMES), f"epoch {epoch}, network {self.number}: {note}"
+        note = (
+            f"epoch {epoch}, network {self.number}: non-finite losses or weights{where}; the network is restored to its "
+            "state before this pass"
+        )
+        return (None,) * len(LOSS_NAMES), note
 
     def is_finite(self) -> bool:
         """Whether the losses, all weights and all statistics are finite; reads the device once."""

@@ -4,7 +4,6 @@ Everything random in a step is a function of (run seed, epoch, network, step), s
 with NaN/inf losses or weights is rolled back to the snapshot that its beginning leaves in the run state.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -35,8 +34,8 @@ Stage = tuple[str, Callable[[], None]]
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What every training stage needs: settings, numerics, the training feed and the given labels (N,) int64 on the
-    device."""
+    """What every training stage needs: settings, numerics, the training loader and the given labels, int64 (N,), on
+    the device."""
 
     config: Config
     numerics: Numerics
@@ -82,7 +81,7 @@ class PassResult:
     note: str = ""
 
 
-class Schedule(ABC):
+class Schedule:
     """The training stages of an epoch; one implementation for each value of ``parallel.mode``."""
 
     note = ""  # for the start line of a run
@@ -91,16 +90,16 @@ class Schedule(ABC):
         self.context, self.step_loop, self.run_state, self.log = context, step_loop, run_state, log
 
     @classmethod
-    def check_ranks(cls) -> None:  # noqa: B027 (any number is possible unless a schedule says otherwise)
+    def check_ranks(cls) -> None:
         """InputError if this number of ranks is impossible."""
 
     @classmethod
-    def connect_ranks(cls) -> None:  # noqa: B027 (one group is enough unless a schedule says otherwise)
+    def connect_ranks(cls) -> None:
         """Open further process groups, after ``distributed.connect``; every rank calls."""
 
-    @abstractmethod
     def stages(self, epoch: int, *pairs: tuple[Learner, Learner | None]) -> list[Stage]:
         """Stages that train each pair's first network, guided by its second; the second is None in the warm-up."""
+        raise NotImplementedError
 
     def begin_pass(self, own: Learner, other: Learner | None, epoch: int) -> dict[str, Any]:
         """Reset the losses, log what is unusual, return the snapshot to roll back to."""
