@@ -64,18 +64,17 @@ class Ours:
 
     def epoch(self) -> None:
         """Both networks, one after the other."""
-        first, second = self.trainer.learners
         self.trainer.run_state.record = {"epoch": EPOCH, "images": 0, "seconds": {}}
-        for own, other in ((first, second), (second, first)):
-            own.partition = self.partition
+        for learner in self.trainer.learners:
+            learner.partition = self.partition
+        for train in self.trainer.schedule.stages(EPOCH, guesses=True):
             self.trainer.run_state.step = 0
-            for _, train in self.trainer.schedule.stages(EPOCH, (own, other)):
-                train()
+            self.trainer.record_passes(train())
 
     def score(self, kind: Literal["gmm_agn", "cpc_agn"]) -> Cleaning:
         """Scores of both networks and the cleaner of this kind on them."""
         config = replace(self.trainer.config, cleaner=replace(self.trainer.config.cleaner, kind=kind))
-        learners, labels_N = self.trainer.learners, self.trainer.context.labels_N
+        learners, labels_N = self.trainer.learners, self.trainer.training.labels_N
         scoring = self.trainer.score(EPOCH)
         return clean_labels(learners, scoring, labels_N, config, num_classes=10, epoch=EPOCH)
 

@@ -51,7 +51,7 @@ class Stretch:
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.own, self.other = trainer.learners
-        num_samples = trainer.context.loader.num_samples
+        num_samples = trainer.training.loader.num_samples
         clean_prob_N = torch.linspace(0, 1, num_samples)[torch.randperm(num_samples, generator=torch.Generator())]
         self.own.partition = partition_samples(clean_prob_N.to(trainer.numerics.device), 0.5)
 
@@ -59,18 +59,19 @@ class Stretch:
         """Run them; returns how many."""
         self.own.steps = []
         self.own.sums.zero_()
-        return semi_supervised(self.own, self.other, self.trainer.context, PlainLoop(), epoch=EPOCH, start=0)
+        return semi_supervised(self.own, self.other, self.trainer.training, BareSteps(), epoch=EPOCH, start=0)
 
 
-class PlainLoop(StepLoop):
-    """Steps without a log, timing and stops."""
+class BareSteps(StepLoop):
+    """Steps without progress, timing or stops."""
 
     def __init__(self) -> None:
-        pass
+        """Nothing to hold."""
 
     def train_steps(
-        self, title: str, batches: Iterator[Batch], total: int, num_views: int
+        self, title: str, batches: Iterator[Batch], total: int, *, num_views: int
     ) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from step 0 on."""
         return enumerate(batches)
 
 
@@ -112,7 +113,7 @@ def parts_row(options: Any) -> Row:
     """What an eager step is made of."""
     with scratch() as folder, trainer_of(our_config(options, folder, "false"), made_up_cifar(8192, 256)) as trainer:
         stretch = Stretch(trainer)
-        training, numerics, config = trainer.context, trainer.numerics, trainer.config
+        training, numerics, config = trainer.training, trainer.numerics, trainer.config
         own, other, partition = stretch.own, stretch.other, stretch.own.partition
         assert partition is not None
         batches = paired_batches(own, training, EPOCH)

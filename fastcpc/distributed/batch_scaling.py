@@ -1,17 +1,34 @@
-"""Batch size and learning rate as functions of the number of ranks, and their description for the log."""
+"""Batch size and learning rate as functions of the world size."""
 
 from dataclasses import replace
 
+import torch
+
+from fastcpc import distributed
 from fastcpc.config.schema import Config
-from fastcpc.distributed.process_group import backend, world_size
-from fastcpc.distributed.subgroups import own_subgroup
 from fastcpc.errors import InputError
 
 
-def scale_to_ranks(config: Config) -> Config:
-    """The settings with the global batch as ``train.batch_size`` and the scaled learning rate as ``train.lr``.
+def connect(config: Config, device: torch.device) -> None:
+    """Create the process groups that the settings ask for. InputError: an odd number of ranks for ``mode=co``."""
+    distributed.raise_on_all_ranks(lambda: _check_halves(config))
+    distributed.connect(device, config.parallel.timeout)
+    if config.parallel.mode == "co":
+        distributed.connect_subgroups()
 
-    The global batch is that of the ranks which train a network together. InputError: they cannot share it equally.
+
+def _check_halves(config: Config) -> None:
+    if config.parallel.mode == "co" and distributed.world_size() > 1 and distributed.world_size() % 2:
+        raise InputError(
+            "parallel.mode=co: half of the processes train each network, and "
+            f"{distributed.world_size()} have no half; start an even number, or one"
+        )
+
+
+def scale_to_ranks(config: Config) -> Config:
+    """The settings with ``train.batch_size`` as the global batch and ``train.lr`` scaled to it.
+
+    The global batch is shared by the ranks that train one network. InputError: it cannot be divided equally.
     """
     train, size = config.train, ranks_per_network()
     if size == 1:
@@ -21,7 +38,7 @@ def scale_to_ranks(config: Config) -> Config:
         return replace(config, train=replace(train, batch_size=train.batch_size * size, lr=lr))
     if train.batch_size % size:
         lower = train.batch_size // size * size
-        whose = "each half's " if size < world_size() else ""
+        whose = "each half's " if config.parallel.mode == "co" else ""
         raise InputError(
             f"train.batch_size={train.batch_size}: {whose}{size} processes cannot share it equally; choose a multiple "
             f"such as {lower or size}, or count it for each process (parallel.batch_size=per_rank)"
@@ -30,26 +47,32 @@ def scale_to_ranks(config: Config) -> Config:
 
 
 def ranks_per_network() -> int:
-    """How many ranks train a network together: all, or half of them (``parallel.mode=co``)."""
-    with own_subgroup():
-        return world_size()
+    """How many ranks train one network: all, or half of them with ``parallel.mode=co``."""
+    with distributed.own_subgroup():
+        return distributed.world_size()
 
 
 def describe_ranks(config: Config) -> str:
-    """Processes, global batch and learning rate for the start line; config: as ``scale_to_ranks`` returns it."""
+    """Processes, global batch and learning rate in words. config: as ``scale_to_ranks`` returns it."""
     train, size, parallel = config.train, ranks_per_network(), config.parallel
-    in_halves = size < world_size()
-    if world_size() == 1:
+    if distributed.world_size() == 1:
         processes = f"1 process, batch {train.batch_size}"
+    elif parallel.mode == "co":
+        processes = f"{distributed.world_size()} processes ({distributed.backend()}), {size} for each network"
     else:
-        each = f", {size} for each network" if in_halves else ""
-        processes = f"{world_size()} processes ({backend()}){each}"
+        processes = f"{size} processes ({distributed.backend()})"
+    if distributed.world_size() > 1:
         processes += f", global batch {train.batch_size} = {size} x {train.batch_size // size}"
     text = f"{processes}, lr {train.lr:g}"
     if size > 1:
-        whole = "over a network's ranks" if in_halves else "over all ranks"
+        whole = "over all ranks" if parallel.mode == "data" else "over a network's ranks"
         norm, mixup = (
             whole if shared else "per rank" for shared in (parallel.sync_batchnorm, parallel.mixup == "global")
         )
         text += f"; BatchNorm {norm}, MixUp {mixup}"
+    if parallel.mode == "co":
+        text += (
+            "; parallel.mode=co: both networks are trained at once, each with the other as it was when the epoch "
+            "began, which is not Algorithm 1"
+        )
     return text

@@ -12,10 +12,9 @@ from fastcpc.config.schema import Config
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.loaders.factory import describe_loader
 from fastcpc.data.registry import Dataset, load_dataset
-from fastcpc.distributed.batch_scaling import describe_ranks
+from fastcpc.distributed.batch_scaling import connect, describe_ranks
 from fastcpc.engine.checkpoint.format import read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
-from fastcpc.engine.cotrain import SCHEDULES
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
 from fastcpc.engine.loggers.run_log import open_log
 from fastcpc.engine.numerics import resolve_numerics
@@ -32,24 +31,16 @@ def load_data(config: Config) -> tuple[Dataset, Labels]:
     return take_subset(dataset, labels, config.data.subset, config.run.seed)
 
 
-def connect_ranks(config: Config) -> None:
-    """Open the process groups that the settings need. InputError: a number of ranks that parallel.mode cannot use."""
-    schedule = SCHEDULES[config.parallel.mode]
-    distributed.raise_on_all_ranks(schedule.check_ranks)
-    distributed.connect(resolve_numerics(config).device, config.parallel.timeout)
-    schedule.connect_ranks()
-
-
 def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures | None = None) -> dict[str, Any]:
     """Start or resume the run of this folder and train it to its end; returns the summary.
 
     paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
     after a checkpoint when a stop is asked for, RunError when the run cannot go on.
     """
-    connect_ranks(config)
+    connect(config, resolve_numerics(config).device)
     with open_log(folder, config, paint) as log:
         trainer = distributed.raise_on_all_ranks(lambda: Trainer(config, *load_data(config), folder, stop, log))
-        distributed.assert_equal_on_all_ranks("the training labels", trainer.context.labels_N, trainer.test_labels)
+        distributed.assert_equal_on_all_ranks("the training labels", trainer.training.labels_N, trainer.test_labels)
         found = distributed.on_rank0(lambda: _files_to_resume(config, trainer))
         files = distributed.broadcast_files(found[1] if found else None)
         if files is not None:
@@ -76,7 +67,7 @@ def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures 
 
 
 def _files_to_resume(config: Config, trainer: Trainer) -> tuple[Path, dict[str, bytes]] | None:
-    checkpoint = resume_point(config.run.resume, trainer.run_dir.path)
+    checkpoint = resume_point(config.run.resume, trainer.folder.path)
     return None if checkpoint is None else (checkpoint, read_whole(checkpoint))
 
 
@@ -86,15 +77,14 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
     rate = "unknown" if labels.actual_rate is None else f"{100 * labels.actual_rate:.2f} %"
     parameters = sum(p.numel() for p in trainer.learners[0].network.parameters())
     loader = describe_loader(trainer.dataset, config.data, trainer.numerics.device)
-    begin = f"resumed from {checkpoint}" if checkpoint else f"into {trainer.run_dir.path}"
+    begin = f"resumed from {checkpoint}" if checkpoint else f"into {trainer.folder.path}"
     return (
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
         f"feed {loader}; "
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
-        f"{'' if config.compile == 'false' else f'compile {config.compile}, '}{describe_ranks(config)}"
-        f"{trainer.schedule.note}; {begin}"
+        f"{'' if config.compile == 'false' else f'compile {config.compile}, '}{describe_ranks(config)}; {begin}"
     )
 
 
@@ -137,7 +127,7 @@ def dry_run(config: Config) -> None:
             cpc=replace(config.cpc, passes=1),
             log=replace(config.log, wandb=""),
         )
-        connect_ranks(config)
+        connect(config, resolve_numerics(config).device)
         with open_run_dir(small) as run_folder, StopRequest() as stop, open_log(run_folder, small) as log:
             trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
             log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")

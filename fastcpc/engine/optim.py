@@ -1,4 +1,8 @@
-"""Optimisers and the learning-rate schedule, which is a function of the run's progress alone and so needs no saving."""
+"""Optimisers and the learning-rate schedule.
+
+The learning rate is a function of the run's progress, so no checkpoint holds it. NVIDIA's apex is imported only with
+``optim.backend=apex``, after its files show that it is NVIDIA's: PyPI's ``apex`` is another project.
+"""
 
 import importlib
 import math

@@ -1,8 +1,8 @@
-"""The scoring pass: both networks on the same decoded batches of the whole training set, each rank on its share."""
+"""Scoring: losses, softmax and features of every training sample by both networks, each rank on its share."""
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +86,29 @@ class ScoringResult:
         return all_reduce_sum(feat_PD, "scores")  # all but one summand are 0
 
 
+def predict_batch(network: Network, images: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
+    """Features (B, D) in the dtype of activations and logits (B, K) in float32, without a gradient.
+
+    images: (B, C, H, W) floating. The network must be in evaluation mode. Compiled code sees batches of one size: a
+    shorter batch is padded with zero images, which do not change the others in evaluation mode, and their outputs are
+    dropped.
+    """
+    num_images, compiled = len(images), numerics.compile != "false"
+    if compiled and num_images < numerics.score_batch:
+        images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, numerics.score_batch - num_images))
+    with torch.no_grad(), numerics.autocast():
+        feat_BD, logits_BK = numerics.inference(features_and_logits)(network, images)
+    if compiled:  # copies: the next run of a CUDA graph overwrites these tensors
+        feat_BD, logits_BK = feat_BD[:num_images].clone(), logits_BK[:num_images].clone()
+    return feat_BD, logits_BK.float()
+
+
+def features_and_logits(network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
+    """images: (B, C, H, W). Returns (B, D) and (B, K)."""
+    feat_BD = network.features(images)
+    return feat_BD, network.classify(feat_BD)
+
+
 def features_place(num_bytes: int, device: torch.device) -> torch.device:
     """Where features of this size are kept: on the device, or in main memory where they take too much of a GPU's."""
     if device.type == "cpu":
@@ -99,28 +122,6 @@ def features_place(num_bytes: int, device: torch.device) -> torch.device:
         free / 1e9,
     )
     return torch.device("cpu")
-
-
-def predict_batch(network: Network, images: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
-    """Features (B, D) in the type of activations and logits (B, K) in float32. The network is in evaluation mode.
-
-    images: (B, C, H, W) floating. Compiled code sees batches of one size: a shorter one is filled up with zeros, which
-    in evaluation mode changes nothing for the others, and what comes of them is cut off.
-    """
-    num_images, compiled = len(images), numerics.compile != "false"
-    if compiled and num_images < numerics.score_batch:
-        images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, numerics.score_batch - num_images))
-    with torch.no_grad(), numerics.autocast():
-        feat_BD, logits_BK = numerics.inference(features_and_logits)(network, images)
-    if compiled:  # copies: the next run of a CUDA graph writes to where these lie
-        feat_BD, logits_BK = feat_BD[:num_images].clone(), logits_BK[:num_images].clone()
-    return feat_BD, logits_BK.float()
-
-
-def features_and_logits(network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
-    """images: (B, C, H, W). Returns (B, D) and (B, K)."""
-    feat_BD = network.features(images)
-    return feat_BD, network.classify(feat_BD)
 
 
 @torch.no_grad()
@@ -170,11 +171,3 @@ def _gathered(parts: Sequence[SampleScores], shard: Shard) -> list[SampleScores]
         SampleScores(loss_N, classes_N, given_N, predicted_N, part.feat_ND)
         for part, (loss_N, given_N, predicted_N), classes_N in zip(parts, floats_P3N, classes_PN, strict=True)
     ]
-
-
-def renumbered(batches: Iterator[Batch], rows_M: Tensor, num_samples: int) -> Iterator[Batch]:
-    """The batches, each sample's index replaced by its position in rows_M."""
-    position_N = torch.full((num_samples,), -1, dtype=torch.int64, device=rows_M.device)
-    position_N[rows_M] = torch.arange(len(rows_M), device=rows_M.device)
-    for batch in batches:
-        yield replace(batch, index=position_N[batch.index])

@@ -1,6 +1,6 @@
-"""Loops over batches that show progress, time the wait for data and stop on SIGTERM or SIGINT between two steps.
+"""The loop over batches of a stage: progress, waiting time, and stops between any two steps.
 
-The handlers of both signals only set ``StopRequest.requested``; ``StepLoop`` reads it after each step.
+SIGTERM and SIGINT request a stop. The ranks agree on it after each step, so that all stop at the same one.
 """
 
 import signal
@@ -16,10 +16,10 @@ from fastcpc.engine.loggers.run_log import RunLog
 from fastcpc.engine.run_state import RunState
 
 
-class Stopped(Exception):  # noqa: N818 (it is no error)
-    """The run stopped on a signal; its checkpoint is written.
+class Stopped(Exception):  # noqa: N818 (not an error)
+    """The run stopped after a signal. Its checkpoint is written; nothing is lost.
 
-    signum: the signal's number; the process's exit code is 128 + signum. epoch: the epoch in which the run stopped.
+    signum: the signal's number; the process's exit code is 128 + signum. epoch: the unfinished epoch.
     """
 
     def __init__(self, signum: int, epoch: int) -> None:
@@ -29,10 +29,11 @@ class Stopped(Exception):  # noqa: N818 (it is no error)
 
 
 class StopRequest:
-    """Context in which SIGTERM and SIGINT set ``requested`` (the signal's number, else 0) and do nothing more.
+    """Context in which SIGTERM and SIGINT only set ``requested`` (the signal's number, else 0).
 
-    A second SIGINT raises KeyboardInterrupt at once. A SIGINT that the caller ignores (nohup, a shell's background job)
-    stays ignored. Outside the main thread Python allows no handlers; signals keep their old effect there.
+    A second SIGINT raises KeyboardInterrupt at once, as Python does by default. A SIGINT that the caller ignores
+    (nohup, a background job of a shell) stays ignored. Outside the main thread Python allows no handlers, and signals
+    keep their previous effect.
     """
 
     def __init__(self) -> None:
@@ -60,19 +61,19 @@ class StopRequest:
 
 
 class StepLoop:
-    """Iterates over the batches of a run's stages: ``train_steps`` moves the run's step, ``eval_steps`` does not."""
+    """Yields the batches of a stage. Between any two it shows progress, counts waiting time and checks for a stop."""
 
     def __init__(self, run_state: RunState, log: RunLog, stop: StopRequest) -> None:
         self._run_state, self._log, self._stop = run_state, log, stop
         self._stop_signal = distributed.StopSignal()
 
     def train_steps(
-        self, title: str, batches: Iterator[Batch], total: int, num_views: int
+        self, title: str, batches: Iterator[Batch], total: int, *, num_views: int
     ) -> Iterator[tuple[int, Batch]]:
-        """Yield (step, batch) from the run's present step on; raise Stopped after a step when a stop is requested.
+        """(step, batch) of a training stage, from the run's present step on; each step advances the run.
 
-        total: steps of the whole stage. num_views: views of a sample that count as images in images_per_second. Every
-        rank checks for a stop as often as the rank with the most steps: ranks may train different networks.
+        total: steps of the whole stage. num_views: how many images a sample counts for. A stop raises Stopped after
+        any step. Ranks that train another network may have more steps; a rank with fewer checks as often as they do.
         """
         run_state = self._run_state
         left = total - run_state.step
@@ -89,9 +90,9 @@ class StepLoop:
                 self._check_stop()
 
     def eval_steps(self, title: str, batches: Iterator[Batch], total: int) -> Iterator[Batch]:
-        """Yield the batches of a stage without training; after a stop the run resumes at the start of the stage.
+        """Batches of a stage that changes nothing; a stop leaves the run at the start of the stage.
 
-        total: the largest number of batches of a rank; every rank checks for a stop that often.
+        total: the largest number of batches that a rank has; a rank with fewer checks for a stop as often.
         """
         done = 0
         with self._log.stage(title, total) as bar:
@@ -104,7 +105,7 @@ class StepLoop:
                 self._check_stop()
 
     def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the batches; add the seconds spent waiting for them to the epoch's record."""
+        """The batches; the time spent waiting for them is added to the epoch's record."""
         record = self._run_state.record
         while True:
             begin = time.perf_counter()

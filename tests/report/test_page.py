@@ -223,7 +223,7 @@ def test_scores_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None
     [
         ([], "the following arguments are required: RUN"),
         (["nowhere"], "nowhere is not a folder"),
-        (["run", "--most", "201"], r"--most 201: must lie in 0\.\.200"),
+        (["run", "--most", "201"], r"--most 201: must be in 0\.\.200"),
         (["run", "--out", "."], r"--out \.: is a folder; give the name of a file"),
         (["run", "--out", "no/where.html"], r"--out no/where\.html: there is no folder no"),
         (["run", "--baseline", "nowhere"], "nowhere is not a folder"),

@@ -1,8 +1,7 @@
-"""The training stages of a small run by themselves, without a trainer around them; not a test itself."""
+"""Training passes of a small run without a trainer; not a test itself."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from small_run import small_config
@@ -17,21 +16,23 @@ from fastcpc.engine.numerics import resolve_numerics
 from fastcpc.engine.train_epoch import TrainContext
 
 CONFIG = small_config(Path("unused"))
-Walk = Callable[[Iterator[Batch], int], Iterator[tuple[int, Batch]]]
 
 
-class PlainLoop:
-    """A StepLoop without log, timing and stops; walk: takes the batches and their number, yields (step, batch)."""
+class BareSteps:
+    """A StepLoop without progress, timing or stops. number: how batches are numbered and watched."""
 
-    def __init__(self, walk: Walk = lambda batches, total: enumerate(batches)) -> None:
-        self.walk = walk
+    def __init__(self, number: Callable[[Iterator[Batch]], Iterator[tuple[int, Batch]]] = enumerate) -> None:
+        self.number = number
 
-    def train_steps(self, title: str, batches: Iterator[Batch], total: int, num_views: int) -> Any:
-        return self.walk(batches, total)
+    def train_steps(
+        self, title: str, batches: Iterator[Batch], total: int, *, num_views: int
+    ) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from step 0 on."""
+        return self.number(batches)
 
 
 def small_stages(config: Config = CONFIG) -> tuple[TrainContext, list[Learner]]:
-    """What the stages take, and both networks, each with every other sample predicted clean."""
+    """What the stages take, and both networks; every other sample is predicted clean."""
     dataset, labels = load_data(config)
     numerics = resolve_numerics(config)
     loader = make_loader(dataset.train, dataset, config.data, config.augment, numerics.device)

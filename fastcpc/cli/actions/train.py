@@ -24,7 +24,7 @@ logger = logging.getLogger("fastcpc")
 
 
 def run(read: Settings) -> int:
-    """Train, or do a dry run; returns the exit code. read: gives options and config, and is called on every rank."""
+    """Train, or do a dry run; returns the exit code. read: returns options and config; called on every rank."""
     with distributed.joined_process_group():
         return recorded_error(lambda: _run(read))
 
@@ -32,7 +32,7 @@ def run(read: Settings) -> int:
 def recorded_error(command: Callable[[], int]) -> int:
     """Run a command and record its error where torchrun looks for it.
 
-    A lost contact is not recorded: torchrun is to show first the error of the process that went away.
+    A lost contact is not recorded: torchrun shows the first error, and that must be the error of the lost process.
     """
     handler = get_error_handler()
     try:
@@ -83,7 +83,7 @@ def _train(config: Config) -> int:
             train(config, folder, stop, run_pictures)
         except Stopped as stopped:
             again = "the same command again, with run.resume=auto," if back else "the same command again"
-            logger.warning("%s: start %s to go on", stopped, again)
+            logger.warning("%s: start %s to resume", stopped, again)
             return 128 + stopped.signum
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
@@ -98,7 +98,7 @@ def _train(config: Config) -> int:
 
 
 def _is_finished(folder: RunDir) -> bool:
-    """Whether rank 0 finds a finished run; it says so."""
+    """Whether rank 0 finds a finished run; logs it."""
 
     def look() -> dict[str, bytes] | None:
         summary = folder.finished_summary()

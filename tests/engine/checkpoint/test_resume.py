@@ -116,7 +116,7 @@ def test_processes_that_are_killed_or_told_to_stop(tmp_path: Path) -> None:
             output = process.communicate(timeout=TIME_LIMIT)[0]
         assert process.returncode == code, output
         if code > 0:
-            assert "start the same command again to go on" in output
+            assert "start the same command again to resume" in output
     with started(file) as process:
         output = process.communicate(timeout=TIME_LIMIT)[0]
     assert process.returncode == 0, output

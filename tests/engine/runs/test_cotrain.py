@@ -1,6 +1,7 @@
 """parallel.mode=co on one process; tests/engine/runs/test_ranks.py has it on several."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,9 @@ import pytest
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc import distributed
-from fastcpc.engine import launch
+from fastcpc.distributed import batch_scaling
+from fastcpc.engine import launch as engine_start
 from fastcpc.engine.step_loop import Stopped
-from fastcpc.engine.train_epoch import Alternating, Stage
 from fastcpc.engine.trainer import Trainer
 from fastcpc.errors import InputError
 
@@ -20,27 +21,26 @@ CO = {"parallel": {"mode": "co"}}
 class Reference(Trainer):
     """The variant in plain words: network 2 is trained with a copy of network 1 that was made before either was."""
 
-    def outline(self, epoch: int) -> list[Stage]:
+    def outline(self, epoch: int) -> list[tuple[str, Callable[[], None]]]:
         if epoch < self.config.train.warmup_epochs:
             return super().outline(epoch)
-        first, second = self.learners
-        assert isinstance(self.schedule, Alternating)
-        train = self.schedule.train
+        first = self.learners[0]
+        train_first, train_second = self.schedule.stages(epoch, guesses=True)
         copies: list[Any] = []
 
         def clean() -> None:
             self.clean(epoch)
             copies.append(copy.deepcopy(first.network))
 
-        def train_second() -> None:
+        def train_with_copy() -> None:
             trained, first.network = first.network, copies[0]
-            train(second, first, epoch)
+            self.record_passes(train_second())
             first.network = trained
 
         return [
             ("clean", clean),
-            ("train", lambda: train(first, second, epoch)),
-            ("train", train_second),
+            ("train", lambda: self.record_passes(train_first())),
+            ("train", train_with_copy),
             ("eval", self.evaluate),
         ]
 
@@ -55,7 +55,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_the_variant_in_plain_words(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not Algorithm 1: the warm-up is the same, the first epoch that guesses is not."""
     run(small_config(tmp_path / "data"))
-    monkeypatch.setattr(launch, "Trainer", Reference)
+    monkeypatch.setattr(engine_start, "Trainer", Reference)
     run(small_config(tmp_path / "reference"))
     assert_same_run(tmp_path / "reference", whole)
     lines, others = metrics(whole), metrics(tmp_path / "data")
@@ -78,7 +78,7 @@ def test_a_stop_anywhere_changes_nothing(looks: int, whole: Path, tmp_path: Path
 def test_modes_do_not_mix_inside_an_epoch(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(small_config(tmp_path / "co", **CO), StopAfter(30))
-    with pytest.raises(InputError, match=r"stopped inside an epoch with parallel\.mode=co: resume with that mode, or start"):
+    with pytest.raises(InputError, match=r"stopped inside an epoch with parallel\.mode=co: go on with that, or start"):
         run(small_config(tmp_path / "data", run={"resume": str(tmp_path / "co")}))
     assert run(small_config(tmp_path / "on", run={"resume": str(whole)}))["finished"]  # from an epoch's end all is well
 
@@ -86,4 +86,4 @@ def test_modes_do_not_mix_inside_an_epoch(whole: Path, tmp_path: Path) -> None:
 def test_an_odd_number_of_ranks_has_no_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(InputError, match=r"^parallel\.mode=co: .* and 3 have no half; start an even number, or one$"):
-        launch.connect_ranks(small_config(tmp_path, **CO))
+        batch_scaling.connect(small_config(tmp_path, **CO), torch.device("cpu"))
