@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc import distributed
