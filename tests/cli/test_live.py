@@ -23,7 +23,7 @@ from fastcpc.engine.loggers import run_log, wandb_logger
 from fastcpc.engine.loggers.figure_schedule import FigureSchedule, Pictures
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.step_loop import Stopped
-from fastcpc.report.html.tensorboard import run_pictures
+from fastcpc.report.html.training_figures import run_pictures
 
 TAGS = ["figures/auc", "figures/confusion", "figures/losses", "figures/suspects"]
 

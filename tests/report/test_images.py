@@ -13,13 +13,14 @@ from sklearn.datasets import load_digits
 from fastcpc.data import registry
 from fastcpc.data.datasets.cifar_meta import CIFAR10
 from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
-from fastcpc.report.results.samples import Samples, read_samples
+from fastcpc.report.results.samples import read_samples
 
 
 @pytest.fixture
-def digits(tmp_path: Path) -> tuple[Run, Samples]:
+def digits(tmp_path: Path) -> tuple[Run, SampleTable]:
     run = read_run(finished_run(tmp_path / "run"))
     return run, read_samples(run)
 
@@ -29,7 +30,7 @@ def of(run: Run, **data: object) -> Run:
     return replace(run, config=replace(run.config, data=replace(run.config.data, **data)))  # type: ignore[arg-type]
 
 
-def test_digits_are_the_pictures_of_their_index(digits: tuple[Run, Samples]) -> None:
+def test_digits_are_the_pictures_of_their_index(digits: tuple[Run, SampleTable]) -> None:
     run, samples = digits
     images, published = TrainingImages(run, samples), load_digits().images
     for row in (0, 7, 239):
@@ -38,7 +39,7 @@ def test_digits_are_the_pictures_of_their_index(digits: tuple[Run, Samples]) -> 
         np.testing.assert_array_equal(np.asarray(picture), np.rint(published[samples.index_N[row]] * 255 / 16))
 
 
-def test_another_data_set_is_noticed(digits: tuple[Run, Samples]) -> None:
+def test_another_data_set_is_noticed(digits: tuple[Run, SampleTable]) -> None:
     run, samples = digits
     images = TrainingImages(run, replace(samples, paths=("train/99999", *samples.paths[1:])))
     assert images.problem.startswith("the data set has no sample 'train/99999'")
@@ -46,7 +47,7 @@ def test_another_data_set_is_noticed(digits: tuple[Run, Samples]) -> None:
         images.picture(1)
 
 
-def test_cifar_pictures(digits: tuple[Run, Samples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_pictures(digits: tuple[Run, SampleTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, samples = digits
     small = replace(CIFAR10, train_records=4, test_records=3, first_labels=())
     monkeypatch.setattr(registry, "CIFAR10", small)
@@ -61,7 +62,7 @@ def test_cifar_pictures(digits: tuple[Run, Samples], tmp_path: Path, monkeypatch
     assert "no such folder" in TrainingImages(of(run, name="cifar10", root=str(tmp_path / "gone")), chosen).problem
 
 
-def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, Samples], tmp_path: Path) -> None:
+def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, SampleTable], tmp_path: Path) -> None:
     run, samples = digits
     root = imagefolder(tmp_path / "here", {"a": 1, "b": 2})
     names = ("b/001.jpg", "a/000.jpg", "a/none.jpg")

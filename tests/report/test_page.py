@@ -16,7 +16,6 @@ from finished_run import finished_run
 from PIL import Image
 from scipy.stats import ks_2samp
 from small_run import StopAfter, run, small_config
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastcpc.cli import report as command
 from fastcpc.engine.outputs.score_file import FIRST, LAST
@@ -25,10 +24,10 @@ from fastcpc.errors import InputError
 from fastcpc.report.html.headline import accuracy_of
 from fastcpc.report.html.loss_figures import loss_tests
 from fastcpc.report.html.page import run_page
+from fastcpc.report.html.training_figures import run_pictures
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
-from fastcpc.report.results.score_reader import read_scores
 from fastcpc.report.results.suspects import find_suspects
 
 LIMIT = 10_000_000
@@ -127,7 +126,7 @@ def test_trusted_labels_of_some_samples_are_used_for_those(folder: Path) -> None
     arrays["partly_trusted"] = np.where(np.arange(240) % 2, arrays.pop("trusted"), -1)
     np.savez(folder / "labels.npz", **arrays)
     run = read_run(folder)
-    scores = read_scores(run, FIRST)
+    scores = run.scores(FIRST)
     assert scores is not None
     given, trusted, loss = run.labels.given_N, arrays["partly_trusted"], scores.arrays["loss"][0].astype(np.float64)
     wrong = (trusted >= 0) & (given != trusted)
@@ -158,35 +157,12 @@ def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -
     assert run(small_config(folder))["finished"]
 
 
-def test_figures_are_put_among_the_events(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([str(folder), "--tensorboard"]) == 0
-    tags = ["figures/losses", "figures/auc", "figures/confusion", "figures/suspects"]
-    assert f"written to {folder / 'tensorboard'}: {', '.join(tags)}" in capsys.readouterr().out
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    assert sorted(events.Tags()["images"]) == sorted(tags)
-    for tag in tags:
-        (event,) = events.Images(tag)
-        picture = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
-        assert event.step == 4 and (picture[0, 0] == 255).all()
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 15
-
-
-def test_events_that_cannot_be_written_are_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(folder / "tensorboard")
-    (folder / "tensorboard").write_text("no folder")
-    assert command.main([str(folder), "--tensorboard"]) == 1
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"fastcpc-report: error: cannot write {folder / 'tensorboard'}: ")
-
-
-def test_figures_of_a_run_that_goes_on_do_not_come_between_its_events(tmp_path: Path) -> None:
-    folder = stopped(tmp_path / "run", 60)
-    before = sorted((folder / "tensorboard").iterdir())
-    assert command.main([str(folder), "--tensorboard"]) == 0
-    assert sorted((folder / "tensorboard").iterdir()) == sorted([*before, folder / "tensorboard" / "report"])
-    events = EventAccumulator(str(folder / "tensorboard" / "report")).Reload()
-    assert [image.step for image in events.Images("figures/auc")] == [len(read_run(folder).metrics) - 1]
+def test_training_figures_by_tag(folder: Path) -> None:
+    figures = run_pictures(folder)
+    assert list(figures) == ["figures/losses", "figures/auc", "figures/confusion", "figures/suspects"]
+    for pixels in figures.values():
+        assert pixels.dtype == np.uint8 and (pixels[0, 0] == 255).all()
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 15
 
 
 def test_pictures_that_are_gone_leave_a_sentence(folder: Path) -> None:

@@ -7,9 +7,10 @@ from fastcpc.atomic_io import replace_file
 from fastcpc.cli.clean import CAUTION
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.cleaned_list import write_cleaned
 from fastcpc.report.results.run import Run, read_run
-from fastcpc.report.results.samples import Samples, read_samples
+from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspect_files import table_writer
 from fastcpc.report.results.suspects import Suspects, find_suspects, suspects_table
 
@@ -35,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def describe(run: Run, samples: Samples, suspects: Suspects) -> str:
-    """What is printed of the suspects: how many, how right that is, the worst of them."""
+def describe(run: Run, samples: SampleTable, suspects: Suspects) -> str:
+    """The printed summary: the number of suspects, precision and recall where known, the worst suspects."""
     num_suspects = len(suspects.rows)
     lines = [
         f"{run.path}: {num_suspects:,} of {len(samples):,} labels are suspected to be wrong (clean probability at most "
@@ -48,7 +49,7 @@ def describe(run: Run, samples: Samples, suspects: Suspects) -> str:
     if quality is not None:
         lines.append(
             f"{quality.num_wrong:,} labels are known to be wrong: precision {_percent(quality.precision)}, recall "
-            f"{_percent(quality.recall)}; of those found, {_percent(quality.suggestion_accuracy)} have the right "
+            f"{_percent(quality.recall)}; {_percent(quality.suggestion_accuracy)} of those found have the right "
             "suggestion"
         )
     if num_suspects:

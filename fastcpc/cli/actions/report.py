@@ -8,15 +8,11 @@ from fastcpc.atomic_io import replace_file
 from fastcpc.errors import InputError
 from fastcpc.report.html.comparison import compare, to_csv
 from fastcpc.report.html.page import comparison_page, run_page
-from fastcpc.report.html.tensorboard import write_events
 from fastcpc.report.results.run import Run, read_run
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page, and the events and table that are asked for; returns the exit code.
-
-    options: of ``fastcpc.cli.report``.
-    """
+    """Write the page and, with --csv, the table; returns the exit code. options: of ``fastcpc.cli.report``."""
     runs = [read_run(path) for path in options.runs]
     baseline = _baseline(options.baseline, runs)
     comparison = None
@@ -31,9 +27,6 @@ def run(options: argparse.Namespace) -> int:
         if options.csv is not None:
             comparison = compare([*runs, baseline] if baseline else runs, baseline)
     _write(options.out, page)
-    if options.tensorboard:
-        folder, tags = write_events(runs[0], options.root)
-        print(f"written to {folder}: {', '.join(tags) or 'nothing: no cleaning is finished yet'}")
     if options.csv is not None and comparison is not None:
         _write(options.csv, to_csv(comparison))
     return 0

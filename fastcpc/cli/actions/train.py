@@ -17,7 +17,7 @@ from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import LostContactError, RunError
-from fastcpc.report.html.tensorboard import run_pictures
+from fastcpc.report.html.training_figures import run_pictures
 
 Settings = Callable[[], tuple[argparse.Namespace, Config]]
 logger = logging.getLogger("fastcpc")

@@ -7,19 +7,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 
+from fastcpc.arrays import Floats, Ints
+from fastcpc.engine.outputs.sample_table import SampleTable
+from fastcpc.engine.outputs.score_file import ScoreArrays
 from fastcpc.report.html.canvas import INK, PAPER, SERIES, ReportFigure, draw, plain_name
-from fastcpc.report.results.run import Ints, Run
-from fastcpc.report.results.samples import Samples
-from fastcpc.report.results.score_reader import ScoreArrays
+from fastcpc.report.results.run import Run
 
 MOST_NUMBERED = 15  # classes whose cells still have room for a number
 MOST_DRAWN = 50  # classes of a matrix that is drawn at all; above, the tables say it
 MOST_DOTS = 1_500
 MOST_PAIRS = 12
 GRID = 25
-Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def worst_pairs(counts_KK: Ints, most: int = MOST_PAIRS) -> list[Pair]:
     return pairs
 
 
-def confusion_picture(run: Run, samples: Samples) -> ReportFigure | None:
+def confusion_picture(run: Run, samples: SampleTable) -> ReportFigure | None:
     """Given against predicted label, shares of the given one; None where there are too many classes to see."""
     num_classes = len(run.class_names)
     if num_classes > MOST_DRAWN:
@@ -70,7 +69,7 @@ def confusion_picture(run: Run, samples: Samples) -> ReportFigure | None:
     )  # fmt: skip
 
 
-def confusion_painter(run: Run, samples: Samples) -> Callable[[Axes], None]:
+def confusion_painter(run: Run, samples: SampleTable) -> Callable[[Axes], None]:
     """A painter of given against predicted label, shares of the given one."""
     counts_KK = confusion(samples.given_N, samples.predicted_N, len(run.class_names))
     share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)

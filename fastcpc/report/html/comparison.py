@@ -1,4 +1,4 @@
-"""Several runs: seeds of one config put together, mean and spread, and whether groups differ beyond chance."""
+"""Compare runs: group the seeds of each config, mean and spread per group, difference from a baseline."""
 
 import csv
 import io
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import ttest_ind_from_stats
 
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import FREE_KEYS, flat_settings
@@ -65,22 +64,15 @@ class RunGroup:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Against a baseline's mean of the last ten epochs: points, and Welch's p (None with fewer than two seeds or no
-    spread at all)."""
-
-    points: float
-    p_value: float | None
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """Groups in the order in which their first runs were given; differences: one a group, None where there is no
-    baseline for it. keys: the settings in which groups differ. left_out: a sentence for each run that is not counted.
+    """Groups in the order of their first runs.
+
+    differences: per group, points of the last-10 mean above the baseline's; None where there is no baseline for it.
+    keys: the settings in which groups differ. left_out: a sentence for each run that is not counted.
     """
 
     groups: list[RunGroup]
-    differences: list[Difference | None]
+    differences: list[float | None]
     keys: list[str]
     left_out: list[str]
     baseline: str
@@ -116,7 +108,7 @@ def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Compariso
     if baseline is not None and not any(references):
         raise InputError(f"--baseline {name}: no finished run has it")
     differences = [
-        None if other is None or other is group else difference(group.measures["last10"], other.measures["last10"])
+        None if other is None or other is group else group.spread("last10").mean - other.spread("last10").mean
         for group, other in zip(groups, references, strict=True)
     ]
     return Comparison(groups, differences, keys, left_out, name)
@@ -137,16 +129,6 @@ def _group_key(config: Config) -> tuple[tuple[str, str], ...]:
     """What seeds of one config have in common. A folder of images is a data set of its own."""
     free = _SEED_KEYS - {"data.root"} if config.data.name == "imagefolder" else _SEED_KEYS
     return tuple((key, value) for key, value in settings_as_text(config).items() if key not in free)
-
-
-def difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
-    """Points between two means and the two-sided p-value of Welch's t-test."""
-    own, other = spread_of(values), spread_of(baseline)
-    points = own.mean - other.mean
-    if own.std is None or other.std is None or own.std == other.std == 0:
-        return Difference(points, None)
-    test = ttest_ind_from_stats(own.mean, own.std, own.n, other.mean, other.std, other.n, equal_var=False)
-    return Difference(points, float(test.pvalue))
 
 
 def _finished(runs: Sequence[Run], left_out: list[str]) -> list[Run]:
@@ -204,11 +186,14 @@ def _holds(group: RunGroup, run: Run) -> bool:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """A row a group: the settings that differ, seeds, mean, standard deviation and smallest of each measure in percent,
-    the difference from the baseline in points with its p-value, and the paper's figure with its source."""
+    """A row per group.
+
+    Columns: the settings that differ, seeds, mean, standard deviation and smallest of each measure in percent, the
+    difference from the baseline in points, and the paper's value with its source.
+    """
     header = [*comparison.keys, "seeds"]
     header += [f"{measure}_{part}" for measure in MEASURES for part in ("mean", "std", "min")]
-    header += ["difference", "p_value", "paper_top1", "paper_std", "paper_source"]
+    header += ["difference", "paper_top1", "paper_std", "paper_source"]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(header)
@@ -217,7 +202,7 @@ def to_csv(comparison: Comparison) -> str:
         for measure in MEASURES:
             spread = group.spread(measure)
             row += [spread.mean, spread.std, spread.low]
-        row += [delta.points, delta.p_value] if delta is not None else [None, None]
+        row.append(delta)
         cell = group.cell
         row += [cell.top1, cell.spread, cell.source] if cell is not None else [None, None, None]
         writer.writerow(row)

@@ -11,11 +11,11 @@ import pyarrow as pa
 from PIL import Image
 
 from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.html.canvas import plain_name
 from fastcpc.report.html.limits import MOST_CARDS
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run
-from fastcpc.report.results.samples import Samples
 from fastcpc.report.results.suspects import Suspects, suspects_table
 
 SIDE = 160  # pixels of the longer side of a thumbnail
@@ -59,7 +59,7 @@ class Gallery:
 
 
 def make_gallery(
-    run: Run, samples: Samples, suspects: Suspects, images: TrainingImages, most: int = MOST_CARDS
+    run: Run, samples: SampleTable, suspects: Suspects, images: TrainingImages, most: int = MOST_CARDS
 ) -> Gallery:
     """Cards of the worst ``most`` suspected labels. Pictures that cannot be read leave their cards without one."""
     rows = suspects.rows[: min(most, MOST_CARDS)]

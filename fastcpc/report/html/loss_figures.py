@@ -5,18 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
+from fastcpc.arrays import Bools, Floats, Ints
 from fastcpc.cleaner.metrics import class_ks_pvalues
+from fastcpc.engine.outputs.score_file import FittedMixture, ScoreArrays
 from fastcpc.report.html.canvas import INK, SERIES, ReportFigure, draw, plain_name
-from fastcpc.report.results.run import Bools, Ints, Run
-from fastcpc.report.results.score_reader import FittedMixture, ScoreArrays
+from fastcpc.report.results.run import Run
 
 BINS = 40
 MOST_CLASSES = 100  # panels of single classes in a page
 SMALL = 0.5
 SIGNIFICANT = 0.05
-Floats = NDArray[np.floating]
 
 
 def loss_pictures(run: Run, first: ScoreArrays | None, last: ScoreArrays | None) -> list[ReportFigure]:

@@ -11,7 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 import fastcpc
-from fastcpc.engine.outputs.score_file import FIRST, LAST
+from fastcpc.engine.outputs.sample_table import SampleTable
+from fastcpc.engine.outputs.score_file import FIRST, LAST, ScoreArrays
 from fastcpc.errors import InputError
 from fastcpc.report.html.canvas import ReportFigure, plain_name
 from fastcpc.report.html.class_figures import (
@@ -36,8 +37,7 @@ from fastcpc.report.html.limits import MOST_CARDS
 from fastcpc.report.html.loss_figures import class_pictures, density_pictures, loss_pictures, loss_tests
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run
-from fastcpc.report.results.samples import Samples, samples_of
-from fastcpc.report.results.score_reader import ScoreArrays, read_scores
+from fastcpc.report.results.samples import samples_of
 from fastcpc.report.results.suspects import find_suspects
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -60,7 +60,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
     InputError where the run's files are damaged.
     """
     samples, no_samples = samples_of(run)
-    first, last = read_scores(run, FIRST), read_scores(run, LAST)
+    first, last = run.scores(FIRST), run.scores(LAST)
     content: dict[str, Any] = {
         "title": run.path.resolve().name,
         "settings": _settings(run),
@@ -130,7 +130,7 @@ def _sha256(script: str) -> str:
 
 
 def _sections(
-    run: Run, samples: Samples | None, first: ScoreArrays | None, last: ScoreArrays | None
+    run: Run, samples: SampleTable | None, first: ScoreArrays | None, last: ScoreArrays | None
 ) -> list[PageFigures]:
     over_epochs, missing = curves(run)
     sections = [PageFigures("Over the epochs", over_epochs, missing)]
