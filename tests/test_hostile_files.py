@@ -37,13 +37,13 @@ from fastcpc.data.prepare.index import read_index
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
+from fastcpc.engine.outputs.sample_table import CLEANING_FILE
 from fastcpc.engine.outputs.score_file import LAST
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.weights import read_tensors
 from fastcpc.report.export.model_folder import load_model
 from fastcpc.report.results.run import read_pred_probs, read_run
-from fastcpc.report.results.samples import CLEANING_FILE, read_samples
-from fastcpc.report.results.score_reader import read_scores
+from fastcpc.report.results.samples import read_samples
 
 
 class Trap:
@@ -127,7 +127,7 @@ def test_archives_that_lead_out_of_the_folder_put_nothing_there(tmp_path: Path) 
         read_tensors(place / "w.pt")
     with pytest.raises(RunError):
         load(checkpoint)
-    scores = read_scores(read_run(run), LAST)
+    scores = read_run(run).scores(LAST)
     assert scores is not None and scores.epoch == 4
     assert everything(tmp_path) == before and not list(outside.iterdir())
     assert not [path for path in map(Path, ("/up.npy", "/absolute.npy", "up.npy")) if path.exists()]
@@ -153,7 +153,7 @@ def test_pickles_in_arrays_are_not_read(tmp_path: Path, trap: Trap) -> None:
     run = finished_run(tmp_path / "run")
     checks: dict[str, tuple[bytes, Callable[[], Any]]] = {
         PRED_PROBS_FILE: (npy(array), lambda: read_pred_probs(read_run(run))),
-        LAST: (npz(loss=array, epoch=array), lambda: read_scores(read_run(run), LAST)),
+        LAST: (npz(loss=array, epoch=array), lambda: read_run(run).scores(LAST)),
         CLEANING_FILE: (pickle.dumps(trap), lambda: read_samples(read_run(run))),
         "labels.npz": (npz(given=array, class_names=array), lambda: read_run(run)),
         "config.yaml": (pickle.dumps(trap), lambda: read_run(run)),

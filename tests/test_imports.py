@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["errors", "atomic_io", "config", "distributed", "data", "models", "cleaner"]
+ORDER = ["errors", "arrays", "atomic_io", "config", "distributed", "data", "models", "cleaner"]
 ORDER += ["semisup", "engine", "report", "cli"]
 KERNELS_MAY = {"torch", "triton", "numpy", "cupy", "__future__"}
 ONE_DOOR = {"cupy", "nvidia"}

@@ -1,12 +1,9 @@
 """How good a cleaner is, judged by trusted labels. Never read by training."""
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-Floats = NDArray[np.floating]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
+from fastcpc.arrays import Bools, Floats, Ints
 
 
 def auc(clean_prob_N: Floats, truly_clean_N: Bools) -> float | None:

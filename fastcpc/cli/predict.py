@@ -31,7 +31,7 @@ def _command(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
-        prog=PROGRAM, description="Classes of pictures, by both networks together; broken pictures are named."
+        prog=PROGRAM, description="Classes of images, by both networks together; broken images are named."
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="folder of fastcpc-export, or of a run")
     parser.add_argument(

@@ -23,8 +23,8 @@ def _command(options: argparse.Namespace) -> int:
     if not 0 <= options.most <= MOST_CARDS:
         raise InputError(f"--most {options.most}: must be in 0..{MOST_CARDS}")
     several = len(options.runs) > 1
-    if several and (options.root or options.most != MOST_CARDS or options.tensorboard):
-        raise InputError("--root, --most and --tensorboard are about the images of one run; give one RUN")
+    if several and (options.root or options.most != MOST_CARDS):
+        raise InputError("--root and --most are about the images of one run; give one RUN")
     for path in options.runs:
         read_config(path)
     options.out = options.out or (Path("comparison.html") if several else options.runs[0] / "report.html")
@@ -64,11 +64,6 @@ def _parser() -> argparse.ArgumentParser:
         help="what to compare with: a run (and its other seeds), or of several runs those with this setting, such as "
         "cleaner.kind=none",
     )  # fmt: skip
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also put losses, AUC, confusion and the worst labels among the run's events, as training does",
-    )
     parser.add_argument("--csv", metavar="FILE", type=Path, help="also write the table of runs as CSV")
     return parser
 

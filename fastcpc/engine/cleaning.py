@@ -39,6 +39,11 @@ class Cleaning:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def clean_probs(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Clean probabilities (M,) by network 1 and 2 of each cleaner in use, by its name; the mixture first."""
+        return {name: q for name, q in (("gmm", self.q_gmm), ("cpc", self.q_cpc)) if q is not None}
+
+    @property
     def active_prob(self) -> list[Tensor]:
         """The probabilities that divided the data, by network 1's and network 2's cleaner."""
         return [partition.clean_prob_N for partition in reversed(self.partitions)]

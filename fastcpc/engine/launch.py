@@ -17,8 +17,8 @@ from fastcpc.engine.checkpoint.format import read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
 from fastcpc.engine.loggers.run_log import open_log
+from fastcpc.engine.outputs.labels_file import LABELS_FILE, write_labels
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
-from fastcpc.engine.outputs.sample_table import write_labels
 from fastcpc.engine.signals import StopRequest
 from fastcpc.engine.trainer import Trainer
 
@@ -54,7 +54,7 @@ def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures 
                 log.warning(note)
             dataset = trainer.dataset
             write_labels(
-                folder.path / "labels.npz",
+                folder.path / LABELS_FILE,
                 trainer.labels,
                 dataset.train.source_index,
                 dataset.class_names,

@@ -29,10 +29,9 @@ from fastcpc.engine.loggers.async_writer import AsyncWriter
 from fastcpc.engine.loggers.run_log import RunLog
 from fastcpc.engine.numerics import resolve_numerics, set_determinism
 from fastcpc.engine.optim import learning_rate
-from fastcpc.engine.outputs.cleaning_record import CleaningRecord
+from fastcpc.engine.outputs.cleaning_record import CleaningRecord, describe_suspects, summarise
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE, write_pred_probs
 from fastcpc.engine.outputs.run_dir import RunDir
-from fastcpc.engine.outputs.run_summary import describe_suspects, summarise
 from fastcpc.engine.rollback import PassResult, finish_pass, start_note, train_epoch
 from fastcpc.engine.run_state import RunState
 from fastcpc.engine.scoring import ScoringResult, score_samples
@@ -337,11 +336,11 @@ class Trainer:
         cleaning = None
         if self.config.cleaner.kind != "none" and epoch > self.config.train.warmup_epochs:
             cleaning = self.divide(scoring, epoch, "final cleaning")
-        columns = self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
+        table = self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
         networks = [learner.network for learner in self.learners]
         batch_size = self.config.train.score_batch_size
         write_pred_probs(self.folder.path / PRED_PROBS_FILE, networks, scoring, self.numerics, batch_size)
-        summary = summarise(self.run_state.history, self.numerics.device, columns, self.labels)
+        summary = summarise(self.run_state.history, self.numerics.device, table, self.labels)
         distributed.on_rank0(lambda: self.folder.write_json("summary.json", summary))
         self.log.info(describe_suspects(summary, len(self.labels.given)))
         self.log.finished(summary)

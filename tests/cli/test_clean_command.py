@@ -21,7 +21,8 @@ from fastcpc.config.load import load_config, to_yaml
 from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.registry import load_dataset
-from fastcpc.engine.outputs.sample_table import write_clean_probabilities, write_labels
+from fastcpc.engine.outputs.labels_file import write_labels
+from fastcpc.engine.outputs.sample_table import CLEANING_FILE, SampleTable
 from fastcpc.report.results.run import read_run
 from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspect_files import csv_bytes
@@ -150,11 +151,8 @@ def test_a_data_set_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture
     labels = Labels(split.labels, None, "none", 0.0, None, 1)
     write_labels(folder / "labels.npz", labels, split.source_index, ("a", "b"))
     ones = np.ones(len(split))
-    columns = dict.fromkeys(("clean_probability", "p_given", "p_predicted"), ones)
-    columns |= {"index": split.source_index, "given_label": split.labels, "predicted_label": split.labels}
-    write_clean_probabilities(
-        folder / "clean_probabilities.parquet", {**columns, "path": list(split.names), "is_clean": ones > 0}
-    )
+    samples = SampleTable(split.source_index, split.names, split.labels, split.labels, {}, ones, ones, ones, ones > 0)
+    samples.write(folder / CLEANING_FILE)
     for arguments, code in (([], 2), (["--root", str(root)], 0)):
         target = tmp_path / f"kept{code}.csv"
         assert command.main([str(folder), "--force", "--cleaned-list", str(target), *arguments]) == code

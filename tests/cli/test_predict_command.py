@@ -1,4 +1,4 @@
-"""fastcpc-predict: the same classes as training's evaluation, through files; broken pictures are named."""
+"""fastcpc-predict: the same classes as training's evaluation, through files; broken images are named."""
 
 import csv
 from pathlib import Path
@@ -97,21 +97,21 @@ def test_inputs_are_those_of_the_loaded_data_set(tmp_path: Path, settings: list[
         assert (inputs.resize, inputs.crop) == (dataset.image.resize, dataset.image.crop)
 
 
-def test_broken_pictures_are_named_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_images_are_named_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = untrained_run(tmp_path / "run", ("cat", "=dog", "c,\nd"), *PHOTOS)
     folder = tmp_path / "p"
     put(folder / "a, b.jpg", jpeg(1))
     put(folder / "half.jpg", jpeg(2, (200, 150))[:900])
     put(folder / "empty.png", b"")
     put(folder / "deep" / "new\nline.JPG", jpeg(3))
-    put(folder / "notes.txt", b"no picture")
+    put(folder / "notes.txt", b"no image")
     out = tmp_path / "out.csv"
     assert command.main([str(run), str(folder), "--out", str(out), "--top", "9"]) == 1
     captured = capsys.readouterr()
     errors = captured.err.splitlines()
-    assert len(errors) == 3 and errors[-1] == "fastcpc-predict: error: 2 of 4 pictures cannot be read"
+    assert len(errors) == 3 and errors[-1] == "fastcpc-predict: error: 2 of 4 images cannot be read"
     assert errors[0].startswith(f"fastcpc-predict: broken: {folder}/empty.png: the file is empty")
-    assert len(captured.out.splitlines()) == 3  # two pictures and the line on the table
+    assert len(captured.out.splitlines()) == 3  # two images and the line on the table
     rows = rows_of(out)
     assert [Path(row["path"]).name for row in rows] == ["a, b.jpg", "new\nline.JPG", "empty.png", "half.jpg"]
     assert rows[2]["predicted_label"] == "" and rows[2]["fault"] == "the file is empty"
@@ -127,7 +127,7 @@ def test_files_patterns_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert find_images(["**/*.png"]) == ["a/2.png"]
     assert find_images(["b[1].jpg"]) == ["b[1].jpg"]  # a name that looks like a pattern
     (tmp_path / "none").mkdir()
-    for argument, message in (("no.jpg", "no such file"), ("*.gif", "no file matches"), ("none", "no pictures")):
+    for argument, message in (("no.jpg", "no such file"), ("*.gif", "no file matches"), ("none", "no images")):
         with pytest.raises(InputError, match=message):
             find_images([argument])
 

@@ -52,7 +52,7 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
     ],
     "report": [
         (["--help"], 0, "--baseline"), (["nowhere"], 2, "is not a folder"), (["run", "--most", "201"], 2, "0..200"),
-        (["run", "run", "--tensorboard"], 2, "one RUN"), (["run", "--out", "empty"], 2, "is a folder"),
+        (["run", "run", "--most", "3"], 2, "one RUN"), (["run", "--out", "empty"], 2, "is a folder"),
     ],
     "prepare": [
         (["--help"], 0, "--cache"), (["imagenet"], 2, "invalid choice"), (["cifar10"], 2, "data.root is empty"),

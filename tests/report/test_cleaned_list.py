@@ -11,15 +11,16 @@ from image_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.data.datasets.indexed_images import list_images
+from fastcpc.engine.outputs.labels_file import RunLabels
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
 from fastcpc.report.results.cleaned_list import write_cleaned
-from fastcpc.report.results.run import Run, RunLabels
-from fastcpc.report.results.samples import Samples
+from fastcpc.report.results.run import Run
 
 ODD = ['a,1 "x".jpg', "new\nline.jpg", "<b>.jpg", "=1.jpg"]
 
 
-def run_of(config: Config, swap: dict[int, int] | None = None) -> tuple[Run, Samples]:
+def run_of(config: Config, swap: dict[int, int] | None = None) -> tuple[Run, SampleTable]:
     """A run on a photo set, all labels as given (or swapped), as far as a cleaned list needs one."""
     listing = list_images(config.data)
     split = listing.splits["train"]
@@ -30,11 +31,11 @@ def run_of(config: Config, swap: dict[int, int] | None = None) -> tuple[Run, Sam
         given_N, None, split.source_index, listing.class_names, listing.class_ids, config.noise.kind, 0.0, None, 1
     )
     ones = np.ones(len(split))
-    samples = Samples(split.source_index, split.names, given_N, given_N, ones, ones > 0, ones, ones, None, None, None)
+    samples = SampleTable(split.source_index, split.names, given_N, given_N, {}, ones, ones, ones, ones > 0)
     return Run(Path("run"), config, labels, (), None), samples
 
 
-def issues(samples: Samples, *rows: int) -> Any:
+def issues(samples: SampleTable, *rows: int) -> Any:
     return np.isin(np.arange(len(samples)), rows)
 
 

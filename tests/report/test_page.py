@@ -16,7 +16,6 @@ from finished_run import finished_run
 from PIL import Image
 from scipy.stats import ks_2samp
 from small_run import StopAfter, run, small_config
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fastcpc.cli import report as command
 from fastcpc.engine.outputs.score_file import FIRST, LAST
@@ -28,7 +27,6 @@ from fastcpc.report.html.page import run_page
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
-from fastcpc.report.results.score_reader import read_scores
 from fastcpc.report.results.suspects import find_suspects
 
 LIMIT = 10_000_000
@@ -43,14 +41,14 @@ def page_of(folder: Path, **options: Any) -> str:
     return run_page(read_run(folder), **options)
 
 
-def test_pictures_are_those_of_the_worst_labels(folder: Path) -> None:
+def test_images_are_those_of_the_worst_labels(folder: Path) -> None:
     run = read_run(folder)
     suspects, images = find_suspects(run, samples := read_samples(run)), TrainingImages(run, samples)
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', run_page(run, most_cards=3))
     assert len(found) == 3
     for text, row in zip(found, suspects.rows, strict=False):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
-        np.testing.assert_array_equal(shown, np.asarray(images.picture(int(row))))
+        np.testing.assert_array_equal(shown, np.asarray(images.image(int(row))))
 
 
 def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +56,7 @@ def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest
     many_classes(folder, [f"{label:03d} " + "long name " * 30 for label in range(100)])
     draws = np.random.default_rng(0)
     picture = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
-    monkeypatch.setattr(TrainingImages, "picture", lambda self, row: picture)
+    monkeypatch.setattr(TrainingImages, "image", lambda self, row: picture)
     text = page_of(folder)
     assert text.count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100
@@ -127,7 +125,7 @@ def test_trusted_labels_of_some_samples_are_used_for_those(folder: Path) -> None
     arrays["partly_trusted"] = np.where(np.arange(240) % 2, arrays.pop("trusted"), -1)
     np.savez(folder / "labels.npz", **arrays)
     run = read_run(folder)
-    scores = read_scores(run, FIRST)
+    scores = run.scores(FIRST)
     assert scores is not None
     given, trusted, loss = run.labels.given_N, arrays["partly_trusted"], scores.arrays["loss"][0].astype(np.float64)
     wrong = (trusted >= 0) & (given != trusted)
@@ -158,44 +156,13 @@ def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -
     assert run(small_config(folder))["finished"]
 
 
-def test_figures_are_put_among_the_events(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main([str(folder), "--tensorboard"]) == 0
-    tags = ["figures/losses", "figures/auc", "figures/confusion", "figures/suspects"]
-    assert f"written to {folder / 'tensorboard'}: {', '.join(tags)}" in capsys.readouterr().out
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    assert sorted(events.Tags()["images"]) == sorted(tags)
-    for tag in tags:
-        (event,) = events.Images(tag)
-        picture = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))
-        assert event.step == 4 and (picture[0, 0] == 255).all()
-        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 15
-
-
-def test_events_that_cannot_be_written_are_one_line(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    shutil.rmtree(folder / "tensorboard")
-    (folder / "tensorboard").write_text("no folder")
-    assert command.main([str(folder), "--tensorboard"]) == 1
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"fastcpc-report: error: cannot write {folder / 'tensorboard'}: ")
-
-
-def test_figures_of_a_run_that_goes_on_do_not_come_between_its_events(tmp_path: Path) -> None:
-    folder = stopped(tmp_path / "run", 60)
-    before = sorted((folder / "tensorboard").iterdir())
-    assert command.main([str(folder), "--tensorboard"]) == 0
-    assert sorted((folder / "tensorboard").iterdir()) == sorted([*before, folder / "tensorboard" / "report"])
-    events = EventAccumulator(str(folder / "tensorboard" / "report")).Reload()
-    assert [image.step for image in events.Images("figures/auc")] == [len(read_run(folder).metrics) - 1]
-
-
-def test_pictures_that_are_gone_leave_a_sentence(folder: Path) -> None:
+def test_missing_images_are_explained(folder: Path) -> None:
     table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
     table["path"] = [f"elsewhere/{number}" for number in range(240)]
     pq.write_table(pa.table(table), folder / "clean_probabilities.parquet")
     text = page_of(folder)
-    assert "There are no pictures: <bdi>the data set has no sample" in text
-    assert text.count("no picture</span>") == text.count('<li class="card"') > 20
+    assert "Images cannot be shown: <bdi>the data set has no sample" in text
+    assert text.count("no image</span>") == text.count('<li class="card"') > 20
 
 
 @pytest.mark.parametrize("name", [LAST, FIRST])

@@ -1,4 +1,4 @@
-"""What the figures, tables and pictures of a report are made of, by value."""
+"""What the figures, tables and images of a report, by value."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.stats import ks_2samp, norm
 from small_run import metrics
 
-from fastcpc.engine.outputs.score_file import FIRST
+from fastcpc.engine.outputs.score_file import FIRST, FittedMixture
 from fastcpc.report.html.canvas import SERIES, draw, files
 from fastcpc.report.html.class_figures import Pair, confusion, project, similarity, worst_pairs
 from fastcpc.report.html.gallery import MOST_BYTES, SIDE, as_script, encode
@@ -22,7 +22,6 @@ from fastcpc.report.html.headline import ClassNoise, accuracy_of, estimate_noise
 from fastcpc.report.html.loss_figures import class_densities, loss_tests
 from fastcpc.report.results.run import read_run
 from fastcpc.report.results.samples import read_samples
-from fastcpc.report.results.score_reader import FittedMixture, read_scores
 from fastcpc.report.results.suspects import find_suspects
 
 
@@ -84,7 +83,7 @@ def test_mixture_densities_are_those_of_scipy() -> None:
 
 def test_loss_tests_are_those_of_scipy_and_of_the_metrics(folder: Path) -> None:
     run = read_run(folder)
-    scores = read_scores(run, FIRST)
+    scores = run.scores(FIRST)
     assert scores is not None
     right, wrong = loss_tests(run, scores)
     given, trusted = run.labels.given_N, run.labels.trusted_N

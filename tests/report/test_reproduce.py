@@ -102,7 +102,7 @@ def test_the_papers_figure_stands_behind_ours(finished: Run) -> None:
 
 
 @pytest.mark.parametrize(("name", "panels"), [("figure1", 4), ("figure3", 2), ("figure4", 2)])
-def test_figures_are_whole_pictures(name: str, panels: int, finished: Run) -> None:
+def test_figures_are_complete(name: str, panels: int, finished: Run) -> None:
     chosen = experiment(name, "small")
     extra = {"kl_gmm_cpc": [0.2, 0.4], "agreement_gmm_cpc": [0.8, 0.9]}
     results = {place: [made(finished, 1, 50.0, **extra), made(finished, 2, 50.0, **extra)] for place in chosen.places}

@@ -38,8 +38,9 @@ def test_a_finished_run_by_value(tmp_path: Path) -> None:
         (samples.p_predicted_N, "p_predicted"), (samples.true_N, "true_label"),
     ):  # fmt: skip
         assert values is not None and values.tolist() == stored[name], name
-    assert samples.q_gmm_N2 is not None and samples.q_gmm_N2[:, 1].tolist() == stored["q_gmm_2"]
-    assert samples.q_cpc_N2 is not None and samples.q_cpc_N2[:, 0].tolist() == stored["q_cpc_1"]
+    assert list(samples.q_N2) == ["gmm", "cpc"]
+    assert samples.q_N2["gmm"][:, 1].tolist() == stored["q_gmm_2"]
+    assert samples.q_N2["cpc"][:, 0].tolist() == stored["q_cpc_1"]
 
 
 def test_pred_probs_are_both_networks_mean_softmax_of_the_scoring_pass(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_true_labels_of_a_part_of_the_samples(tmp_path: Path) -> None:
 
 def test_a_run_without_cleaner_has_no_cleaner_columns(tmp_path: Path) -> None:
     samples = read_samples(read_run(finished_run(tmp_path / "run", "none")))
-    assert samples.q_gmm_N2 is None and samples.q_cpc_N2 is None
+    assert samples.q_N2 == {}
     np.testing.assert_array_equal(samples.clean_prob_N, samples.p_given_N)
 
 
@@ -101,7 +102,7 @@ def test_a_running_run_can_be_read_but_not_its_cleaning(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:40])
     run = read_run(folder)
     assert run.summary is None and len(run.metrics) == 2
-    with pytest.raises(InputError, match=r"run has no clean_probabilities.parquet: .* done 2 of 4 epochs; start the"):
+    with pytest.raises(InputError, match=r"run has no clean_probabilities.parquet: .* done 2 of 4 epochs; repeat the"):
         read_samples(run)
     (folder / "metrics.jsonl").unlink()
     assert read_run(folder).metrics == ()

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from finished_run import finished_run
 
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.run import Run, read_run
-from fastcpc.report.results.samples import Samples, read_samples
+from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspects import Quality, find_suspects, suspects_table
 
 GIVEN = [0, 1, 2, 3, 4, 5]
@@ -24,9 +25,9 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def samples() -> Samples:
+def samples() -> SampleTable:
     """Six samples; 0.5 is cleaner.tau, and a clean probability of just that is not above it."""
-    return Samples(
+    return SampleTable(
         index_N=np.array([10, 11, 12, 13, 15, 14]),
         paths=("a", "b", "c, d", "e", "f", "g"),
         given_N=np.array(GIVEN),
@@ -35,13 +36,12 @@ def samples() -> Samples:
         is_clean_N=np.array(CLEAN) > 0.5,
         p_given_N=np.array(P_GIVEN),
         p_predicted_N=np.full(6, 0.9),
-        q_gmm_N2=None,
-        q_cpc_N2=np.arange(12.0).reshape(6, 2) / 12,
+        q_N2={"cpc": np.arange(12.0).reshape(6, 2) / 12},
         true_N=np.array(TRUE),
     )
 
 
-def test_suspected_is_what_is_not_held_clean_and_predicted_otherwise(run: Run, samples: Samples) -> None:
+def test_suspected_is_what_is_not_held_clean_and_predicted_otherwise(run: Run, samples: SampleTable) -> None:
     suspects = find_suspects(run, samples)
     assert suspects.is_issue_N.tolist() == [False, True, False, False, True, True]
     assert suspects.order_N.tolist() == [3, 1, 5, 4, 2, 0]  # by p_given, then by clean probability
@@ -51,26 +51,26 @@ def test_suspected_is_what_is_not_held_clean_and_predicted_otherwise(run: Run, s
     assert suspects.quality == Quality(num_wrong=3, precision=2 / 3, recall=2 / 3, suggestion_accuracy=1 / 2)
 
 
-def test_the_threshold_moves_the_line(run: Run, samples: Samples) -> None:
+def test_the_threshold_moves_the_line(run: Run, samples: SampleTable) -> None:
     assert find_suspects(run, samples, 0.9).rows.tolist() == [3, 1, 5, 4]
     assert find_suspects(run, samples, 0.3).rows.tolist() == [1]
     none = find_suspects(run, samples, 0.0)
     assert none.rows.tolist() == [] and none.quality == Quality(3, None, 0.0, None)
 
 
-def test_equal_scores_are_ordered_by_index(run: Run, samples: Samples) -> None:
+def test_equal_scores_are_ordered_by_index(run: Run, samples: SampleTable) -> None:
     same = replace(samples, p_given_N=np.zeros(6), clean_prob_N=np.zeros(6))
     assert find_suspects(run, same).order_N.tolist() == [0, 1, 2, 3, 5, 4]
 
 
-def test_without_true_labels_nothing_is_claimed(run: Run, samples: Samples) -> None:
+def test_without_true_labels_nothing_is_claimed(run: Run, samples: SampleTable) -> None:
     unknown = replace(samples, true_N=None)
     suspects = find_suspects(run, unknown)
     assert suspects.quality is None
     assert "true_label" not in suspects_table(run, unknown, suspects, suspects.rows).column_names
 
 
-def test_samples_whose_true_label_is_not_known_are_not_judged(run: Run, samples: Samples) -> None:
+def test_samples_whose_true_label_is_not_known_are_not_judged(run: Run, samples: SampleTable) -> None:
     partly = replace(samples, true_N=np.array([-1, 2, -1, 4, 4, -1]))
     suspects = find_suspects(run, partly)
     assert suspects.quality == Quality(num_wrong=2, precision=1 / 2, recall=1 / 2, suggestion_accuracy=1.0)
@@ -78,7 +78,7 @@ def test_samples_whose_true_label_is_not_known_are_not_judged(run: Run, samples:
     assert table["true_label"].to_pylist() == [2, None, 4] and table["true_class"].to_pylist() == ["2", None, "4"]
 
 
-def test_the_table_by_value(run: Run, samples: Samples) -> None:
+def test_the_table_by_value(run: Run, samples: SampleTable) -> None:
     suspects = find_suspects(run, samples)
     table = suspects_table(run, samples, suspects, suspects.order_N[:2]).to_pydict()
     assert table == {

@@ -7,9 +7,10 @@ from fastcpc.atomic_io import replace_file
 from fastcpc.cli.clean import CAUTION
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.cleaned_list import write_cleaned
 from fastcpc.report.results.run import Run, read_run
-from fastcpc.report.results.samples import Samples, read_samples
+from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspect_files import table_writer
 from fastcpc.report.results.suspects import Suspects, find_suspects, suspects_table
 
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def describe(run: Run, samples: Samples, suspects: Suspects) -> str:
+def describe(run: Run, samples: SampleTable, suspects: Suspects) -> str:
     """What is printed of the suspects: how many, how right that is, the worst of them."""
     num_suspects = len(suspects.rows)
     lines = [

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{len(done):,} rows written to {options.out}")
     num_broken = sum(one.prob_K is None for one in done)
     if num_broken:
-        raise RunError(f"{num_broken:,} of {len(done):,} pictures cannot be read")
+        raise RunError(f"{num_broken:,} of {len(done):,} images cannot be read")
     return 0
 
 
@@ -56,7 +56,7 @@ def open_model(folder: Path) -> ExportedModel:
 
 
 def line(model: ExportedModel, one: Prediction, top: int) -> str:
-    """What is printed of a picture: the likeliest classes with their probabilities, then its path."""
+    """What is printed of a image: the likeliest classes with their probabilities, then its path."""
     assert one.prob_K is not None
     best = np.argsort(-one.prob_K, kind="stable")[:top]
     classes = "  ".join(f"{one.prob_K[k]:.4f} {shown(model.class_names[k])}" for k in best.tolist())
@@ -64,7 +64,7 @@ def line(model: ExportedModel, one: Prediction, top: int) -> str:
 
 
 def table(model: ExportedModel, done: Sequence[Prediction]) -> pa.Table:
-    """A row a picture: path, class and its id, probability, a column of each class's probability, and the fault."""
+    """A row a image: path, class and its id, probability, a column of each class's probability, and the fault."""
     probs = [one.prob_K for one in done]
     best = [None if prob_K is None else int(prob_K.argmax()) for prob_K in probs]
     columns = {

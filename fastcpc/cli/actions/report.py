@@ -8,12 +8,11 @@ from fastcpc.atomic_io import replace_file
 from fastcpc.errors import InputError
 from fastcpc.report.html.comparison import compare, to_csv
 from fastcpc.report.html.page import comparison_page, run_page
-from fastcpc.report.html.tensorboard import write_events
 from fastcpc.report.results.run import Run, read_run
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page, and the events and table that are asked for; returns the exit code.
+    """Write the page, and the table where --csv asks for it; returns the exit code.
 
     options: of ``fastcpc.cli.report``.
     """
@@ -31,9 +30,6 @@ def run(options: argparse.Namespace) -> int:
         if options.csv is not None:
             comparison = compare([*runs, baseline] if baseline else runs, baseline)
     _write(options.out, page)
-    if options.tensorboard:
-        folder, tags = write_events(runs[0], options.root)
-        print(f"written to {folder}: {', '.join(tags) or 'nothing, there is none to draw yet'}")
     if options.csv is not None and comparison is not None:
         _write(options.csv, to_csv(comparison))
     return 0

@@ -20,30 +20,11 @@ from fastcpc.engine.checkpoint.config_diff import flat_settings
 from fastcpc.engine.loggers.figure_schedule import DrawFigures, FigureSchedule, Pictures
 from fastcpc.engine.loggers.progress import Progress, Stage
 from fastcpc.engine.loggers.wandb_logger import WandbLog
+from fastcpc.engine.outputs.metric_keys import METRIC_KEYS, METRICS_FILE, SECONDS_KEYS
 from fastcpc.engine.outputs.run_dir import RunDir, plain_json
 
 logger = logging.getLogger("fastcpc")
 
-METRICS_FILE = "metrics.jsonl"
-METRIC_KEYS = (
-    "epoch",
-    "phase",
-    "lr",
-    "test_top1",
-    "test_top5",
-    "net1_top1",
-    "net2_top1",
-    "prototype_top1",
-    "labelled",
-    "auc_gmm",
-    "auc_cpc",
-    "partition_precision",
-    "partition_recall",
-    "seconds",
-    "images_per_second",
-    "data_wait",
-)
-SECONDS_KEYS = ("score", "clean", "train", "eval", "total")
 _TITLES = (
     ("epoch/of", -9), ("phase", -6), ("top-1 (net 1 net 2)", 20), ("prot.", 5), ("|X1|   |X2|", 13), ("AUC gmm", 11),
     ("AUC cpc", 11), ("lr", 7), ("s", 6), ("img/s", 6), ("wait", 5),

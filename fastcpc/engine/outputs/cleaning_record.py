@@ -1,33 +1,35 @@
-"""What a cleaning says of the training samples: judged by trusted labels where there are any, and written as files."""
+"""The results of cleanings: metrics against true labels, the files per sample, and the summary of a finished run."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from fastcpc import distributed
 from fastcpc.cleaner.gmm import fit_of
+from fastcpc.cleaner.metrics import precision_recall_accuracy
 from fastcpc.config.schema import Config
 from fastcpc.data.labels.noise import Labels
 from fastcpc.data.registry import Dataset
 from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.outputs.cleaning_metrics import agreement_metrics, cleaning_metrics, loss_metrics
-from fastcpc.engine.outputs.run_summary import Column, clean_columns
-from fastcpc.engine.outputs.sample_table import write_clean_probabilities
+from fastcpc.engine.outputs.sample_table import CLEANING_FILE, SampleTable
 from fastcpc.engine.outputs.score_file import FIRST, LAST, score_arrays, write_scores
 from fastcpc.engine.scoring import ScoringResult
 
 
 class CleaningRecord:
-    """Of one run: its settings, samples and labels, and the folder that files are written into."""
+    """Measures and writes the cleanings of one run. folder: of the run."""
 
     def __init__(self, config: Config, dataset: Dataset, labels: Labels, folder: Path) -> None:
         self._config, self._dataset, self._labels, self._folder = config, dataset, labels, folder
 
     def judge(self, cleaning: Cleaning, scoring: ScoringResult, epoch: int) -> dict[str, Any]:
-        """The epoch's numbers about the cleaner; those that need trusted labels only where there are any."""
+        """Metrics of an epoch's cleaning; without true labels only the agreement of the cleaners."""
         tau = self._config.cleaner.tau
         record = agreement_metrics(cleaning, tau)
         given_N, trusted_N = self._labels.given, self._labels.known
@@ -38,7 +40,7 @@ class CleaningRecord:
             if not (trusted_N >= 0).any():
                 return record
             record |= cleaning_metrics(cleaning, given_N, trusted_N, tau)
-            if self._is_first(epoch):  # the end of the warm-up is where Fig. 1 looks
+            if self._is_first(epoch):  # Fig. 1 shows the losses after the warm-up
                 record |= loss_metrics(scoring, given_N, trusted_N, self._dataset.num_classes)
         return record
 
@@ -49,13 +51,14 @@ class CleaningRecord:
         learners: Sequence[Learner],
         labels_N: Tensor,
         epoch: int,
-    ) -> dict[str, Column]:
-        """Write clean_probabilities.parquet and the scores files anew; returns the former's columns.
+    ) -> SampleTable:
+        """Replace clean_probabilities.parquet and the scores files; returns the former's content.
 
-        collected: of all samples. labels_N: their given labels, on the device. Every rank must call, rank 0 writes.
+        scoring: of all samples. labels_N: their given labels, on the device. Every rank must call, rank 0 writes.
         RunError when a file cannot be written.
         """
-        columns = clean_columns(self._dataset.train, self._labels, scoring.pair, cleaning, self._config.cleaner.tau)
+        tau = self._config.cleaner.tau
+        table = SampleTable.of_cleaning(self._dataset.train, self._labels, scoring.pair, cleaning, tau)
         arrays = score_arrays(
             learners,
             scoring,
@@ -67,14 +70,55 @@ class CleaningRecord:
         )
 
         def write_files() -> None:
-            write_clean_probabilities(self._folder / "clean_probabilities.parquet", columns)
+            table.write(self._folder / CLEANING_FILE)
             if cleaning is not None and self._is_first(epoch):
                 write_scores(self._folder / FIRST, arrays)
             write_scores(self._folder / LAST, arrays)
 
         distributed.on_rank0(write_files)
-        return columns
+        return table
 
     def _is_first(self, epoch: int) -> bool:
         """Whether this epoch's cleaning is the first of the run."""
         return epoch == self._config.train.warmup_epochs
+
+
+def summarise(history: dict[str, Any], device: torch.device, table: SampleTable, labels: Labels) -> dict[str, Any]:
+    """summary.json: best, last-10 and final test accuracy in percent, seconds of all epochs, suspected labels.
+
+    history: test_top1 of each epoch; seconds of all epochs, without loading the data, checkpoints and the final
+    cleaning; best_epoch. suspected: number of suspected labels. suspected_precision: share of them that are wrong;
+    suspected_recall: share of the wrong labels that are suspected; both among samples with a true label, if any.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    suspected_N = table.suspected()
+    top1 = history["test_top1"]
+    summary = {
+        "best_top1": max(top1),
+        "best_epoch": history["best_epoch"],
+        "last10_top1": float(np.mean(top1[-10:])),
+        "final_top1": top1[-1],
+        "epochs": len(top1),
+        "seconds": history["seconds"],
+        "world_size": distributed.world_size(),
+        "device": name,
+        "suspected": int(suspected_N.sum()),
+        "finished": True,
+    }
+    if labels.known is not None:
+        known_N = labels.known >= 0
+        wrong_N = (labels.given != labels.known)[known_N]
+        precision, recall, _ = precision_recall_accuracy(suspected_N[known_N], wrong_N)
+        summary |= {"suspected_precision": precision, "suspected_recall": recall}
+    return summary
+
+
+def describe_suspects(summary: dict[str, Any], num_samples: int) -> str:
+    """The suspected labels of a summary as one line of text."""
+    text = f"{summary['suspected']} of {num_samples} labels are suspected to be wrong"
+    precision, recall = summary.get("suspected_precision"), summary.get("suspected_recall")
+    if precision is not None:
+        text += f"; {100 * precision:.1f} % of them are"
+    if recall is not None:
+        text += f"; {100 * recall:.1f} % of all wrong labels are among them"
+    return text

@@ -1,7 +1,8 @@
-"""What a cleaning saw and found, sample by sample: enough to draw it later without training again."""
+"""Scores files: losses, mixtures and embeddings of a cleaning, per sample, from which reports draw their figures."""
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastcpc.arrays import Floats
 from fastcpc.atomic_io import replace_file
 from fastcpc.cleaner.gmm import Fit
 from fastcpc.cleaner.loss_history import min_max
 from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.learner import Learner
+from fastcpc.engine.outputs.sample_table import host_array
 from fastcpc.engine.scoring import ScoringResult
+from fastcpc.errors import InputError
 from fastcpc.kernels import fit_gmm
 
-FIRST, LAST = "scores_first.npz", "scores_last.npz"  # of the first cleaning, at the warm-up's end; of the latest one
+FIRST, LAST = "scores_first.npz", "scores_last.npz"  # of the first cleaning, after the warm-up, and of the latest
 MOST_EMBEDDINGS = 5_000
 
 Arrays = dict[str, NDArray[Any]]
@@ -37,21 +41,21 @@ def score_arrays(
 ) -> Arrays:
     """The arrays of a scores file; axis 0 of all but ``epoch`` and ``rows`` is network 1, network 2.
 
-    epoch: 0-d int64, the epoch it was before (the number of epochs: after the last). loss: (2, N) float32 cross entropy
-    with the given label. values: (2, N) float32 in [0, 1], the normalised (and averaged) losses that mixtures are
-    fitted to. agn_means, agn_variances, agn_weights: (2, 1, 2) float64, the mixture of all samples, the smaller mean
-    first; awr_*: (2, K, 2), one for each given label; NaN where there is no fit. Both are there whichever of them the
-    cleaner uses. q_gmm, q_cpc: (2, N) float32 clean probabilities, where the cleaner has them. With q_cpc also rows:
-    (M,) int64, M <= 5,000 samples spread evenly, embeddings: (2, M, d) float32 and prototypes: (2, K, d) float32.
+    epoch: 0-d int64, the epoch that follows the cleaning. loss: (2, N) float32 cross entropy with the given label.
+    values: (2, N) float32 in [0, 1], the normalised (and averaged) losses that mixtures are fitted to; absent where
+    losses are NaN or inf. agn_means, agn_variances, agn_weights: (2, 1, 2) float64, the mixture of all samples, the
+    smaller mean first; awr_*: (2, K, 2), one for each given label; NaN where there is no fit. Both are there whichever
+    of them the cleaner uses. q_NAME: (2, N) float32 clean probabilities by the cleaner of that name (gmm, cpc). With
+    q_cpc also rows: (M,) int64, M <= 5,000 samples spread evenly, embeddings: (2, M, d) float32 and prototypes:
+    (2, K, d) float32.
     """
     loss_2N = torch.stack([scores.loss_N for scores in scoring.networks])
-    arrays: Arrays = {"epoch": np.array(epoch, np.int64), "loss": _numpy(loss_2N)}
+    arrays: Arrays = {"epoch": np.array(epoch, np.int64), "loss": host_array(loss_2N)}
     if bool(loss_2N.isfinite().all()):
         arrays |= _mixture_arrays(learners, loss_2N, labels_N, num_classes, fit_mixtures)
-    if cleaning is not None and cleaning.q_gmm is not None:
-        arrays["q_gmm"] = _numpy(torch.stack(cleaning.q_gmm))
-    if cleaning is not None and cleaning.q_cpc is not None:
-        arrays["q_cpc"] = _numpy(torch.stack(cleaning.q_cpc))
+    probs = cleaning.clean_probs if cleaning is not None else {}
+    arrays |= {f"q_{name}": host_array(torch.stack(both)) for name, both in probs.items()}
+    if "cpc" in probs:
         arrays |= _embedding_arrays(learners, scoring)
     return arrays
 
@@ -70,7 +74,7 @@ def _mixture_arrays(
     for learner, loss_N in zip(learners, loss_2N, strict=True):
         # a cleaner without a mixture keeps no history of losses
         values_N = learner.history_LN.mean(0) if len(learner.history_LN) else min_max(loss_N)
-        arrays["values"].append(_numpy(values_N))
+        arrays["values"].append(host_array(values_N))
         for name, groups_N, num_groups in (
             ("agn", torch.zeros_like(labels_N), 1),
             ("awr", labels_N, num_classes),
@@ -87,10 +91,78 @@ def _embedding_arrays(learners: Sequence[Learner], scoring: ScoringResult) -> Ar
     embeddings, prototypes = [], []
     for i, learner in enumerate(learners):
         feat_MD = scoring.features(i, torch.from_numpy(rows))
-        embeddings.append(_numpy(learner.network.embed(feat_MD)))
-        prototypes.append(_numpy(learner.network.prototype_matrix()))
+        embeddings.append(host_array(learner.network.embed(feat_MD)))
+        prototypes.append(host_array(learner.network.prototype_matrix()))
     return {"rows": rows, "embeddings": np.stack(embeddings), "prototypes": np.stack(prototypes)}
 
 
-def _numpy(values: Tensor) -> NDArray[np.float32]:
-    return values.float().cpu().numpy()
+@dataclass(frozen=True)
+class FittedMixture:
+    """Two normal distributions of losses, the one with the smaller mean (clean) first. Each (2,) float64."""
+
+    means: Floats
+    variances: Floats
+    weights: Floats
+
+    def densities(self, values_M: Floats) -> Floats:
+        """Both weighted densities at these values, (2, M)."""
+        spread = np.sqrt(self.variances)[:, None]
+        z = (values_M[None] - self.means[:, None]) / spread
+        return np.asarray(self.weights[:, None] * np.exp(-0.5 * z * z) / (spread * np.sqrt(2 * np.pi)))
+
+
+@dataclass(frozen=True)
+class ScoreArrays:
+    """A scores file as it is read; ``score_arrays`` describes the arrays."""
+
+    arrays: dict[str, NDArray[Any]]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that follows the cleaning."""
+        return int(self.arrays["epoch"])
+
+    def values(self, network: int) -> Floats | None:
+        """(N,) normalised losses of network 0 or 1; None where losses were NaN or inf."""
+        return self.arrays["values"][network] if "values" in self.arrays else None
+
+    def mixture(self, network: int, label: int | None = None) -> FittedMixture | None:
+        """The mixture of all samples, or of those with a given label; None where there is no fit."""
+        name, place = ("agn", 0) if label is None else ("awr", label)
+        if f"{name}_means" not in self.arrays:
+            return None
+        parts = [self.arrays[f"{name}_{part}"][network, place] for part in ("means", "variances", "weights")]
+        return FittedMixture(*parts) if all(np.isfinite(part).all() for part in parts) else None
+
+
+def read_scores(path: Path, num_samples: int, num_classes: int) -> ScoreArrays | None:
+    """Read a scores file; None where there is none (yet). InputError in one line where it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        _check(arrays, num_samples, num_classes)
+    # a damaged archive raises any of the errors of zipfile, zlib and numpy
+    except Exception as error:
+        why = " ".join(f"{error or type(error).__name__}".split())[:120]
+        raise InputError(f"{path}: is damaged ({why}); delete it to have a report without its figures") from None
+    return ScoreArrays(arrays)
+
+
+def _check(arrays: Arrays, num_samples: int, num_classes: int) -> None:
+    """ValueError or KeyError where an array is missing or has another shape."""
+    shapes: dict[str, tuple[int, ...]] = {"epoch": (), "loss": (2, num_samples)}
+    if "values" in arrays:
+        shapes["values"] = (2, num_samples)
+        for name, groups in (("agn", 1), ("awr", num_classes)):
+            shapes |= {f"{name}_{part}": (2, groups, 2) for part in ("means", "variances", "weights")}
+    shapes |= {name: (2, num_samples) for name in arrays if name.startswith("q_")}
+    if "rows" in arrays:
+        rows, dim = arrays["rows"], arrays["embeddings"].shape[-1]
+        shapes |= {"embeddings": (2, len(rows), dim), "prototypes": (2, num_classes, dim)}
+        if rows.ndim != 1 or not ((rows >= 0) & (rows < num_samples)).all():
+            raise ValueError("rows: not samples of this run")
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape or arrays[name].dtype.kind not in "fi":
+            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, expected numbers {shape}")

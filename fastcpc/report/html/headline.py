@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcpc.report.results.run import Bools, Run
-from fastcpc.report.results.samples import Samples
+from fastcpc.arrays import Bools
+from fastcpc.engine.outputs.sample_table import SampleTable
+from fastcpc.report.results.run import Run
 from fastcpc.report.results.suspects import Suspects
 
 
@@ -39,7 +40,7 @@ class Noise:
         return self.classes[0] if self.classes and self.classes[0].estimated else None
 
 
-def estimate_noise(run: Run, samples: Samples, suspects: Suspects) -> Noise:
+def estimate_noise(run: Run, samples: SampleTable, suspects: Suspects) -> Noise:
     """How many labels are wrong: the share that the run's cleaner does not hold clean."""
     held_wrong_N = ~samples.is_clean_N
     known_N = np.zeros(len(samples), np.bool_) if samples.true_N is None else samples.true_N >= 0

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 
-from fastcpc.atomic_io import write_failure
 from fastcpc.data.loaders.image_files import BadImage
 from fastcpc.engine.loggers.figure_schedule import Pictures
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.engine.outputs.score_file import LAST
 from fastcpc.report.html.canvas import pixels, plain_name
 from fastcpc.report.html.class_figures import MOST_DRAWN, confusion_painter
@@ -20,16 +18,15 @@ from fastcpc.report.html.curves import auc_painter
 from fastcpc.report.html.loss_figures import all_losses_painter
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
-from fastcpc.report.results.samples import Samples, samples_of
-from fastcpc.report.results.score_reader import read_scores
+from fastcpc.report.results.samples import samples_of
 from fastcpc.report.results.suspects import find_suspects
 
-ROWS, COLUMNS = 4, 5  # pictures of the gallery
+ROWS, COLUMNS = 4, 5  # images of the gallery
 SIDE = 160  # pixels of the longer side of each, at most
 Sheet = tuple[Callable[[Figure], object], tuple[float, float]]  # a painter, and its size in units of the usual one
 
 
-def run_pictures(folder: Path, root: str = "") -> Pictures:
+def run_figures(folder: Path, root: str = "") -> Pictures:
     """What there is to draw of a run so far, finished or not: tag -> pixels, uint8 (H, W, 3).
 
     folder: the run's. root: where the data set lies now; empty: where the run found it. InputError where the run's
@@ -40,31 +37,9 @@ def run_pictures(folder: Path, root: str = "") -> Pictures:
     return {tag: pixels(paint, width=width, height=height) for tag, (paint, (width, height)) in sheets.items()}
 
 
-def write_events(run: Run, root: str = "") -> tuple[Path, list[str]]:
-    """Add what there is to draw to the run's TensorBoard events; returns their folder and the tags.
-
-    Of a run that is not finished, they go into a folder of their own: TensorBoard follows the newest file of a folder,
-    and would no longer see what training adds to its own. RunError where nothing can be written.
-    """
-    finished = run.summary is not None
-    step = run.config.train.epochs if finished else len(run.metrics) - 1
-    folder = run.path / "tensorboard" if finished else run.path / "tensorboard" / "report"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass  # TensorBoard's writer would fail in a thread of its own, with a traceback
-        pictures = run_pictures(run.path, root)
-        with SummaryWriter(str(folder)) as writer:
-            for tag, picture in pictures.items():
-                writer.add_image(tag, picture, step, dataformats="HWC")
-    except OSError as error:
-        raise write_failure(error, folder, 0) from error
-    return folder, list(pictures)
-
-
-def _sheets(run: Run, samples: Samples | None, root: str) -> dict[str, Sheet]:
+def _sheets(run: Run, samples: SampleTable | None, root: str) -> dict[str, Sheet]:
     sheets: dict[str, Sheet] = {}
-    scores = read_scores(run, LAST)
+    scores = run.scores(LAST)
     losses = all_losses_painter(run, scores) if scores is not None else None
     if losses is not None:
         sheets["figures/losses"] = _panel(losses, 1.2)
@@ -87,8 +62,8 @@ def _panel(paint: Callable[[Axes], None], height: float) -> Sheet:
     return (lambda sheet: paint(sheet.add_subplot())), (1.2, height)
 
 
-def _suspects(sheet: Figure, run: Run, samples: Samples, images: TrainingImages, rows: list[int]) -> None:
-    """The worst labels as small pictures, given and suggested class above each; a grey field where there is none."""
+def _suspects(sheet: Figure, run: Run, samples: SampleTable, images: TrainingImages, rows: list[int]) -> None:
+    """The worst labels as small images, given and suggested class above each; a grey field where there is none."""
     ax = sheet.add_subplot()
     for place, row in enumerate(rows):
         down, across = divmod(place, COLUMNS)
@@ -96,11 +71,11 @@ def _suspects(sheet: Figure, run: Run, samples: Samples, images: TrainingImages,
         text = " > ".join(plain_name(name, 12) for name in names)
         ax.text(across + 0.42, down - 0.04, text, ha="center", va="bottom", fontsize=7)
         try:
-            picture = images.picture(row).convert("RGB")
+            image = images.image(row).convert("RGB")
         except BadImage:
-            picture = Image.new("RGB", (SIDE, SIDE), "lightgrey")
-        picture.thumbnail((SIDE, SIDE))
-        right, bottom = (0.84 * side / max(picture.size) for side in picture.size)
-        ax.imshow(np.asarray(picture), extent=(across, across + right, down + bottom, down))
+            image = Image.new("RGB", (SIDE, SIDE), "lightgrey")
+        image.thumbnail((SIDE, SIDE))
+        right, bottom = (0.84 * side / max(image.size) for side in image.size)
+        ax.imshow(np.asarray(image), extent=(across, across + right, down + bottom, down))
     ax.set(xlim=(0, COLUMNS), ylim=(ROWS, -0.2))
     ax.axis("off")

@@ -19,7 +19,6 @@ from fastcpc.report.html.loss_figures import class_densities, density_painter, r
 from fastcpc.report.paper.experiments import Experiment, Place
 from fastcpc.report.paper.published import paper_cell
 from fastcpc.report.results.run import Run
-from fastcpc.report.results.score_reader import read_scores
 
 Results = dict[Place, list[Run]]
 
@@ -68,7 +67,7 @@ def _cell_text(runs: Sequence[Run]) -> str:
 
 
 def as_json(experiment: Experiment, scale: str, settings: Sequence[str], results: Results) -> str:
-    """Every number of the table or picture, and which runs it is of; curves with an entry an epoch."""
+    """Every number of the table or figure, and which runs it is of; curves with an entry an epoch."""
     rows = []
     for place in experiment.places:
         runs = results[place]
@@ -101,7 +100,7 @@ def _losses(sheet: Figure, experiment: Experiment, results: Results) -> None:
     axes = sheet.subplots(len(experiment.places), 2, squeeze=False)
     for place, row in zip(experiment.places, axes, strict=True):
         run = results[place][0]
-        scores, trusted_N = read_scores(run, FIRST), run.labels.trusted_N
+        scores, trusted_N = run.scores(FIRST), run.labels.trusted_N
         values_N = scores.values(0) if scores is not None else None
         if values_N is None or trusted_N is None:
             raise RunError(f"{run.path}: kept no losses of its first cleaning, or its trusted labels are not known")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
 from fastcpc.config.validation import PHOTOS
 from fastcpc.data.datasets.clothing1m import IMAGES
@@ -20,15 +21,15 @@ from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.data.datasets.listing import Listing, find_file, read_lines
 from fastcpc.data.labels.noise import make_labels
 from fastcpc.data.registry import load_dataset
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
-from fastcpc.report.results.run import Bools, Run
-from fastcpc.report.results.samples import Samples
+from fastcpc.report.results.run import Run
 from fastcpc.report.results.suspect_files import parquet_bytes
 
 LIST_ENDINGS = (".csv", ".parquet")
 
 
-def write_cleaned(run: Run, samples: Samples, is_issue_N: Bools, target: Path) -> str:
+def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
     """Write the cleaned list of a run; returns how it is used, in a line.
 
     digits, CIFAR: target.csv "index,label" of the whole training set for noise.kind=file; suspects get the predicted
@@ -58,7 +59,7 @@ def write_cleaned(run: Run, samples: Samples, is_issue_N: Bools, target: Path) -
     return _write_links(run, samples, is_issue_N, target, listing)
 
 
-def _write_labels(run: Run, samples: Samples, is_issue_N: Bools, target: Path) -> str:
+def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
     if target.suffix.lower() != ".csv":
         raise InputError(f"--cleaned-list {target}: a label file of {run.config.data.name} must end in .csv")
     config = run.config
@@ -81,14 +82,14 @@ def _write_labels(run: Run, samples: Samples, is_issue_N: Bools, target: Path) -
     )
 
 
-def _write_keys(run: Run, samples: Samples, is_issue_N: Bools, target: Path) -> str:
+def _write_keys(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
     kept = [samples.paths[row] for row in np.flatnonzero(~is_issue_N).tolist()]
     keys = [path if path.startswith(IMAGES) else f"{IMAGES}{path}" for path in kept]
     replace_file(target, "".join(f"{key}\n" for key in keys).encode())
     return f"{len(keys):,} keys: put it in the place of noisy_train_key_list.txt"
 
 
-def _write_filelist(run: Run, samples: Samples, is_issue_N: Bools, target: Path) -> str:
+def _write_filelist(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
     data = run.config.data
     if data.flickr:
         raise InputError(
@@ -105,7 +106,7 @@ def _write_filelist(run: Run, samples: Samples, is_issue_N: Bools, target: Path)
     return f"{len(kept):,} lines, classes that were not in use included: put it in the place of info/{name}"
 
 
-def _write_list(run: Run, samples: Samples, is_issue_N: Bools, target: Path, listing: Listing) -> str:
+def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
     """path, label, split; the classes in their order stand in a file of their own."""
     classes = target.with_suffix(".classes.txt")
     if any("\n" in name or name != name.strip() for name in (*listing.class_ids, *listing.class_names)):
@@ -134,7 +135,7 @@ def _write_list(run: Run, samples: Samples, is_issue_N: Bools, target: Path, lis
     return f"{int((~is_issue_N).sum()):,} training images: train with data.list={target} data.classes={classes}"
 
 
-def _write_links(run: Run, samples: Samples, is_issue_N: Bools, target: Path, listing: Listing) -> str:
+def _write_links(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
     """train/CLASS/... and test/CLASS/...: links to the images, in the folder of the class that training was given."""
     if run.config.data.list:
         raise InputError(f"--cleaned-list {target}: this run was trained on a list; give a .csv or .parquet")

@@ -1,4 +1,4 @@
-"""The pictures of a run's training samples, as long as the data set is still where the run found it."""
+"""The images of a run's training samples, as long as the data set is still where the run found it."""
 
 import dataclasses
 from pathlib import Path
@@ -10,19 +10,19 @@ from fastcpc.config.validation import PHOTOS
 from fastcpc.data.dataset import ArraySplit
 from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes
 from fastcpc.data.registry import load_dataset
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
 from fastcpc.report.results.run import Run
-from fastcpc.report.results.samples import Samples
 
 
 class TrainingImages:
-    """Pictures by row of ``Samples``.
+    """Images by row of ``SampleTable``.
 
     fault: why there can be none at all (the data set is gone, or another one lies in its place); empty where there may
     be. A single file can be missing nevertheless.
     """
 
-    def __init__(self, run: Run, samples: Samples, root: str = "") -> None:
+    def __init__(self, run: Run, samples: SampleTable, root: str = "") -> None:
         """root: where the data set lies now; empty: where the run found it (data.root, from the present folder)."""
         data = dataclasses.replace(run.config.data, root=root) if root else run.config.data
         self.problem = ""
@@ -36,8 +36,8 @@ class TrainingImages:
         except InputError as error:
             self.problem = str(error).splitlines()[0]
 
-    def picture(self, row: int) -> Image.Image:
-        """The whole upright picture of a sample, mode RGB, or L of grey data sets. Raises BadImage, with the reason."""
+    def image(self, row: int) -> Image.Image:
+        """The whole upright image of a sample, mode RGB, or L of grey data sets. Raises BadImage, with the reason."""
         if self.problem:
             raise BadImage(self.problem)
         if self._pixels is None:
@@ -48,14 +48,14 @@ class TrainingImages:
         )
 
 
-def _image_paths(root: str, samples: Samples) -> tuple[str, ...]:
+def _image_paths(root: str, samples: SampleTable) -> tuple[str, ...]:
     base = Path(root).expanduser()
     if not base.is_dir():
         raise InputError(f"data.root={root}: no such folder")
     return tuple(str(base / name) for name in samples.paths)
 
 
-def _pixels(train: object, samples: Samples) -> np.ndarray:
+def _pixels(train: object, samples: SampleTable) -> np.ndarray:
     """uint8 (N, C, H, W) of the run's samples, found by name."""
     assert isinstance(train, ArraySplit)
     place = {name: row for row, name in enumerate(train.names)}

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from fastcpc.engine.outputs.run_summary import suspected
-from fastcpc.report.results.run import Bools, Floats, Ints, Run
-from fastcpc.report.results.samples import Samples
+from fastcpc.arrays import Bools, Floats, Ints
+from fastcpc.engine.outputs.sample_table import SampleTable, cleaner_columns
+from fastcpc.report.results.run import Run
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Suspects:
-    """All samples in order of suspicion; rows are those of ``Samples``.
+    """All samples in order of suspicion; rows are those of ``SampleTable``.
 
     order_N: (N,) rows, the worst first. is_issue_N: (N,) whether row i is suspected. label_score_N: (N,) in [0, 1],
     1 = good. threshold: of the clean probability, above which a label is not suspected. quality: None where no true
@@ -49,20 +49,19 @@ class Suspects:
         return self.order_N[self.is_issue_N[self.order_N]]
 
 
-def find_suspects(run: Run, samples: Samples, threshold: float | None = None) -> Suspects:
+def find_suspects(run: Run, samples: SampleTable, threshold: float | None = None) -> Suspects:
     """Suspected labels of a run.
 
     threshold: in [0, 1]; None takes the run's own cleaner.tau. label_score is both networks' mean softmax at the given
     label (cleanlab's self-confidence); equal scores are ordered by clean probability, then by index.
     """
-    held_clean_N = samples.is_clean_N if threshold is None else samples.clean_prob_N > threshold
-    is_issue_N = suspected(held_clean_N, samples.predicted_N, samples.given_N)
+    is_issue_N = samples.suspected(threshold)
     order_N = np.lexsort((samples.index_N, samples.clean_prob_N, samples.p_given_N))
     used = run.config.cleaner.tau if threshold is None else threshold
     return Suspects(order_N, is_issue_N, samples.p_given_N, used, suspect_quality(samples, is_issue_N))
 
 
-def suspect_quality(samples: Samples, is_issue_N: Bools) -> Quality | None:
+def suspect_quality(samples: SampleTable, is_issue_N: Bools) -> Quality | None:
     """Precision and recall of a suspicion, (N,) bool by row; None where no true label is known."""
     if samples.true_N is None:
         return None
@@ -79,7 +78,7 @@ def suspect_quality(samples: Samples, is_issue_N: Bools) -> Quality | None:
     )
 
 
-def suspects_table(run: Run, samples: Samples, suspects: Suspects, rows: Ints) -> pa.Table:
+def suspects_table(run: Run, samples: SampleTable, suspects: Suspects, rows: Ints) -> pa.Table:
     """These rows as a table: given_label and predicted_label are class ids, ``*_class`` their names.
 
     is_label_issue and label_score are as cleanlab's; the rest are the columns of clean_probabilities.parquet. Columns
@@ -98,9 +97,8 @@ def suspects_table(run: Run, samples: Samples, suspects: Suspects, rows: Ints) -
         "clean_probability": pa.array(samples.clean_prob_N[rows]),
         "p_predicted": pa.array(samples.p_predicted_N[rows]),
     }
-    for cleaner, values_N2 in (("q_gmm", samples.q_gmm_N2), ("q_cpc", samples.q_cpc_N2)):
-        if values_N2 is not None:
-            columns |= {f"{cleaner}_{i + 1}": pa.array(values_N2[rows, i]) for i in (0, 1)}
+    q_M2 = {cleaner: values_N2[rows] for cleaner, values_N2 in samples.q_N2.items()}
+    columns |= {name: pa.array(values_M) for name, values_M in cleaner_columns(q_M2)}
     if samples.true_N is not None:
         true = [k if k >= 0 else None for k in samples.true_N[rows].tolist()]
         columns["true_label"] = pa.array(true, pa.int64())

@@ -161,8 +161,8 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from fastcpc.config.schema import Config, RunConfig
-from fastcpc.engine.outputs.run_dir import RunFolder
-with RunFolder(Config(run=RunConfig(dir=sys.argv[1]))):
+from fastcpc.engine.outputs.run_dir import RunDir
+with RunDir(Config(run=RunConfig(dir=sys.argv[1]))):
     print("open", flush=True)
     time.sleep(60)
 """

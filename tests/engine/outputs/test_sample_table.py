@@ -1,14 +1,15 @@
-"""labels.npz and clean_probabilities.parquet, read back by their own libraries."""
+"""clean_probabilities.parquet, read back by pyarrow and by its own reader."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastcpc.data.labels.noise import Labels
-from fastcpc.engine.outputs.sample_table import write_clean_probabilities, write_labels
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import RunError
 
 NAMES = [
@@ -17,76 +18,109 @@ NAMES = [
 ]  # fmt: skip
 
 
-def make_columns(num_rows: int) -> dict[str, Any]:
+def make_table(num_rows: int) -> SampleTable:
     draw = np.random.default_rng(0)
-    columns: dict[str, Any] = {name: draw.random(num_rows) for name in NAMES}
-    for name in ("given_label", "predicted_label", "true_label"):
-        columns[name] = draw.integers(0, 10, num_rows)
-    columns["index"] = np.arange(num_rows)[::-1].copy()
-    columns["path"] = [f'train/{number:05d}, "ä"' for number in range(num_rows)]
-    columns["is_clean"] = columns["clean_probability"] > 0.5
-    return columns
+    clean_N = draw.random(num_rows)
+    return SampleTable(
+        index_N=np.arange(num_rows)[::-1].copy(),
+        paths=tuple(f'train/{number:05d}, "ä"' for number in range(num_rows)),
+        given_N=draw.integers(0, 10, num_rows),
+        predicted_N=draw.integers(0, 10, num_rows),
+        q_N2={"gmm": draw.random((num_rows, 2)), "cpc": draw.random((num_rows, 2))},
+        clean_prob_N=clean_N,
+        p_given_N=draw.random(num_rows),
+        p_predicted_N=draw.random(num_rows),
+        is_clean_N=clean_N > 0.5,
+        true_N=draw.integers(0, 10, num_rows),
+    )
+
+
+def assert_equal(found: SampleTable, expected: SampleTable) -> None:
+    for field in fields(SampleTable):
+        one, two = getattr(found, field.name), getattr(expected, field.name)
+        if field.name == "q_N2":
+            assert list(one) == list(two) and all((one[name] == two[name]).all() for name in two)
+        else:
+            np.testing.assert_array_equal(one, two, err_msg=field.name)
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 1000])
 def test_parquet_round_trip(tmp_path: Path, num_rows: int) -> None:
-    columns = make_columns(num_rows)
-    write_clean_probabilities(tmp_path / "c.parquet", dict(reversed(columns.items())))
+    samples = make_table(num_rows)
+    samples.write(tmp_path / "c.parquet")
     table = pq.read_table(tmp_path / "c.parquet")
     assert table.column_names == NAMES
     assert table.num_rows == num_rows
-    for name in NAMES:
-        assert table[name].to_pylist() == list(columns[name]), name
+    for name, values in (
+        ("path", samples.paths), ("index", samples.index_N), ("q_gmm_2", samples.q_N2["gmm"][:, 1]),
+        ("q_cpc_1", samples.q_N2["cpc"][:, 0]), ("is_clean", samples.is_clean_N), ("true_label", samples.true_N),
+    ):  # fmt: skip
+        assert table[name].to_pylist() == list(values), name  # type: ignore[arg-type]
     assert [item.name for item in tmp_path.iterdir()] == ["c.parquet"]
+    if num_rows:
+        assert_equal(SampleTable.read(tmp_path / "c.parquet"), samples)
 
 
-def test_unknown_values_are_null_and_trusted_labels_optional(tmp_path: Path) -> None:
-    columns = make_columns(3) | {"q_gmm_1": None, "q_gmm_2": None, "q_cpc_1": np.array([0.5, np.nan, 1.0], np.float32)}
-    del columns["true_label"]
-    write_clean_probabilities(tmp_path / "c.parquet", columns)
-    table = pq.read_table(tmp_path / "c.parquet")
+def test_unused_cleaners_and_nan_are_null_and_true_labels_optional() -> None:
+    q_N2 = np.array([[0.5, np.nan, 1.0], [0.0, 0.1, 0.2]], np.float32).T
+    samples = replace(make_table(3), q_N2={"cpc": q_N2}, true_N=None)
+    table = samples.to_arrow()
     assert table.column_names == NAMES[:-1]
     assert table["q_gmm_1"].to_pylist() == [None] * 3
     assert table["q_cpc_1"].to_pylist() == [0.5, None, 1.0]
+    samples = replace(samples, q_N2={"cpc": np.ones((3, 2))})
+    assert_equal(SampleTable.from_arrow(samples.to_arrow()), samples)
+
+
+def test_another_cleaner_has_columns_behind_the_known_ones() -> None:
+    samples = replace(make_table(3), q_N2={"toy": np.ones((3, 2)), "cpc": np.zeros((3, 2))})
+    table = samples.to_arrow()
+    assert table.column_names[4:11] == [*NAMES[4:8], "q_toy_1", "q_toy_2", "clean_probability"]
+    found = SampleTable.from_arrow(table)
+    assert list(found.q_N2) == ["cpc", "toy"] and found.q_N2["toy"].tolist() == [[1, 1]] * 3
+
+
+def drop(*names: str) -> Any:
+    return lambda table: table.drop_columns(list(names))
+
+
+def put(name: str, values: list[Any]) -> Any:
+    return lambda table: table.set_column(table.column_names.index(name), name, pa.array(values))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"p_given": None}, r"missing: \['p_given'\]"),
-        ({"mistake": [1, 2, 3]}, r"columns unknown: \['mistake'\]"),
-        ({"p_given": np.zeros(2)}, "column p_given has 2 rows, index has 3"),
+        (drop("p_given", "index"), "no column index, p_given"),
+        (drop("q_cpc_1"), "no column q_cpc_1"),
+        (put("q_cpc_1", [0.5, None, 0.5]), "column q_cpc_1 has empty rows"),
+        (put("index", ["a", "b", "c"]), "column index holds string"),
     ],
 )
-def test_wrong_columns_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_damaged_columns_are_named(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        write_clean_probabilities(tmp_path / "c.parquet", make_columns(3) | change)
+        SampleTable.from_arrow(change(make_table(3).to_arrow()))
+
+
+def test_columns_of_another_length_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="column p_given has 2 rows, index has 3"):
+        replace(make_table(3), p_given_N=np.zeros(2)).write(tmp_path / "c.parquet")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("trusted", [np.array([1, 2, 0]), None])
-def test_labels_round_trip(tmp_path: Path, trusted: np.ndarray | None) -> None:
-    labels = Labels(np.array([1, 0, 0]), trusted, "sym", 0.5, None if trusted is None else 1 / 3, 7)
-    write_labels(tmp_path / "labels.npz", labels, np.array([4, 9, 11]), ["zéro", "one", ""])
-    with np.load(tmp_path / "labels.npz", allow_pickle=False) as stored:
-        assert stored["given"].tolist() == [1, 0, 0]
-        assert stored["source_index"].tolist() == [4, 9, 11]
-        assert stored["class_names"].tolist() == ["zéro", "one", ""]
-        assert (str(stored["noise_kind"]), float(stored["nominal_rate"]), int(stored["seed"])) == ("sym", 0.5, 7)
-        assert ("trusted" in stored) == (trusted is not None)
-        if trusted is None:
-            assert np.isnan(stored["actual_rate"])
-        else:
-            assert stored["trusted"].tolist() == [1, 2, 0]
-            assert float(stored["actual_rate"]) == 1 / 3
-
-
-def test_labels_of_other_lengths_are_refused(tmp_path: Path) -> None:
-    labels = Labels(np.array([1, 0, 0]), np.array([1, 0]), "sym", 0.5, 0.5, 7)
-    with pytest.raises(ValueError, match="trusted has 2 entries for 3 labels"):
-        write_labels(tmp_path / "labels.npz", labels, np.arange(3), ["a", "b"])
-
-
-def test_a_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"cannot write .*gone/c\.parquet: No such file or directory; mend that"):
-        write_clean_probabilities(tmp_path / "gone" / "c.parquet", make_columns(3))
+        make_table(3).write(tmp_path / "gone" / "c.parquet")
+
+
+def test_suspected_labels_by_hand() -> None:
+    samples = replace(
+        make_table(3),
+        given_N=np.array([0, 1, 2]),
+        predicted_N=np.array([9, 9, 2]),
+        clean_prob_N=np.array([0.2, 0.6, 0.1]),
+        is_clean_N=np.array([False, True, False]),
+    )
+    assert samples.suspected().tolist() == [True, False, False]
+    assert samples.suspected(0.6).tolist() == [True, True, False]
+    assert samples.suspected(0.1).tolist() == [False, False, False]
