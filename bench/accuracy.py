@@ -35,7 +35,7 @@ from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import flat_settings
 from fastcpc.engine.checkpoint.format import metadata
 from fastcpc.engine.checkpoint.store import CheckpointStore
-from fastcpc.engine.signals import StopRequest
+from fastcpc.engine.step_loop import StopRequest
 from fastcpc.errors import InputError, RunError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -64,12 +64,12 @@ class Ours:
 
     def epoch(self) -> None:
         """Both networks, one after the other."""
-        first, second = self.trainer.learners
         self.trainer.run_state.record = {"epoch": EPOCH, "images": 0, "seconds": {}}
-        for own, other in ((first, second), (second, first)):
-            own.partition = self.partition
+        for learner in self.trainer.learners:
+            learner.partition = self.partition
+        for train in self.trainer.schedule.stages(EPOCH, guesses=True):
             self.trainer.run_state.step = 0
-            self.trainer.train(own, other, EPOCH)
+            self.trainer.record_passes(train())
 
     def score(self, kind: Literal["gmm_agn", "cpc_agn"]) -> Cleaning:
         """Scores of both networks and the cleaner of this kind on them."""

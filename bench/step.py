@@ -22,6 +22,7 @@ from trainers import cifar_config, made_up_cifar, scratch, trainer_of
 from fastcpc.cleaner.partition import partition_samples
 from fastcpc.config.schema import Config
 from fastcpc.data.loaders.base import Batch, ViewName
+from fastcpc.engine.step_loop import StepLoop
 from fastcpc.engine.train_epoch import draw_partners, paired_batches, semi_supervised
 from fastcpc.engine.trainer import Trainer
 from fastcpc.semisup.mixmatch import guess_targets, semisup_loss
@@ -58,12 +59,20 @@ class Stretch:
         """Run them; returns how many."""
         self.own.steps = []
         self.own.sums.zero_()
-        return semi_supervised(self.own, self.other, self.trainer.training, walk, epoch=EPOCH, start=0)
+        return semi_supervised(self.own, self.other, self.trainer.training, BareSteps(), epoch=EPOCH, start=0)
 
 
-def walk(batches: Iterator[Batch], total: int) -> Iterator[tuple[int, Batch]]:
-    """Steps without anything around them."""
-    return iter(enumerate(batches))
+class BareSteps(StepLoop):
+    """Steps without progress, timing or stops."""
+
+    def __init__(self) -> None:
+        """Nothing to hold."""
+
+    def train_steps(
+        self, title: str, batches: Iterator[Batch], total: int, *, num_views: int
+    ) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from step 0 on."""
+        return enumerate(batches)
 
 
 def step_row(options: Any) -> Row:

@@ -18,7 +18,7 @@ from fastcpc.data.registry import Dataset
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.loggers.run_log import RunLog
 from fastcpc.engine.outputs.run_dir import RunDir
-from fastcpc.engine.signals import StopRequest
+from fastcpc.engine.step_loop import StopRequest
 from fastcpc.engine.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent

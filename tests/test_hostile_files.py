@@ -210,7 +210,7 @@ def test_types_of_parquet_columns_are_not_unpickled(tmp_path: Path, trap: Trap) 
 def test_tags_in_a_config_are_not_followed(tmp_path: Path, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("config.yaml").write_text(f"run:\n  name: {tag}\n")
-    with pytest.raises(InputError, match="tags are not followed"):
+    with pytest.raises(InputError, match="tags are not supported"):
         load_config([Path("config.yaml")], [])
     assert everything(tmp_path) == {"config.yaml"}
 

@@ -1,1 +1,1 @@
-"""The commands."""
+"""The console commands: X.py has the arguments of fastcpc-X, actions/X.py its work."""

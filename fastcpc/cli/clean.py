@@ -16,8 +16,8 @@ from fastcpc.errors import InputError
 
 PROGRAM = "fastcpc-clean"
 CAUTION = (
-    "The scores are in-sample: the networks have trained on these images. Each learns from what the other one held "
-    "clean, which softens this; still, look before you delete."
+    "The scores are in-sample: the networks were trained on these images. Each network learns from the samples that "
+    "the other one predicted clean, which reduces the bias. Check an image before you delete it."
 )
 
 
@@ -40,7 +40,7 @@ def _command(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
         prog=PROGRAM,
-        description="Suspected label errors of a run, worst first, with the class that both networks suggest.",
+        description="List the suspects of a run, worst first, each with a suggested label.",
         epilog=CAUTION,
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
@@ -51,22 +51,22 @@ def _parser() -> argparse.ArgumentParser:
         help="table of the suspects, .csv or .parquet (default: RUN/suspects.csv)",
     )
     parser.add_argument(
-        "--all", action="store_true", help="every sample in the table, is_label_issue tells the suspects"
+        "--all", action="store_true", help="write all samples; the column is_label_issue marks the suspects"
     )
     parser.add_argument(
         "--threshold", metavar="T", type=probability,
-        help="suspect labels whose clean probability is at most T, in [0, 1] (default: the run's cleaner.tau)",
+        help="a suspect has a clean probability of at most T, in [0, 1] (default: cleaner.tau of the run)",
     )  # fmt: skip
     parser.add_argument(
         "--cleaned-list", metavar="FILE", type=Path,
-        help="what is left, as the data set reads it: digits, CIFAR: .csv for noise.file, suspects relabelled; "
-        "clothing1m: a key list; webvision: a filelist; imagefolder: .csv or .parquet for data.list, or a new folder "
-        "of links",
+        help="also write the samples without suspects, in the list format of the data set. digits, CIFAR: .csv for "
+        "noise.file, with suggested labels for the suspects; clothing1m: key list; webvision: file list; imagefolder: "
+        ".csv or .parquet for data.list, or a new folder of links",
     )  # fmt: skip
     parser.add_argument(
-        "--root", metavar="DIR", default="", help="where the data set lies now, for --cleaned-list (default: data.root)"
+        "--root", metavar="DIR", default="", help="folder of the data set for --cleaned-list (default: data.root)"
     )
-    parser.add_argument("--force", action="store_true", help="replace files that exist already (never folders)")
+    parser.add_argument("--force", action="store_true", help="replace existing files, but not folders")
     return parser
 
 

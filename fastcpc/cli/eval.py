@@ -24,18 +24,15 @@ def _command(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
-        prog=PROGRAM, description="Accuracy of a run's networks: together, each, and by nearest prototype."
+        prog=PROGRAM,
+        description="Measure the accuracy of the networks of a run: of their sum, of each, and of the prototypes.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
-    parser.add_argument(
-        "--split", default="test", help="test, another test set of the data set, or train (default: test)"
-    )
+    parser.add_argument("--split", default="test", help="test, the name of another test set, or train (default: test)")
     parser.add_argument(
         "--checkpoint", metavar="NAME", default="latest", help="latest, best, or epoch_XXXX (default: latest)"
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
-    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
     return parser
 
 

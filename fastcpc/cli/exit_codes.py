@@ -1,4 +1,4 @@
-"""How a command ends: one line for each fault that a user can mend, a traceback for what we must mend."""
+"""Exit codes of the commands: one line per error that the user can fix, a traceback for an error in fastcpc."""
 
 import argparse
 import os
@@ -10,21 +10,21 @@ from fastcpc.errors import InputError, RunError
 
 
 class InputParser(argparse.ArgumentParser):
-    """An argument parser whose complaints are InputErrors; abbreviated options are refused."""
+    """An argument parser that raises InputError; abbreviated options are errors."""
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings, allow_abbrev=False)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse with what is wrong."""
+        """Called by argparse with the error message."""
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def report_error(program: str, command: Callable[[], int]) -> int:
     """Run a command and return its exit code.
 
-    InputError and RunError become "PROGRAM: error: ..." on stderr, a line for each line of the message. A closed pipe
-    at stdout (``--help | head``) ends quietly. Other exceptions pass through, and the interpreter shows them.
+    InputError and RunError are printed to stderr as "PROGRAM: error: ...", once per line of the message. A closed pipe
+    at stdout (``--help | head``) prints nothing. The interpreter shows other exceptions with their traceback.
     """
     try:
         code = command()
@@ -53,6 +53,6 @@ def _flushed(code: int) -> int:
 
 
 def _silenced() -> int:
-    # The interpreter flushes stdout once more at its end; let that go nowhere. 141 = 128 + SIGPIPE, as in a shell.
+    # The interpreter flushes stdout again when it exits: send that to the null device. 141 = 128 + SIGPIPE.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141

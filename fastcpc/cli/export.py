@@ -25,18 +25,18 @@ def _command(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
         prog=PROGRAM,
-        description="Write a run's two networks as a folder that timm (or plain PyTorch) loads: safetensors, "
-        "config.json, a card; with --onnx both as one ONNX file.",
+        description="Write the two networks of a run as a folder that timm or PyTorch loads: safetensors, config.json "
+        "and a model card. With --onnx, also write both networks as one ONNX file.",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="folder to make (default: RUN/model)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="new folder (default: RUN/model)")
     parser.add_argument(
         "--checkpoint", metavar="NAME", default="latest",
         help="latest, best (chosen by the test split), or epoch_XXXX (default: latest)",
     )  # fmt: skip
-    parser.add_argument("--onnx", action="store_true", help="write model.onnx too (pip install 'fastcpc[onnx]')")
+    parser.add_argument("--onnx", action="store_true", help="also write model.onnx (pip install 'fastcpc[onnx]')")
     parser.add_argument(
-        "--license", metavar="ID", default="", help="licence in the card (default: what is known of the data set)"
+        "--license", metavar="ID", default="", help="licence in the model card (default: the licence of the data set)"
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier export")
     return parser

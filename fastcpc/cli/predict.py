@@ -31,18 +31,19 @@ def _command(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
-        prog=PROGRAM, description="Classes of images, by both networks together; broken images are named."
+        prog=PROGRAM,
+        description="Classify images with both networks of a model. Images that cannot be read are reported by name.",
     )
-    parser.add_argument("model", metavar="MODEL", type=Path, help="folder of fastcpc-export, or of a run")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="folder from fastcpc-export, or folder of a run")
     parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="files, folders (searched whole), or quoted patterns"
+        "images", metavar="IMAGE", nargs="+", help="files, folders (with all subfolders), or quoted patterns"
     )
-    parser.add_argument("--top", metavar="K", type=positive, default=1, help="classes that are printed (default: 1)")
+    parser.add_argument(
+        "--top", metavar="K", type=positive, default=1, help="number of classes to print per image (default: 1)"
+    )
     parser.add_argument("--out", metavar="FILE", type=table_file, help="table with all probabilities, .csv or .parquet")
-    parser.add_argument("--force", action="store_true", help="replace FILE where it exists already")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (default: auto)"
-    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
     return parser
 
 

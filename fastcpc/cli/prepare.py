@@ -31,11 +31,11 @@ def _command(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> DataConfig:
-    """The same checked settings as in a config, so that training sees the same data set."""
+    """The settings of the data set, checked as in a config, so that training reads the same data set."""
     given = {"name": options.name, "root": options.root, "list": options.list, "classes": options.classes,
              "ilsvrc12": options.ilsvrc12, "num_classes": options.num_classes, "flickr": options.flickr,
              "holdout": options.holdout, "max_bad": options.max_bad, "resize": options.cache}  # fmt: skip
-    if options.cache and options.cache.isdigit():  # of no matter here, and it must not exceed data.resize
+    if options.cache and options.cache.isdigit():  # data.crop is not used here, but must not exceed data.resize
         given["crop"] = str(max(8, min(224, int(options.cache))))
     return load_config([], [f"data.{key}={value}" for key, value in given.items() if value not in (None, False)]).data
 
@@ -43,7 +43,7 @@ def _settings(options: argparse.Namespace) -> DataConfig:
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
         prog=PROGRAM,
-        description="Check a data set on disk: layout, counts, labels, every image decodes. Writes the index that "
+        description="Check a data set on disk: layout, counts and labels; decode every image. Write the index that "
         "training reads, and the list of broken images beside it.",
     )
     defaults = {field.name: cast(float, field.default) for field in dataclasses.fields(DataConfig)}
@@ -57,22 +57,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--num-classes", metavar="K", help=f"webvision: the first K classes (default: {defaults['num_classes']})"
     )
-    parser.add_argument("--flickr", action="store_true", help="webvision: the Flickr list too (data.flickr)")
-    parser.add_argument("--ilsvrc12", metavar="DIR", help="webvision: ILSVRC12's validation images (data.ilsvrc12)")
+    parser.add_argument("--flickr", action="store_true", help="webvision: also check the Flickr list (data.flickr)")
+    parser.add_argument("--ilsvrc12", metavar="DIR", help="webvision: validation images of ILSVRC12 (data.ilsvrc12)")
     parser.add_argument(
-        "--max-bad", metavar="SHARE", help=f"broken training images allowed (default: {defaults['max_bad']:g})"
+        "--max-bad",
+        metavar="SHARE",
+        help=f"allowed share of broken training images, data.max_bad (default: {defaults['max_bad']:g})",
     )
     parser.add_argument(
         "--cache",
         metavar="SIDE",
         nargs="?",
         const=str(defaults["resize"]),
-        help="also write all photos with their shorter side at SIDE pixels, which training then reads instead of "
-        f"decoding: SIDE is data.resize of the config (default: {defaults['resize']}); 0.26 MB a photo at 256",
+        help="also write a cache of all images, SIDE pixels on the shorter side; training then decodes no image. "
+        f"SIDE is data.resize of the config (default: {defaults['resize']}); 0.26 MB per image at 256",
     )
-    parser.add_argument("--out", metavar="FILE", help="the index (default: DIR/.fastcpc-index/NAME.parquet)")
+    parser.add_argument("--out", metavar="FILE", help="index file (default: DIR/.fastcpc-index/NAME.parquet)")
     parser.add_argument(
-        "--jobs", metavar="N", type=positive, default=os.cpu_count() or 1, help="processes (default: all cores)"
+        "--jobs",
+        metavar="N",
+        type=positive,
+        default=os.cpu_count() or 1,
+        help="number of processes (default: one per core)",
     )
     return parser
 

@@ -39,29 +39,29 @@ def _check_target(option: str, path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{option} {path}: is a folder; give the name of a file")
     if not path.parent.is_dir():
-        raise InputError(f"{option} {path}: there is no folder {path.parent}")
+        raise InputError(f"{option} {path}: no such folder: {path.parent}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
         prog=PROGRAM,
-        description="A run as one HTML file: accuracy, noise, curves and suspected labels. Several runs as a table: "
-        "mean and spread over seeds, differences from a baseline, the paper's numbers.",
+        description="Write a run as one HTML file: accuracy, noise, curves and suspects. Write several runs as a "
+        "table: mean and spread over seeds, differences from a baseline, the numbers of the paper.",
     )
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folder of a run, finished or not")
     parser.add_argument(
         "--out",
         metavar="FILE",
         type=Path,
-        help="HTML file to write (default: RUN/report.html; comparison.html)",
+        help="HTML file (default: RUN/report.html; with several runs comparison.html)",
     )
-    parser.add_argument("--root", metavar="DIR", default="", help="where the images lie now, if no longer in data.root")
+    parser.add_argument("--root", metavar="DIR", default="", help="folder of the images, if not data.root")
     parser.add_argument(
-        "--most", metavar="N", type=int, default=MOST_CARDS, help=f"suspected labels to show (default: {MOST_CARDS})"
+        "--most", metavar="N", type=int, default=MOST_CARDS, help=f"number of suspects to show (default: {MOST_CARDS})"
     )
     parser.add_argument(
         "--baseline", metavar="RUN|KEY=VALUE", default="",
-        help="what to compare with: a run (and its other seeds), or of several runs those with this setting, such as "
+        help="baseline of the comparison: a run (with its other seeds), or the runs with this setting, such as "
         "cleaner.kind=none",
     )  # fmt: skip
     parser.add_argument("--csv", metavar="FILE", type=Path, help="also write the table of runs as CSV")

@@ -33,44 +33,50 @@ def _command(options: argparse.Namespace) -> int:
         raise InputError(
             f"--seeds and --jobs must be 1 or more (seeds at most {MOST_SEEDS}), got {options.seeds} and {options.jobs}"
         )
-    load_config([], options.settings)
+    first = chosen.places[0]
+    if (options.configs / f"{first.config}.yaml").is_file():  # else the grid reports it
+        load_config([options.configs / f"{first.config}.yaml"], [*options.settings, f"cleaner.kind={first.cleaner}"])
     return load_action("reproduce")(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
         prog=PROGRAM,
-        description="A table or figure of the CPC paper. Finished runs are taken, others trained; when stopped, the "
-        "same command goes on.",
+        description="Reproduce a table or figure of the CPC paper. Finished runs are reused, missing runs are trained. "
+        "Repeat the command to resume a stopped grid.",
     )
-    parser.add_argument("experiment", choices=NAMES, help="table or figure, as the paper numbers them")
+    parser.add_argument("experiment", choices=NAMES, help="number of the table or figure in the paper")
     parser.add_argument(
         "settings", metavar="key=value", nargs="*", help="a setting for every run, such as train.epochs=8"
     )
     parser.add_argument(
         "--scale", choices=SCALES, default="full",
-        help="full: the paper's data and epochs, days on a GPU; small: the same on scikit-learn's digits, "
-        "minutes on a CPU (default: full)",
+        help="full: data sets and epochs of the paper, days on a GPU; small: the digits of scikit-learn, minutes on a "
+        "CPU (default: full)",
     )  # fmt: skip
     parser.add_argument("--seeds", metavar="N", type=int, help="seeds 1..N (default: 3; figures 1 and 4: 1)")
     parser.add_argument(
-        "--jobs", metavar="N", type=int, default=0, help="runs at a time (default: 1; small: one a core)"
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=0,
+        help="number of runs at the same time (default: 1; small: one per core)",
     )
     parser.add_argument(
-        "--data-root", metavar="DIR", default="", help="folder of the data sets (default: the configs')"
+        "--data-root", metavar="DIR", default="", help="folder of the data sets (default: data.root of the configs)"
     )
     parser.add_argument(
         "--out", metavar="DIR", type=Path, default=Path("runs/reproduce"),
-        help="gets the results, and the runs below runs/ (default: runs/reproduce)",
+        help="folder of the results; the runs are in its folder runs/ (default: runs/reproduce)",
     )  # fmt: skip
     parser.add_argument(
         "--configs",
         metavar="DIR",
         type=Path,
         default=CONFIGS,
-        help="the repository's configs (default: beside the package)",
+        help="folder of the configs (default: the packaged configs)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="list the runs that are missing and exit")
+    parser.add_argument("--dry-run", action="store_true", help="list the missing runs and exit")
     return parser
 
 

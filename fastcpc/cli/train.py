@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(argv: Sequence[str] | None) -> int:
-    if _has_ranks():  # they read together, so that rank 0 alone reports an error
+    if _has_ranks():  # all ranks read together, so that only rank 0 reports an error
         return load_action("train")(lambda: _read(argv))
     options, config = _read(argv)
     if options.print_config:
@@ -61,7 +61,7 @@ class ListConfigs(argparse.Action):
 def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
         prog=PROGRAM,
-        description="Train two networks on noisy labels. Settings: defaults < files in their order < key=value.",
+        description="Train two networks on noisy labels. Order of settings: defaults < files in order < key=value.",
         epilog=describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "--config", metavar="FILE", type=Path, action="append", default=[],
         help="YAML file, or the name of a packaged config; may be repeated",
     )  # fmt: skip
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="a setting, such as train.epochs=30")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="a setting, such as train.epochs=30; all are listed below"
+    )
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and exit")
     parser.add_argument("--list-configs", action=ListConfigs, nargs=0, help="list the packaged configs and exit")
     parser.add_argument(

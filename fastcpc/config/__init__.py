@@ -1,1 +1,1 @@
-"""Typed settings of a run; knows nothing of the rest."""
+"""Typed settings of a run, read from files and the command line. Imports nothing larger than PyYAML."""

@@ -1,4 +1,4 @@
-"""What a single setting may hold: its type, its choices, its range."""
+"""Constraints of a single setting: type, choices, range."""
 
 import dataclasses
 import math
@@ -10,15 +10,15 @@ LARGEST_INTEGER = 2**63 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from low to high; an open end is not in the range itself."""
+    """Numbers from low to high; an open end is not part of the range."""
 
     low: float
     high: float = math.inf
     low_open: bool = False
     high_open: bool = False
 
-    def holds(self, value: float) -> bool:
-        """Whether the value lies inside; never for NaN and infinities."""
+    def contains(self, value: float) -> bool:
+        """Whether the value is in the range; never for NaN and inf."""
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
         return above and below and math.isfinite(value)
@@ -30,14 +30,11 @@ class Range:
             return f"above {self.low:g}" if self.low_open else f"{self.low:g} or more"
         return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
 
-    def __str__(self) -> str:
-        return f"{'be' if math.isinf(self.high) else 'lie'} {self.words}"
-
 
 def value_problem(key: str, field: "dataclasses.Field[Any]", kind: Any, value: Any) -> str | None:
-    """What is wrong with the value of a setting, on one line that starts with its key; None when nothing is.
+    """The error in the value of a setting, in one line that starts with its key; None where the value is right.
 
-    key: dotted; field: of a section, made by ``setting``; kind: its type: bool, int, float, str or a Literal of texts.
+    key: dotted; field: of a section, from ``setting``; kind: its type: bool, int, float, str or a Literal of texts.
     """
     wrong = f"{key}={shown(value)}: must be {type_words(field, kind)}"
     if get_origin(kind) is Literal:
@@ -51,13 +48,13 @@ def value_problem(key: str, field: "dataclasses.Field[Any]", kind: Any, value: A
     limits: Range | None = field.metadata["allowed"]
     if not (abs(value) <= LARGEST_INTEGER if type(value) is int else math.isfinite(value)):
         return wrong
-    if limits is not None and not limits.holds(value):
-        return f"{key}={value}: must {limits}"
+    if limits is not None and not limits.contains(value):
+        return f"{key}={value}: must be {limits.words}"
     return None
 
 
 def type_words(field: "dataclasses.Field[Any]", kind: Any) -> str:
-    """What a setting may hold, in words: "a number in (0, 1)"."""
+    """Type, choices and range of a setting in words, such as "a number in (0, 1)"."""
     if get_origin(kind) is Literal:
         choices = get_args(kind)
         return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
@@ -67,7 +64,7 @@ def type_words(field: "dataclasses.Field[Any]", kind: Any) -> str:
 
 
 def shown(value: object) -> str:
-    """A user's value on one short line of printable text; text stays bare, as it was typed, where it can."""
+    """A value from the user as one short line of printable text; quoted only where it would be unclear."""
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return f"an integer of {value.bit_length():,} bits"
     bare = isinstance(value, str) and value.isprintable() and value == value.strip() and value != ""
@@ -76,12 +73,12 @@ def shown(value: object) -> str:
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """The end of a message that offers names; empty when there are none."""
+    """The end of a message that suggests names; empty where there are no names."""
     return f" (did you mean {' or '.join(names)}?)" if names else ""
 
 
 def section_problems(prefix: str, section: Any) -> list[str]:
-    """ "key=value: what is allowed" for every wrong setting of a section.
+    """One line "key=value: what is allowed" per wrong setting of a section.
 
     prefix: of the keys, such as "train."; section: a dataclass of ``setting`` fields, or of sections.
     """
@@ -89,7 +86,7 @@ def section_problems(prefix: str, section: Any) -> list[str]:
     problems = []
     for field in dataclasses.fields(section):
         kind, value = types[field.name], getattr(section, field.name)
-        if dataclasses.is_dataclass(kind):  # a section inside Config: it has checked its own settings
+        if dataclasses.is_dataclass(kind):  # a section of Config checks its own settings
             wanted = cast(type, kind)
             right = isinstance(value, wanted)
             problem = None if right else f"{field.name}={shown(value)}: must be a {wanted.__name__}"
@@ -101,7 +98,7 @@ def section_problems(prefix: str, section: Any) -> list[str]:
 
 
 def field_types(section: type) -> Mapping[str, Any]:
-    """Types of a dataclass's fields by name."""
+    """The type of each field of a dataclass, by name."""
     return get_type_hints(section)
 
 

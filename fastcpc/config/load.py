@@ -1,7 +1,7 @@
-"""From files and overrides to a Config, and back to YAML.
+"""Read files and overrides into a checked Config, and write a Config as YAML.
 
-Order: defaults < ``base:`` files < files as given < key=value overrides. Everything is checked before anything is made,
-so that one InputError names all faults, a line each.
+Order: defaults < ``base:`` files < files as given < key=value overrides. One InputError reports all errors, one line
+each.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False,
 def load_config(files: Sequence[Path], overrides: Sequence[str]) -> Config:
     """Merge files and overrides into a checked Config.
 
-    files: YAML, later ones win; a top-level ``base:`` names a file that comes before all of them, its path relative
-    to the file that names it; a base has none itself.
-    overrides: "section.key=value", applied last, in order. Raises InputError: a line for each fault, none left out.
+    files: YAML, or names of packaged configs; later ones win. A top-level ``base:`` names a file that is read before
+    all of them; its path is relative to the file that names it. A base has no base.
+    overrides: "section.key=value", applied last, in order. Raises InputError with one line per error.
     """
     sources = [*_read_files(files), read_overrides(overrides)]
     merge = _Merge()
@@ -41,7 +41,7 @@ def load_config(files: Sequence[Path], overrides: Sequence[str]) -> Config:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole config as YAML in the schema's order; loading it gives an equal Config."""
+    """The config as YAML in the order of the schema; loading it gives an equal Config."""
     text: str = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
     return text
 
@@ -56,12 +56,12 @@ def read_config(folder: Path) -> Config:
 
 
 def run_folder(config: Config) -> Path:
-    """The folder that a run writes: run.dir, or runs/NAME where that is empty."""
+    """The folder of a run: run.dir, or runs/NAME where run.dir is empty."""
     return Path(config.run.dir).expanduser() if config.run.dir else Path("runs") / config.run.name
 
 
 def settings() -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
-    """Dotted key, field and type of every setting, in the schema's order."""
+    """Dotted key, field and type of every setting, in the order of the schema."""
     for section in dataclasses.fields(Config):
         kind = field_types(Config)[section.name]
         if dataclasses.is_dataclass(kind):
@@ -76,7 +76,7 @@ _SECTIONS = tuple(dict.fromkeys(key.partition(".")[0] for key in _SETTINGS if ".
 
 
 class _Merge:
-    """The config as it grows from source to source, with the faults found on the way."""
+    """The values of all sources read so far, and the errors in them."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -85,15 +85,15 @@ class _Merge:
         self.origins: dict[str, str] = {}
 
     def add(self, source: Source) -> None:
-        """Put a source's entries over what is there."""
+        """Apply the entries of a source over the values so far."""
         self.problems += source.problems
         self.invalid_keys |= source.invalid_keys
         unknown_sections: tuple[str, ...] = ()
         for entry in source.entries:
             if entry.key.startswith(unknown_sections):
-                continue  # its section's own line says it all
+                continue  # the error of the section is enough
             if entry.key in _SECTIONS and (entry.is_section or (entry.text == "" and entry.is_null)):
-                continue  # empty: a section whose lines are all commented out
+                continue  # a section without settings, such as one whose lines are all comments
             problem = self._problem(entry)
             if problem is None:
                 self.origins[entry.key] = entry.origin
@@ -122,7 +122,7 @@ class _Merge:
     def _problem(self, entry: Entry) -> str | None:
         if entry.key in _SECTIONS:
             got = "nothing" if entry.is_null else shown(entry.text)
-            return f"{entry.key}: got {got}; it is a section, whose settings are {', '.join(_names(entry.key))}"
+            return f"{entry.key}: got {got}; it is a section with the settings {', '.join(_names(entry.key))}"
         if entry.key not in _SETTINGS:
             return _unknown(entry.key)
         field, kind = _SETTINGS[entry.key]
@@ -165,7 +165,7 @@ def _value_hint(entry: Entry, kind: Any) -> str:
 
 
 def nearest_keys(key: str) -> list[str]:
-    """Settings that a wrong key may have meant, the likeliest first; at most two."""
+    """At most two settings that a wrong key may mean, the likeliest first."""
     name = key.rpartition(".")[2]
     moved = [known for known in _SETTINGS if known.rpartition(".")[2] == name]
     close = difflib.get_close_matches(key, [*_SETTINGS, *_SECTIONS], n=1, cutoff=0.75)
@@ -201,7 +201,7 @@ def _concerns(invalid: str, key: str) -> bool:
 
 
 def _read_files(files: Sequence[Path]) -> list[Source]:
-    """The files' sources, all bases first, in order."""
+    """The sources of the files, all bases first, in order."""
     bases, given = [], []
     for path in map(find_config, files):
         source = read_file(path)
@@ -215,7 +215,7 @@ def _read_base(path: Path, named: Entry) -> Source:
     if named.is_null or not named.text:
         return Source(problems=[f"{named.origin}: base: got nothing; must be the path of a file"])
     base = path.parent / named.text
-    if not os.path.isfile(base):  # unlike Path.is_file, False for whatever cannot be looked at
+    if not os.path.isfile(base):  # unlike Path.is_file, False where the path cannot be checked
         what = "is a folder" if os.path.isdir(base) else "no such file"
         return Source(problems=[f"{named.origin}: base={shown(named.text)}: {what}: {path_text(base)}"])
     source = read_file(base)

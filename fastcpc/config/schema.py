@@ -1,14 +1,15 @@
-"""Every setting of a run: name, type, default, range, meaning, source. No torch, nothing of the rest but the errors.
+"""Every setting of a run: name, type, default, range, meaning, source.
 
-A section is a frozen dataclass. ``setting`` attaches what checks and ``--help`` read: the allowed range, one line of
-meaning with its unit, and where the default comes from. A section checks each of its own settings when it is made; what
-ties several settings together is in checks.py.
+A section is a frozen dataclass. ``setting`` attaches what the checks and ``--help`` read: the allowed range, the
+meaning with its unit, and the source of the default. A section checks its own settings when it is created.
+validation.py checks the rules between settings.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastcpc.config.constraints import Range, section_problems
+from fastcpc.config.names import BACKBONES
 from fastcpc.errors import InputError
 
 DIVIDEMIX = "DivideMix"
@@ -18,35 +19,38 @@ OURS = "fastcpc"
 
 
 def setting(default: Any, meaning: str, source: str = OURS, allowed: Range | None = None) -> Any:
-    """A dataclass field that carries its line of help, the source of its default and its range."""
+    """A dataclass field with its meaning for ``--help``, the source of its default, and its range."""
     return field(default=default, metadata={"meaning": meaning, "source": source, "allowed": allowed})
 
 
 class Section:
-    """Raises InputError when made with settings of the wrong type or out of range: a line for each, with its key."""
+    """Base of all sections. Raises InputError for values of the wrong type or out of range, one line per setting."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__.removesuffix("Config").lower()
-        faults = section_problems(f"{name}." if name else "", self)
-        if faults:
-            raise InputError("\n".join(faults))
+        problems = section_problems(f"{name}." if name else "", self)
+        if problems:
+            raise InputError("\n".join(problems))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(Section):
     """The run itself."""
 
-    name: str = setting("run", "Name of the run; the run's folder is runs/NAME unless run.dir is set.")
-    dir: str = setting("", "Folder that the run writes; empty means runs/NAME.")
-    seed: int = setting(1, "Seed of everything random; the label noise has its own, noise.seed.", allowed=Range(0))
+    name: str = setting("run", "Name of the run. Its folder is runs/NAME unless run.dir is set.")
+    dir: str = setting("", "Folder of the run; empty: runs/NAME.")
+    seed: int = setting(1, "Seed of all random numbers; noise.seed is the seed of the label noise.", allowed=Range(0))
     deterministic: bool = setting(
-        False, "Only deterministic algorithms, also on a GPU (slower there). A CPU run always is."
+        False,
+        "Use deterministic algorithms only, also on a GPU (slower there). A run on a CPU is always deterministic.",
     )
     resume: str = setting(
-        "auto", "auto: go on where the folder's last whole checkpoint stands; never; or a checkpoint's PATH."
+        "auto",
+        "auto: resume from the latest valid checkpoint of the folder; never: start from scratch; or the PATH of a "
+        "checkpoint.",
     )
     keep_every: int = setting(
-        0, "Also keep the checkpoint of every k-th epoch; 0 keeps the last two and the best only.", allowed=Range(0)
+        0, "Also keep the checkpoint of every k-th epoch; 0: keep the last two and the best only.", allowed=Range(0)
     )
 
 
@@ -55,84 +59,94 @@ class DataConfig(Section):
     """Images and labels."""
 
     name: Literal["digits", "cifar10", "cifar100", "clothing1m", "webvision", "imagefolder"] = setting(
-        "digits", "Data set. digits comes with scikit-learn; imagefolder: one folder a class, or data.list."
+        "digits",
+        "Data set. digits: included in scikit-learn; imagefolder: your own images, one folder per class, or data.list.",
     )
-    root: str = setting("", "Folder of the data set's files, or its parent; not needed for digits.")
-    subset: int = setting(0, "Train on the first N samples after a seeded shuffle; 0 = all.", allowed=Range(0))
+    root: str = setting("", "Folder of the data set, or its parent; digits needs none.")
+    subset: int = setting(0, "Train on the first N samples after a seeded shuffle; 0: all.", allowed=Range(0))
     feed: Literal["auto", "memory", "dali", "torch"] = setting(
         "auto",
-        "Where batches come from; memory: all images on the device as uint8 (digits, CIFAR); of image files, dali: "
-        "NVIDIA DALI, torch: Pillow in threads; auto: memory, or dali where it is installed.",
+        "Loader. memory: all images on the device as uint8 (digits, CIFAR). For image files, dali: NVIDIA DALI; torch: "
+        "Pillow in threads. auto: memory for digits and CIFAR, else dali where it is installed, else torch.",
     )
-    workers: int = setting(0, "Threads that decode image files; 0: one a core, 16 at most.", allowed=Range(0))
+    workers: int = setting(0, "Threads that decode image files; 0: one per core, at most 16.", allowed=Range(0))
     list: str = setting(
         "",
-        "imagefolder: csv, tsv or parquet with path, label (split, trusted_label), or txt lines 'path label'; paths "
-        "are relative to data.root. Empty: the folders are the classes.",
+        "imagefolder: table (csv, tsv, parquet) with the columns path, label and optionally split, trusted_label; or "
+        "txt with lines 'path label'. Paths are relative to data.root. Empty: the folders are the classes.",
     )
     classes: str = setting(
-        "", "imagefolder: text file of the classes in order, a line 'name' or 'id name' each. Empty: sorted by name."
+        "", "imagefolder: text file with one class per line, 'name' or 'id name', in order. Empty: sorted by name."
     )
     holdout: float = setting(
         0.1,
-        "imagefolder without val and test part: share of each class that is kept out of training for the accuracy.",
+        "imagefolder without a val or test part: share of each class that is held out to measure the accuracy.",
         allowed=Range(0, 0.5, low_open=True),
     )
-    num_classes: int = setting(50, "webvision: the first K classes.", DIVIDEMIX, Range(2, 1000))
-    flickr: bool = setting(False, "webvision: train on the Flickr list too, after Google's.", DIVIDEMIX)
-    ilsvrc12: str = setting("", "webvision: folder of ILSVRC12's validation images, a second test set.")
+    num_classes: int = setting(50, "webvision: number of classes, the first K.", DIVIDEMIX, Range(2, 1000))
+    flickr: bool = setting(False, "webvision: also train on the Flickr list, after the Google list.", DIVIDEMIX)
+    ilsvrc12: str = setting("", "webvision: folder of the validation images of ILSVRC12, a second test set.")
     index: str = setting(
-        "", "Photos: what fastcpc-prepare wrote. Empty: ROOT/.fastcpc-index/NAME.parquet where there is one."
+        "", "Image files: index that fastcpc-prepare wrote. Empty: ROOT/.fastcpc-index/NAME.parquet if it exists."
     )
     cache: str = setting(
         "auto",
-        "Photos: what fastcpc-prepare --cache wrote; auto: the one beside the index that fits data.resize, if any; "
-        "off; or its PATH.",
+        "Image files: cache that fastcpc-prepare --cache wrote. auto: the cache beside the index, if it fits "
+        "data.resize; off: no cache; or its PATH.",
     )
     ram_cache: float = setting(
-        0.0, "Photos: keep the bytes of files in memory once they were read, up to this many GB.", allowed=Range(0)
+        0.0,
+        "Image files: keep the bytes of files in memory after the first read, up to this many GB.",
+        allowed=Range(0),
     )
     hw_decoder_load: float = setting(
-        0.65, "Photos, dali on a GPU: share of JPEGs that its hardware decoder takes.", "NVIDIA DALI", Range(0, 1)
+        0.65,
+        "Image files, dali on a GPU: share of the JPEG files that the hardware decoder decodes.",
+        "NVIDIA DALI",
+        Range(0, 1),
     )
     max_bad: float = setting(
-        0.001, "Photos: share of training images that may be broken; test sets must be whole.", allowed=Range(0, 1)
+        0.001,
+        "Image files: largest allowed share of broken training images; test sets must have none.",
+        allowed=Range(0, 1),
     )
-    resize: int = setting(256, "Photos: length of the shorter side before the crop, pixels.", DIVIDEMIX, Range(8))
-    crop: int = setting(224, "Photos: side of the square that the networks see, pixels.", DIVIDEMIX, Range(8))
+    resize: int = setting(256, "Image files: length of the shorter side before the crop, pixels.", DIVIDEMIX, Range(8))
+    crop: int = setting(224, "Image files: side of the square crop that the networks get, pixels.", DIVIDEMIX, Range(8))
     random_resized_crop: bool = setting(
-        False, "Photos: weak views crop a box of random area and shape, instead of a random square."
+        False, "Image files: weak views use a random resized crop instead of a random square."
     )
-    flip: bool = setting(True, "Photos: weak views are mirrored left to right with probability 1/2.", DIVIDEMIX)
+    flip: bool = setting(True, "Image files: flip weak views horizontally with probability 1/2.", DIVIDEMIX)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseConfig(Section):
-    """Label noise put on trusted labels."""
+    """Label noise that is added to true labels."""
 
     kind: Literal["none", "sym", "asym", "asym_superclass", "asym_block5", "asym_next", "asym_pairs", "file"] = setting(
         "none",
-        "sym, asym: drawn here; asym_superclass, asym_block5: CIFAR-100's two readings of asym; asym_next: the next "
-        "class, the last one's next is the first; asym_pairs: noise.pairs; file: noise.file. Any but none takes the "
-        "data's labels as trusted.",
+        "sym: a random class; asym: a similar class (CIFAR-10, digits); asym_superclass, asym_block5: the two "
+        "definitions of asym on CIFAR-100; asym_next: the next class, after the last the first; asym_pairs: "
+        "noise.pairs; file: noise.file. All except none use the labels of the data set as true labels.",
         DIVIDEMIX,
     )
     rate: float = setting(
         0.0,
-        "Share of samples that are drawn. sym may draw the true label again.",
+        "Share of samples whose label is drawn. sym may draw the true label again.",
         DIVIDEMIX,
         Range(0, 1),
     )
     pairs: str = setting(
         "",
-        "For noise.kind=asym_pairs, which classes are mistaken for which: 'shirt -> longsleeve, skirt -> dress', names "
-        "as the data set has them; the other classes keep their labels.",
+        "noise.kind=asym_pairs: pairs 'true class -> given class', such as 'shirt -> longsleeve, skirt -> dress', with "
+        "the class names of the data set. Other classes keep their labels.",
     )
     file: str = setting(
-        "", "Label file for noise.kind=file: json, npy, npz, csv or pt (CIFAR-N), one label a training sample."
+        "", "noise.kind=file: label file (json, npy, npz, csv, or pt of CIFAR-N), one label per training sample."
     )
-    key: str = setting("", "Name of the labels inside noise.file, where it holds several (CIFAR-N: worse_label, ...).")
-    seed: int = setting(-1, "Seed of the noise; -1 takes run.seed.", allowed=Range(-1))
+    key: str = setting(
+        "", "noise.kind=file: name of the labels in a file that contains several (CIFAR-N: worse_label, ...)."
+    )
+    seed: int = setting(-1, "Seed of the noise; -1: run.seed.", allowed=Range(-1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +155,17 @@ class ModelConfig(Section):
 
     name: str = setting(
         "preact_resnet18",
-        "preact_resnet18, digits_cnn, small_cnn, resnet50, or timm/NAME for any timm model.",
+        f"{', '.join(BACKBONES)}, or timm/NAME for any model of timm.",
         DIVIDEMIX,
     )
     weights: str = setting(
-        "", "Start of the backbone: empty (random), a .safetensors path, or a weights name of the library."
+        "",
+        "Initial weights of the backbone: empty (random), the path of a file (.safetensors), or the name of weights of "
+        "torchvision or timm.",
     )
     width: int = setting(
         64,
-        "Channels of preact_resnet18's first stage, of digits_cnn's and small_cnn's second convolution.",
+        "Channels of the first stage of preact_resnet18, and of the second convolution of digits_cnn and small_cnn.",
         DIVIDEMIX,
         Range(16),
     )
@@ -157,51 +173,55 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(Section):
-    """Views of an image."""
+    """Weak and strong views of an image."""
 
     strong: Literal["autoaugment", "randaugment", "geometric"] = setting(
         "autoaugment",
-        "On top of the weak view: AutoAugment (CIFAR-10's; ImageNet's for photos); RandAugment; geometric: its shears, "
-        "shifts, turns.",
+        "Operations on top of the weak view. autoaugment: the CIFAR-10 policy, for image files the ImageNet policy; "
+        "randaugment; geometric: the shears, translations and rotations of RandAugment.",
         AUGDMIX,
     )
-    randaugment_ops: int = setting(2, "randaugment and geometric: operations a view.", allowed=Range(1))
+    randaugment_ops: int = setting(2, "randaugment and geometric: operations per view.", allowed=Range(1))
     randaugment_magnitude: int = setting(9, "randaugment and geometric: strength.", allowed=Range(0, 30))
-    train: Literal["weak", "strong"] = setting("strong", "View that is trained on; weak is plain DivideMix.", AUGDMIX)
-    warmup: Literal["weak", "strong"] = setting("weak", "View of the warm-up; strong is AugDMix's SAW.", AUGDMIX)
+    train: Literal["weak", "strong"] = setting("strong", "View of the training loss; weak: plain DivideMix.", AUGDMIX)
+    warmup: Literal["weak", "strong"] = setting("weak", "View of the warm-up; strong: SAW of AugDMix.", AUGDMIX)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanerConfig(Section):
-    """Which labels are clean."""
+    """Cleaner: which labels are predicted clean."""
 
     kind: Literal["none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only"] = setting(
         "cpc_awr",
-        "none: plain cross entropy; gmm_*: mixture on losses; cpc_*: prototypes; agn: one mixture, awr: one a class.",
+        "none: cross entropy on all given labels; gmm_*: mixture on losses; cpc_*: class prototypes. agn: one mixture "
+        "for all classes; awr: one per class.",
         CPC,
     )
     tau: float = setting(
         0.5,
-        "A sample is clean when its clean probability exceeds this.",
+        "A sample is predicted clean when its clean probability exceeds this.",
         "CPC, Tab. 4",
         Range(0, 1, low_open=True, high_open=True),
     )
     alpha: float = setting(
-        1.0, "Weight of the pseudo-labelled term L_P of the prototype loss.", "CPC, eq. 5 and Tab. 4", Range(0)
+        1.0, "Weight of the term L_P (pseudo labels) of the prototype loss.", "CPC, eq. 5 and Tab. 4", Range(0)
     )
     warmup: float = setting(
         0.05,
-        "Share of all epochs after the networks' warm-up in which the GMM still divides the data for cpc_*.",
+        "cpc_*: share of all epochs, after train.warmup_epochs, in which the mixture defines the partition.",
         "CPC, sec. 5.1",
         Range(0, 1),
     )
     scored: Literal["all", "pool"] = setting(
         "all",
-        "Samples that an epoch scores and divides; pool: those of train.pool_batches alone, as DivideMix does on "
-        "Clothing1M. The final cleaning is of all samples.",
+        "Samples that an epoch scores and partitions. pool: only those of train.pool_batches, as DivideMix does on "
+        "Clothing1M. The final cleaning always covers all samples.",
     )
     loss_history: int = setting(
-        1, "Mixtures see the mean of the last k epochs' normalised losses; 5 at sym 90.", DIVIDEMIX, Range(1)
+        1,
+        "Fit mixtures to the mean of the normalised losses of the last k epochs; DivideMix: 5 at sym 90.",
+        DIVIDEMIX,
+        Range(1),
     )
 
 
@@ -209,16 +229,23 @@ class CleanerConfig(Section):
 class CpcConfig(Section):
     """Projector and prototypes."""
 
-    embedding_dim: int = setting(128, "Size d of the embedding, below the backbone's feature size.", allowed=Range(1))
-    projector: Literal["linear", "mlp"] = setting("linear", "Map from features to the embedding.")
-    normalise: bool = setting(False, "Cosine instead of dot product inside the sigmoid, with a learnt scale and bias.")
+    embedding_dim: int = setting(
+        128, "Size d of the embedding; smaller than the feature size of the backbone.", allowed=Range(1)
+    )
+    projector: Literal["linear", "mlp"] = setting("linear", "Layer from features to the embedding.")
+    normalise: bool = setting(
+        False, "Use the cosine instead of the dot product inside the sigmoid, with a learned scale and bias."
+    )
     passes: int = setting(
         0,
-        "Passes over the kept features an epoch; 0: 1 from 350 steps a pass on, else about 700 steps.",
+        "Passes over the stored features per epoch; 0: one pass if it has 350 steps or more, else enough passes for "
+        "about 700 steps.",
         allowed=Range(0),
     )
     score: Literal["after_update", "before_update"] = setting(
-        "after_update", "Scores that divide the data: after (sec. 4.1) or before (Alg. 1) this epoch's update.", CPC
+        "after_update",
+        "Prototypes that define the partition: after (sec. 4.1) or before (Alg. 1) the update of this epoch.",
+        CPC,
     )
     temperature: float = setting(
         0.1, "cpc_only: temperature of the prototypical contrastive loss.", "MoPro", Range(0, low_open=True)
@@ -230,24 +257,25 @@ class SemisupConfig(Section):
     """The semi-supervised stage."""
 
     lambda_u: float = setting(
-        25.0, "Weight of the unlabelled loss; 0, 25, 50 or 150 by data set and noise.", DIVIDEMIX, Range(0)
+        25.0, "Weight of the unlabelled loss; the papers use 0, 25, 50 or 150.", DIVIDEMIX, Range(0)
     )
     rampup_epochs: int = setting(16, "Epochs over which lambda_u rises from 0.", DIVIDEMIX, Range(1))
-    temperature: float = setting(
-        0.5, "Sharpening temperature T of guessed targets.", DIVIDEMIX, Range(0, low_open=True)
-    )
+    temperature: float = setting(0.5, "Sharpening temperature T of the targets.", DIVIDEMIX, Range(0, low_open=True))
     mixup_alpha: float = setting(
-        4.0, "Beta(a, a) of MixUp; 4 on CIFAR, 0.5 on web data.", DIVIDEMIX, Range(0, low_open=True)
+        4.0,
+        "Parameter a of the Beta(a, a) distribution of MixUp; 4 on CIFAR, 0.5 on web data.",
+        DIVIDEMIX,
+        Range(0, low_open=True),
     )
     guess_batchnorm: Literal["per_view", "merged", "running"] = setting(
         "per_view",
-        "BatchNorm of the trained network where it guesses labels; per_view: each view and half by its own statistics; "
-        "merged: all four by their common ones; running: by the running ones, which do not move. The last two are "
-        "faster and give another result.",
+        "BatchNorm statistics of the trained network when it guesses labels. per_view: of each view and half of the "
+        "batch; merged: of all four together; running: the running statistics, not updated. The last two are faster "
+        "and give other results.",
         DIVIDEMIX,
     )
     batches_per_epoch: int = setting(
-        0, "Steps an epoch and network; 0: one pass over the labelled set.", DIVIDEMIX, Range(0)
+        0, "Steps per epoch and network; 0: one pass over the labelled set.", DIVIDEMIX, Range(0)
     )
     labelled_half_only: bool = setting(
         False, "Pass only the labelled half of the mixed batch; for web data, where lambda_u is 0.", DIVIDEMIX
@@ -258,98 +286,106 @@ class SemisupConfig(Section):
 class TrainConfig(Section):
     """Schedule and optimiser."""
 
-    epochs: int = setting(450, "Epochs in all, warm-up included.", "CPC, sec. 5.1", Range(1))
+    epochs: int = setting(450, "Number of epochs, including the warm-up.", "CPC, sec. 5.1", Range(1))
     warmup_epochs: int = setting(
-        10, "Epochs of plain cross entropy before the first cleaning.", "CPC, sec. 5.1", Range(0)
+        10, "Epochs of cross entropy on all given labels before the first cleaning.", "CPC, sec. 5.1", Range(0)
     )
     warmup_penalty: Literal["auto", "always", "never"] = setting(
-        "auto", "Confidence penalty in the warm-up; auto: for asymmetric noise and label files, not for sym.", DIVIDEMIX
+        "auto",
+        "Confidence penalty in the warm-up; auto: with asymmetric noise and label files, not with sym.",
+        DIVIDEMIX,
     )
-    batch_size: int = setting(128, "Labelled samples a step (and as many unlabelled).", "CPC, sec. 5.1", Range(2))
+    batch_size: int = setting(
+        128, "Labelled samples per step, and as many unlabelled samples.", "CPC, sec. 5.1", Range(2)
+    )
     pool_batches: int = setting(
         0,
-        "An epoch trains on a pool of this many batches of samples, drawn anew each time; 0: on all. 1000 on "
-        "Clothing1M and WebVision.",
+        "Train each epoch on a pool of this many batches, sampled again for every epoch; 0: on all samples. The paper "
+        "uses 1000 on Clothing1M and WebVision.",
         "CPC, sec. A.2",
         Range(0),
     )
     pool_balanced: bool = setting(
-        True, "The pool holds equally many samples of each given label, or all where they are fewer.", DIVIDEMIX
+        True,
+        "The pool contains equally many samples per given label, or all samples of a label that has fewer.",
+        DIVIDEMIX,
     )
     lr: float = setting(0.02, "Learning rate of SGD.", "CPC, sec. 5.1", Range(0, low_open=True))
     schedule: Literal["step", "one_cycle"] = setting(
         "step",
-        "Learning rate over the run; step: drops once, at lr_drop_epoch; one_cycle: from lr / 25 up to lr at 30 % of "
-        "the epochs, then down to nearly 0, along half cosines.",
+        "Learning rate. step: one drop at lr_drop_epoch. one_cycle: from lr / 25 up to lr at 30 % of the epochs, then "
+        "down to nearly 0, along half cosines.",
         DIVIDEMIX,
     )
     lr_drop_epoch: int = setting(
         225,
-        "Epoch from which the learning rate is divided by lr_drop_factor (schedule=step).",
+        "schedule=step: epoch from which the learning rate is divided by lr_drop_factor.",
         "CPC, sec. 5.1",
         Range(0),
     )
-    lr_drop_factor: float = setting(10.0, "What the learning rate is divided by.", DIVIDEMIX, Range(1))
+    lr_drop_factor: float = setting(10.0, "schedule=step: divisor of the learning rate.", DIVIDEMIX, Range(1))
     momentum: float = setting(0.9, "Momentum of SGD.", DIVIDEMIX, Range(0, 1, high_open=True))
     weight_decay: float = setting(5e-4, "Weight decay of SGD.", DIVIDEMIX, Range(0))
-    score_batch_size: int = setting(512, "Samples a batch when scoring and evaluating, no gradients.", allowed=Range(1))
+    score_batch_size: int = setting(512, "Batch size of scoring and evaluation (no gradients).", allowed=Range(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Section):
-    """Who computes the optimiser's update; the update is the same."""
+    """Implementation of the optimiser; the update is the same."""
 
     backend: Literal["auto", "torch", "apex"] = setting(
         "auto",
-        "SGD of the networks; torch: its fused form; apex: NVIDIA's FusedSGD, on a GPU, where that package is built; "
-        "auto: torch, as nothing measured says that apex is faster.",
+        "SGD of the networks. torch: the fused form of PyTorch; apex: FusedSGD of NVIDIA apex, on a GPU; auto: torch "
+        "(apex has not been measured to be faster).",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig(Section):
-    """Several processes, started by torchrun; with one, none of this matters but mode."""
+    """Several processes, started by torchrun. With one process only mode has an effect."""
 
     mode: Literal["data", "co"] = setting(
         "data",
-        "data: all ranks train network 1, then network 2. co: both at once, half the ranks each, exchanged at the end "
-        "of the epoch; another algorithm: network 2 guesses with network 1 as it was when the epoch began.",
+        "data: all ranks train network 1, then network 2. co: half of the ranks train each network at the same time. "
+        "co is another algorithm: network 2 guesses with network 1 as it was at the start of the epoch.",
     )
     batch_size: Literal["global", "per_rank"] = setting(
         "global",
-        "What train.batch_size counts; global: all ranks that train a network together (mode=co: half of all), so that "
-        "results do not depend on their number; per_rank: each, so that a step has batch_size times those ranks.",
+        "Meaning of train.batch_size. global: the samples of all ranks that train a network (mode=co: half of the "
+        "ranks), so that results do not depend on their number; per_rank: the samples of each rank.",
     )
     lr_scaling: Literal["none", "linear"] = setting(
-        "none", "linear: with batch_size=per_rank, train.lr is multiplied by the ranks that train a network."
+        "none", "linear: multiply train.lr by the number of ranks that train a network; needs batch_size=per_rank."
     )
     sync_batchnorm: bool = setting(
-        True, "BatchNorm over the global batch; false: over each rank's share, faster, and another result."
+        True,
+        "BatchNorm over the global batch; false: over the share of each rank, which is faster and gives other results.",
     )
     mixup: Literal["global", "per_rank"] = setting(
-        "global", "MixUp's partners come from the global batch, or (less traffic, another result) from the own share."
+        "global",
+        "MixUp partners from the global batch; per_rank: from the own share, with less traffic and other results.",
     )
     mixture: Literal["gathered", "summed"] = setting(
         "gathered",
-        "The fit of mixtures; gathered: each rank fits all losses; summed: its share of them, and sums travel. The "
-        "same up to the order of sums; summed takes a share of the time and memory.",
+        "Fit of the mixtures. gathered: each rank fits all losses; summed: each rank fits its share and all-reduces "
+        "the sums. Both give the same up to the order of sums; summed needs less time and memory.",
     )
     timeout: float = setting(
-        600.0, "Seconds without an answer from a rank after which the run ends and names it.", allowed=Range(1)
+        600.0, "Seconds without an answer from a rank after which the run ends and names the rank.", allowed=Range(1)
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig(Section):
-    """What a run shows of itself while it trains; none of it changes what is computed."""
+    """Figures and loggers during training; they do not change what is computed."""
 
     figures_every: int = setting(
         10,
-        "Put losses, AUC curves, confusion and the 20 worst labels into TensorBoard after the first cleaning, every "
-        "k-th one, and at the end; put off while they have taken over 2 % of the time. 0: never.",
+        "Draw losses, AUC curves, confusion and the 20 worst labels for TensorBoard after the first, every k-th and "
+        "the last cleaning; skipped while drawing has taken more than 2 % of the time. 0: never.",
         allowed=Range(0),
     )
-    wandb: str = setting("", "Project of Weights & Biases that gets the run too (pip install 'fastcpc[wandb]').")
+    wandb: str = setting("", "Project of Weights & Biases that also gets the run (pip install 'fastcpc[wandb]').")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,15 +404,15 @@ class Config(Section):
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to compute; auto: cuda where there is one.")
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Device; auto: cuda where available, else cpu.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto",
-        "Type of activations; auto: bf16 where the device has arithmetic for it (GPUs of compute capability 8.0 and "
-        "later, CPUs with AMX or AVX512-BF16), else fp16 on a GPU and fp32 on a CPU.",
+        "Type of activations. auto: bf16 where the device computes with it (GPUs of compute capability 8.0 and later, "
+        "CPUs with AMX or AVX512-BF16); otherwise fp16 on a GPU and fp32 on a CPU.",
     )
-    tf32: bool = setting(False, "On a GPU, TF32 in float32 products: faster, with 10 bits of mantissa instead of 23.")
+    tf32: bool = setting(False, "On a GPU, use TF32 for float32 products: faster, with 10 instead of 23 mantissa bits.")
     compile: Literal["false", "default", "max-autotune"] = setting(
         "false",
-        "torch.compile of the training step, from images to losses, and of inference; max-autotune: slower to compile, "
-        "with CUDA graphs on a GPU. With several processes, of the networks and of inference.",
+        "Use torch.compile for the training step (from images to losses) and for inference; with several processes, "
+        "for the networks and for inference. max-autotune: slower to compile, with CUDA graphs on a GPU.",
     )

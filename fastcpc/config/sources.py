@@ -1,7 +1,7 @@
-"""Config files and overrides as flat lists of entries: a dotted key, the text of its value, and where it stands.
+"""Config files and overrides as flat lists of entries: a dotted key, the text of its value, and its origin.
 
-Only the structure of YAML is used, to two levels: no value is built from a tag, no alias is expanded, nothing is
-resolved. What a text means is decided later, by the type of its setting.
+Only the structure of YAML is used, in two levels: tags build no values, aliases are not expanded. The type of the
+setting decides later what a text means (load.py).
 """
 
 import difflib
@@ -25,9 +25,9 @@ _SCALAR_TAGS = tuple(
 
 @dataclass(frozen=True)
 class Entry:
-    """One setting as it was written, or the head of a section that has settings below it.
+    """One setting as the user wrote it, or the name of a section that has settings below it.
 
-    quoted: the text stood in quotes, so it is text and never a number or null.
+    origin: file and line, or COMMAND_LINE; quoted: the text was in quotes, so it is never a number or null.
     """
 
     origin: str
@@ -38,13 +38,13 @@ class Entry:
 
     @property
     def is_null(self) -> bool:
-        """Whether YAML reads the text as no value at all."""
+        """Whether YAML reads the text as null."""
         return not (self.quoted or self.is_section) and self.text in _NULLS
 
 
 @dataclass
 class Source:
-    """What a file or the command line gives: entries in order, faults (a line each), and the keys they are about."""
+    """The content of a file or of the command line: entries in order, errors (one line each) and their keys."""
 
     entries: list[Entry] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Source:
 
 
 def read_overrides(overrides: Sequence[str]) -> Source:
-    """Entries of "key=value" arguments. The value is taken as it stands, but for a pair of quotes around it."""
+    """Entries of "key=value" arguments. The value is the text after the "=", without a pair of quotes around it."""
     source = Source()
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -69,7 +69,7 @@ def read_overrides(overrides: Sequence[str]) -> Source:
             )
         else:
             quoted = len(text) >= 2 and text[0] == text[-1] and text[0] in "'\""
-            # An empty value is an empty text here, not null: nobody types run.dir= to mean nothing.
+            # An empty value is an empty text, not null: run.dir= means the empty text.
             source.entries.append(Entry(COMMAND_LINE, key, text[1:-1] if quoted else text, quoted or not text))
     return source
 
@@ -90,7 +90,7 @@ def read_file(path: Path) -> Source:
     except yaml.YAMLError as error:
         source.problems.append(f"{name}: not valid YAML: {str(error).splitlines()[0]}")
     except RecursionError:
-        source.problems.append(f"{name}: nested too deeply; a config has sections with settings in them, no more")
+        source.problems.append(f"{name}: nested too deeply; a config has two levels, sections and settings")
     else:
         if root is not None:
             _read_sections(name, root, source)
@@ -98,7 +98,7 @@ def read_file(path: Path) -> Source:
 
 
 def path_text(path: Path | str) -> str:
-    """A whole path on one line, whatever its name holds."""
+    """A path on one line, also where its name has a line break."""
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
@@ -151,7 +151,7 @@ def _read_sections(file: str, root: yaml.Node, source: Source) -> None:
 def _items(
     file: str, mapping: yaml.MappingNode, prefix: str, source: Source
 ) -> "list[tuple[yaml.ScalarNode, yaml.Node]]":
-    """Keys and values of a mapping, without those whose key is no plain text or a repetition."""
+    """Keys and values of a mapping, without keys that are not plain text and without repeated keys."""
     items: list[tuple[yaml.ScalarNode, yaml.Node]] = []
     lines: dict[str, int] = {}
     for key, node in mapping.value:
@@ -189,9 +189,9 @@ def _has_plain_tag(node: yaml.Node) -> bool:
 
 
 def _form(node: yaml.Node) -> str:
-    """What a node is, in words."""
+    """The kind of a node in words."""
     if not _has_plain_tag(node):
-        return f"the tag {shown(node.tag.replace('tag:yaml.org,2002:', '!!'))}, and tags are not followed"
+        return f"the tag {shown(node.tag.replace('tag:yaml.org,2002:', '!!'))}, and tags are not supported"
     if isinstance(node, yaml.ScalarNode):
         return f"the text {shown(node.value)}"
     return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"

@@ -1,4 +1,4 @@
-"""What several settings must agree on. Each check names the setting to change first, then what it clashes with."""
+"""Rules between settings. Each message names the setting to change first, then the setting that it conflicts with."""
 
 import difflib
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ CIFAR100_ONLY = ("asym_superclass", "asym_block5")
 
 @dataclass(frozen=True)
 class SettingProblem:
-    """A clash: the settings it is about, the one to change first, and one line that starts with that one's key."""
+    """A conflict. keys: its settings, first the one to change; message: one line that starts with that key."""
 
     keys: tuple[str, ...]
     message: str
 
 
 def cross_setting_problems(config: Config) -> list[SettingProblem]:
-    """All that settings which are fine by themselves must not be together."""
+    """Every conflict between settings that are each valid."""
     return [
         *_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config),
         *_run(config), *_parallel(config),
@@ -42,7 +42,7 @@ def _schedule(config: Config) -> Iterator[SettingProblem]:
         yield SettingProblem(
             ("train.warmup_epochs", "train.epochs", "cleaner.kind"),
             f"train.warmup_epochs={train.warmup_epochs}: must be below train.epochs={train.epochs}, or no epoch cleans "
-            "labels (plain cross entropy throughout is cleaner.kind=none)",
+            "labels (cleaner.kind=none trains with cross entropy only)",
         )
 
 
@@ -52,13 +52,13 @@ def _pool(config: Config) -> Iterator[SettingProblem]:
     if not config.train.pool_batches:
         yield SettingProblem(
             ("cleaner.scored", "train.pool_batches"),
-            "cleaner.scored=pool: there is no pool while train.pool_batches is 0; set it, or score all",
+            "cleaner.scored=pool: needs a pool, and train.pool_batches is 0; set it, or use cleaner.scored=all",
         )
     if config.cleaner.loss_history > 1:
         yield SettingProblem(
             ("cleaner.loss_history", "cleaner.scored"),
             f"cleaner.loss_history={config.cleaner.loss_history}: needs the losses of the same samples in every epoch, "
-            "and cleaner.scored=pool scores others each time; set it to 1, or score all",
+            "and cleaner.scored=pool scores other samples each time; set it to 1, or use cleaner.scored=all",
         )
 
 
@@ -67,7 +67,7 @@ def _semisup(config: Config) -> Iterator[SettingProblem]:
     if semisup.labelled_half_only and semisup.lambda_u > 0:
         yield SettingProblem(
             ("semisup.labelled_half_only", "semisup.lambda_u"),
-            "semisup.labelled_half_only=true: leaves no unlabelled loss to weigh by "
+            "semisup.labelled_half_only=true: there is no unlabelled loss to multiply by "
             f"semisup.lambda_u={semisup.lambda_u:g}; set lambda_u to 0, or labelled_half_only to false",
         )
 
@@ -83,18 +83,18 @@ def _noise(config: Config) -> Iterator[SettingProblem]:
             if getattr(noise, name):
                 yield SettingProblem(
                     (f"noise.{name}", "noise.kind"),
-                    f"noise.{name}={getattr(noise, name)}: is read only with noise.kind=file, which is {noise.kind}",
+                    f"noise.{name}={getattr(noise, name)}: is read only with noise.kind=file, not {noise.kind}",
                 )
     if noise.kind == "asym_pairs" and not noise.pairs:
         yield SettingProblem(
             ("noise.pairs", "noise.kind"),
-            "noise.pairs is empty: noise.kind=asym_pairs needs classes that are mistaken for others, as in "
+            "noise.pairs is empty: noise.kind=asym_pairs needs pairs of classes, such as "
             "'shirt -> longsleeve, skirt -> dress'",
         )
     if noise.kind != "asym_pairs" and noise.pairs:
         yield SettingProblem(
             ("noise.pairs", "noise.kind"),
-            f"noise.pairs={noise.pairs}: is read only with noise.kind=asym_pairs, which is {noise.kind}",
+            f"noise.pairs={noise.pairs}: is read only with noise.kind=asym_pairs, not {noise.kind}",
         )
     if noise.kind in ("none", "file") and noise.rate > 0:
         instead = "a kind that is drawn (sym, asym)" if noise.kind == "none" else "the file's labels as they are"
@@ -105,13 +105,13 @@ def _noise(config: Config) -> Iterator[SettingProblem]:
     if noise.kind.startswith("asym") and noise.rate > ASYM_LIMIT:
         yield SettingProblem(
             ("noise.rate", "noise.kind"),
-            f"noise.rate={noise.rate:g}: must lie in [0, {ASYM_LIMIT}] for noise.kind={noise.kind}; beyond it a "
-            "wrong class is the most frequent one, and nothing tells which is meant",
+            f"noise.rate={noise.rate:g}: must be in [0, {ASYM_LIMIT}] for noise.kind={noise.kind}; above it the wrong "
+            "class is the most frequent one, and the true class cannot be learned",
         )
     if noise.kind not in ("none", "file") and noise.rate == 0:
         yield SettingProblem(
             ("noise.rate", "noise.kind"),
-            f"noise.rate=0: noise.kind={noise.kind} needs a rate above 0; for trusted labels set noise.kind=none",
+            f"noise.rate=0: noise.kind={noise.kind} needs a rate above 0; noise.kind=none adds no noise",
         )
     if noise.kind == "asym" and data == "cifar100":
         yield SettingProblem(
@@ -122,14 +122,14 @@ def _noise(config: Config) -> Iterator[SettingProblem]:
     if noise.kind == "asym" and data in PHOTOS:
         yield SettingProblem(
             ("noise.kind", "data.name"),
-            f"noise.kind=asym: is a map between the classes of CIFAR-10; on {data} choose asym_pairs "
+            f"noise.kind=asym: is defined for the classes of CIFAR-10 and digits; on {data} choose asym_pairs "
             "(noise.pairs) or asym_next (the next class)",
         )
     if noise.kind in CIFAR100_ONLY and data != "cifar100":
         instead = "asym_next" if data in PHOTOS else "asym"
         yield SettingProblem(
             ("noise.kind", "data.name"),
-            f"noise.kind={noise.kind}: exists only on cifar100; on {data} choose {instead}",
+            f"noise.kind={noise.kind}: is defined only for cifar100; on {data} choose {instead}",
         )
 
 
@@ -145,16 +145,16 @@ def _data(config: Config) -> Iterator[SettingProblem]:
             shown = "true" if value is True else value
             yield SettingProblem(
                 (f"data.{name}", "data.name"),
-                f"data.{name}={shown}: is read only with data.name={owner}, which is {data.name}",
+                f"data.{name}={shown}: is read only with data.name={owner}, not {data.name}",
             )
     if data.name not in PHOTOS and data.index:
         yield SettingProblem(
-            ("data.index", "data.name"), f"data.index={data.index}: {data.name} is read whole and needs no index"
+            ("data.index", "data.name"), f"data.index={data.index}: {data.name} has no index; leave it empty"
         )
     if data.name in PHOTOS and data.crop > data.resize:
         yield SettingProblem(
             ("data.crop", "data.resize"),
-            f"data.crop={data.crop}: must not exceed data.resize={data.resize}, the shorter side it is cut from",
+            f"data.crop={data.crop}: must not exceed data.resize={data.resize}, the shorter side of the resized image",
         )
 
 
@@ -174,12 +174,12 @@ def _model(config: Config) -> Iterator[SettingProblem]:
     if model.name == "digits_cnn" and config.data.name != "digits":
         yield SettingProblem(
             ("model.name", "data.name"),
-            f"model.name=digits_cnn: is made for data.name=digits; on {config.data.name} choose preact_resnet18",
+            f"model.name=digits_cnn: is for data.name=digits; on {config.data.name} choose preact_resnet18",
         )
     if model.name == "small_cnn" and config.data.name in PHOTOS and config.data.crop > SMALL_CNN_AT_MOST:
         yield SettingProblem(
             ("model.name", "data.crop"),
-            f"model.name=small_cnn: is made for images of up to {SMALL_CNN_AT_MOST} pixels, and data.crop="
+            f"model.name=small_cnn: is for images of up to {SMALL_CNN_AT_MOST} pixels, and data.crop="
             f"{config.data.crop}; choose resnet50 or timm/NAME",
         )
 
@@ -201,6 +201,6 @@ def _parallel(config: Config) -> Iterator[SettingProblem]:
     if config.parallel.lr_scaling == "linear" and config.parallel.batch_size == "global":
         yield SettingProblem(
             ("parallel.lr_scaling", "parallel.batch_size"),
-            "parallel.lr_scaling=linear: follows the global batch, which parallel.batch_size=global keeps as it is; "
+            "parallel.lr_scaling=linear: scales with the global batch, which parallel.batch_size=global keeps fixed; "
             "set it to none, or batch_size to per_rank",
         )

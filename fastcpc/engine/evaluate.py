@@ -9,8 +9,8 @@ from torch import Tensor
 from fastcpc.cleaner.prototypes import cosine_similarity
 from fastcpc.data.loaders.base import Batch
 from fastcpc.distributed import all_reduce_sum
-from fastcpc.engine.inference import predict_batch
 from fastcpc.engine.numerics import Numerics
+from fastcpc.engine.scoring import predict_batch
 from fastcpc.models.network import Network
 
 TOP_K = 5

@@ -12,14 +12,15 @@ from fastcpc.config.schema import Config
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.loaders.factory import describe_loader
 from fastcpc.data.registry import Dataset, load_dataset
-from fastcpc.engine.batch_scaling import connect, describe_ranks
+from fastcpc.distributed.batch_scaling import connect, describe_ranks
 from fastcpc.engine.checkpoint.format import read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
 from fastcpc.engine.loggers.run_log import open_log
+from fastcpc.engine.numerics import resolve_numerics
 from fastcpc.engine.outputs.labels_file import LABELS_FILE, write_labels
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
-from fastcpc.engine.signals import StopRequest
+from fastcpc.engine.step_loop import StopRequest
 from fastcpc.engine.trainer import Trainer
 
 
@@ -36,7 +37,7 @@ def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures 
     paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
     after a checkpoint when a stop is asked for, RunError when the run cannot go on.
     """
-    connect(config)
+    connect(config, resolve_numerics(config).device)
     with open_log(folder, config, paint) as log:
         trainer = distributed.raise_on_all_ranks(lambda: Trainer(config, *load_data(config), folder, stop, log))
         distributed.assert_equal_on_all_ranks("the training labels", trainer.training.labels_N, trainer.test_labels)
@@ -126,7 +127,7 @@ def dry_run(config: Config) -> None:
             cpc=replace(config.cpc, passes=1),
             log=replace(config.log, wandb=""),
         )
-        connect(config)
+        connect(config, resolve_numerics(config).device)
         with open_run_dir(small) as run_folder, StopRequest() as stop, open_log(run_folder, small) as log:
             trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
             log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")

@@ -1,5 +1,7 @@
-"""One of the two networks with all that trains it and all that a checkpoint must hold of it."""
+"""One of the two networks with its optimisers, partition and loss history."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +26,18 @@ from fastcpc.models.ghost_batchnorm import apply_ghost_batchnorm
 from fastcpc.models.sync_batchnorm import running_statistics, synchronise_batchnorm
 
 LOSS_NAMES = ("total", "labelled", "unlabelled", "penalty")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that a learner owns: how it is saved as plain values and loaded.
+
+    in_pass: whether a training pass changes it, besides what a snapshot holds.
+    """
+
+    save: Callable[[], Any]
+    load: Callable[[Any], None]
+    in_pass: bool = False
 
 
 class Learner:
@@ -94,8 +108,25 @@ class Learner:
         self.sums[: len(losses)] += kept
         self.steps.append((kept[0], index_B))
 
+    def parts(self) -> dict[str, "Part"]:
+        """Everything a learner owns besides the weights, under the keys of a checkpoint's ``members``.
+
+        The one list of a learner's state: checkpoints, snapshots and exchanges between ranks are made from it.
+        """
+        return {
+            "optimizer": Part(self.optimizer.state_dict, lambda state: load_momentum(self.optimizer, state)),
+            "cpc_optimizer": Part(
+                self.cpc_optimizer.state_dict, lambda state: load_momentum(self.cpc_optimizer, state)
+            ),
+            "scaler": Part(self.scaler.state_dict, self.scaler.load_state_dict),
+            "history": self._tensor("history_LN"),
+            "sums": self._tensor("sums", in_pass=True),
+            "restores": Part(lambda: self.rollbacks, lambda value: setattr(self, "rollbacks", value), in_pass=True),
+            "partition": Part(self._save_partition, self._load_partition),
+        }
+
     def snapshot(self) -> dict[str, Any]:
-        """A copy of what a training pass changes, to go back to when its losses stop being numbers."""
+        """A copy of what training steps change: the state to which a pass with non-finite losses is rolled back."""
         return {
             "scaler": self.scaler.state_dict(),
             "network": {name: value.detach().clone() for name, value in self.network.state_dict().items()},
@@ -106,7 +137,7 @@ class Learner:
         }
 
     def restore(self, snapshot: dict[str, Any]) -> None:
-        """Go back to a snapshot, which may lie on another device."""
+        """Restore a snapshot, which may be on another device."""
         self.scaler.load_state_dict(snapshot["scaler"])
         self.network.load_state_dict(snapshot["network"])
         for parameter, momentum in zip(self._parameters(), snapshot["momentum"], strict=True):
@@ -114,15 +145,26 @@ class Learner:
             if momentum is not None:
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum_for(parameter, momentum)
 
-    def progress(self) -> dict[str, Any]:
-        """A copy of all that a training pass changes, for the ranks that did not train this network."""
-        return {"trained": self.snapshot(), "sums": self.sums, "restores": self.rollbacks}
+    def export_pass(self) -> dict[str, Any]:
+        """A copy of everything that a training pass changes, for the ranks that did not train this network."""
+        return {"trained": self.snapshot()} | {name: part.save() for name, part in self.parts().items() if part.in_pass}
 
-    def import_pass(self, progress: dict[str, Any]) -> None:
-        """What ``progress`` gave on another rank."""
-        self.restore(progress["trained"])
-        self.sums = progress["sums"].to(self.device)
-        self.rollbacks = progress["restores"]
+    def import_pass(self, exported: dict[str, Any]) -> None:
+        """Load what ``export_pass`` returned on another rank."""
+        self.restore(exported["trained"])
+        for name, part in self.parts().items():
+            if part.in_pass:
+                part.load(exported[name])
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the network's weights, as tensors and plain values."""
+        return {name: part.save() for name, part in self.parts().items()}
+
+    def load(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Load a checkpoint's weights and state."""
+        self.network.load_state_dict(weights)
+        for name, part in self.parts().items():
+            part.load(state[name])
 
     def is_finite(self) -> bool:
         """Whether the pass's sums and all weights and statistics are numbers; reads the device once."""
@@ -132,26 +174,14 @@ class Learner:
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def state(self) -> dict[str, Any]:
-        """All but the network's weights, as tensors and plain values."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "cpc_optimizer": self.cpc_optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "history": self.history_LN,
-            "sums": self.sums,
-            "restores": self.rollbacks,
-            "partition": None if self.partition is None else [self.partition.clean_N, self.partition.clean_prob_N],
-        }
+    def _tensor(self, name: str, *, in_pass: bool = False) -> "Part":
+        """A tensor attribute, loaded onto this learner's device."""
+        return Part(
+            lambda: getattr(self, name), lambda value: setattr(self, name, value.to(self.device)), in_pass=in_pass
+        )
 
-    def load(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Take up a checkpoint's weights and state."""
-        self.network.load_state_dict(weights)
-        load_momentum(self.optimizer, state["optimizer"])
-        load_momentum(self.cpc_optimizer, state["cpc_optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.history_LN = state["history"].to(self.device)
-        self.sums = state["sums"].to(self.device)
-        self.rollbacks = state["restores"]
-        held = state["partition"]
-        self.partition = None if held is None else Partition(held[0].to(self.device), held[1].to(self.device))
+    def _save_partition(self) -> list[Tensor] | None:
+        return None if self.partition is None else [self.partition.clean_N, self.partition.clean_prob_N]
+
+    def _load_partition(self, saved: list[Tensor] | None) -> None:
+        self.partition = None if saved is None else Partition(*(part.to(self.device) for part in saved))

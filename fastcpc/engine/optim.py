@@ -1,7 +1,14 @@
-"""Optimisers and the learning-rate schedule, which is a function of the run's progress alone and so needs no saving."""
+"""Optimisers and the learning-rate schedule.
 
+The learning rate is a function of the run's progress, so no checkpoint holds it. NVIDIA's apex is imported only with
+``optim.backend=apex``, after its files show that it is NVIDIA's: PyPI's ``apex`` is another project.
+"""
+
+import importlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,9 +16,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fastcpc.config.schema import TrainConfig
-from fastcpc.engine.apex import HOW, apex_problem, fused_sgd
 from fastcpc.errors import InputError
 
+APEX_HELP = "docs/performance.md says how to build it; optim.backend=torch needs nothing"
 CYCLE_START, CYCLE_END = 1 / 25, 1e-4  # of the peak, and of the start, as torch's OneCycleLR has them
 CYCLE_PEAK = 0.3  # share of the run after which the rate stands at its peak
 
@@ -33,10 +40,12 @@ def build_optimizer(
     if backend != "apex":
         return build_sgd(parameters, train)
     if device.type != "cuda":
-        raise InputError(f"optim.backend=apex: apex's optimisers run on a GPU, and this run is on the {device}; {HOW}")
+        raise InputError(
+            f"optim.backend=apex: apex's optimisers run on a GPU, and this run is on the {device}; {APEX_HELP}"
+        )
     problem = apex_problem()
     if problem:
-        raise InputError(f"optim.backend=apex: {problem}; {HOW}")
+        raise InputError(f"optim.backend=apex: {problem}; {APEX_HELP}")
     return fused_sgd(list(parameters), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
 
 
@@ -91,3 +100,24 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give every parameter group this learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def apex_problem() -> str:
+    """Why NVIDIA's fused optimisers cannot be used here, in words for a message; empty where they can."""
+    spec = find_spec("apex")
+    if spec is None:
+        return "NVIDIA's apex is not installed"
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    if not any((place / "optimizers" / "fused_sgd.py").is_file() for place in places):
+        where = places[0] if places else spec.origin
+        return f"the package apex in {where} is not NVIDIA's (PyPI has another project of that name)"
+    if find_spec("amp_C") is None:
+        return "this apex was built without its CUDA kernels (amp_C; build it with APEX_CUDA_EXT=1)"
+    return ""
+
+
+def fused_sgd(parameters: Sequence[torch.nn.Parameter], **settings: float) -> torch.optim.Optimizer:
+    """apex's FusedSGD of these float32 parameters. Only where ``apex_problem`` finds none."""
+    made: Any = importlib.import_module("apex.optimizers").FusedSGD(parameters, **settings)
+    assert isinstance(made, torch.optim.Optimizer)
+    return made

@@ -1,4 +1,4 @@
-"""The scoring pass: both networks on the same decoded batches of the whole training set, each rank on its share."""
+"""Scoring: losses, softmax and features of every training sample by both networks, each rank on its share."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,6 @@ from torch import Tensor
 from fastcpc.cleaner.prototype_sgd import kept_rows
 from fastcpc.data.loaders.base import Batch
 from fastcpc.distributed import Shard, all_reduce_sum, whole_shard
-from fastcpc.engine.inference import predict_batch
 from fastcpc.engine.numerics import Numerics
 from fastcpc.models.network import Network
 
@@ -85,6 +84,29 @@ class ScoringResult:
         feat_PD = torch.zeros(len(places), feat_nD.shape[1], device=device)
         feat_PD[here.to(device)] = kept_rows(feat_nD, position_P[here], device)
         return all_reduce_sum(feat_PD, "scores")  # all but one summand are 0
+
+
+def predict_batch(network: Network, images: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
+    """Features (B, D) in the dtype of activations and logits (B, K) in float32, without a gradient.
+
+    images: (B, C, H, W) floating. The network must be in evaluation mode. Compiled code sees batches of one size: a
+    shorter batch is padded with zero images, which do not change the others in evaluation mode, and their outputs are
+    dropped.
+    """
+    num_images, compiled = len(images), numerics.compile != "false"
+    if compiled and num_images < numerics.score_batch:
+        images = F.pad(images, (0, 0, 0, 0, 0, 0, 0, numerics.score_batch - num_images))
+    with torch.no_grad(), numerics.autocast():
+        feat_BD, logits_BK = numerics.inference(features_and_logits)(network, images)
+    if compiled:  # copies: the next run of a CUDA graph overwrites these tensors
+        feat_BD, logits_BK = feat_BD[:num_images].clone(), logits_BK[:num_images].clone()
+    return feat_BD, logits_BK.float()
+
+
+def features_and_logits(network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
+    """images: (B, C, H, W). Returns (B, D) and (B, K)."""
+    feat_BD = network.features(images)
+    return feat_BD, network.classify(feat_BD)
 
 
 def features_place(num_bytes: int, device: torch.device) -> torch.device:

@@ -1,10 +1,12 @@
-"""The training stages of one network in one epoch: warm-up, and the semi-supervised stage.
+"""Train one network for one epoch: warm-up, or MixMatch with the other network fixed; roll back on NaN.
 
-Whatever is random in a step follows from (run seed, epoch, network, step), so that a stage may start at any step.
+Everything random in a step is a function of (run seed, epoch, network, step), so a pass can resume at any step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,20 +16,23 @@ from fastcpc.config.schema import Config
 from fastcpc.data.loaders.base import Loader, ViewName
 from fastcpc.data.rng import fold, generator
 from fastcpc.data.sampler import draw_pool, shuffled_batches
-from fastcpc.engine.learner import Learner
+from fastcpc.engine.learner import LOSS_NAMES, Learner
 from fastcpc.engine.numerics import Numerics
 from fastcpc.engine.optim import learning_rate
-from fastcpc.engine.step_loop import Steps
+from fastcpc.engine.step_loop import StepLoop
+from fastcpc.errors import RunError
 from fastcpc.kernels import GroupOrder, order_groups
 from fastcpc.semisup.losses import ramp
 from fastcpc.semisup.mixmatch import semisup_loss, warm_up_loss
 from fastcpc.semisup.mixup import Partners, find_partners, sample_lambda
 
+MAX_ROLLBACKS = 3  # consecutive passes of a network that may be rolled back for non-finite values
+NAMED_SAMPLES = 20  # of a bad batch, in its message
+
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What every training stage needs: settings, numerics, the training feed and the given labels (N,) int64 on the
-    device."""
+    """What every training pass needs. labels_N: given labels, (N,) int64 on the device."""
 
     config: Config
     numerics: Numerics
@@ -37,15 +42,15 @@ class TrainContext:
 
     @cached_property
     def label_order(self) -> GroupOrder:
-        """The samples sorted by given label, once a run: these labels never change."""
+        """The samples sorted by given label, computed once per run: given labels never change."""
         return order_groups(self.labels_N, self.num_classes)
 
     def seed(self, purpose: str, epoch: int, learner: Learner) -> int:
-        """Seed of a purpose ("views", "order", ...) in this epoch, for this network."""
+        """Seed for a purpose ("views", "order", ...) in this epoch for this network."""
         return fold(self.config.run.seed, purpose, epoch, learner.number)
 
     def pool(self, rows: Tensor, seed: int) -> Tensor:
-        """What an epoch draws of these samples (int64, on the CPU): ``train.pool_batches`` batches, or all of them."""
+        """The epoch's pool of these samples (int64, on the CPU): ``train.pool_batches`` batches, or all samples."""
         train = self.config.train
         if not train.pool_batches or not len(rows):
             return rows
@@ -53,19 +58,44 @@ class TrainContext:
         return rows[draw_pool(self.labels_N.cpu()[rows], num, generator(seed), balanced=train.pool_balanced)]
 
     def scored(self, epoch: int) -> Tensor | None:
-        """The samples that this epoch scores and divides, for both networks; None: all of them."""
+        """The samples that this epoch scores and partitions, for both networks; None: all samples."""
         if self.config.cleaner.scored == "all":
             return None
         return self.pool(torch.arange(len(self.labels_N)), fold(self.config.run.seed, "pool", epoch))
 
     def warm_up_rows(self, own: Learner, epoch: int) -> Tensor:
-        """The samples of a warm-up epoch of this network."""
+        """The samples of this network's warm-up epoch."""
         return self.pool(torch.arange(len(self.labels_N)), self.seed("pool", epoch, own))
 
 
-def warm_up(own: Learner, training: TrainContext, steps: Steps, *, epoch: int, start: int) -> int:
-    """One epoch of cross entropy on all given labels, or those of its pool, from step ``start`` on. Returns the number
-    of steps of the epoch."""
+@dataclass(frozen=True)
+class PassResult:
+    """How a pass ended.
+
+    num_labelled: samples trained on with their given labels. means: mean losses in the order of LOSS_NAMES; None each
+    after a rollback, which ``note`` explains.
+    """
+
+    num_labelled: int
+    means: tuple[float | None, ...]
+    note: str = ""
+
+
+def train_epoch(
+    own: Learner, other: Learner | None, training: TrainContext, step_loop: StepLoop, epoch: int, start: int
+) -> int:
+    """Train network ``own`` for one epoch from step ``start`` on (Alg. 1, stage 2); returns the steps of a whole pass.
+
+    other: the fixed network that guesses labels; None in warm-up. Without a partition, warm-up is used too.
+    """
+    own.steps = []
+    if other is None or own.partition is None:
+        return warm_up(own, training, step_loop, epoch=epoch, start=start)
+    return semi_supervised(own, other, training, step_loop, epoch=epoch, start=start)
+
+
+def warm_up(own: Learner, training: TrainContext, step_loop: StepLoop, *, epoch: int, start: int) -> int:
+    """One epoch of cross entropy on all given labels, or those of the pool; returns the number of steps."""
     config, numerics = training.config, training.numerics
     order = generator(training.seed("order", epoch, own))
     batches, _ = shuffled_batches(training.warm_up_rows(own, epoch), config.train.batch_size, order)
@@ -75,7 +105,7 @@ def warm_up(own: Learner, training: TrainContext, steps: Steps, *, epoch: int, s
     steps_seed = training.seed("step", epoch, own)
     penalty = has_warmup_penalty(config)
     own.network.train()
-    for step, batch in steps(stream, len(batches)):
+    for step, batch in step_loop.train_steps(f"warm-up net {own.number}", stream, len(batches), num_views=1):
         torch.manual_seed(layers_seed(steps_seed, step))
         own.set_learning_rate(learning_rate(epoch + step / len(batches), config.train))
         with numerics.autocast():
@@ -85,7 +115,7 @@ def warm_up(own: Learner, training: TrainContext, steps: Steps, *, epoch: int, s
 
 
 def has_warmup_penalty(config: Config) -> bool:
-    """Whether warm-up adds the confidence penalty; never in plain training (``cleaner.kind=none``), the baseline."""
+    """Whether warm-up adds the confidence penalty; never with ``cleaner.kind=none``, the plain baseline."""
     if config.cleaner.kind == "none":
         return False
     wanted = config.train.warmup_penalty
@@ -93,14 +123,14 @@ def has_warmup_penalty(config: Config) -> bool:
 
 
 def semi_supervised(
-    own: Learner, other: Learner, training: TrainContext, steps: Steps, *, epoch: int, start: int
+    own: Learner, other: Learner, training: TrainContext, step_loop: StepLoop, *, epoch: int, start: int
 ) -> int:
-    """One semi-supervised epoch of network ``own`` on its partition, ``other`` fixed. Returns the number of steps."""
+    """One MixMatch epoch of network ``own`` on its partition, ``other`` fixed; returns the number of steps."""
     config, numerics, partition = training.config, training.numerics, own.partition
     assert partition is not None
     batches = paired_batches(own, training, epoch)
     batch_size = config.train.batch_size
-    # plain DivideMix: the two weak views that labels are guessed from are also trained on
+    # plain DivideMix also trains on the two weak views from which it guesses labels
     views: tuple[ViewName, ...] = (
         ("weak", "weak") if config.augment.train == "weak" else ("weak", "weak", "strong", "strong")
     )
@@ -109,7 +139,7 @@ def semi_supervised(
     num_own = batch_size // distributed.world_size()
     own.network.train()
     other.network.eval()
-    for step, batch in steps(stream, len(batches)):
+    for step, batch in step_loop.train_steps(f"train net {own.number}", stream, len(batches), num_views=2):
         torch.manual_seed(layers_seed(steps_seed, step))
         draw = generator(steps_seed, "mixup", step)
         labelled_B = batch.index[:num_own]
@@ -125,7 +155,7 @@ def semi_supervised(
                 (batch.views[0], batch.views[1]),
                 (batch.views[-2], batch.views[-1]),
                 training.labels_N[labelled_B],
-                # a sample outside the pool stands in for one that cannot be read: its label is not believed
+                # NaN: a replacement image from outside the pool, which has no clean probability; its label is not used
                 partition.clean_prob_N[labelled_B].nan_to_num(0.0),
                 torch.tensor(lam).to(numerics.device, non_blocking=True),
                 partners,
@@ -137,28 +167,28 @@ def semi_supervised(
     return len(batches)
 
 
-def own_part(batch_size: int, num_halves: int) -> Tensor | None:
-    """Positions of this rank's samples in a global batch of ``num_halves`` x batch_size; None: all of them."""
+def own_part(batch_size: int, num_parts: int) -> Tensor | None:
+    """Positions of this rank's samples in a global batch of ``num_parts`` x batch_size; None: all positions."""
     if distributed.world_size() == 1:
         return None
     own = distributed.own_slice(batch_size)
-    return torch.cat([half * batch_size + own for half in range(num_halves)])
+    return torch.cat([part * batch_size + own for part in range(num_parts)])
 
 
 def layers_seed(steps_seed: int, step: int) -> int:
-    """Seed of what layers draw in a step, dropout and the like: on each rank its own, as each has other samples."""
+    """Seed of dropout and other random layers in a step; each rank has its own, because its samples differ."""
     return fold(steps_seed, step) if distributed.world_size() == 1 else fold(steps_seed, step, distributed.rank())
 
 
 def draw_partners(config: Config, draw: torch.Generator, device: torch.device) -> Partners:
-    """MixUp's partners in a step: by a permutation of the global batch, or of each rank's share by itself."""
+    """MixUp partners of a step: from a permutation of the global batch, or of each rank's share."""
     blocks, mixed_blocks = 4, 2 if config.semisup.labelled_half_only else 4
     if config.parallel.mixup == "global" or distributed.world_size() == 1:
         batch_size = config.train.batch_size
         permutation = torch.randperm(blocks * batch_size, generator=draw)
         return find_partners(permutation, blocks, mixed_blocks * batch_size, device)
     num_own = config.train.batch_size // distributed.world_size()
-    # every rank draws what all draw and takes its own, so that the next number is the same on all
+    # every rank draws all seeds and uses its own, so that the generator's state stays equal on all ranks
     seeds = torch.randint(2**62, (distributed.world_size(),), generator=draw)
     permutation = torch.randperm(blocks * num_own, generator=generator(int(seeds[distributed.rank()])))
     return Partners(permutation[: mixed_blocks * num_own].to(device, non_blocking=True))
@@ -167,9 +197,9 @@ def draw_partners(config: Config, draw: torch.Generator, device: torch.device) -
 def paired_batches(own: Learner, training: TrainContext, epoch: int) -> list[Tensor]:
     """Index batches of 2B: B of X, then B of U; one pass over X (or semisup.batches_per_epoch), U cycled.
 
-    With train.pool_batches, X and U are the epoch's draws of them. Where U holds fewer than B samples (clean data), its
-    half comes from all samples that were divided: the same few images in every
-    batch would bend BatchNorm, and a label guessed for a clean sample does no harm.
+    With train.pool_batches, X and U are the epoch's pools. If U has fewer than B samples (clean data), its half is
+    drawn from all scored samples: the same few images in every batch would distort BatchNorm, and guessing a label for
+    a clean sample does no harm.
     """
     config, partition = training.config, own.partition
     assert partition is not None
@@ -183,3 +213,74 @@ def paired_batches(own: Learner, training: TrainContext, epoch: int) -> list[Ten
     labelled_batches, _ = shuffled_batches(labelled, batch_size, order, config.semisup.batches_per_epoch or None)
     unlabelled_batches, _ = shuffled_batches(unlabelled, batch_size, order, len(labelled_batches))
     return [torch.cat(pair) for pair in zip(labelled_batches, unlabelled_batches, strict=True)]
+
+
+def start_note(own: Learner, other: Learner | None, training: TrainContext, epoch: int) -> str:
+    """A note on an unusual partition at the start of a pass, or an empty string."""
+    if other is None or own.partition is None or len(own.partition.unlabelled) >= training.config.train.batch_size:
+        return ""
+    return (
+        f"epoch {epoch}, network {own.number}: almost no sample is predicted noisy; drawing unlabelled batches from "
+        "all scored samples"
+    )
+
+
+def finish_pass(
+    own: Learner, other: Learner | None, training: TrainContext, snapshot: dict[str, Any], epoch: int, steps: int
+) -> PassResult:
+    """Read the mean losses of a pass. Restore the snapshot if losses or weights are not finite.
+
+    steps: of the whole pass. RunError after more than MAX_ROLLBACKS rollbacks in a row.
+    """
+    if other is None or own.partition is None:
+        num_labelled = len(training.warm_up_rows(own, epoch))
+    else:
+        num_labelled = int(own.partition.clean_N.sum())
+    distributed.all_reduce_mean(own.sums, "losses")
+    if own.is_finite():
+        own.rollbacks, own.steps = 0, []
+        return PassResult(num_labelled, tuple((own.sums / steps).tolist()))
+    own.rollbacks += 1
+    where = describe_bad_batch(own.steps, steps)
+    own.steps = []
+    if own.rollbacks > MAX_ROLLBACKS:
+        raise RunError(
+            f"epoch {epoch}, network {own.number}: non-finite losses or weights in {own.rollbacks} consecutive passes"
+            f"{where}; start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
+        )
+    own.restore(snapshot)
+    note = (
+        f"epoch {epoch}, network {own.number}: losses or weights became NaN{where}; the network is restored to its "
+        "state before this pass"
+    )
+    return PassResult(num_labelled, (None,) * len(LOSS_NAMES), note)
+
+
+def find_bad_batch(steps: Sequence[tuple[Tensor, Tensor]]) -> tuple[int, list[int]] | None:
+    """The first step with a non-finite loss, counted from 0 within ``steps``, and the samples of its batch.
+
+    steps: loss (0-d) and samples (int64 (b,)) of each step on this rank; the same number on every rank, and every rank
+    must call. Only ranks whose own loss is not finite at that step contribute samples. None: all losses are finite.
+    Reads the device.
+    """
+    if not steps:
+        return None
+    bad = torch.nonzero(~torch.stack([loss for loss, _ in steps]).isfinite()).flatten()
+    own_first = bad[:1] if len(bad) else torch.full((1,), len(steps), device=bad.device)
+    firsts = [int(first) for first in distributed.all_gather(own_first, "losses")]
+    first = min(firsts)
+    if first == len(steps):
+        return None
+    parts = distributed.all_gather(steps[first][1], "losses")
+    samples = [part.tolist() for part, number in zip(parts, firsts, strict=True) if number == first]
+    return first, [row for part in samples for row in part]
+
+
+def describe_bad_batch(steps: Sequence[tuple[Tensor, Tensor]], num_steps: int) -> str:
+    """The bad batch in words, for the end of a message. num_steps: of the whole pass; ``steps`` are its last ones."""
+    found = find_bad_batch(steps)
+    if found is None:
+        return ""
+    first, rows = found
+    named = ", ".join(map(str, rows[:NAMED_SAMPLES])) + (", ..." if len(rows) > NAMED_SAMPLES else "")
+    return f" (first at step {num_steps - len(steps) + first}, whose batch holds the {len(rows)} samples {named})"

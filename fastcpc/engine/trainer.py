@@ -1,4 +1,4 @@
-"""A run of CPC-DivideMix: the order of Algorithm 1, and nothing else that another module could do."""
+"""A run of CPC-DivideMix in the order of Algorithm 1: see ``Trainer.outline``."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -17,12 +17,11 @@ from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.registry import Dataset
 from fastcpc.data.rng import fold
 from fastcpc.data.sampler import sequential_batches
-from fastcpc.engine.batch_scaling import scale_to_ranks
+from fastcpc.distributed.batch_scaling import scale_to_ranks
 from fastcpc.engine.checkpoint.config_diff import check_same_samples
 from fastcpc.engine.checkpoint.format import pack, parse
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.engine.cleaning import Cleaning, clean_labels
-from fastcpc.engine.cotrain import CoTraining
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.learner import LOSS_NAMES, Learner
 from fastcpc.engine.loggers.async_writer import AsyncWriter
@@ -32,19 +31,18 @@ from fastcpc.engine.optim import learning_rate
 from fastcpc.engine.outputs.cleaning_record import CleaningRecord, describe_suspects, summarise
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE, write_pred_probs
 from fastcpc.engine.outputs.run_dir import RunDir
-from fastcpc.engine.rollback import PassResult, finish_pass, start_note, train_epoch
 from fastcpc.engine.run_state import RunState
+from fastcpc.engine.schedule import SCHEDULES
 from fastcpc.engine.scoring import ScoringResult, score_samples
-from fastcpc.engine.signals import Stopped, StopRequest
-from fastcpc.engine.step_loop import StepLoop
-from fastcpc.engine.train_epoch import TrainContext
+from fastcpc.engine.step_loop import StepLoop, Stopped, StopRequest
+from fastcpc.engine.train_epoch import PassResult, TrainContext
 from fastcpc.errors import InputError
 
-WRITTEN_AT_ONCE = 2**24  # bytes of a checkpoint that the run waits for; a larger one is written beside the next epoch
+WRITTEN_AT_ONCE = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
 
 
 class Trainer:
-    """Two networks, the data, and the course of the run: everything between a config and a finished folder."""
+    """The two networks, the data and the state of a run: from a config to a finished run folder."""
 
     def __init__(
         self, config: Config, dataset: Dataset, labels: Labels, folder: RunDir, stop: StopRequest, log: RunLog
@@ -62,7 +60,7 @@ class Trainer:
         self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes)
         self.test_loader = make_loader(test, self.dataset, config.data, config.augment, device, bad_list)
         self.test_labels = torch.from_numpy(test.labels).to(device)
-        with distributed.own_subgroup():  # those that train a network together sum its gradients
+        with distributed.own_subgroup():  # ranks that train one network sum its gradients
             self.learners = [
                 Learner(
                     number,
@@ -78,7 +76,8 @@ class Trainer:
         self.run_state = RunState()
         self.step_loop = StepLoop(self.run_state, log, stop)
         self.cleaning_record = CleaningRecord(config, dataset, labels, folder.path)
-        self.snapshot: dict[str, Any] = {}
+        schedule = SCHEDULES[config.parallel.mode]
+        self.schedule = schedule(self.learners, self.training, self.step_loop, self.run_state, log)
         header = {"model": config.model.name, "num_classes": str(num_classes)}
         self.writer = AsyncWriter()
         self.store = CheckpointStore(folder.path, config.run.keep_every, header) if distributed.is_rank0() else None
@@ -86,7 +85,7 @@ class Trainer:
     # ---- Algorithm 1 ----
 
     def run(self) -> dict[str, Any]:
-        """Train from the present position to the end, write the results, return the summary."""
+        """Train from the present position to the end, write the results and return the summary."""
         with self.writer:
             while self.run_state.epoch < self.config.train.epochs:
                 try:
@@ -99,7 +98,7 @@ class Trainer:
             return self.finish()
 
     def run_epoch(self) -> None:
-        """Every stage of an epoch that is still to come, then its line in the logs and its checkpoint."""
+        """Run the remaining stages of an epoch, then log it and save a checkpoint."""
         epoch, run_state = self.run_state.epoch, self.run_state
         lr = learning_rate(epoch, self.config.train)
         for learner in self.learners:
@@ -113,25 +112,12 @@ class Trainer:
         self.close_epoch()
 
     def outline(self, epoch: int) -> list[tuple[str, Callable[[], None]]]:
-        """The stages of an epoch in the order of Algorithm 1, each under the name its seconds are counted under."""
-        first, second = self.learners
+        """The stages of an epoch in the order of Algorithm 1, each with the name under which its seconds are logged."""
         in_warmup = epoch < self.config.train.warmup_epochs or self.config.cleaner.kind == "none"
-        if self.config.parallel.mode == "co":
-            cleaning = [] if in_warmup else [("clean", lambda: self.clean(epoch))]
-            both = ("train", lambda: self.train_both(epoch, guesses=not in_warmup))
-            return [*cleaning, both, ("eval", self.evaluate)]
-        if in_warmup:
-            return [
-                ("train", lambda: self.train(first, None, epoch)),
-                ("train", lambda: self.train(second, None, epoch)),
-                ("eval", self.evaluate),
-            ]
-        return [
-            ("clean", lambda: self.clean(epoch)),
-            ("train", lambda: self.train(first, second, epoch)),
-            ("train", lambda: self.train(second, first, epoch)),
-            ("eval", self.evaluate),
-        ]
+        cleaning = [] if in_warmup else [("clean", lambda: self.clean(epoch))]
+        passes = self.schedule.stages(epoch, guesses=not in_warmup)
+        training = [("train", lambda train=train: self.record_passes(train())) for train in passes]
+        return [*cleaning, *training, ("eval", self.evaluate)]
 
     # ---- stages ----
 
@@ -186,49 +172,16 @@ class Trainer:
         watched = renumbered(watched, rows, len(labels_N))
         return replace(score_samples(networks, watched, labels_N[rows], self.numerics, shard), rows=rows)
 
-    def train(self, own: Learner, other: Learner | None, epoch: int) -> None:
-        """Stage 2 for one network, the other fixed; other: None in the warm-up."""
-        run_state = self.run_state
-        if run_state.step == 0:
-            own.sums.zero_()
-            self.snapshot = own.snapshot()
-            self.announce(own, other, epoch)
-        try:
-            steps = train_epoch(own, other, self.training, self.step_loop, epoch, run_state.step)
-        except Stopped:
-            distributed.all_reduce_mean(
-                own.sums, "losses"
-            )  # the ranks' sums so far become one, which all take up again
-            raise
-        self.record_pass(finish_pass(own, other, self.training, self.snapshot, epoch, steps))
-
-    def train_both(self, epoch: int, *, guesses: bool) -> None:
-        """Stage 2 for both networks at once, each with the other as it is now (``parallel.mode=co``)."""
-        if not self.run_state.done:
-            self.run_state.done = [0] * len(self.learners)
-            self.snapshot = {f"net{learner.number}": learner.snapshot() for learner in self.learners}
-            for own, other in zip(self.learners, reversed(self.learners), strict=True):
-                own.sums.zero_()
-                self.announce(own, other if guesses else None, epoch)
-        passes = CoTraining(self.learners, self.training, self.step_loop, self.run_state, self.snapshot, epoch, guesses)
-        for end in passes.run():
-            self.record_pass(end)
-
-    def announce(self, own: Learner, other: Learner | None, epoch: int) -> None:
-        """Say what is unusual about a pass that begins."""
-        note = start_note(own, other, self.training, epoch)
-        if note:
-            self.log.info(note)
-
-    def record_pass(self, end: PassResult) -> None:
-        """Note how a pass ended in the epoch's record; say so where it was taken back."""
-        if end.note:
-            self.log.warning(end.note)
+    def record_passes(self, results: list[PassResult]) -> None:
+        """Add the results of training passes to the epoch's record; log a rollback."""
         record = self.run_state.record
-        record.setdefault("labelled", []).append(end.num_labelled)
-        for name, value in zip(LOSS_NAMES, end.means, strict=True):
-            record.setdefault(f"loss_{name}", []).append(value)
-        self.snapshot = {}
+        for result in results:
+            if result.note:
+                self.log.warning(result.note)
+            record.setdefault("labelled", []).append(result.num_labelled)
+            for name, value in zip(LOSS_NAMES, result.means, strict=True):
+                record.setdefault(f"loss_{name}", []).append(value)
+        self.schedule.snapshot = {}
 
     def evaluate(self) -> None:
         """Accuracy of both networks together, of each, and by nearest prototype, on the test split."""
@@ -291,8 +244,8 @@ class Trainer:
             "mode": self.config.parallel.mode,
             **self.run_state.state(),
             "members": [learner.state() for learner in self.learners],
-            # what a pass that is under way goes back to when its losses turn out to be no numbers
-            "snapshot": self.snapshot if self.run_state.step else {},
+            # the state to which an unfinished pass is rolled back if its losses become non-finite
+            "snapshot": self.schedule.snapshot if self.run_state.step else {},
         }
         # a run that was taken back to an earlier epoch may have lost the checkpoint of its best one
         keep_as_best = best or (self.run_state.is_between_epochs and not store.has_best())
@@ -312,7 +265,7 @@ class Trainer:
         for learner, net_weights, learner_state in zip(self.learners, weights, state["members"], strict=True):
             learner.load(net_weights, learner_state)
         self.run_state.load(state)
-        self.snapshot = state["snapshot"]
+        self.schedule.snapshot = state["snapshot"]
 
     def _check_same_steps(self, state: dict[str, Any], checkpoint: Path) -> None:
         """A stop inside an epoch counts its stages, and a pass's steps in global batches: they must be the same."""

@@ -1,1 +1,1 @@
-"""Networks: backbones, the classifier, the projector and the prototypes."""
+"""Networks: backbones, the prototype head, and the forms of BatchNorm."""

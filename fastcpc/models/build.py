@@ -1,4 +1,4 @@
-"""From the settings to a network, the same weights for the same seed."""
+"""Build a network from the settings; the same seed gives the same weights."""
 
 from pathlib import Path
 
@@ -21,15 +21,15 @@ def build_network(
 ) -> Network:
     """Build a network on the CPU, in train mode.
 
-    num_classes: K, 2 or more; in_channels, image_size: of the images that it will see, pixels; seed: of the random
-    start, 0 or more: the same seed gives the same weights. The global random state is left as it was.
-    Raises InputError: unknown model, weights that cannot be had or do not fit, images the model cannot take, an
+    num_classes: K, 2 or more; in_channels, image_size: of its images, in pixels; seed: of the initial weights, 0 or
+    more. The global random state does not change.
+    Raises InputError: unknown model, weights that are missing or do not fit, images that the model cannot process, an
     embedding that is not smaller than the features.
     """
     if num_classes < 2:
         raise InputError(f"data: {num_classes} class; a classifier needs 2 or more")
     with torch.random.fork_rng(devices=[]):
-        # Only the CPU's generator: torch.manual_seed would also reset those of the devices, which are not saved here.
+        # Only the generator of the CPU: torch.manual_seed would also reset those of the devices, which are not saved.
         torch.default_generator.manual_seed(seed)
         backbone = _backbone(model, in_channels, image_size)
         feature_dim = _feature_dim(backbone, model.name, in_channels, image_size)
@@ -68,15 +68,15 @@ def _backbone(model: ModelConfig, in_channels: int, image_size: int) -> nn.Modul
 
 
 def _feature_dim(backbone: nn.Module, name: str, in_channels: int, image_size: int) -> int:
-    """Size of a feature, found by passing one image: it also shows whether the model takes images of this size."""
+    """The feature size, from one image; InputError where the model cannot process images of this size."""
     shape = f"{in_channels}x{image_size}x{image_size}"
     try:
         with torch.no_grad():
             features: Tensor = backbone.eval()(torch.zeros(1, in_channels, image_size, image_size))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(f"model.name={name}: cannot take images of {shape}: {first_line(error)}") from error
+        raise InputError(f"model.name={name}: cannot process images of {shape}: {first_line(error)}") from error
     if features.ndim != 2:
         raise InputError(
-            f"model.name={name}: gives features of shape {tuple(features.shape)[1:]}, needs one vector an image"
+            f"model.name={name}: gives features of shape {tuple(features.shape)[1:]}; needs one vector per image"
         )
     return features.shape[1]

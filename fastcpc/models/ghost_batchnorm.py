@@ -1,8 +1,8 @@
-"""Several batches in one pass, each normalised by its own statistics, as if they had been passed one after the other.
+"""Ghost BatchNorm: several batches in one forward pass, each normalised by its own statistics.
 
-Four passes of B images are four times the launches of one pass of 4 B, and four copies of the network for a compiler.
-What couples the images of a batch is BatchNorm alone: with statistics for each batch by itself, and the running ones
-moved once for each in the same order, the one pass gives what the four give, but for rounding.
+One pass of 4 B images needs a quarter of the kernel launches of four passes of B images, and a compiler gets one copy
+of the network. Only BatchNorm couples the images of a batch. Here each batch has its own statistics, and the running
+statistics are updated once per batch, in order. The result equals that of separate passes, except for rounding.
 """
 
 import torch
@@ -12,14 +12,14 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class GhostBatches:
-    """How many batches lie one after the other in what the layers of a network are given."""
+    """The number of batches that the input of a network consists of."""
 
     def __init__(self) -> None:
         self.count = 1
 
 
 class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm of any number of dimensions that knows of groups; with one group, torch's own layer."""
+    """BatchNorm of any number of dimensions, per batch; with one batch it is the layer of torch."""
 
     groups: GhostBatches
 
@@ -44,7 +44,7 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _move(self, mean_GC: Tensor, variance_GC: Tensor, count: int) -> None:
-        """Running statistics, once for each group in order. count: values of a group and channel."""
+        """Update the running statistics once per batch, in order. count: values per batch and channel."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         unbiased_GC = variance_GC * (count / max(count - 1, 1))
@@ -55,13 +55,13 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_var.copy_((1.0 - rate) * self.running_var + rate * variance_C)
 
     def _check_input_dim(self, values: Tensor) -> None:
-        """torch's base class asks for it; any shape (B, C, ...) will do."""
+        """Required by the base class of torch; every shape (B, C, ...) is allowed."""
 
 
 def apply_ghost_batchnorm(network: nn.Module) -> bool:
-    """Put layers that know of groups in the place of all BatchNorm layers, weights and statistics kept; in place.
+    """Replace all BatchNorm layers by ``GhostBatchNorm`` with the same weights and statistics; in place.
 
-    Returns whether that was done: not where a layer is more than BatchNorm (some of timm's), which stay as they are.
+    Returns False, and changes nothing, where a layer does more than BatchNorm (some layers of timm).
     """
     norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
     if any(type(layer) not in _PLAIN or not layer.affine for layer in norms):
@@ -76,9 +76,9 @@ def apply_ghost_batchnorm(network: nn.Module) -> bool:
 
 
 def forward_ghost(network: nn.Module, batches: list[Tensor]) -> list[Tensor]:
-    """The network's outputs for batches of one shape, each with its own BatchNorm statistics, in this order.
+    """The outputs of the network for batches of one shape, each with its own BatchNorm statistics, in order.
 
-    In one pass where ``apply_ghost_batchnorm`` has prepared the network, else one after the other. Without a gradient.
+    One pass where ``apply_ghost_batchnorm`` returned True, else one pass per batch. Call it without gradients.
     """
     groups = getattr(network, "norm_groups", None)
     if not isinstance(groups, GhostBatches):

@@ -1,4 +1,4 @@
-"""One network: a backbone, a linear classifier on its features, and CPC's projector and prototypes beside it."""
+"""One network: backbone, linear classifier on its features, and prototype head."""
 
 from torch import Tensor, nn
 
@@ -6,9 +6,9 @@ from fastcpc.models.prototype_head import PrototypeHead
 
 
 class Network(nn.Module):
-    """Backbone, classifier and prototype head under one roof; two groups of parameters that are trained apart.
+    """Backbone, classifier and prototype head, with two groups of parameters that are trained separately.
 
-    backbone: images (B, C, H, W) to features (B, D); feature_dim: D; num_classes: K, 2 or more; head: built for both.
+    backbone: images (B, C, H, W) to features (B, D); feature_dim: D; num_classes: K, 2 or more; head: for D and K.
     """
 
     def __init__(self, backbone: nn.Module, feature_dim: int, num_classes: int, head: PrototypeHead) -> None:
@@ -26,7 +26,7 @@ class Network(nn.Module):
 
     @property
     def prototypes(self) -> nn.Parameter:
-        """One prototype a class, (K, d), as they are learnt."""
+        """The learned prototypes, one per class, (K, d)."""
         return self.head.prototypes
 
     def forward(self, images: Tensor) -> Tensor:
@@ -48,13 +48,13 @@ class Network(nn.Module):
         return self.head.embed(feat_BD)
 
     def prototype_matrix(self) -> Tensor:
-        """The prototypes to multiply embeddings with, (K, d); (K, d + 1) with cpc.normalise, the last column ones."""
+        """The matrix to multiply embeddings with, (K, d); (K, d + 1) with cpc.normalise, the last column ones."""
         return self.head.matrix()
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """Parameters of backbone and classifier: what warm-up and the semi-supervised stage train."""
+        """Parameters of backbone and classifier: trained in the warm-up and by MixMatch."""
         return [*self.backbone.parameters(), *self.classifier.parameters()]
 
     def prototype_parameters(self) -> list[nn.Parameter]:
-        """Parameters of projector and prototypes, scale and bias: what the prototype loss trains."""
+        """Parameters of projector and prototypes, scale and bias: trained by the prototype loss."""
         return list(self.head.parameters())

@@ -1,10 +1,11 @@
-"""PreAct ResNet-18 for small images, the CIFAR network of DivideMix and of those who follow it.
+"""PreAct ResNet-18 for small images, the CIFAR network of DivideMix.
 
-Source: He et al. 2016, "Identity Mappings in Deep Residual Networks"; layout as in the peers' code, which differs from
-the paper in four details, kept so that results compare. Every shortcut starts behind its block's first BatchNorm and
-ReLU, also where shapes stay, so no path is an identity; a BatchNorm and ReLU follow the first convolution although the
-first block starts with both; none stand between the last block and the pooling, so features can be negative; PyTorch's
-default initialisation.
+Source: He et al. 2016, "Identity Mappings in Deep Residual Networks". The layout is that of the code of DivideMix, so
+that results are comparable. It differs from the paper in four details:
+- Every shortcut starts after the first BatchNorm and ReLU of its block, so no path is an identity.
+- BatchNorm and ReLU follow the first convolution, although the first block starts with both.
+- There is no BatchNorm or ReLU between the last block and the pooling, so features can be negative.
+- The initial weights are PyTorch's defaults.
 """
 
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ NUM_STAGES = 4
 class PreActResNet18(nn.Module):
     """Images to pooled features.
 
-    in_channels: 1 or more; width: channels of the first stage, doubled by each of the three further ones.
+    in_channels: 1 or more; width: channels of the first stage; each of the three further stages doubles them.
     """
 
     def __init__(self, in_channels: int, width: int) -> None:
@@ -37,7 +38,7 @@ class PreActResNet18(nn.Module):
         self.feature_dim = channels
 
     def forward(self, images: Tensor) -> Tensor:
-        """images: (B, C, H, W) floating. Returns (B, 8 * width), the mean over the last block's positions."""
+        """images: (B, C, H, W) floating. Returns (B, 8 * width), the mean over the positions of the last block."""
         maps = F.relu(self.stem_norm(self.stem(images)))
         maps = self.blocks(maps)
         return F.adaptive_avg_pool2d(maps, 1).flatten(1)

@@ -1,6 +1,6 @@
-"""What CPC adds to a backbone: the projector, the prototypes, and optionally a learnt scale and bias.
+"""Prototype head of CPC: projector, prototypes, and optionally a learned scale and bias.
 
-Source: CPC, section 4.1: v' = projector(v), and q(z=0) = sigmoid(v' . c_y) with one prototype a class.
+Source: CPC, section 4.1: v' = projector(v), and q(z=0) = sigmoid(v' . c_y) with one prototype per class.
 """
 
 import math
@@ -14,10 +14,10 @@ INITIAL_SCALE = 10.0
 
 
 class PrototypeHead(nn.Module):
-    """Projector and prototypes, arranged so that a plain dot product is the argument of the sigmoid.
+    """Projector and prototypes; the argument of the sigmoid is a plain dot product of their outputs.
 
     feature_dim: D; embedding_dim: d, below D; num_classes: K; projector: linear, or mlp with one hidden layer of D
-    units; normalise: cosine times a learnt scale plus a learnt bias, in place of the dot product.
+    units. normalise: use the cosine times a learned scale plus a learned bias instead of the dot product.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class PrototypeHead(nn.Module):
             self.projector = nn.Sequential(
                 nn.Linear(feature_dim, feature_dim), nn.ReLU(), nn.Linear(feature_dim, embedding_dim)
             )
-        # Prototypes of length about 1: the first scores stand near 1/2 whatever d is.
+        # Prototypes of length about 1: the first scores are near 1/2 for every d.
         self.prototypes = nn.Parameter(torch.randn(num_classes, embedding_dim) / math.sqrt(embedding_dim))
         self.log_scale: nn.Parameter | None = None
         self.bias: nn.Parameter | None = None
         if normalise:
-            # The scale is learnt as its logarithm, so that it stays positive.
+            # The parameter is the logarithm of the scale, so that the scale stays positive.
             self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
             self.bias = nn.Parameter(torch.zeros(()))
 
@@ -57,7 +57,7 @@ class PrototypeHead(nn.Module):
         return torch.cat([scaled_Bd, self.bias.to(scaled_Bd.dtype).expand(scaled_Bd.shape[0], 1)], dim=1)
 
     def matrix(self) -> Tensor:
-        """The prototypes, (K, d), or (K, d + 1) with normalise: unit vectors and a one that takes the bias."""
+        """The prototypes, (K, d), or (K, d + 1) with normalise: unit vectors and a column of ones for the bias."""
         if self.bias is None:
             return self.prototypes
         unit_Kd = F.normalize(self.prototypes, dim=1)

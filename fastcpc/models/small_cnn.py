@@ -1,7 +1,7 @@
-"""A small network for images of 8 to 64 pixels, quick on one CPU core, where a ResNet would take hours.
+"""A small network for images of 8 to 64 pixels, fast on one CPU core, where a ResNet takes hours.
 
-Three convolutions, each followed by pooling, so that the later, wider ones work on small maps; pooling comes before the
-normalisation, which is then a quarter of the work. As in ``digits_cnn`` the parameters sit in a linear layer without
+Pooling follows each of the three convolutions, so that the later, wider ones work on small maps. It comes before
+BatchNorm, which is then a quarter of the work. As in ``digits_cnn``, most parameters are in a linear layer without
 BatchNorm at the end.
 """
 
@@ -15,7 +15,7 @@ from fastcpc.models.registry import register_backbone
 class SmallCnn(nn.Module):
     """Images to features: three 3x3 convolutions of width / 2, width and 2 * width channels, and a linear layer.
 
-    in_channels: 1 or more; image_size: 8 to 64 pixels; width: an even number; there are 4 * width features.
+    in_channels: 1 or more; image_size: 8 to 64 pixels; width: an even number. There are 4 * width features.
     """
 
     def __init__(self, in_channels: int, image_size: int, width: int) -> None:

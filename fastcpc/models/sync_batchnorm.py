@@ -1,7 +1,7 @@
-"""BatchNorm whose statistics are those of the global batch, over all ranks.
+"""Synchronised BatchNorm: statistics of the global batch, over all ranks.
 
-On a GPU torch's own layer does it. That one has no CPU form, so the plain arithmetic stands here; it is also what makes
-a run on N ranks equal to a run on one.
+On a GPU it is the layer of torch. torch has no layer for a CPU, so this module implements one. It also makes a run on N
+ranks equal to a run on one rank.
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm of any number of dimensions on a CPU; every rank must pass as many rows."""
+    """BatchNorm of any number of dimensions on a CPU; all ranks must pass the same number of rows."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """values: (B, C, ...) floating. Returns the same shape and type; in evaluation mode as plain BatchNorm."""
+        """values: (B, C, ...) floating. Returns the same shape and type; plain BatchNorm in evaluation mode."""
         if not self.training:
             return F.batch_norm(
                 values, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -38,11 +38,11 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return result
 
     def _check_input_dim(self, values: Tensor) -> None:
-        """torch's base class asks for it; any shape (B, C, ...) will do."""
+        """Required by the base class of torch; every shape (B, C, ...) is allowed."""
 
 
 class _Normalise(torch.autograd.Function):
-    """Mean and variance from those of the ranks (Chan et al. 1979), and the gradient through both."""
+    """Mean and variance over all ranks (Chan et al. 1979), with the gradient through both."""
 
     @staticmethod
     def forward(
@@ -76,9 +76,9 @@ class _Normalise(torch.autograd.Function):
 
 
 def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
-    """Put synchronised layers in the place of all BatchNorm layers, weights and statistics kept; in place.
+    """Replace all BatchNorm layers by synchronised layers with the same weights and statistics; in place.
 
-    InputError on a CPU for layers that do more than BatchNorm (some of timm's).
+    InputError on a CPU for layers that do more than BatchNorm (some layers of timm).
     """
     if device.type == "cuda":
         # converts the layers of timm and of torch; imported here, so that runs on a CPU do not need timm
@@ -99,7 +99,7 @@ def synchronise_batchnorm(network: nn.Module, device: torch.device) -> None:
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """Running means and variances of BatchNorm layers, in the network's order."""
+    """Running means and variances of the BatchNorm layers, in the order of the network."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     pairs = [(layer.running_mean, layer.running_var) for layer in layers]
     return [tensor for pair in pairs for tensor in pair if tensor is not None]

@@ -20,9 +20,9 @@ DEFAULT_WEIGHTS = "DEFAULT"
 def timm_backbone(name: str, in_channels: int, image_size: int, weights: str) -> nn.Module:
     """A timm model without its classifier: images (B, C, H, W) to features (B, D).
 
-    name: timm's name of the model, with or without the tag of its weights; in_channels: 1 or more; image_size: pixels,
-    used by models of a fixed size; weights: empty, a path, a tag of the model, or DEFAULT (the tag in the name, else
-    timm's choice).
+    name: the name in timm, with or without the tag of its weights; in_channels: 1 or more; image_size: pixels, used by
+    models of a fixed size. weights: empty, a path, a tag of the model, or DEFAULT: the tag in the name, else the
+    default of timm.
     Raises InputError: an unknown model or tag, weights that do not fit or cannot be fetched.
     """
     import timm
@@ -42,10 +42,10 @@ def timm_backbone(name: str, in_channels: int, image_size: int, weights: str) ->
     try:
         backbone = timm.create_model(full_name, pretrained=by_name, in_chans=in_channels, num_classes=0, **size)
     except Exception as error:
-        # timm and its hub client raise a dozen unrelated classes here, down to those of the HTTP library.
+        # timm and its hub client raise many unrelated classes, including those of the HTTP library.
         what = f"model.weights={weights}" if by_name else f"model.name={TIMM_PREFIX}{name}"
         way_out = "; a path to a downloaded file works without a network" if by_name else ""
-        raise InputError(f"{what}: timm cannot make it: {first_line(error)}{way_out}") from error
+        raise InputError(f"{what}: timm cannot build it: {first_line(error)}{way_out}") from error
     if is_weights_path(weights):
         load_weights(backbone, Path(weights).expanduser(), _classifier_names(pretrained_cfg))
     return backbone
@@ -60,7 +60,7 @@ def unknown_name(name: str) -> InputError:
     near = difflib.get_close_matches(name.removeprefix(TIMM_PREFIX).partition(".")[0], list(shown), n=3, cutoff=0.6)
     nearest = f"near it: {', '.join(shown[match] for match in near)}; " if near else ""
     return InputError(
-        f"model.name={name}: no such model; {nearest}known are {', '.join(BACKBONES)} and "
+        f"model.name={name}: no such model; {nearest}the known models are {', '.join(BACKBONES)} and "
         f"timm/NAME for the {len(models)} models of timm {timm.__version__}"
     )
 

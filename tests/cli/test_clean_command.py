@@ -1,4 +1,4 @@
-"""fastcpc-clean on real runs: tables, cleaned lists that train again, cleanlab on our files, and what is refused."""
+"""fastcpc-clean on real runs: tables, cleaned lists that train again, cleanlab on the files, errors."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.registry import load_dataset
 from fastcpc.engine.outputs.labels_file import write_labels
-from fastcpc.engine.outputs.sample_table import CLEANING_FILE, SampleTable
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.run import read_run
 from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspect_files import csv_bytes
@@ -75,7 +75,7 @@ def test_all_samples_as_parquet_with_another_threshold(tmp_path: Path) -> None:
     assert table["is_label_issue"] == disagree
 
 
-def test_csv_is_safe_and_comes_back(tmp_path: Path) -> None:
+def test_csv_is_safe_in_a_spreadsheet_and_reads_back(tmp_path: Path) -> None:
     table = pa.table({"index": list(range(len(HOSTILE))), "path": HOSTILE, "score": [0.1, -0.5, *[None] * 8]})
     text = csv_bytes(table).decode()
     rows = list(csv.reader(io.StringIO(text, newline="")))
@@ -91,12 +91,12 @@ def test_cleanlab_reads_the_files(tmp_path: Path) -> None:
     scores = cleanlab.rank.get_label_quality_scores(labels, probs, method="self_confidence")
     samples = read_samples(read_run(folder))
     np.testing.assert_allclose(scores, samples.p_given_N, rtol=1e-6)
-    # theirs and ours see the same networks: nothing they find may agree with the given label
+    # cleanlab reads the same networks: none of its issues may agree with the given label
     assert issues.shape == (240,) and issues.any() and (samples.predicted_N != samples.given_N)[issues].all()
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame")  # cleanlab 2.9 with pandas 3.1
-def test_the_lines_for_cleanlab_in_the_docs_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cleanlab_example_of_the_docs_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = finished_run(tmp_path / "run")
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
     blocks = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "pred_probs" in block]
@@ -141,7 +141,7 @@ def test_the_summary_counts_the_same_suspects(tmp_path: Path) -> None:
     assert run.summary["suspected_recall"] == pytest.approx(suspects.quality.recall)
 
 
-def test_a_data_set_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_moved_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = imagefolder(tmp_path / "now", {"a": 3, "b": 3})
     settings = ["data.name=imagefolder", f"data.root={tmp_path / 'before'}", "data.holdout=0.3"]
     folder = finished_run(tmp_path / "run")
@@ -151,8 +151,10 @@ def test_a_data_set_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture
     labels = Labels(split.labels, None, "none", 0.0, None, 1)
     write_labels(folder / "labels.npz", labels, split.source_index, ("a", "b"))
     ones = np.ones(len(split))
-    samples = SampleTable(split.source_index, split.names, split.labels, split.labels, {}, ones, ones, ones, ones > 0)
-    samples.write(folder / CLEANING_FILE)
+    SampleTable(
+        index_N=split.source_index, paths=tuple(split.names), given_N=split.labels, predicted_N=split.labels, q_N2={},
+        clean_prob_N=ones, p_given_N=ones, p_predicted_N=ones, is_clean_N=ones > 0,
+    ).write(folder / "clean_probabilities.parquet")  # fmt: skip
     for arguments, code in (([], 2), (["--root", str(root)], 0)):
         target = tmp_path / f"kept{code}.csv"
         assert command.main([str(folder), "--force", "--cleaned-list", str(target), *arguments]) == code
@@ -161,7 +163,7 @@ def test_a_data_set_that_has_moved(tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(rows_of(tmp_path / "kept0.csv")) == 6
 
 
-def test_files_are_replaced_only_when_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_are_replaced_only_with_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = finished_run(tmp_path / "run"), tmp_path / "mine.csv"
     out.write_text("mine")
     assert command.main([str(folder), "--out", str(out)]) == 2
@@ -185,7 +187,7 @@ def test_files_are_replaced_only_when_told_to(tmp_path: Path, capsys: pytest.Cap
         (["--threshold", "nan"], r"'nan' is not a number in \[0, 1\]"),
     ],
 )
-def test_what_is_refused_is_one_line(
+def test_wrong_arguments_give_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -200,7 +202,7 @@ def test_what_is_refused_is_one_line(
     assert len(lines) == 1 and re.search(f"^fastcpc-clean: error: .*{message}", lines[0]), lines
 
 
-def test_a_run_that_has_not_cleaned_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_cleaning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = finished_run(tmp_path / "run")
     (folder / "summary.json").unlink()
     assert command.main([str(folder)]) == 0

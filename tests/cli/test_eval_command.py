@@ -1,4 +1,4 @@
-"""fastcpc-eval on the folder of a run, as training leaves it."""
+"""fastcpc-eval on the folder of a run."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def top_k(scores_NK: torch.Tensor, labels_N: torch.Tensor, k: int) -> float:
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_accuracies_by_value(tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str) -> None:
+def test_accuracies_against_float64(tmp_path: Path, capsys: pytest.CaptureFixture[str], split: str) -> None:
     config, networks = make_run(tmp_path / "run")
     assert command.main([str(tmp_path / "run"), "--split", split, "--checkpoint", "best"]) == 0
     content = json.loads((tmp_path / "run" / f"eval_{split}_best.json").read_text())
@@ -160,7 +160,7 @@ def widen(run: Path) -> None:
         (widen, ["run"], 1, r"epoch_0007 does not fit the network of the run's config\.yaml: size mismatch"),
     ],
 )
-def test_what_cannot_be_evaluated_is_one_line(
+def test_errors_give_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     spoil: Callable[[Path], None], arguments: list[str], code: int, message: str,
 ) -> None:  # fmt: skip
@@ -174,7 +174,7 @@ def test_what_cannot_be_evaluated_is_one_line(
     assert list(Path("run").glob("eval*")) == []
 
 
-def test_other_classes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_number_of_classes_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "run", num_classes=7)
     assert command.main([str(tmp_path / "run")]) == 1
     assert "epoch_0007 was trained on 7 classes, digits has 10: the run's config.yaml" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""fastcpc-export: what it writes gives the same logits through timm, plain PyTorch and ONNX Runtime."""
+"""fastcpc-export: the files give the same logits in timm, PyTorch and ONNX Runtime."""
 
 import importlib.util
 import json
@@ -71,7 +71,7 @@ def test_timm_loads_both_networks(tmp_path: Path, settings: tuple[str, ...]) -> 
     assert "size=72" in str(transform) and "CenterCrop(size=(64, 64))" in str(transform)
 
 
-def test_torchvisions_resnet50_is_timms() -> None:
+def test_resnet50_of_torchvision_equals_resnet50_of_timm() -> None:
     network = build_network(
         ModelConfig(name="resnet50"), CpcConfig(), num_classes=3, in_channels=3, image_size=32, seed=1
     ).eval()
@@ -84,7 +84,7 @@ def test_torchvisions_resnet50_is_timms() -> None:
 
 
 @pytest.mark.parametrize("settings", [DIGITS, CIFAR, SMALL], ids=["digits_cnn", "preact_resnet18", "small_cnn"])
-def test_the_lines_of_the_card_load_our_own(tmp_path: Path, settings: tuple[str, ...]) -> None:
+def test_the_code_in_the_card_loads_networks_of_fastcpc(tmp_path: Path, settings: tuple[str, ...]) -> None:
     folder = untrained_run(tmp_path / "run", TEN, *settings)
     assert command.main([str(folder)]) == 0
     networks, images = networks_of(folder)
@@ -97,7 +97,7 @@ def test_the_lines_of_the_card_load_our_own(tmp_path: Path, settings: tuple[str,
     torch.testing.assert_close(second(images), networks[1](images))
 
 
-def test_onnx_is_both_networks_at_any_batch_size(tmp_path: Path) -> None:
+def test_onnx_computes_both_networks_at_any_batch_size(tmp_path: Path) -> None:
     folder = untrained_run(tmp_path / "run", TEN, *DIGITS)
     assert command.main([str(folder), "--onnx"]) == 0
     networks, _ = networks_of(folder)
@@ -119,7 +119,7 @@ def test_onnx_is_both_networks_at_any_batch_size(tmp_path: Path) -> None:
         onnx_file.check(content, other)
 
 
-def test_nothing_is_left_where_the_onnx_file_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_onnx_file_leaves_no_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(model: ExportedModel) -> bytes:
         raise RunError("logits differ")
 
@@ -129,7 +129,7 @@ def test_nothing_is_left_where_the_onnx_file_is_wrong(tmp_path: Path, monkeypatc
     assert not (folder / "model").exists()
 
 
-def test_without_onnx_the_command_says_what_to_install(
+def test_a_missing_onnx_package_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = untrained_run(tmp_path / "run", TEN, *DIGITS)
@@ -152,7 +152,7 @@ def test_the_card_of_a_real_run(tmp_path: Path) -> None:
     assert f"{summary['best_top1']:.2f} %" in text and "CC BY 4.0" in text
 
 
-def test_hostile_names_stay_text_in_the_card(tmp_path: Path) -> None:
+def test_hostile_names_are_escaped_in_the_card(tmp_path: Path) -> None:
     names = ("<script>alert(1)</script>", "# heading\n---\nlicense: mit", "[x](http://y)")
     folder = untrained_run(tmp_path / "run", names, *RESNET, "run.name=a: [b] # <c>")
     assert command.main([str(folder), "--license", "mit: {x}"]) == 0
@@ -240,7 +240,7 @@ def shrink(model: Path) -> None:
         (shrink, r"model.safetensors: not the weights of fastcpc/digits_cnn"),
     ],
 )
-def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+def test_a_folder_without_a_model_gives_one_line(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     folder = untrained_run(tmp_path / "run", TEN, *DIGITS)
     assert command.main([str(folder), "--out", str(tmp_path / "m")]) == 0
     spoil(tmp_path / "m")

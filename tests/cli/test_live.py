@@ -1,4 +1,4 @@
-"""What a run shows while it trains: figures in TensorBoard, and the same with its numbers on W&B."""
+"""Figures in TensorBoard and on W&B during training."""
 
 import io
 import json
@@ -21,8 +21,8 @@ from fastcpc.engine.launch import train
 from fastcpc.engine.loggers import wandb_logger
 from fastcpc.engine.loggers.figure_schedule import Pictures
 from fastcpc.engine.outputs.run_dir import RunDir
-from fastcpc.engine.signals import Stopped
-from fastcpc.report.html.tensorboard import run_figures
+from fastcpc.engine.step_loop import Stopped
+from fastcpc.report.html.training_figures import run_figures
 
 TAGS = ["figures/auc", "figures/confusion", "figures/losses", "figures/suspects"]
 
@@ -38,7 +38,7 @@ def images(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder / "tensorboard")).Reload()
 
 
-def test_figures_grow_with_the_run_and_change_nothing(tmp_path: Path) -> None:
+def test_figures_are_drawn_and_do_not_change_the_run(tmp_path: Path) -> None:
     assert main(tmp_path / "shown", "log.figures_every=1") == 0
     run(small_config(tmp_path / "hidden"))
     assert_same_run(tmp_path / "shown", tmp_path / "hidden")
@@ -71,7 +71,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.slow
-def test_wandb_has_every_epoch_the_figures_and_the_summary_also_of_a_run_that_was_stopped(
+def test_wandb_gets_epochs_figures_and_summary_of_a_resumed_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -84,7 +84,7 @@ def test_wandb_has_every_epoch_the_figures_and_the_summary_also_of_a_run_that_wa
             except Stopped:
                 assert len(metrics(folder)) in (2, 3)
     assert ended["finished"]
-    wandb.teardown()  # which waits until the files are whole, as the end of a process does
+    wandb.teardown()  # waits until the files are complete, as the end of a process does
     known = json.loads((folder / "wandb.json").read_text())
     files = sorted(folder.glob(f"wandb/offline-run-*/run-{known['id']}.wandb"))
     assert len(files) == 2
@@ -105,13 +105,13 @@ def test_wandb_has_every_epoch_the_figures_and_the_summary_also_of_a_run_that_wa
         for tag in TAGS:
             assert line[f"{tag}/_type"] == "image-file"
             (path,) = folder.glob(f"wandb/offline-run-*/files/{line[f'{tag}/path']}")
-            with Image.open(path) as picture:
-                assert picture.size == (line[f"{tag}/width"], line[f"{tag}/height"])
+            with Image.open(path) as image:
+                assert image.size == (line[f"{tag}/width"], line[f"{tag}/height"])
     assert summary(files[1])["best_top1"] == ended["best_top1"]
     assert summary(files[1])["suspected"] == ended["suspected"]
 
 
-def test_wandb_that_is_missing_is_named(
+def test_a_missing_wandb_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -123,7 +123,7 @@ def test_wandb_that_is_missing_is_named(
 
 
 class Failing:
-    """Stands for wandb where it fails in a way that cannot be had from the real one."""
+    """Replaces wandb, to fail in ways that the real one does not on demand."""
 
     Settings = SimpleNamespace
     Error = RuntimeError
@@ -142,7 +142,7 @@ class Failing:
         raise self.Error("the service is gone")
 
 
-def test_wandb_that_does_not_begin_is_one_line(
+def test_wandb_that_fails_to_start_gives_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(wandb_logger, "_import", lambda project: Failing(at="init"))

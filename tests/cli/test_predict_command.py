@@ -1,4 +1,4 @@
-"""fastcpc-predict: the same classes as training's evaluation, through files; broken images are named."""
+"""fastcpc-predict: the same classes as evaluation in training; broken images are named."""
 
 import csv
 from pathlib import Path
@@ -46,7 +46,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_grey_digits_by_run_and_by_export_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_and_export_predict_the_same_on_grey_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = finished_run(tmp_path / "run")
     paths, pixels = save_digits(tmp_path / "digits", 70)
     assert export.main([str(run)]) == 0
@@ -64,7 +64,7 @@ def test_grey_digits_by_run_and_by_export_alike(tmp_path: Path, capsys: pytest.C
     assert first == f"{probs[0].max():.4f} {probs[0].argmax()}  {paths[0]}"
 
 
-def test_the_test_view_is_trainings_own(tmp_path: Path) -> None:
+def test_the_test_transform_equals_that_of_training(tmp_path: Path) -> None:
     for number, size in enumerate([(48, 40), (33, 70), (20, 20)]):
         for name in ("a", "b"):
             put(tmp_path / "photos" / name / f"{number}.jpg", jpeg(number, size))
@@ -86,7 +86,7 @@ def test_the_test_view_is_trainings_own(tmp_path: Path) -> None:
         ["data.name=imagefolder", "data.root={root}", "data.resize=40", "data.crop=32"],
     ],
 )
-def test_inputs_are_those_of_the_loaded_data_set(tmp_path: Path, settings: list[str]) -> None:
+def test_input_sizes_equal_those_of_the_data_set(tmp_path: Path, settings: list[str]) -> None:
     for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg"):
         put(tmp_path / name, jpeg(1))
     config = load_config([], [text.format(root=tmp_path) for text in settings])
@@ -97,7 +97,7 @@ def test_inputs_are_those_of_the_loaded_data_set(tmp_path: Path, settings: list[
         assert (inputs.resize, inputs.crop) == (dataset.image.resize, dataset.image.crop)
 
 
-def test_broken_images_are_named_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_images_are_named_and_the_others_predicted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = untrained_run(tmp_path / "run", ("cat", "=dog", "c,\nd"), *PHOTOS)
     folder = tmp_path / "p"
     put(folder / "a, b.jpg", jpeg(1))
@@ -111,7 +111,7 @@ def test_broken_images_are_named_and_the_rest_is_done(tmp_path: Path, capsys: py
     errors = captured.err.splitlines()
     assert len(errors) == 3 and errors[-1] == "fastcpc-predict: error: 2 of 4 images cannot be read"
     assert errors[0].startswith(f"fastcpc-predict: broken: {folder}/empty.png: the file is empty")
-    assert len(captured.out.splitlines()) == 3  # two images and the line on the table
+    assert len(captured.out.splitlines()) == 3  # two images and the line about the table
     rows = rows_of(out)
     assert [Path(row["path"]).name for row in rows] == ["a, b.jpg", "new\nline.JPG", "empty.png", "half.jpg"]
     assert rows[2]["predicted_label"] == "" and rows[2]["fault"] == "the file is empty"
@@ -132,7 +132,7 @@ def test_files_patterns_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             find_images([argument])
 
 
-def test_a_table_as_parquet_and_its_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parquet_table_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = untrained_run(tmp_path / "run", ("cat", "dog"), *PHOTOS)
     image = put(tmp_path / "a.jpg", jpeg(1))
     assert command.main([str(run), str(image), "--out", str(tmp_path / "t.parquet")]) == 0
@@ -152,7 +152,7 @@ def test_a_table_as_parquet_and_its_refusals(tmp_path: Path, capsys: pytest.Capt
         assert message in line
 
 
-def test_a_run_in_training_can_predict(tmp_path: Path) -> None:
+def test_an_unfinished_run_can_predict(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     (run / "summary.json").unlink()
     paths, _ = save_digits(tmp_path / "digits", 2)

@@ -1,4 +1,4 @@
-"""fastcpc-prepare as a user runs it: what it prints, writes, and ends with."""
+"""fastcpc-prepare: its output, files and exit codes."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def names_below(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_a_whole_image_folder(tmp_path: Path, capsys: Capture) -> None:
+def test_a_complete_image_folder(tmp_path: Path, capsys: Capture) -> None:
     root = image_sets.imagefolder(tmp_path, {"train/a": 3, "train/b": 5, "test/a": 2})
     before = names_below(root)
     assert main(["imagefolder", "--root", str(root), "--jobs", "1"]) == 0
@@ -41,7 +41,7 @@ def test_broken_images_are_listed_by_name_and_reason(tmp_path: Path, capsys: Cap
     arguments = ["imagefolder", "--root", str(root), "--out", str(out_file), "--jobs", "2", "--max-bad"]
     assert main([*arguments, "0.05"]) == 0
     captured = capsys.readouterr()
-    assert "2 of 62 images are broken; all of them by name in" in captured.out
+    assert "2 of 62 images are broken;" in captured.out
     assert "  broken: train/b/008.jpg: is empty (zero bytes)" in captured.out
     assert "  note: CMYK instead of RGB: 1 images, such as train/b/009.jpg" in captured.out
     assert f"training reads it with data.index={out_file}" in captured.out
@@ -60,7 +60,7 @@ def test_a_broken_test_image_fails(tmp_path: Path, capsys: Capture) -> None:
     image_sets.put(root / "test/a/000.jpg", b"GIF89a")
     assert main(["imagefolder", "--root", str(root), "--jobs", "1", "--max-bad", "1"]) == 1
     captured = capsys.readouterr()
-    assert "fastcpc-prepare: error: test: 1 of 2 images are broken; it must be whole" in captured.err
+    assert "fastcpc-prepare: error: test: 1 of 2 images are broken; none is allowed" in captured.err
     assert "test/a/000.jpg\t" in (root / ".fastcpc-index/imagefolder.bad.txt").read_text()
 
 
@@ -69,7 +69,7 @@ def test_clothing1m_with_a_missing_file(tmp_path: Path, capsys: Capture) -> None
     (root / "images/5/0/e.jpg").unlink()
     assert main(["clothing1m", "--root", str(root), "--jobs", "1"]) == 1
     captured = capsys.readouterr()
-    assert "train: 6 images; fewest 0 (Windbreaker), most 1 (T-Shirt); 1 with a trusted label" in captured.out
+    assert "train: 6 images; fewest 0 (Windbreaker), most 1 (T-Shirt); 1 with a true label" in captured.out
     assert "note: val: 2 images listed, 14,313 were published" in captured.out
     assert "broken: images/5/0/e.jpg: no such file" in captured.out
 
@@ -89,9 +89,9 @@ def test_webvision_counts_each_image_once(tmp_path: Path, capsys: Capture) -> No
     assert load_dataset(data).broken == ()
 
 
-def test_data_in_arrays_need_no_index(capsys: Capture) -> None:
+def test_a_data_set_of_arrays_needs_no_index(capsys: Capture) -> None:
     assert main(["digits"]) == 0
-    assert capsys.readouterr().out.startswith("digits: train 1,437, test 360 images, 10 classes; files are whole")
+    assert capsys.readouterr().out.startswith("digits: train 1,437, test 360 images, 10 classes; files are complete")
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_data_in_arrays_need_no_index(capsys: Capture) -> None:
         (["imagefolder", "--root", "ROOT/none"], "none: no such folder"),
         (["clothing1m", "--root", "ROOT"], "no Clothing1M images here; expected images/0"),
         (["webvision", "--root", "ROOT"], "synsets.txt is missing; sought in"),
-        (["webvision", "--root", "ROOT", "--num-classes", "1"], "data.num_classes=1: must lie in [2, 1000]"),
+        (["webvision", "--root", "ROOT", "--num-classes", "1"], "data.num_classes=1: must be in [2, 1000]"),
         (["clothing1m", "--root", "ROOT", "--list", "x"], "data.list=x: is read only with data.name=imagefolder"),
         (["imagefolder", "--root", "ROOT", "--jobs", "0"], "'0' is not a whole number above 0"),
         (["mnist", "--root", "ROOT"], "invalid choice: 'mnist'"),
-        (["imagefolder", "--root", "ROOT", "--out", "ROOT/train/a/000.jpg/i"], "cannot be made (File exists)"),
+        (["imagefolder", "--root", "ROOT", "--out", "ROOT/train/a/000.jpg/i"], "cannot be created (File exists)"),
     ],
 )
-def test_wrong_use_ends_with_2_and_one_line(
+def test_wrong_arguments_give_exit_code_2_and_one_line(
     tmp_path: Path, capsys: Capture, arguments: list[str], message: str
 ) -> None:
     image_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
@@ -119,13 +119,11 @@ def test_wrong_use_ends_with_2_and_one_line(
     assert names_below(tmp_path) == before
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     root = image_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
-    monkeypatch.setattr("fastcpc.cli.prepare.os.access", lambda path, mode: False)
+    monkeypatch.setattr("os.access", lambda path, mode: False)
     assert main(["imagefolder", "--root", str(root), "--jobs", "1"]) == 2
-    assert (
-        ".fastcpc-index: cannot be written to; name another place for the index with --out" in capsys.readouterr().err
-    )
+    assert ".fastcpc-index: is not writable; give another file for the index with --out" in capsys.readouterr().err
 
 
 def test_help_names_every_data_set(capsys: Capture) -> None:

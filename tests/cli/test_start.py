@@ -1,4 +1,4 @@
-"""A command starts fast: no large library is imported before the arguments and the settings are right."""
+"""A command starts fast: it imports no large library before arguments and settings are checked."""
 
 import json
 import subprocess
@@ -92,7 +92,7 @@ def test_help_and_wrong_arguments_import_no_large_library(command: str, tmp_path
         assert part in (err if code else out), (arguments, out, err)
 
 
-def test_the_probe_sees_a_large_library(tmp_path: Path) -> None:
+def test_the_probe_finds_imported_libraries(tmp_path: Path) -> None:
     job = json.dumps(["train", [["--help"]], ["yaml", "argparse"]])
     done = subprocess.run(
         [sys.executable, "-c", PROBE, job], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True

@@ -1,4 +1,4 @@
-"""fastcpc-train as a user meets it: exit codes, one line for each fault, signals."""
+"""fastcpc-train: exit codes, one line per error, signals."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from fastcpc.cli.actions import train as action
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.outputs.run_dir import RunDir
-from fastcpc.engine.signals import Stopped, StopRequest
+from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import InputError, RunError
 
 REPOSITORY = Path(command.__file__).parents[2]
@@ -70,7 +70,7 @@ def write(path: str, text: str) -> str:
         (["run.dir=file/below"], r"run\.dir: file/below cannot be used: Not a directory"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(
+def test_wrong_input_gives_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], arguments: list[str], message: str, replace_train: Callable[[Train], None]
 ) -> None:
     replace_train(lambda *_: pytest.fail("must not train"))
@@ -89,7 +89,7 @@ def test_bad_input_is_one_line_and_exit_2(
         ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK is '-1': expected a whole number"),
     ],
 )
-def test_an_environment_that_torchrun_did_not_make_is_refused(
+def test_an_environment_not_set_by_torchrun_is_an_error(
     variables: dict[str, str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
@@ -100,7 +100,7 @@ def test_an_environment_that_torchrun_did_not_make_is_refused(
     assert command.main(["--print-config"]) == 0
 
 
-def test_every_fault_has_its_line(capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None]) -> None:
+def test_every_error_has_its_line(capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None]) -> None:
     def train(*_: object) -> dict[str, Any]:
         raise InputError("a: wrong\nb: wrong too")
 
@@ -109,7 +109,7 @@ def test_every_fault_has_its_line(capsys: pytest.CaptureFixture[str], replace_tr
     assert capsys.readouterr().err == "fastcpc-train: error: a: wrong\nfastcpc-train: error: b: wrong too\n"
 
 
-def test_printed_config_is_the_config_itself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_prints_the_config_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     first, second = write("a.yaml", "train: {epochs: 70, lr: 0.5}\n"), write("b.yaml", "train: {lr: 0.25}\n")
     arguments = ["--config", first, "--config", second, "run.seed=3", "--print-config"]
     assert command.main(arguments) == 0
@@ -153,7 +153,7 @@ def test_dry_run_trains_nothing_and_leaves_no_folder(
         ),
     ],
 )
-def test_a_failed_run_is_one_line_and_exit_1(
+def test_a_failed_run_gives_one_line_and_exit_code_1(
     capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None], error: Exception, message: str
 ) -> None:
     def train(*_: object) -> dict[str, Any]:
@@ -164,9 +164,7 @@ def test_a_failed_run_is_one_line_and_exit_1(
     assert message in Path("r/train.log").read_text() or not isinstance(error, RunError)
 
 
-def test_the_memory_of_a_cpu_counts_too(
-    capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None]
-) -> None:
+def test_out_of_memory_on_a_cpu(capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None]) -> None:
     def train(*_: object) -> dict[str, Any]:
         torch.empty(10**15)
         return {}
@@ -175,7 +173,7 @@ def test_the_memory_of_a_cpu_counts_too(
     assert problem(capsys, ["run.dir=r"], 1).startswith("out of memory: lower train.score_batch_size")
 
 
-def test_our_own_mistakes_keep_their_traceback(replace_train: Callable[[Train], None]) -> None:
+def test_an_error_in_fastcpc_keeps_its_traceback(replace_train: Callable[[Train], None]) -> None:
     def train(*_: object) -> dict[str, Any]:
         raise RuntimeError("a mistake")
 
@@ -186,7 +184,7 @@ def test_our_own_mistakes_keep_their_traceback(replace_train: Callable[[Train], 
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_says_how_to_go_on(
+def test_a_stopped_run_says_how_to_resume(
     capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None], signum: signal.Signals, code: int
 ) -> None:
     def train(config: Config, folder: RunDir, stop: StopRequest, paint: object) -> dict[str, Any]:
@@ -195,12 +193,12 @@ def test_a_stopped_run_says_how_to_go_on(
 
     replace_train(train)
     assert command.main(["run.dir=r"]) == code
-    line = f"stopped by {signum.name} at epoch 5: start the same command again to go on"
+    line = f"stopped by {signum.name} at epoch 5: start the same command again to resume"
     assert capsys.readouterr().err == f"warning: {line}\n"
     assert line in Path("r/train.log").read_text()
 
 
-def test_an_interrupt_at_once_is_130(
+def test_an_early_interrupt_gives_exit_code_130(
     capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None]
 ) -> None:
     def train(*_: object) -> dict[str, Any]:
@@ -243,7 +241,7 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
             assert key in text, key
 
 
-def test_a_closed_pipe_ends_quietly() -> None:
+def test_a_closed_pipe_prints_no_error() -> None:
     def start(option: str) -> subprocess.Popen[str]:
         reader, writer = os.pipe()
         os.close(reader)
@@ -262,7 +260,7 @@ SLOW = """
 import sys, time
 import fastcpc.cli.actions.train as action
 import fastcpc.cli.train as command
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 def train(config, folder, stop, paint):
     print("training", flush=True)
     for _ in range(600):
@@ -274,7 +272,7 @@ sys.exit(command.main(["run.dir=" + sys.argv[1]]))
 """
 
 
-def test_sigterm_ends_a_real_process_with_143(tmp_path: Path) -> None:
+def test_sigterm_ends_a_process_with_exit_code_143(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, str(tmp_path / "r")],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -285,12 +283,12 @@ def test_sigterm_ends_a_real_process_with_143(tmp_path: Path) -> None:
         assert process.stdout.readline() == "training\n"
         process.send_signal(signal.SIGTERM)
         assert (
-            process.stderr.read() == "warning: stopped by SIGTERM at epoch 2: start the same command again to go on\n"
+            process.stderr.read() == "warning: stopped by SIGTERM at epoch 2: start the same command again to resume\n"
         )
     assert process.returncode == 143
 
 
-def test_a_stopped_dry_run_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_dry_run_is_logged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def stopped(config: object) -> None:
         raise Stopped(15, 1)
 

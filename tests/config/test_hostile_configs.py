@@ -1,10 +1,10 @@
-"""What users get wrong in files and overrides: each fault is one line of where, which key, what it got, what to do."""
+"""Errors in files and overrides: each is one line with place, key, value and fix."""
 
 import os
 from pathlib import Path
 
 import pytest
-from config_faults import only_problem, problems
+from config_errors import only_problem, problems
 
 from fastcpc.config.load import load_config
 
@@ -38,9 +38,9 @@ BAD_YAML = {
     "empty_key": ("'': 4\n", "FILE:1: '': no such setting; there are run, data, "),
     "unprintable_key": ('"a\\nb": 4\n', r"FILE:1: 'a\nb': no such setting; there are run, "),
     "unknown_section": ("trian:\n  lr: 1\n  epochs: 3\n", "FILE:1: trian: no such setting (did you mean train?)"),
-    "section_as_text": ("train: fast\n", "FILE:1: train: got fast; it is a section, whose settings are epochs, "),
+    "section_as_text": ("train: fast\n", "FILE:1: train: got fast; it is a section with the settings epochs, "),
     "section_as_list": ("train: [lr]\n", "FILE:1: train: got a list; must be one value"),
-    "section_as_null": ("train: null\n", "FILE:1: train: got nothing; it is a section, whose settings are epochs, "),
+    "section_as_null": ("train: null\n", "FILE:1: train: got nothing; it is a section with the settings epochs, "),
     "setting_as_list": ("train:\n  lr: [0.1, 0.2]\n", "FILE:2: train.lr: got a list; must be one value"),
     "setting_as_mapping": ("train:\n  lr: {a: 1}\n", "FILE:2: train.lr: got a mapping; must be one value"),
     "top_setting_as_section": ("device:\n  name: cpu\n", "FILE:1: device=a mapping: must be auto, cpu or cuda"),
@@ -83,17 +83,17 @@ BAD_YAML = {
     ),
     "python_tag": (
         "run:\n  name: !!python/object/apply:os.system ['touch x']\n",
-        "FILE:2: run.name: got the tag !!python/object/apply:os.system, and tags are not followed",
+        "FILE:2: run.name: got the tag !!python/object/apply:os.system, and tags are not supported",
     ),
     "python_tag_at_the_top": (
         "!!python/object/new:dict {run: {name: x}}\n",
-        "FILE:1: the tag !!python/object/new:dict, and tags are not followed at the top",
+        "FILE:1: the tag !!python/object/new:dict, and tags are not supported at the top",
     ),
     "path_tag": (
         "run:\n  dir: !!python/object/apply:pathlib.Path [a]\n",
         "FILE:2: run.dir: got the tag !!python/object/apply:pathlib.Path",
     ),
-    "own_tag": ("train: !include other.yaml\n", "FILE:1: train: got the tag !include, and tags are not followed"),
+    "own_tag": ("train: !include other.yaml\n", "FILE:1: train: got the tag !include, and tags are not supported"),
     "binary_tag": ("run:\n  name: !!binary aGk=\n", "FILE:2: run.name: got the tag !!binary"),
     "interpolation": ("run:\n  name: ${oc.env:HOME}\n", "FILE:2: run.name=${oc.env:HOME}: ${...} is not expanded"),
     "interpolation_of_a_number": (
@@ -121,7 +121,7 @@ BAD_YAML = {
 
 
 @pytest.mark.parametrize("case", BAD_YAML)
-def test_file_faults(tmp_path: Path, case: str) -> None:
+def test_errors_in_files(tmp_path: Path, case: str) -> None:
     text, message = BAD_YAML[case]
     path = tmp_path / "bad.yaml"
     path.write_text(text)
@@ -157,7 +157,7 @@ BAD_OVERRIDES = {
 
 
 @pytest.mark.parametrize("case", BAD_OVERRIDES)
-def test_override_faults(case: str) -> None:
+def test_errors_in_overrides(case: str) -> None:
     override, message = BAD_OVERRIDES[case]
     assert only_problem([], [override]).startswith(message)
 
@@ -180,7 +180,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert only_problem([Path("/dev/zero")]).startswith("/dev/zero: more than 100,000 bytes")
 
 
-def test_a_file_name_never_breaks_the_line(tmp_path: Path) -> None:
+def test_a_line_break_in_a_file_name_is_escaped(tmp_path: Path) -> None:
     path = tmp_path / "a\nb.yaml"
     path.write_text("train:\n  lr: x\n")
     assert only_problem([path]) == f"'{tmp_path}/a\\nb.yaml':2: train.lr=x: must be a number above 0"
@@ -194,13 +194,13 @@ def test_a_base_has_no_base(tmp_path: Path) -> None:
     assert line == f"{tmp_path}/two.yaml:2: base=three.yaml: a base cannot have a base itself"
 
 
-def test_faults_in_a_base_name_the_base(tmp_path: Path) -> None:
+def test_errors_in_a_base_name_the_base(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text("base: two.yaml\n")
     (tmp_path / "two.yaml").write_text("train:\n  lr: x\n")
     assert only_problem([tmp_path / "one.yaml"]).startswith(f"{tmp_path}/two.yaml:2: train.lr=x")
 
 
-def test_all_faults_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_together(tmp_path: Path) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("train:\n  lr: -1.0\n  lr: 2\n  epochz: 3\nmodle: {}\nnoise:\n  rate: 0.5\n")
     second.write_text("train: [\n")
@@ -212,7 +212,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
         f"{first}:4: train.epochz: no such setting (did you mean train.epochs?)",
         f"{first}:5: modle: no such setting (did you mean model?)", f"{second}:2:1: not valid YAML",
         f"{tmp_path}/gone.yaml: no such file", "command line: x: must be key=value",
-        "command line: cleaner.tau=2.0: must lie in (0, 1)", f"{first}:7: noise.rate=0.5: noise.kind=none draws "
+        "command line: cleaner.tau=2.0: must be in (0, 1)", f"{first}:7: noise.rate=0.5: noise.kind=none draws "
         "no noise",
         "command line: data.root is empty", "command line: run.name=..: must name",
     ]  # fmt: skip
@@ -220,7 +220,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True)), lines
 
 
-def test_nothing_comes_from_the_environment_and_no_tag_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_are_ignored_and_tags_do_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FASTCPC_DATA", "FASTCPC_TRAIN_LR", "TRAIN_LR"):
         monkeypatch.setenv(name, "0.5")
     path = tmp_path / "a.yaml"

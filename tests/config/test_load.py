@@ -1,4 +1,4 @@
-"""Files and overrides to a Config: who wins, what a text means, and the way back through YAML."""
+"""Files and overrides become a Config: precedence, parsing of values, round trip through YAML."""
 
 import dataclasses
 import math
@@ -32,7 +32,7 @@ def value_of(config: Config, key: str) -> Any:
     return value
 
 
-def test_nothing_given_is_the_defaults() -> None:
+def test_no_files_and_overrides_give_the_defaults() -> None:
     assert load_config([], []) == Config()
 
 
@@ -45,7 +45,7 @@ def test_later_layers_win(tmp_path: Path) -> None:
     assert train.momentum == TrainConfig().momentum
 
 
-def test_a_later_files_base_lies_under_the_earlier_file(tmp_path: Path) -> None:
+def test_all_bases_come_before_all_files(tmp_path: Path) -> None:
     write(tmp_path, "b.yaml", "train: {lr: 0.1}\n")
     first = write(tmp_path, "first.yaml", "train: {lr: 0.2}\n")
     second = write(tmp_path, "second.yaml", "base: b.yaml\n")
@@ -92,7 +92,7 @@ def test_a_text_means_the_same_in_a_file_and_on_the_command_line(
 @pytest.mark.parametrize(
     "text", ["", "# nothing\n", "---\n", "\ufefftrain:\n", "train:\n# lr: 3\n", "train: {}\n", "{}\n"]
 )
-def test_a_file_may_say_nothing(tmp_path: Path, text: str) -> None:
+def test_an_empty_file_gives_the_defaults(tmp_path: Path, text: str) -> None:
     assert load_config([write(tmp_path, "c.yaml", text)], []) == Config()
 
 
@@ -100,20 +100,20 @@ def test_an_empty_override_is_an_empty_text() -> None:
     assert load_config([], ["run.dir=somewhere", "run.dir="]).run.dir == ""
 
 
-def test_nothing_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TRAIN_LR", "FASTCPC_DATA", "FASTCPC_TRAIN_LR", "RUN_SEED"):
         monkeypatch.setenv(name, "7")
     assert load_config([], []) == Config()
 
 
-def test_the_runs_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/of/somebody")
     assert run_folder(load_config([], ["run.name=x"])) == Path("runs/x")
     assert run_folder(load_config([], ["run.name=x", "run.dir=/tmp/y"])) == Path("/tmp/y")
     assert run_folder(load_config([], ["run.dir=~/y"])) == Path("/home/of/somebody/y")  # no shell expands it there
 
 
-def test_sections_are_frozen_and_checked_when_made() -> None:
+def test_sections_are_frozen_and_checked_at_creation() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().train.epochs = 3  # type: ignore[misc]
     with pytest.raises(
@@ -124,7 +124,7 @@ def test_sections_are_frozen_and_checked_when_made() -> None:
         RunConfig(seed=True)
 
 
-def test_every_number_has_a_range_and_every_setting_its_line() -> None:
+def test_every_setting_has_a_meaning_and_every_number_a_range() -> None:
     for key, field, kind in all_settings():
         assert (field.metadata["allowed"] is not None) == (kind in (int, float)), key
         assert field.metadata["meaning"].endswith("."), key
@@ -212,14 +212,14 @@ CONFIGS = st.fixed_dictionaries(
 
 
 @settings(
-    max_examples=25,  # each draws all of the settings anew
+    max_examples=25,  # each example draws all settings
     derandomize=True,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(config=CONFIGS)
-def test_any_config_comes_back_from_its_yaml(tmp_path: Path, config: Config) -> None:
+def test_round_trip_of_any_config_through_yaml(tmp_path: Path, config: Config) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     again = load_config([path], [])
@@ -227,7 +227,7 @@ def test_any_config_comes_back_from_its_yaml(tmp_path: Path, config: Config) -> 
     assert to_yaml(again) == path.read_text(encoding="utf-8")
 
 
-def test_yaml_is_in_the_schemas_order() -> None:
+def test_yaml_has_the_order_of_the_schema() -> None:
     lines = [line.partition(":")[0].strip() for line in to_yaml(Config()).splitlines()]
     expected = []
     for field in dataclasses.fields(Config):

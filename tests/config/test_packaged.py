@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from config_faults import only_problem
+from config_errors import only_problem
 
 from fastcpc.config.load import load_config
 from fastcpc.config.packaged import CONFIGS, find_config, list_text, names

@@ -1,4 +1,4 @@
-"""Every config in configs/: it loads, prints, comes back equal, and says what its name says."""
+"""Every config in configs/: it loads, survives a round trip, and has the settings that its name promises."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CELLS = [
     *(f"cifar10_{noise}" for noise in ("sym20", "sym50", "sym80", "sym90", "asym40")),
     *(f"cifar100_{noise}" for noise in ("sym20", "sym50", "sym80", "sym90")),
 ]
-PHOTOS = ("clothing1m", "webvision", "imagefolder", "clothing_small")
+IMAGE_FILES = ("clothing1m", "webvision", "imagefolder", "clothing_small")
 LAMBDA_U = dict(zip(CELLS, (0, 25, 25, 50, 0, 25, 150, 150, 150), strict=True))
 
 
@@ -22,16 +22,16 @@ def load(name: str) -> Config:
     return load_config([CONFIGS / f"{name}.yaml"], [])
 
 
-def test_all_cells_have_their_file() -> None:
+def test_every_experiment_has_its_file() -> None:
     expected = {f"{cell}.yaml" for cell in CELLS}
     expected |= {"digits_sym50.yaml", "digits_sym80.yaml", "digits_asym40.yaml", "cifar10_small.yaml"}
-    expected |= {f"{name}.yaml" for name in PHOTOS}
+    expected |= {f"{name}.yaml" for name in IMAGE_FILES}
     assert {path.name for path in CONFIGS.glob("*.yaml")} == expected
     assert {path.name for path in (CONFIGS / "baselines").iterdir()} == {f"augdmix_{cell}.yaml" for cell in CELLS}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_loads_prints_and_comes_back(path: Path, tmp_path: Path) -> None:
+def test_round_trip_through_yaml(path: Path, tmp_path: Path) -> None:
     config = load_config([path], [])
     printed = tmp_path / "config.yaml"
     printed.write_text(to_yaml(config))
@@ -41,12 +41,12 @@ def test_loads_prints_and_comes_back(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_the_name_tells_data_noise_and_folder(path: Path) -> None:
+def test_the_name_of_a_config_gives_data_noise_and_folder(path: Path) -> None:
     config = load_config([path], [])
     name = f"fast_{path.stem}" if path.parent.name == "fast" else path.stem
     assert config.run.name == name
     assert run_folder(config) == Path("runs") / name
-    if path.stem == "cifar10_small" or path.stem in PHOTOS:
+    if path.stem == "cifar10_small" or path.stem in IMAGE_FILES:
         return
     data, noise = path.stem.removeprefix("augdmix_").split("_")
     assert config.data.name == data
@@ -56,7 +56,7 @@ def test_the_name_tells_data_noise_and_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "fast").iterdir()), ids=lambda path: path.stem)
-def test_a_fast_recipe_is_its_cell_with_a_shorter_course(path: Path) -> None:
+def test_a_fast_config_differs_in_its_schedule_only(path: Path) -> None:
     own, paper = load(f"fast/{path.stem}"), load(path.stem)
     assert own.train.epochs * 2 <= paper.train.epochs and own.train.schedule == "one_cycle"
     assert own.semisup.guess_batchnorm == "merged" and paper.semisup.guess_batchnorm == "per_view"
@@ -106,7 +106,7 @@ def test_digits_settings(name: str) -> None:
     ("name", "epochs", "drop", "lr", "cleaner", "tau"),
     [("clothing1m", 80, 40, 0.002, "cpc_agn", 0.7), ("webvision", 100, 50, 0.01, "cpc_awr", 0.5)],
 )
-def test_photo_settings_are_those_of_the_paper(
+def test_settings_of_image_files_are_those_of_the_paper(
     name: str, epochs: int, drop: int, lr: float, cleaner: str, tau: float
 ) -> None:
     config = load(name)
@@ -127,7 +127,7 @@ def test_photo_settings_are_those_of_the_paper(
     assert pool == ((1000, True, "pool") if name == "clothing1m" else (1000, False, "all"))
 
 
-def test_the_small_photo_run_has_40_percent_asymmetric_noise() -> None:
+def test_clothing_small_has_40_percent_asymmetric_noise() -> None:
     config = load("clothing_small")
     assert (config.data.name, config.noise.kind, config.noise.rate) == ("imagefolder", "asym_pairs", 0.4)
     assert config.train.warmup_penalty == "auto"
@@ -135,7 +135,7 @@ def test_the_small_photo_run_has_40_percent_asymmetric_noise() -> None:
     assert (config.semisup.lambda_u, config.semisup.batches_per_epoch) == (0, 75)
 
 
-def test_the_small_run_divides_with_prototypes_in_its_one_epoch() -> None:
+def test_cifar10_small_uses_prototypes_in_its_only_epoch_after_the_warmup() -> None:
     config = load("cifar10_small")
     assert (config.train.epochs, config.train.warmup_epochs, config.cleaner.warmup) == (2, 1, 0)
     assert (config.data.subset, config.model.width, config.train.batch_size) == (5000, 16, 64)

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from fastcpc.config.schema import TrainConfig
-from fastcpc.engine.apex import apex_problem
-from fastcpc.engine.optim import build_optimizer, build_sgd, learning_rate, load_momentum
+from fastcpc.engine.optim import apex_problem, build_optimizer, build_sgd, learning_rate, load_momentum
 from fastcpc.errors import InputError
 
 GPU = torch.device("cuda")  # named only: what is built here updates tensors of the CPU

@@ -1,4 +1,4 @@
-"""Our own backbones: layout, sizes, values against a float64 walk through the weights."""
+"""Networks of fastcpc: layout, sizes, outputs against float64 computed from the weights."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def train_norm(maps, weight, bias):
 
 
 def preact64(weights: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-    """PreAct ResNet-18 as the peers lay it out, from the weights alone."""
+    """PreAct ResNet-18 as in the code of DivideMix, computed from the weights."""
 
     def norm_relu(maps, name):
         return train_norm(maps, weights[f"{name}.weight"], weights[f"{name}.bias"]).clamp(min=0)
@@ -38,7 +38,7 @@ def preact64(weights: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Te
 
 
 def randomise(network):
-    """Weights that hide nothing: BatchNorms that neither start at one nor at zero."""
+    """Random BatchNorm weights and biases, so that an error in them shows."""
     generator = torch.Generator().manual_seed(5)
     for parameter in network.parameters():
         if parameter.ndim == 1:
@@ -56,7 +56,7 @@ def test_preact_resnet_against_float64(in_channels, size):
     assert_close(network(images).double(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_preact_resnet_has_the_peers_number_of_parameters():
+def test_preact_resnet_has_as_many_parameters_as_in_dividemix():
     # 11,171,274 with their linear layer of 512 * 10 + 10.
     network = PreActResNet18(3, 64)
     assert sum(parameter.numel() for parameter in network.parameters()) + 512 * 10 + 10 == 11_171_274
@@ -115,7 +115,7 @@ def test_digits_cnn_is_small():
 
 
 @pytest.mark.parametrize("network", [PreActResNet18(3, 16), DigitsCnn(3, 32, 16), SmallCnn(3, 32, 16)])
-def test_eval_mode_judges_each_image_alone(network):
+def test_eval_mode_computes_each_image_independently(network):
     images = torch.randn(4, 3, 32, 32)
     network.train()(images)
     network.eval()
@@ -124,7 +124,7 @@ def test_eval_mode_judges_each_image_alone(network):
 
 
 @pytest.mark.parametrize("network", [PreActResNet18(3, 16), DigitsCnn(3, 32, 16), SmallCnn(3, 32, 16)])
-def test_channels_last_gives_the_same(network):
+def test_channels_last_gives_the_same_outputs(network):
     images = torch.randn(16, 3, 32, 32)
     expected = network.eval()(images)
     network.to(memory_format=torch.channels_last)

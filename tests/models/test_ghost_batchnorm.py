@@ -1,4 +1,4 @@
-"""Several batches in one pass: what each would give alone, and running statistics as after one pass each."""
+"""Several batches in one pass: outputs and running statistics equal those of separate passes."""
 
 import copy
 
@@ -17,7 +17,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
-def test_one_pass_gives_what_four_give(name: str) -> None:
+def test_one_pass_of_four_batches_equals_four_passes(name: str) -> None:
     model, channels, size = NETWORKS[name]
     apart = build_network(
         model, CpcConfig(embedding_dim=8), num_classes=5, in_channels=channels, image_size=size, seed=1
@@ -36,7 +36,7 @@ def test_one_pass_gives_what_four_give(name: str) -> None:
     torch.testing.assert_close(together.eval()(batches[0]), apart.eval()(batches[0]), rtol=1e-4, atol=1e-4)
 
 
-def test_layers_that_do_more_stay_as_they_are() -> None:
+def test_layers_that_do_more_than_batchnorm_are_not_replaced() -> None:
     model = ModelConfig(name="timm/efficientnet_lite0", width=16)
     network = build_network(model, CpcConfig(embedding_dim=8), num_classes=5, in_channels=3, image_size=32, seed=1)
     before = [type(layer) for layer in network.modules()]

@@ -1,4 +1,4 @@
-"""Networks as the trainer holds them: shapes, seeds, heads, parameter groups, round trips."""
+"""Networks as the trainer uses them: shapes, seeds, heads, parameter groups, round trips."""
 
 import random
 
@@ -59,7 +59,7 @@ def test_forward_classifies_the_features():
         (ModelConfig(name="timm/test_vit"), 3, 32),
     ],
 )
-def test_seed_decides_the_weights_and_nothing_else_does(model, in_channels, image_size):
+def test_weights_depend_on_the_seed_only(model, in_channels, image_size):
     torch.manual_seed(3)
     one = build(model, in_channels=in_channels, image_size=image_size, seed=7)
     torch.manual_seed(4)
@@ -72,7 +72,7 @@ def test_seed_decides_the_weights_and_nothing_else_does(model, in_channels, imag
     assert not torch.equal(one.prototypes, three.prototypes)
 
 
-def test_random_state_outside_stays():
+def test_the_global_random_state_does_not_change():
     torch.manual_seed(11)
     np.random.seed(11)
     random.seed(11)
@@ -85,7 +85,7 @@ def test_random_state_outside_stays():
     assert (torch.rand(1), np.random.rand(), random.random()) == expected
 
 
-def test_parameter_groups_share_nothing_and_lack_nothing():
+def test_parameter_groups_are_disjoint_and_complete():
     network = build(cpc=CpcConfig(embedding_dim=24, normalise=True, projector="mlp"))
     groups = [*network.backbone_parameters(), *network.prototype_parameters()]
     assert len({id(parameter) for parameter in groups}) == len(groups) == len(list(network.parameters()))
@@ -93,7 +93,7 @@ def test_parameter_groups_share_nothing_and_lack_nothing():
     assert len(build().prototype_parameters()) == 2 + 1
 
 
-def test_prototype_loss_reaches_its_own_group_alone():
+def test_prototype_loss_has_gradients_in_its_own_group_only():
     network = build(cpc=CpcConfig(embedding_dim=24, normalise=True, projector="mlp"))
     feat_BD = network.features(torch.randn(6, 1, 8, 8)).detach()
     (network.embed(feat_BD) @ network.prototype_matrix().T).square().mean().backward()
@@ -124,7 +124,7 @@ def test_normalised_scores_are_scale_times_cosine_plus_bias():
     assert_close((head.embed(feat_BD) @ head.matrix().T).double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_normalised_head_starts_undecided_and_takes_zero_features():
+def test_normalised_head_starts_near_one_half_and_accepts_zero_features():
     head = PrototypeHead(32, 8, 4, "linear", True)
     assert head.bias.item() == 0
     assert head.log_scale.exp().item() == pytest.approx(10.0)
@@ -168,12 +168,12 @@ def test_embedding_must_be_smaller_than_the_features(embedding_dim):
     build(cpc=CpcConfig(embedding_dim=127))
 
 
-def test_one_class_is_refused():
+def test_one_class_is_an_error():
     with pytest.raises(InputError, match="1 class"):
         build(num_classes=1)
 
 
-def test_fit_for_whole_compile():
+def test_network_compiles_as_one_graph():
     torch.compiler.reset()
     network = build()
     images = torch.randn(6, 1, 8, 8)

@@ -64,7 +64,7 @@ def test_a_toy_network_takes_weights_from_a_file_only(toy: str, tmp_path: Path) 
         build("NAMED")
 
 
-def test_a_name_that_settings_do_not_know_is_refused() -> None:
+def test_a_name_missing_in_the_settings_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"toy: add the name to BACKBONES of fastcpc\.config\.names"):
         register_backbone("toy")
     with pytest.raises(ValueError, match="toy is not a network of fastcpc"):

@@ -1,4 +1,4 @@
-"""Starting weights: from files of several makes, by name without a network, and all that must be refused."""
+"""Initial weights: from files, by name without a network connection, and errors."""
 
 import pickle
 import urllib.error
@@ -59,7 +59,7 @@ def assert_backbone_is(network, source: dict[str, torch.Tensor]):
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt", ".pth"])
-def test_timm_model_from_a_whole_models_file(tmp_path, whole_timm_model, ending):
+def test_timm_model_from_a_file_of_the_whole_model(tmp_path, whole_timm_model, ending):
     path = tmp_path / f"whole{ending}"
     state = whole_timm_model.state_dict()
     save_file(state, path) if ending == ".safetensors" else torch.save(state, path)
@@ -67,7 +67,7 @@ def test_timm_model_from_a_whole_models_file(tmp_path, whole_timm_model, ending)
 
 
 @pytest.mark.parametrize("name", ["timm/test_resnet", "resnet50"])
-def test_library_files_below_the_home_folder(tmp_path, monkeypatch, name):
+def test_a_tilde_in_a_path_of_library_weights(tmp_path, monkeypatch, name):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert f"no file {tmp_path}/none.pt" in refused(name, "~/none.pt")
 
@@ -81,7 +81,7 @@ def test_wrapped_and_parallel_checkpoints(tmp_path, whole_timm_model):
         assert_backbone_is(build("timm/test_resnet", path), state)
 
 
-def test_resnet50_from_torchvisions_file(tmp_path):
+def test_resnet50_from_a_file_of_torchvision(tmp_path):
     torch.manual_seed(0)
     whole = torchvision.models.resnet50(weights=None)
     torch.save(whole.state_dict(), tmp_path / "resnet50.pth")
@@ -98,7 +98,7 @@ def test_resnet50_of_grey_images():
     assert network(torch.randn(2, 1, 32, 32)).shape == (2, 4)
 
 
-def test_backbone_out_of_one_of_our_networks(digits_weights):
+def test_backbone_from_a_network_of_fastcpc(digits_weights):
     path, source = digits_weights
     network = build("digits_cnn", path, in_channels=1, image_size=8)
     assert_backbone_is(network, source.backbone.state_dict())
@@ -106,7 +106,7 @@ def test_backbone_out_of_one_of_our_networks(digits_weights):
     assert not torch.equal(network.classifier.weight, source.classifier.weight)
 
 
-def test_files_below_the_home_folder(digits_weights, monkeypatch):
+def test_a_tilde_in_a_path(digits_weights, monkeypatch):
     path, source = digits_weights
     monkeypatch.setenv("HOME", str(path.parent))
     network = build("digits_cnn", f"~/{path.name}", in_channels=1, image_size=8)
@@ -131,15 +131,15 @@ def test_missing_file(tmp_path):
     ("dropped", "added", "problem"),
     [
         (["conv2.weight"], [], "it lacks conv2.weight"),
-        ([], ["extra.weight"], "it has extra.weight too many"),
+        ([], ["extra.weight"], "it has the unknown extra.weight"),
         (
             ["conv2.weight", "norm2.bias"],
             ["extra.weight"],
-            "it lacks conv2.weight and 1 more and has extra.weight too many",
+            "it lacks conv2.weight and 1 more and has the unknown extra.weight",
         ),
     ],
 )
-def test_missing_and_surplus_weights_are_named(tmp_path, digits_weights, dropped, added, problem):
+def test_missing_and_unknown_weights_are_named(tmp_path, digits_weights, dropped, added, problem):
     _, source = digits_weights
     state = {key: value for key, value in source.backbone.state_dict().items() if key not in dropped}
     path = tmp_path / "other.safetensors"
@@ -148,7 +148,7 @@ def test_missing_and_surplus_weights_are_named(tmp_path, digits_weights, dropped
     assert message == f"model.weights: {path} is of another model: {problem}"
 
 
-def test_shapes_that_do_not_fit_are_named(digits_weights):
+def test_wrong_shapes_are_named(digits_weights):
     path, _ = digits_weights
     message = refused("digits_cnn", path, in_channels=3, image_size=8)
     assert str(path) in message
@@ -182,7 +182,7 @@ def test_no_code_in_a_file_is_run(tmp_path):
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {"epoch": 3}}, torch.zeros(3)])
 def test_files_without_named_tensors(tmp_path, content):
     torch.save(content, tmp_path / "odd.pt")
-    assert "holds no state_dict" in refused("preact_resnet18", tmp_path / "odd.pt")
+    assert "contains no state_dict" in refused("preact_resnet18", tmp_path / "odd.pt")
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pt"])
@@ -202,9 +202,9 @@ def test_damaged_files(tmp_path, digits_weights, ending):
         read_tensors(damaged)
 
 
-def test_unknown_endings_and_names(tmp_path):
+def test_unknown_suffixes_and_names(tmp_path):
     (tmp_path / "weights.onnx").write_bytes(b"")
-    assert "ends in none of" in refused("digits_cnn", tmp_path / "weights.onnx")
+    assert "has an unknown suffix" in refused("digits_cnn", tmp_path / "weights.onnx")
     assert "no weights by name" in refused("digits_cnn", "IMAGENET1K_V1")
     message = refused("resnet50", "IMAGENET1K_V3")
     assert "IMAGENET1K_V1" in message
@@ -218,7 +218,7 @@ def test_unknown_endings_and_names(tmp_path):
 @pytest.mark.parametrize(
     ("weights", "expected"), [("a/b", True), ("x.pt", True), ("IMAGENET1K_V1", False), ("", False)]
 )
-def test_what_counts_as_a_path(weights, expected):
+def test_is_weights_path(weights, expected):
     assert is_weights_path(weights) is expected
 
 
@@ -235,7 +235,7 @@ def test_what_counts_as_a_path(weights, expected):
         ("", ""),
     ],
 )
-def test_unknown_models_list_near_ones(name, near):
+def test_unknown_models_suggest_similar_names(name, near):
     message = refused(name)
     assert message.startswith(f"model.name={name}: no such model")
     assert "preact_resnet18, digits_cnn, small_cnn, resnet50" in message
@@ -248,15 +248,15 @@ def test_timm_names_with_and_without_tag_build_the_same():
     assert plain(torch.randn(2, 1, 32, 32)).shape == (2, 4)
 
 
-def test_models_of_fixed_size_take_the_images_size():
+def test_models_of_fixed_size_are_built_for_the_image_size():
     network = build("timm/test_vit", image_size=64)
     assert network(torch.randn(2, 3, 64, 64)).shape == (2, 4)
 
 
-def test_images_that_a_model_cannot_take():
+def test_images_that_a_model_cannot_process():
     message = refused("timm/test_vit", image_size=8)
     assert "model.name=timm/test_vit" in message
-    assert "cannot take images of 3x8x8" in message
+    assert "cannot process images of 3x8x8" in message
 
 
 def test_torchvision_weights_by_name(monkeypatch):
@@ -327,7 +327,7 @@ def test_timm_weights_without_a_network(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "timm/test_resnet"])
-def test_nothing_is_fetched_unless_asked_for(monkeypatch, name):
+def test_no_network_access_without_named_weights(monkeypatch, name):
     def fail(*arguments, **options):
         raise AssertionError("went to the network")
 

@@ -31,7 +31,10 @@ def run_of(config: Config, swap: dict[int, int] | None = None) -> tuple[Run, Sam
         given_N, None, split.source_index, listing.class_names, listing.class_ids, config.noise.kind, 0.0, None, 1
     )
     ones = np.ones(len(split))
-    samples = SampleTable(split.source_index, split.names, given_N, given_N, {}, ones, ones, ones, ones > 0)
+    samples = SampleTable(
+        index_N=split.source_index, paths=split.names, given_N=given_N, predicted_N=given_N, q_N2={},
+        clean_prob_N=ones, p_given_N=ones, p_predicted_N=ones, is_clean_N=ones > 0,
+    )  # fmt: skip
     return Run(Path("run"), config, labels, (), None), samples
 
 

@@ -54,15 +54,16 @@ def test_seeds_of_a_config_are_one_group(finished: Run) -> None:
     last10, best = (comparison.groups[0].spread(measure) for measure in ("last10", "best"))
     assert (last10.mean, last10.n, last10.low) == (93.0, 3, 90.0) and last10.std == pytest.approx(7**0.5)
     assert best.mean == 98.0 and str(last10) == "93.00 +- 2.65"
-    assert comparison.differences == [12.5, None]
+    delta, own = comparison.differences
+    assert own is None and delta == 12.5
     assert comparison.left_out == []
 
 
-def test_a_single_seed_has_no_spread() -> None:
+def test_single_seed_has_no_spread() -> None:
     assert spread_of([3.0]).std is None and str(spread_of([3.0])) == "3.00"
 
 
-def test_each_group_is_compared_with_the_baseline_of_its_own_data(finished: Run) -> None:
+def test_each_group_is_held_against_the_baseline_of_its_own_data(finished: Run) -> None:
     runs = [
         made(finished, f"{rate}{kind}", 1, top1, noise={"rate": rate}, cleaner={"kind": kind})
         for rate, kind, top1 in (
@@ -83,15 +84,15 @@ def test_each_group_is_compared_with_the_baseline_of_its_own_data(finished: Run)
         compare(runs, "cleaner.king=none")
 
 
-def test_runs_that_are_not_counted_are_listed(finished: Run) -> None:
+def test_what_is_not_counted_is_said(finished: Run) -> None:
     one = made(finished, "one", 1, 90.0)
     again, running = made(finished, "again", 1, 91.0), replace(made(finished, "running", 2, 10.0), summary=None)
     comparison = compare([one, one, again, running])
     assert len(comparison.groups) == 1 and comparison.groups[0].measures["last10"] == (90.0, 91.0)
     assert comparison.left_out == [
-        "one is given twice and counted once.",
+        "one was given twice and is counted once.",
         "running is not finished (12 of 4 epochs) and is not counted.",
-        "Seed 1 occurs more than once (one, again): these runs are not independent.",
+        "Seed 1 is there more than once (one, again): these are not independent runs.",
     ]
     with pytest.raises(InputError, match="none of the 1 runs is finished"):
         compare([running])
@@ -140,15 +141,15 @@ def test_the_papers_cells_are_found(name: str, settings: list[str], top1: float,
         ("webvision", ["data.num_classes=100"]),
     ],
 )
-def test_configs_outside_the_paper_have_no_cell(name: str, settings: list[str]) -> None:
+def test_what_is_no_cell_of_the_paper_has_none(name: str, settings: list[str]) -> None:
     assert paper_cell(full(name, *settings)) is None
 
 
-def test_cells_are_unique() -> None:
+def test_no_cell_is_there_twice() -> None:
     assert len({(cell.data, cell.noise, cell.rate, cell.cleaner) for cell in CELLS}) == len(CELLS)
 
 
-def test_csv_has_one_row_per_group(finished: Run) -> None:
+def test_csv_has_a_row_a_group(finished: Run) -> None:
     text = to_csv(compare(two_groups(finished), "cleaner.kind=none"))
     first, second = csv.DictReader(io.StringIO(text))
     assert (first["cleaner.kind"], first["seeds"], first["last10_mean"]) == ("cpc_awr", "1 2 3", "93.0")
@@ -176,7 +177,7 @@ def test_the_command_compares_runs(
     assert [row["cleaner.kind"] for row in rows] == ["cpc_awr", "none"]
     assert command.main(["a", "a", "--baseline", "<b>b", "--out", "other.html"]) == 0
     text = Path("other.html").read_text()
-    assert "&lt;b&gt;b" in text and "<b>b" not in text and "is given twice" in text
+    assert "&lt;b&gt;b" in text and "<b>b" not in text and "was given twice" in text
     assert command.main(["a", "<b>b", "--root", "/images"]) == 2
     assert command.main(["a", "--baseline", "cleaner.kind=none"]) == 2
     assert command.main(["a", "--baseline", "<b>b", "--csv", "one.csv"]) == 0

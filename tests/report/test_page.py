@@ -19,11 +19,12 @@ from small_run import StopAfter, run, small_config
 
 from fastcpc.cli import report as command
 from fastcpc.engine.outputs.score_file import FIRST, LAST
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError
 from fastcpc.report.html.headline import accuracy_of
 from fastcpc.report.html.loss_figures import loss_tests
 from fastcpc.report.html.page import run_page
+from fastcpc.report.html.training_figures import run_figures
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
@@ -52,11 +53,11 @@ def test_images_are_those_of_the_worst_labels(folder: Path) -> None:
 
 
 def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred classes of long names, and two hundred pictures of which nothing can be squeezed."""
+    """A hundred classes of long names, and two hundred images that compress badly."""
     many_classes(folder, [f"{label:03d} " + "long name " * 30 for label in range(100)])
     draws = np.random.default_rng(0)
-    picture = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
-    monkeypatch.setattr(TrainingImages, "image", lambda self, row: picture)
+    noise = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
+    monkeypatch.setattr(TrainingImages, "image", lambda self, row: noise)
     text = page_of(folder)
     assert text.count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100
@@ -156,6 +157,14 @@ def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -
     assert run(small_config(folder))["finished"]
 
 
+def test_training_figures_by_tag(folder: Path) -> None:
+    figures = run_figures(folder)
+    assert list(figures) == ["figures/losses", "figures/auc", "figures/confusion", "figures/suspects"]
+    for pixels in figures.values():
+        assert pixels.dtype == np.uint8 and (pixels[0, 0] == 255).all()
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 15
+
+
 def test_missing_images_are_explained(folder: Path) -> None:
     table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
     table["path"] = [f"elsewhere/{number}" for number in range(240)]
@@ -190,7 +199,7 @@ def test_scores_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None
     [
         ([], "the following arguments are required: RUN"),
         (["nowhere"], "nowhere is not a folder"),
-        (["run", "--most", "201"], r"--most 201: must lie in 0\.\.200"),
+        (["run", "--most", "201"], r"--most 201: must be in 0\.\.200"),
         (["run", "--out", "."], r"--out \.: is a folder; give the name of a file"),
         (["run", "--out", "no/where.html"], r"--out no/where\.html: there is no folder no"),
         (["run", "--baseline", "nowhere"], "nowhere is not a folder"),

@@ -109,8 +109,8 @@ def test_figures_are_complete(name: str, panels: int, finished: Run) -> None:
     svg, png = tables.figure(chosen, results)
     assert len(re.findall(r'id="axes_\d+"', svg)) == panels
     assert "var(" not in svg and "#0102" not in svg
-    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-    assert (picture[0, 0] == 255).all() and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    assert (pixels[0, 0] == 255).all() and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     if name == "figure3":
         assert {"cpc_awr", "gmm_agn", "digits, sym 80, 2 seeds"} <= set(re.findall(r">([^<>]+)</text>", svg))
 
@@ -135,7 +135,7 @@ def test_missing_runs_are_listed_and_nothing_is_made(tmp_path: Path, capsys: pyt
         command.main(["figure3", "--scale", "small", "--seeds", "2", "--dry-run", "--out", str(tmp_path / "out")]) == 0
     )
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "figure3, small scale: 0 of 16 runs are there"
+    assert lines[0] == "figure3, small scale: 0 of 16 runs are finished"
     assert lines[1] == f"missing: {tmp_path}/out/runs/digits_sym80-gmm_agn-1" and len(lines) == 17
     assert not (tmp_path / "out").exists()
 
@@ -144,12 +144,12 @@ def test_missing_runs_are_listed_and_nothing_is_made(tmp_path: Path, capsys: pyt
 def test_a_grid_is_trained_once_and_then_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["figure4", "--scale", "small", "--seeds", "2", "--out", str(tmp_path / "out"), *TINY]
     assert command.main(arguments) == 0
-    assert "0 of 2 runs are there\n" in capsys.readouterr().out
+    assert "0 of 2 runs are finished\n" in capsys.readouterr().out
     written = [(tmp_path / "out" / f"figure4-small.{ending}").read_bytes() for ending in ("svg", "png", "json")]
     run = tmp_path / "out" / "runs" / "digits_asym40-cpc_agn-1"
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     assert command.main(arguments) == 0
-    assert "2 of 2 runs are there\nwritten to" in capsys.readouterr().out
+    assert "2 of 2 runs are finished\nwritten to" in capsys.readouterr().out
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
     assert [(tmp_path / "out" / f"figure4-small.{ending}").read_bytes() for ending in ("svg", "png", "json")] == written
     assert command.main([*arguments, "train.lr=0.5"]) == 2
@@ -168,7 +168,7 @@ def test_a_stopped_grid_goes_on(tmp_path: Path) -> None:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGTERM)
         said, error = process.communicate(timeout=TIME_LIMIT)
-    assert process.returncode == 143 and "stopped; start the same command again to go on" in error
+    assert process.returncode == 143 and "stopped; repeat the command to resume" in error
     assert "1/1 digits_asym40-cpc_agn-1: ended with 143" in said and not (run / "summary.json").exists()
     assert command.main(["figure4", "--scale", "small", "--seeds", "1", *settings, "--out", str(tmp_path)]) == 0
     assert (

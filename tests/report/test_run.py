@@ -90,7 +90,7 @@ def test_true_labels_of_a_part_of_the_samples(tmp_path: Path) -> None:
 
 def test_a_run_without_cleaner_has_no_cleaner_columns(tmp_path: Path) -> None:
     samples = read_samples(read_run(finished_run(tmp_path / "run", "none")))
-    assert samples.q_N2 == {}
+    assert not samples.q_N2
     np.testing.assert_array_equal(samples.clean_prob_N, samples.p_given_N)
 
 

@@ -32,11 +32,11 @@ def samples() -> SampleTable:
         paths=("a", "b", "c, d", "e", "f", "g"),
         given_N=np.array(GIVEN),
         predicted_N=np.array(PREDICTED),
+        q_N2={"cpc": np.arange(12.0).reshape(6, 2) / 12},
         clean_prob_N=np.array(CLEAN),
-        is_clean_N=np.array(CLEAN) > 0.5,
         p_given_N=np.array(P_GIVEN),
         p_predicted_N=np.full(6, 0.9),
-        q_N2={"cpc": np.arange(12.0).reshape(6, 2) / 12},
+        is_clean_N=np.array(CLEAN) > 0.5,
         true_N=np.array(TRUE),
     )
 

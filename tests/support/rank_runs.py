@@ -23,7 +23,7 @@ from fastcpc.engine.launch import train
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.outputs.run_dir import open_run_dir
 from fastcpc.engine.scoring import score_samples
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError, RunError
 
 

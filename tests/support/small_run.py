@@ -24,7 +24,7 @@ from fastcpc.engine.checkpoint.resume import named
 from fastcpc.engine.launch import train
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.outputs.score_file import FIRST, LAST
-from fastcpc.engine.signals import StopRequest
+from fastcpc.engine.step_loop import StopRequest
 
 TIMES = ("seconds", "images_per_second", "data_wait")
 

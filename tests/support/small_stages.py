@@ -1,5 +1,6 @@
-"""The training stages of a small run by themselves, without a trainer around them; not a test itself."""
+"""Training passes of a small run without a trainer; not a test itself."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from small_run import small_config
 
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
+from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.learner import Learner
@@ -16,8 +18,21 @@ from fastcpc.engine.train_epoch import TrainContext
 CONFIG = small_config(Path("unused"))
 
 
+class BareSteps:
+    """A StepLoop without progress, timing or stops. number: how batches are numbered and watched."""
+
+    def __init__(self, number: Callable[[Iterator[Batch]], Iterator[tuple[int, Batch]]] = enumerate) -> None:
+        self.number = number
+
+    def train_steps(
+        self, title: str, batches: Iterator[Batch], total: int, *, num_views: int
+    ) -> Iterator[tuple[int, Batch]]:
+        """(step, batch) from step 0 on."""
+        return self.number(batches)
+
+
 def small_stages(config: Config = CONFIG) -> tuple[TrainContext, list[Learner]]:
-    """What the stages take, and both networks, each with every other sample held clean."""
+    """What the stages take, and both networks; every other sample is predicted clean."""
     dataset, labels = load_data(config)
     numerics = resolve_numerics(config)
     loader = make_loader(dataset.train, dataset, config.data, config.augment, numerics.device)

@@ -1,1 +1,1 @@
-"""What the commands do, once their arguments are right; imported by ``fastcpc.cli.lazy`` only."""
+"""The work of the commands, after their arguments are checked; imported by ``fastcpc.cli.lazy`` only."""

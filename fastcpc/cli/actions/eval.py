@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, print and write the accuracies; returns the exit code. options: of ``fastcpc.cli.eval``."""
     config = dataclasses.replace(read_config(options.run), device=options.device, compile="false")
     if config.precision == "fp16" and (options.device == "cpu" or not torch.cuda.is_available()):
-        config = dataclasses.replace(config, precision="fp32")  # a run of a GPU, looked at on a CPU
+        config = dataclasses.replace(config, precision="fp32")  # a run from a GPU, evaluated on a CPU
     checkpoint = named(options.run, options.checkpoint)
     numerics = resolve_numerics(config)
     dataset, split = choose_split(config, options.split)
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def has_prototypes(config: Config, checkpoint: Path) -> bool:
-    """Whether the checkpoint's prototypes have been trained: by cpc_*, after the networks' warm-up."""
+    """Whether the prototypes of the checkpoint are trained: with cpc_*, after the warm-up."""
     position = load(checkpoint)[1]["position"]
     cleaned = position["epoch"] > config.train.warmup_epochs or (
         position["epoch"] == config.train.warmup_epochs and position["stage"] > 0
@@ -62,15 +62,15 @@ def has_prototypes(config: Config, checkpoint: Path) -> bool:
 
 
 def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:
-    """The run's data set and one split of it, whose labels are trusted; InputError lists the splits there are.
+    """The data set of the run and one split of it with true labels; InputError lists the existing splits.
 
-    name: "train" is what the run trained on (its subset) against the trusted labels, where it has some; others
-    are the test sets.
+    name: "train" is the training set of the run (its subset) with its true labels, where they are known; other names
+    are test sets.
     """
     if name == "train":
         dataset, labels = load_data(config)
         if labels.known is None:
-            raise InputError(f"--split train: {dataset.name} has no trusted training labels to compare with")
+            raise InputError(f"--split train: {dataset.name} has no true labels of training images to compare with")
         train = dataclasses.replace(dataset.train, labels=labels.known)
         if labels.partly is not None:
             train = train.take(np.flatnonzero(labels.partly >= 0))
@@ -85,7 +85,7 @@ def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:
 def measure(
     config: Config, networks: Sequence[Network], dataset: Dataset, split: AnySplit, numerics: Numerics, bad_list: Path
 ) -> Accuracy:
-    """One pass over a split in evaluation mode. bad_list: file that gets the images that cannot be read."""
+    """Accuracy on a split, in evaluation mode. bad_list: file for the names of images that cannot be read."""
     loader = make_loader(split, dataset, config.data, config.augment, numerics.device, bad_list)
     stream = loader.stream(sequential_batches(loader.num_samples, config.train.score_batch_size), ("test",), 0)
     labels_N: Tensor = torch.from_numpy(split.labels).to(numerics.device)
@@ -93,7 +93,7 @@ def measure(
 
 
 def as_dict(accuracy: Accuracy, *, prototypes: bool) -> dict[str, Any]:
-    """What the JSON file holds of an accuracy: percent, by who classifies; prototypes: whether the run trains any."""
+    """An accuracy as the JSON file has it: percent per classifier. prototypes: whether to include the prototypes."""
     rows = {"ensemble": {"top1": accuracy.top1, "top5": accuracy.top5}}
     for number, (top1, top5) in enumerate(zip(accuracy.network_top1, accuracy.network_top5, strict=True), start=1):
         rows[f"net{number}"] = {"top1": top1, "top5": top5}
@@ -103,7 +103,7 @@ def as_dict(accuracy: Accuracy, *, prototypes: bool) -> dict[str, Any]:
 
 
 def table(run: Path, split: str, checkpoint: str, content: dict[str, Any]) -> str:
-    """The table that is printed."""
+    """The accuracies as a table to print."""
     lines = [f"{run}, {checkpoint}, {split}: {content['num_samples']} images", f"{'':<12}{'top-1':>8}{'top-5':>8}"]
     for name, row in content.items():
         if isinstance(row, dict):

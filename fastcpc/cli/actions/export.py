@@ -37,6 +37,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def metrics_of(run: Run, checkpoint: Path) -> dict[str, Any]:
-    """The line of metrics.jsonl of a checkpoint's epoch; empty where the epoch was not finished."""
+    """The metrics of the epoch of a checkpoint, from metrics.jsonl; empty where the epoch is not finished."""
     epoch = epoch_of(checkpoint)
     return next((record for record in run.metrics if record["epoch"] == epoch), {})

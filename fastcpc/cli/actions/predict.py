@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def open_model(folder: Path) -> ExportedModel:
-    """An exported model, or the newest whole checkpoint of a run's folder."""
+    """The exported model in a folder, or the newest valid checkpoint of a run."""
     if (folder / "config.yaml").is_file():
         run = read_run(folder)
         return model_of(run, named(run.path, "latest"))
@@ -56,7 +56,7 @@ def open_model(folder: Path) -> ExportedModel:
 
 
 def line(model: ExportedModel, one: Prediction, top: int) -> str:
-    """What is printed of a image: the likeliest classes with their probabilities, then its path."""
+    """The printed line of an image: the likeliest classes with their probabilities, then the path."""
     assert one.prob_K is not None
     best = np.argsort(-one.prob_K, kind="stable")[:top]
     classes = "  ".join(f"{one.prob_K[k]:.4f} {shown(model.class_names[k])}" for k in best.tolist())
@@ -64,7 +64,7 @@ def line(model: ExportedModel, one: Prediction, top: int) -> str:
 
 
 def table(model: ExportedModel, done: Sequence[Prediction]) -> pa.Table:
-    """A row a image: path, class and its id, probability, a column of each class's probability, and the fault."""
+    """One row per image: path, class and its id, probability, the error (``fault``), and a probability per class."""
     probs = [one.prob_K for one in done]
     best = [None if prob_K is None else int(prob_K.argmax()) for prob_K in probs]
     columns = {

@@ -25,8 +25,8 @@ from fastcpc.data.prepare.index import bad_list, index_path, unique_splits, writ
 from fastcpc.data.registry import load_dataset
 from fastcpc.errors import InputError, RunError
 
-SIZED = 200  # images whose size is looked at, to guess how large the cache will be
-SHOWN = 10  # broken images, and images of one kind of note, that are printed; the files have all
+SIZED = 200  # images whose size is read, to estimate the size of the cache
+SHOWN = 10  # broken images and notes that are printed; the files list all
 
 
 def run(options: argparse.Namespace, data: DataConfig) -> int:
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
     if data.name not in PHOTOS:
         return _check_arrays(data)
     out = Path(options.out).expanduser() if options.out else index_path(data.root, data.name)
-    listing = list_images(data)  # before anything is written: a wrong folder stays as it is
+    listing = list_images(data)  # before the first write, so that a wrong folder stays unchanged
     _print_listing(listing)
     _require_writable(out)
     checks = _decode(listing, options.jobs, cache_path(out, data.resize) if options.cache else None, data.resize)
@@ -51,18 +51,20 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
     _print_notes(checks)
     print(f"index written to {out}")
     if options.cache:
-        print(f"photos of {data.resize} px cached in {cache_path(out, data.resize).with_suffix('.bin')}")
+        print(f"images of {data.resize} px cached in {cache_path(out, data.resize).with_suffix('.bin')}")
     if options.out:
         print(f"training reads it with data.index={out}")
     return _judge(listing, checks, bad, bad_file, data.max_bad)
 
 
 def _check_arrays(data: DataConfig) -> int:
-    """Data sets that are read whole: loading them is the check."""
+    """Check a data set without an index: loading it is the check."""
     dataset = load_dataset(data)
     tests = ", ".join(f"{name} {len(split):,}" for name, split in dataset.tests.items())
-    print(f"{data.name}: train {len(dataset.train):,}, {tests} images, {dataset.num_classes} classes; files are whole")
-    print("no index is needed")
+    print(
+        f"{data.name}: train {len(dataset.train):,}, {tests} images, {dataset.num_classes} classes; files are complete"
+    )
+    print("this data set needs no index")
     return 0
 
 
@@ -71,7 +73,7 @@ def _print_listing(listing: Listing) -> None:
     for name, split in listing.splits.items():
         counts = np.bincount(split.labels, minlength=len(listing.class_names))
         few, many = int(counts.argmin()), int(counts.argmax())
-        trusted = "" if split.trusted is None else f"; {int((split.trusted >= 0).sum()):,} with a trusted label"
+        trusted = "" if split.trusted is None else f"; {int((split.trusted >= 0).sum()):,} with a true label"
         print(
             f"  {name}: {len(split):,} images; fewest {counts[few]:,} ({listing.class_names[few]}), "
             f"most {counts[many]:,} ({listing.class_names[many]}){trusted}"
@@ -81,17 +83,17 @@ def _print_listing(listing: Listing) -> None:
 
 
 def _require_writable(out: Path) -> None:
-    """Ask before the hour of decoding, not after it."""
+    """InputError where the index cannot be written: before the long decoding, not after it."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{out.parent}: cannot be made ({error.strerror}); name another place with --out") from None
+        raise InputError(f"{out.parent}: cannot be created ({error.strerror}); give another file with --out") from None
     if not os.access(out.parent, os.W_OK):
-        raise InputError(f"{out.parent}: cannot be written to; name another place for the index with --out")
+        raise InputError(f"{out.parent}: is not writable; give another file for the index with --out")
 
 
 def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[str, ImageCheck]:
-    """Every image once, by name; what decodes goes into the cache too. cache: its table, None for none."""
+    """Decode every image once; returns the checks by name. cache: table of the cache to write, or None."""
     files: dict[str, str] = {}
     for _, split in unique_splits(listing):
         files.update(zip(split.names, split.paths, strict=True))
@@ -110,7 +112,7 @@ def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[
 
 
 def _mean_pixels(paths: Sequence[str], side: int) -> float:
-    """Bytes of a cached photo, guessed from the sizes of some, spread evenly."""
+    """Mean bytes per cached image, estimated from some images at equal distances."""
     sizes = []
     for place in np.linspace(0, len(paths) - 1, min(len(paths), SIZED)).astype(int):
         with contextlib.suppress(BadImage):
@@ -121,7 +123,7 @@ def _mean_pixels(paths: Sequence[str], side: int) -> float:
 
 
 def _print_notes(checks: dict[str, ImageCheck]) -> None:
-    """Images that decode, though they are not what their name says: counted by kind, with an example."""
+    """Print the notes on images that decode, such as a wrong file suffix: counts by kind, with an example."""
     kinds: dict[str, list[str]] = {}
     for name, check in checks.items():
         if check.note:
@@ -130,13 +132,13 @@ def _print_notes(checks: dict[str, ImageCheck]) -> None:
     for note, names in ordered[:SHOWN]:
         print(f"  note: {note}: {len(names):,} images, such as {names[0]}")
     if len(ordered) > SHOWN:
-        print(f"  note: {len(ordered) - SHOWN} more kinds of oddity, in the index's column 'note'")
+        print(f"  note: {len(ordered) - SHOWN} more kinds of notes, in the column 'note' of the index")
 
 
 def _judge(
     listing: Listing, checks: dict[str, ImageCheck], bad: list[tuple[str, str]], bad_file: Path, max_bad: float
 ) -> int:
-    """Print what is broken; 1 where training would refuse the data set, else 0."""
+    """Print the broken images; RunError where training would reject the data set."""
     if not bad:
         print(f"all {len(checks):,} images decode")
         return 0
@@ -144,16 +146,16 @@ def _judge(
         print(f"  broken: {name}: {problem}")
     if len(bad) > SHOWN:
         print(f"  broken: {len(bad) - SHOWN:,} more")
-    print(f"{len(bad):,} of {len(checks):,} images are broken; all of them by name in {bad_file}")
+    print(f"{len(bad):,} of {len(checks):,} images are broken; {bad_file} lists them by name")
     problems = []
     for name, split in unique_splits(listing):
         num_bad, allowed = _num_bad(split, checks), max_bad * len(split) if name == "train" else 0
         if num_bad > allowed:
-            limit = f"data.max_bad={max_bad:g} allows {int(allowed):,}" if name == "train" else "it must be whole"
+            limit = f"data.max_bad={max_bad:g} allows {int(allowed):,}" if name == "train" else "none is allowed"
             problems.append(f"{name}: {num_bad:,} of {len(split):,} images are broken; {limit}")
     if problems:
         raise RunError("\n".join(problems))
-    print("training leaves them out")
+    print("training skips them")
     return 0
 
 

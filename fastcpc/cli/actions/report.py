@@ -12,10 +12,7 @@ from fastcpc.report.results.run import Run, read_run
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the page, and the table where --csv asks for it; returns the exit code.
-
-    options: of ``fastcpc.cli.report``.
-    """
+    """Write the page and, with --csv, the table; returns the exit code. options: of ``fastcpc.cli.report``."""
     runs = [read_run(path) for path in options.runs]
     baseline = _baseline(options.baseline, runs)
     comparison = None
@@ -25,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
         page = comparison_page(comparison)
     else:
         if isinstance(baseline, str):
-            raise InputError(f"--baseline {baseline}: one RUN is compared with another run; give its folder")
+            raise InputError(f"--baseline {baseline}: one RUN needs another run as its baseline; give its folder")
         page = run_page(runs[0], root=options.root, most_cards=options.most, baseline=baseline)
         if options.csv is not None:
             comparison = compare([*runs, baseline] if baseline else runs, baseline)
@@ -36,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _baseline(text: str, runs: Sequence[Run]) -> Run | str | None:
-    """A run, or key=value; InputError where it is neither."""
+    """The baseline: a run, or key=value; InputError where it is neither."""
     if not text:
         return None
     if "=" in text and not Path(text).is_dir():

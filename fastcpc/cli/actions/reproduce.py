@@ -18,7 +18,8 @@ def run(options: argparse.Namespace) -> int:
     cells = [cell for place in chosen.places for cell in place.cells(seeds)]
     missing = [cell for cell in cells if grid.finished(cell) is None]
     print(
-        f"{chosen.name}, {options.scale} scale: {len(cells) - len(missing)} of {len(cells)} runs are there", flush=True
+        f"{chosen.name}, {options.scale} scale: {len(cells) - len(missing)} of {len(cells)} runs are finished",
+        flush=True,
     )
     if options.dry_run:
         for cell in missing:
@@ -26,20 +27,20 @@ def run(options: argparse.Namespace) -> int:
         return 0
     signum = train_missing(grid, cells, options.jobs, lambda line: print(line, flush=True))
     if signum:
-        print(f"{PROGRAM}: stopped; start the same command again to go on", file=sys.stderr)
+        print(f"{PROGRAM}: stopped; repeat the command to resume", file=sys.stderr)
         return 128 + signum
     write(chosen, options.scale, grid, collect(chosen, grid, seeds), options.out)
     return 0
 
 
 def grid_of(scale: str, out: Path, configs: Path, settings: tuple[str, ...] = (), data_root: str = "") -> Grid:
-    """The grid of a scale below an output folder; the small one runs on the CPU."""
+    """The grid of a scale in an output folder; the small scale runs on the CPU."""
     small = scale == "small"
     return Grid(out / "runs", configs, (*(("device=cpu",) if small else ()), *settings), data_root, one_thread=small)
 
 
 def collect(chosen: Experiment, grid: Grid, seeds: int) -> Results:
-    """The finished runs of every place."""
+    """The finished runs per place of the table or figure."""
     return {
         place: [run for cell in place.cells(seeds) if (run := grid.finished(cell)) is not None]
         for place in chosen.places
@@ -47,7 +48,7 @@ def collect(chosen: Experiment, grid: Grid, seeds: int) -> Results:
 
 
 def write(chosen: Experiment, scale: str, grid: Grid, results: Results, out: Path) -> None:
-    """Write NAME.json and NAME.md, or NAME.svg and NAME.png, and say where; a table is printed too."""
+    """Write NAME.json and NAME.md, or NAME.svg and NAME.png, and print their paths; a table is also printed."""
     name = chosen.name if scale == "full" else f"{chosen.name}-small"
     outputs = {f"{name}.json": as_json(chosen, scale, grid.settings, results).encode()}
     if chosen.name.startswith("table"):

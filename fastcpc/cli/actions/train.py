@@ -15,16 +15,16 @@ from fastcpc.engine.checkpoint.resume import turns_back
 from fastcpc.engine.launch import dry_run, train
 from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
-from fastcpc.engine.signals import Stopped, StopRequest
+from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import LostContactError, RunError
-from fastcpc.report.html.tensorboard import run_figures
+from fastcpc.report.html.training_figures import run_figures
 
 Settings = Callable[[], tuple[argparse.Namespace, Config]]
 logger = logging.getLogger("fastcpc")
 
 
 def run(read: Settings) -> int:
-    """Train, or do a dry run; returns the exit code. read: gives options and config, and is called on every rank."""
+    """Train, or do a dry run; returns the exit code. read: returns options and config; called on every rank."""
     with distributed.joined_process_group():
         return recorded_error(lambda: _run(read))
 
@@ -32,7 +32,7 @@ def run(read: Settings) -> int:
 def recorded_error(command: Callable[[], int]) -> int:
     """Run a command and record its error where torchrun looks for it.
 
-    A lost contact is not recorded: torchrun is to show first the error of the process that went away.
+    A lost contact is not recorded: torchrun shows the first error, and that must be the error of the lost process.
     """
     handler = get_error_handler()
     try:
@@ -83,7 +83,7 @@ def _train(config: Config) -> int:
             train(config, folder, stop, run_figures)
         except Stopped as stopped:
             again = "the same command again, with run.resume=auto," if back else "the same command again"
-            logger.warning("%s: start %s to go on", stopped, again)
+            logger.warning("%s: start %s to resume", stopped, again)
             return 128 + stopped.signum
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
@@ -98,7 +98,7 @@ def _train(config: Config) -> int:
 
 
 def _is_finished(folder: RunDir) -> bool:
-    """Whether rank 0 finds a finished run; it says so."""
+    """Whether rank 0 finds a finished run; logs it."""
 
     def look() -> dict[str, bytes] | None:
         summary = folder.finished_summary()

@@ -119,18 +119,20 @@ class SampleTable:
 
     def to_arrow(self) -> pa.Table:
         """The table as Arrow's. ValueError where columns differ in length."""
-        q_N2 = {name: self.q_N2.get(name) for name in dict.fromkeys((*CLEANERS, *self.q_N2))}
+        unused = {name: None for name in CLEANERS if name not in self.q_N2}
         columns: list[tuple[str, pa.DataType, Any]] = [
-            *((name, kind, getattr(self, field)) for field, name, kind in _FIRST),
-            *((name, pa.float64(), values_N) for name, values_N in cleaner_columns(q_N2)),
-            *((name, kind, getattr(self, field)) for field, name, kind in _LAST),
+            (name, kind, getattr(self, field)) for field, name, kind in _FIRST
         ]
+        for cleaner in (*CLEANERS, *(name for name in self.q_N2 if name not in CLEANERS)):
+            values = {cleaner: None} if cleaner in unused else {cleaner: self.q_N2[cleaner]}
+            columns += [(name, pa.float64(), values_N) for name, values_N in cleaner_columns(values)]
+        columns += [(name, kind, getattr(self, field)) for field, name, kind in _LAST]
         if self.true_N is not None:
             columns.append((_TRUE, pa.int64(), self.true_N))
         arrays = []
         for name, kind, values in columns:
-            absent = values is None
-            array = pa.nulls(len(self), kind) if absent else pa.array(values, type=kind, from_pandas=True)
+            is_null = values is None
+            array = pa.nulls(len(self), kind) if is_null else pa.array(values, type=kind, from_pandas=True)
             if len(array) != len(self):
                 raise ValueError(f"column {name} has {len(array)} rows, index has {len(self)}")
             arrays.append(array)

@@ -1,4 +1,4 @@
-"""Several runs in groups of seeds: mean and spread per group, and differences from a baseline."""
+"""Compare runs: group the seeds of each config, mean and spread per group, difference from a baseline."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from fastcpc.report.html.headline import accuracy_of
 from fastcpc.report.paper.published import PaperCell, paper_cell
 from fastcpc.report.results.run import Run
 
-# Settings that may differ between the seeds of one config: seeds, names, paths, and how results are computed.
+# What seeds of one config may differ in: seeds, names, places, and how (not what) is computed.
 _SEED_KEYS = (FREE_KEYS - {"noise.file"}) | {
     "run.seed", "noise.seed", "run.deterministic", "data.feed", "data.workers", "data.index",
 }  # fmt: skip
@@ -24,7 +24,7 @@ MEASURES = ("last10", "best", "final")
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean, sample standard deviation (None for a single value) and smallest of n values."""
+    """Mean and sample standard deviation (None of a single value) of n values, with the smallest of them."""
 
     mean: float
     std: float | None
@@ -39,8 +39,8 @@ class Spread:
 class RunGroup:
     """Finished runs that differ in their seeds only.
 
-    values: setting -> text, of the settings in which the groups differ. measures: last10, best, final -> test accuracy
-    in percent per seed. cell: the paper's result with this config, if any.
+    values: setting -> text, of the settings in which the groups differ. measures: last10, best, final: test accuracy in
+    percent by seed. cell: the paper's, where the config is one.
     """
 
     runs: tuple[Run, ...]
@@ -65,10 +65,10 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups in the order in which their first runs were given.
+    """Groups in the order of their first runs.
 
-    differences: per group the points between its mean of the last ten epochs and the baseline's; None where it has no
-    baseline. keys: the settings in which groups differ. left_out: a sentence for each run that is not counted.
+    differences: per group, points of the last-10 mean above the baseline's; None where there is no baseline for it.
+    keys: the settings in which groups differ. left_out: a sentence for each run that is not counted.
     """
 
     groups: list[RunGroup]
@@ -85,16 +85,16 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Comparison:
-    """Group runs by config and compare the groups with a baseline.
+    """Group runs by config and set the groups beside a baseline.
 
-    baseline: one of the runs: then its group; or key=value: then each group is compared with the group that has this
-    value, the same data and noise, and the most other settings in common. InputError where no run is finished, or no
-    group fits the baseline.
+    baseline: one of the runs: then its group; or key=value: then each group is held against the one that has this value
+    and agrees with it in the most other settings, those of data and noise among them. InputError where there is no
+    finished run, or no such baseline.
     """
     left_out: list[str] = []
     finished = _finished(runs, left_out)
     if not finished:
-        raise InputError(f"none of the {len(runs)} runs is finished; finish at least one to compare")
+        raise InputError(f"none of the {len(runs)} runs is finished: there is nothing to compare")
     by_config: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in finished:
         by_config.setdefault(_group_key(run.config), []).append(run)
@@ -115,7 +115,7 @@ def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Compariso
 
 
 def settings_as_text(config: Config) -> dict[str, str]:
-    """Every setting as a command writes it, by its dotted key."""
+    """Every setting as it is written in a command, by its dotted key."""
     return {key: _as_text(value) for key, value in flat_settings(config).items()}
 
 
@@ -126,7 +126,7 @@ def _as_text(value: Any) -> str:
 
 
 def _group_key(config: Config) -> tuple[tuple[str, str], ...]:
-    """Settings that all seeds of one config share. Each folder of images is a data set of its own."""
+    """What seeds of one config have in common. A folder of images is a data set of its own."""
     free = _SEED_KEYS - {"data.root"} if config.data.name == "imagefolder" else _SEED_KEYS
     return tuple((key, value) for key, value in settings_as_text(config).items() if key not in free)
 
@@ -139,7 +139,7 @@ def _finished(runs: Sequence[Run], left_out: list[str]) -> list[Run]:
             done, epochs = len(run.metrics), run.config.train.epochs
             left_out.append(f"{run.path} is not finished ({done} of {epochs} epochs) and is not counted.")
         elif where in kept:
-            left_out.append(f"{run.path} is given twice and counted once.")
+            left_out.append(f"{run.path} was given twice and is counted once.")
         elif accuracy_of(run) is None:
             left_out.append(f"{run.path} has no accuracy in its metrics and is not counted.")
         else:
@@ -152,7 +152,7 @@ def _group(runs: list[Run], values: dict[str, str], left_out: list[str]) -> RunG
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     for seed in twice:
         same = ", ".join(str(run.path) for run in runs if run.config.run.seed == seed)
-        left_out.append(f"Seed {seed} occurs more than once ({same}): these runs are not independent.")
+        left_out.append(f"Seed {seed} is there more than once ({same}): these are not independent runs.")
     accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
     measures = {name: tuple(getattr(accuracy, name) for accuracy in accuracies) for name in MEASURES}
     return RunGroup(tuple(runs), values, measures, paper_cell(runs[0].config))
@@ -164,7 +164,7 @@ def _differing(configs: Sequence[dict[str, str]]) -> list[str]:
 
 
 def _reference(group: RunGroup, groups: Sequence[RunGroup], baseline: Run | str | None) -> RunGroup | None:
-    """The group that this one is compared with, or None."""
+    """The group that this one is held against; None where there is none."""
     if baseline is None or isinstance(baseline, Run):
         return next((other for other in groups if baseline is not None and _holds(other, baseline)), None)
     key, _, value = baseline.partition("=")
@@ -186,20 +186,23 @@ def _holds(group: RunGroup, run: Run) -> bool:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One row per group: the settings that differ, seeds, mean, standard deviation and smallest of each measure in
-    percent, the difference from the baseline in points, and the paper's accuracy with its source."""
+    """A row per group.
+
+    Columns: the settings that differ, seeds, mean, standard deviation and smallest of each measure in percent, the
+    difference from the baseline in points, and the paper's value with its source.
+    """
     header = [*comparison.keys, "seeds"]
     header += [f"{measure}_{part}" for measure in MEASURES for part in ("mean", "std", "min")]
     header += ["difference", "paper_top1", "paper_std", "paper_source"]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(header)
-    for group, difference in zip(comparison.groups, comparison.differences, strict=True):
+    for group, delta in zip(comparison.groups, comparison.differences, strict=True):
         row: list[Any] = [*group.values.values(), " ".join(map(str, group.seeds))]
         for measure in MEASURES:
             spread = group.spread(measure)
             row += [spread.mean, spread.std, spread.low]
-        row.append(difference)
+        row.append(delta)
         cell = group.cell
         row += [cell.top1, cell.spread, cell.source] if cell is not None else [None, None, None]
         writer.writerow(row)

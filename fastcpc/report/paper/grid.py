@@ -11,7 +11,7 @@ from pathlib import Path
 from fastcpc.config.load import load_config, read_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import changed_settings
-from fastcpc.engine.signals import StopRequest
+from fastcpc.engine.step_loop import StopRequest
 from fastcpc.errors import InputError, RunError
 from fastcpc.report.paper.experiments import Cell
 from fastcpc.report.results.run import Run, read_run

@@ -8,7 +8,7 @@ from image_run import coloured_images, image_config
 from small_run import StopAfter, assert_same_run, run
 
 from fastcpc.data.loaders.dali_pipeline import dali_problem
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 
 needs_dali = pytest.mark.skipif(bool(dali_problem()), reason="needs nvidia.dali")
 each_loader = pytest.mark.parametrize("name", ["torch", pytest.param("dali", marks=needs_dali)])

@@ -8,7 +8,7 @@ import pytest
 from pretend_gpu import kernels_on_cpu, pretended_gpu
 from small_run import StopAfter, metrics, run, small_config
 
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 
 SHORT: dict[str, Any] = {"epochs": 3, "lr_drop_epoch": 2}
 PAST: dict[str, Any] = {"loss_history": 2}  # losses of the epoch before come from the other device

@@ -19,7 +19,7 @@ from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, 
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError
 
 
@@ -116,7 +116,7 @@ def test_processes_that_are_killed_or_told_to_stop(tmp_path: Path) -> None:
             output = process.communicate(timeout=TIME_LIMIT)[0]
         assert process.returncode == code, output
         if code > 0:
-            assert "start the same command again to go on" in output
+            assert "start the same command again to resume" in output
     with started(file) as process:
         output = process.communicate(timeout=TIME_LIMIT)[0]
     assert process.returncode == 0, output

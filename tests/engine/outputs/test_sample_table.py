@@ -1,8 +1,7 @@
-"""clean_probabilities.parquet, read back by pyarrow and by its own reader."""
+"""clean_probabilities.parquet, read back by pyarrow and by SampleTable."""
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,107 +19,97 @@ NAMES = [
 
 def make_table(num_rows: int) -> SampleTable:
     draw = np.random.default_rng(0)
-    clean_N = draw.random(num_rows)
+    given_N, predicted_N, true_N = draw.integers(0, 10, (3, num_rows))
+    clean_N, p_given_N, p_predicted_N = draw.random((3, num_rows))
     return SampleTable(
         index_N=np.arange(num_rows)[::-1].copy(),
         paths=tuple(f'train/{number:05d}, "ä"' for number in range(num_rows)),
-        given_N=draw.integers(0, 10, num_rows),
-        predicted_N=draw.integers(0, 10, num_rows),
+        given_N=given_N,
+        predicted_N=predicted_N,
         q_N2={"gmm": draw.random((num_rows, 2)), "cpc": draw.random((num_rows, 2))},
         clean_prob_N=clean_N,
-        p_given_N=draw.random(num_rows),
-        p_predicted_N=draw.random(num_rows),
+        p_given_N=p_given_N,
+        p_predicted_N=p_predicted_N,
         is_clean_N=clean_N > 0.5,
-        true_N=draw.integers(0, 10, num_rows),
+        true_N=true_N,
     )
 
 
-def assert_equal(found: SampleTable, expected: SampleTable) -> None:
+def assert_equal(one: SampleTable, other: SampleTable) -> None:
+    assert list(one.q_N2) == list(other.q_N2)
+    for name in one.q_N2:
+        np.testing.assert_array_equal(one.q_N2[name], other.q_N2[name])
     for field in fields(SampleTable):
-        one, two = getattr(found, field.name), getattr(expected, field.name)
-        if field.name == "q_N2":
-            assert list(one) == list(two) and all((one[name] == two[name]).all() for name in two)
-        else:
-            np.testing.assert_array_equal(one, two, err_msg=field.name)
+        if field.name != "q_N2":
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 1000])
-def test_parquet_round_trip(tmp_path: Path, num_rows: int) -> None:
+def test_columns_in_the_file(tmp_path: Path, num_rows: int) -> None:
     samples = make_table(num_rows)
     samples.write(tmp_path / "c.parquet")
     table = pq.read_table(tmp_path / "c.parquet")
     assert table.column_names == NAMES
     assert table.num_rows == num_rows
-    for name, values in (
-        ("path", samples.paths), ("index", samples.index_N), ("q_gmm_2", samples.q_N2["gmm"][:, 1]),
-        ("q_cpc_1", samples.q_N2["cpc"][:, 0]), ("is_clean", samples.is_clean_N), ("true_label", samples.true_N),
-    ):  # fmt: skip
-        assert table[name].to_pylist() == list(values), name  # type: ignore[arg-type]
+    q_gmm, q_cpc = samples.q_N2["gmm"], samples.q_N2["cpc"]
+    expected = [
+        samples.index_N, samples.paths, samples.given_N, samples.predicted_N, q_gmm[:, 0], q_gmm[:, 1], q_cpc[:, 0],
+        q_cpc[:, 1], samples.clean_prob_N, samples.p_given_N, samples.p_predicted_N, samples.is_clean_N, samples.true_N,
+    ]  # fmt: skip
+    for name, values in zip(NAMES, expected, strict=True):
+        assert values is not None and table[name].to_pylist() == list(values), name
     assert [item.name for item in tmp_path.iterdir()] == ["c.parquet"]
-    if num_rows:
-        assert_equal(SampleTable.read(tmp_path / "c.parquet"), samples)
 
 
-def test_unused_cleaners_and_nan_are_null_and_true_labels_optional() -> None:
-    q_N2 = np.array([[0.5, np.nan, 1.0], [0.0, 0.1, 0.2]], np.float32).T
-    samples = replace(make_table(3), q_N2={"cpc": q_N2}, true_N=None)
-    table = samples.to_arrow()
+@pytest.mark.parametrize("num_rows", [1, 100])
+def test_read_returns_what_was_written(tmp_path: Path, num_rows: int) -> None:
+    samples = make_table(num_rows)
+    third = {"jsd": np.linspace(0, 1, 2 * num_rows).reshape(num_rows, 2)}
+    for table in (samples, replace(samples, true_N=None, q_N2={}), replace(samples, q_N2={**samples.q_N2, **third})):
+        table.write(tmp_path / "c.parquet")
+        assert_equal(SampleTable.read(tmp_path / "c.parquet"), table)
+
+
+def test_unused_cleaners_and_nan_are_null_and_true_labels_optional(tmp_path: Path) -> None:
+    q_cpc_N2 = np.array([[0.5, 0.1], [np.nan, 0.2], [1.0, 0.3]], np.float32)
+    replace(make_table(3), q_N2={"cpc": q_cpc_N2}, true_N=None).write(tmp_path / "c.parquet")
+    table = pq.read_table(tmp_path / "c.parquet")
     assert table.column_names == NAMES[:-1]
     assert table["q_gmm_1"].to_pylist() == [None] * 3
     assert table["q_cpc_1"].to_pylist() == [0.5, None, 1.0]
-    samples = replace(samples, q_N2={"cpc": np.ones((3, 2))})
-    assert_equal(SampleTable.from_arrow(samples.to_arrow()), samples)
 
 
-def test_another_cleaner_has_columns_behind_the_known_ones() -> None:
-    samples = replace(make_table(3), q_N2={"toy": np.ones((3, 2)), "cpc": np.zeros((3, 2))})
-    table = samples.to_arrow()
-    assert table.column_names[4:11] == [*NAMES[4:8], "q_toy_1", "q_toy_2", "clean_probability"]
-    found = SampleTable.from_arrow(table)
-    assert list(found.q_N2) == ["cpc", "toy"] and found.q_N2["toy"].tolist() == [[1, 1]] * 3
-
-
-def drop(*names: str) -> Any:
-    return lambda table: table.drop_columns(list(names))
-
-
-def put(name: str, values: list[Any]) -> Any:
-    return lambda table: table.set_column(table.column_names.index(name), name, pa.array(values))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (drop("p_given", "index"), "no column index, p_given"),
-        (drop("q_cpc_1"), "no column q_cpc_1"),
-        (put("q_cpc_1", [0.5, None, 0.5]), "column q_cpc_1 has empty rows"),
-        (put("index", ["a", "b", "c"]), "column index holds string"),
-    ],
-)
-def test_damaged_columns_are_named(change: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SampleTable.from_arrow(change(make_table(3).to_arrow()))
-
-
-def test_columns_of_another_length_are_refused(tmp_path: Path) -> None:
+def test_columns_of_other_lengths_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="column p_given has 2 rows, index has 3"):
         replace(make_table(3), p_given_N=np.zeros(2)).write(tmp_path / "c.parquet")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"cannot write .*gone/c\.parquet: No such file or directory; mend that"):
-        make_table(3).write(tmp_path / "gone" / "c.parquet")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop_columns(["p_given", "q_cpc_2"]), "no column p_given, q_cpc_2"),
+        (lambda table: table.set_column(9, "p_given", pa.array([0.5, None, 0.5])), "column p_given has empty rows"),
+        (
+            lambda table: table.set_column(2, "given_label", pa.array(["a", "b", "c"])),
+            "column given_label holds string",
+        ),
+    ],
+)
+def test_damaged_tables_are_rejected(change, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        SampleTable.from_arrow(change(make_table(3).to_arrow()))
 
 
 def test_suspected_labels_by_hand() -> None:
     samples = replace(
-        make_table(3),
-        given_N=np.array([0, 1, 2]),
-        predicted_N=np.array([9, 9, 2]),
-        clean_prob_N=np.array([0.2, 0.6, 0.1]),
-        is_clean_N=np.array([False, True, False]),
-    )
-    assert samples.suspected().tolist() == [True, False, False]
-    assert samples.suspected(0.6).tolist() == [True, True, False]
-    assert samples.suspected(0.1).tolist() == [False, False, False]
+        make_table(4), given_N=np.array([0, 0, 0, 0]), predicted_N=np.array([1, 1, 0, 1]),
+        clean_prob_N=np.array([0.9, 0.2, 0.2, 0.6]), is_clean_N=np.array([True, False, False, True]),
+    )  # fmt: skip
+    assert samples.suspected().tolist() == [False, True, False, False]
+    assert samples.suspected(0.6).tolist() == [False, True, False, True]
+
+
+def test_missing_folder_is_an_error_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"cannot write .*gone/c\.parquet: No such file or directory; mend that"):
+        make_table(3).write(tmp_path / "gone" / "c.parquet")

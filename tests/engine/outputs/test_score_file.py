@@ -15,7 +15,7 @@ from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.outputs.score_file import FIRST, LAST, MOST_EMBEDDINGS
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network
 

@@ -1,4 +1,4 @@
-"""The summary of a finished run, by value."""
+"""summary.json by value."""
 
 import numpy as np
 import pytest
@@ -17,24 +17,17 @@ def labels_of(given: list[int], trusted: list[int] | None = None, partly: list[i
 
 
 def table_of(is_clean: list[bool], predicted: list[int]) -> SampleTable:
-    """A table of samples whose given labels are 0, 1, 2, ..."""
-    given_N = np.arange(len(is_clean))
-    half_N = np.full(len(is_clean), 0.5)
+    """Samples with given labels 0, 1, ..."""
+    given = np.arange(len(predicted))
+    ones = np.ones(len(given))
     return SampleTable(
-        index_N=given_N,
-        paths=tuple("abcdef"[: len(is_clean)]),
-        given_N=given_N,
-        predicted_N=np.array(predicted),
-        q_N2={},
-        clean_prob_N=half_N,
-        p_given_N=half_N,
-        p_predicted_N=half_N,
-        is_clean_N=np.array(is_clean),
-    )
+        index_N=given, paths=tuple(map(str, given)), given_N=given, predicted_N=np.array(predicted), q_N2={},
+        clean_prob_N=ones, p_given_N=ones, p_predicted_N=ones, is_clean_N=np.array(is_clean),
+    )  # fmt: skip
 
 
 def test_summary_by_hand() -> None:
-    # 5 is predicted noisy, but its given label is predicted
+    # sample 5 is predicted noisy, but its given label is also the predicted one
     table = table_of([True, False, False, False, True, False], [0, 9, 9, 9, 9, 5])
     labels = labels_of([0, 1, 2, 3, 4, 5], [0, 0, 0, 3, 0, 5])  # 1, 2 and 4 are wrong; 1, 2 and 3 are suspected
     top1 = [float(value) for value in [99, *range(10)]]
@@ -48,7 +41,7 @@ def test_summary_by_hand() -> None:
     )
 
 
-def test_summary_without_true_labels_or_suspects() -> None:
+def test_summary_without_true_labels_and_without_suspects() -> None:
     table = table_of([True, True], [1, 0])
     history = {"test_top1": [50.0], "seconds": 1.0, "best_epoch": 0}
     summary = summarise(history, CPU, table, labels_of([0, 1]))
@@ -57,8 +50,8 @@ def test_summary_without_true_labels_or_suspects() -> None:
     assert (summary["suspected_precision"], summary["suspected_recall"]) == (None, None)
 
 
-def test_precision_and_recall_count_samples_with_true_label() -> None:
-    table = table_of([True] * 3 + [False] * 3, [9] * 6)
+def test_precision_and_recall_skip_samples_without_true_label() -> None:
+    table = table_of([True, True, True, False, False, False], [9] * 6)
     history = {"test_top1": [50.0], "seconds": 1.0, "best_epoch": 0}
     labels = labels_of([0, 1, 2, 3, 4, 5], partly=[0, -1, 0, -1, 4, 0])  # 2 and 5 are wrong; 4 and 5 are suspected
     summary = summarise(history, CPU, table, labels)

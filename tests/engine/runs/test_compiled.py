@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from small_run import run, small_config
-from small_stages import CONFIG, small_stages
+from small_stages import BareSteps, CONFIG, small_stages
 from torch._dynamo.utils import counters
 
 from fastcpc.engine import numerics
@@ -39,7 +39,7 @@ def twenty_steps(compile_mode: str) -> dict[str, Any]:
     """What network 1 and its losses are after 20 semi-supervised steps."""
     config = replace(CONFIG, compile=compile_mode, semisup=replace(CONFIG.semisup, batches_per_epoch=20))  # type: ignore[arg-type]
     training, (own, other) = small_stages(config)
-    assert semi_supervised(own, other, training, lambda batches, total: enumerate(batches), epoch=2, start=0) == 20
+    assert semi_supervised(own, other, training, BareSteps(), epoch=2, start=0) == 20
     return {"losses": torch.stack([loss for loss, _ in own.steps]), "sums": own.sums, **own.network.state_dict()}
 
 

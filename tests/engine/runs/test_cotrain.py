@@ -9,9 +9,9 @@ import pytest
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc import distributed
-from fastcpc.engine import batch_scaling
+from fastcpc.distributed import batch_scaling
 from fastcpc.engine import launch as engine_start
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.engine.trainer import Trainer
 from fastcpc.errors import InputError
 
@@ -24,22 +24,23 @@ class Reference(Trainer):
     def outline(self, epoch: int) -> list[tuple[str, Callable[[], None]]]:
         if epoch < self.config.train.warmup_epochs:
             return super().outline(epoch)
-        first, second = self.learners
+        first = self.learners[0]
+        train_first, train_second = self.schedule.stages(epoch, guesses=True)
         copies: list[Any] = []
 
         def clean() -> None:
             self.clean(epoch)
             copies.append(copy.deepcopy(first.network))
 
-        def train_second() -> None:
+        def train_with_copy() -> None:
             trained, first.network = first.network, copies[0]
-            self.train(second, first, epoch)
+            self.record_passes(train_second())
             first.network = trained
 
         return [
             ("clean", clean),
-            ("train", lambda: self.train(first, second, epoch)),
-            ("train", train_second),
+            ("train", lambda: self.record_passes(train_first())),
+            ("train", train_with_copy),
             ("eval", self.evaluate),
         ]
 
@@ -85,4 +86,4 @@ def test_modes_do_not_mix_inside_an_epoch(whole: Path, tmp_path: Path) -> None:
 def test_an_odd_number_of_ranks_has_no_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(InputError, match=r"^parallel\.mode=co: .* and 3 have no half; start an even number, or one$"):
-        batch_scaling.connect(small_config(tmp_path, **CO))
+        batch_scaling.connect(small_config(tmp_path, **CO), torch.device("cpu"))

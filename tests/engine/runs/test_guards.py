@@ -11,8 +11,8 @@ import torch
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc.cleaner.partition import Partition
-from fastcpc.engine import cleaning, rollback, train_epoch, launch, trainer
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine import cleaning, launch, train_epoch, trainer
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.engine.learner import Learner
 from fastcpc.errors import RunError
 
@@ -110,7 +110,7 @@ def test_a_nan_takes_the_pass_back(
     assert all(value is not None for value in lines[2]["loss_total"])
     said = re.search(
         r"epoch 1, network 1: losses or weights became NaN \(first at step 1, whose batch holds the 64 samples "
-        r"([\d, ]+), \.\.\.\); the network is set back to before this pass",
+        r"([\d, ]+), \.\.\.\); the network is restored to its state before this pass",
         caplog.text,
     )
     assert said is not None
@@ -140,10 +140,10 @@ def test_a_nan_followed_by_a_stop_is_taken_back_all_the_same(tmp_path: Path, mon
 
 def test_a_network_that_gives_nans_without_end_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, lambda count, number: number == 1)  # the other network is well
-    count = rollback.MAX_ROLLBACKS + 1
+    count = train_epoch.MAX_ROLLBACKS + 1
     with pytest.raises(
         RunError,
-        match=rf"network 1: losses or weights were no numbers in {count} passes in a row "
+        match=rf"network 1: non-finite losses or weights in {count} consecutive passes "
         r"\(first at step 0, whose batch holds the 64 samples [\d, ]+, \.\.\.\); start",
     ):
         run(small_config(tmp_path / "run", train={"epochs": 8}))
@@ -152,7 +152,7 @@ def test_a_network_that_gives_nans_without_end_ends_the_run(tmp_path: Path, monk
 def test_weights_that_are_no_numbers_after_the_last_step_count_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    honest = rollback.warm_up
+    honest = train_epoch.warm_up
 
     def ruined(own: Any, *args: Any, **options: Any) -> int:
         steps = honest(own, *args, **options)
@@ -160,7 +160,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_count_too(
             own.network.classifier.bias.data[3] = torch.inf
         return steps
 
-    monkeypatch.setattr(rollback, "warm_up", ruined)
+    monkeypatch.setattr(train_epoch, "warm_up", ruined)
     with caplog.at_level(logging.WARNING, "fastcpc"):
         assert run(small_config(tmp_path / "run"))["finished"]
     assert "epoch 0, network 2: losses or weights became NaN" in caplog.text

@@ -23,7 +23,7 @@ from pretend_gpu import (
     kernels_on_cpu,
     pretended_gpu,
 )
-from small_stages import CONFIG, small_stages
+from small_stages import BareSteps, CONFIG, small_stages
 from torch import Tensor
 
 from fastcpc.cleaner.prototypes import prototype_clean_prob, train_prototypes
@@ -50,10 +50,10 @@ def gpu() -> Iterator[PretendGpu]:
         yield pretended
 
 
-def never_waiting(gpu: PretendGpu) -> Callable[[Iterator[Batch], int], Iterator[tuple[int, Batch]]]:
-    """A walk on which neither the feed nor who takes its batches may wait."""
+def never_waiting(gpu: PretendGpu) -> BareSteps:
+    """Steps in which neither the loader nor its consumer may wait."""
 
-    def walk(batches: Iterator[Batch], total: int) -> Iterator[tuple[int, Batch]]:
+    def steps(batches: Iterator[Batch]) -> Iterator[tuple[int, Batch]]:
         for step in count():
             with gpu.hot():
                 batch = next(batches, None)
@@ -61,13 +61,13 @@ def never_waiting(gpu: PretendGpu) -> Callable[[Iterator[Batch], int], Iterator[
                     return
                 yield step, batch
 
-    return walk
+    return BareSteps(steps)
 
 
-def trained(config: Any, walk: Any) -> Learner:
+def trained(config: Any, steps: BareSteps) -> Learner:
     training, (own, other) = small_stages(config)
-    assert warm_up(own, training, walk, epoch=0, start=0) == 8
-    assert semi_supervised(own, other, training, walk, epoch=1, start=0) == 4
+    assert warm_up(own, training, steps, epoch=0, start=0) == 8
+    assert semi_supervised(own, other, training, steps, epoch=1, start=0) == 4
     return own
 
 
@@ -79,18 +79,18 @@ def test_training_reads_no_value(gpu: PretendGpu, precision: Any, strong: Any) -
     own = trained(config, never_waiting(gpu))
     assert own.network.classifier.weight.is_cuda and own.sums.is_cuda and own.is_finite()
     if precision == "fp32":
-        there = trained(ON_CPU, lambda batches, total: enumerate(batches))
+        there = trained(ON_CPU, BareSteps())
         torch.testing.assert_close(own.sums.cpu(), there.sums, rtol=1e-5, atol=1e-5)
 
 
 def test_scoring_reads_no_value_and_evaluation_one(gpu: PretendGpu) -> None:
-    def results(config: Any, walk: Any) -> Any:
+    def results(config: Any, steps: BareSteps) -> Any:
         training, learners = small_stages(config)
         networks, labels_N = [learner.network for learner in learners], training.labels_N
 
         def batches() -> Iterator[Batch]:
             stream = training.loader.stream(sequential_batches(len(labels_N), 100), ("test",), 0)
-            return (batch for _, batch in walk(stream, 3))
+            return (batch for _, batch in steps.number(stream))
 
         scoring = score_samples(networks, batches(), labels_N, training.numerics)
         gpu.waits.clear()
@@ -98,7 +98,7 @@ def test_scoring_reads_no_value_and_evaluation_one(gpu: PretendGpu) -> None:
 
     scores, accuracy = results(ON_GPU, never_waiting(gpu))
     assert list(gpu.waits.values()) == [1]
-    there, same = results(ON_CPU, lambda batches, total: enumerate(batches))
+    there, same = results(ON_CPU, BareSteps())
     assert accuracy == same
     for name in SampleScores.__dataclass_fields__:
         torch.testing.assert_close(getattr(scores, name).cpu(), getattr(there, name))
@@ -206,15 +206,15 @@ def test_the_guard_sees_momentum_that_lies_otherwise(gpu: PretendGpu) -> None:
 def test_training_never_waits_for_a_gpu() -> None:
     training, (own, other) = small_stages(ON_GPU)
 
-    def watched(batches: Iterator[Batch], total: int) -> Iterator[tuple[int, Batch]]:
+    def watched(batches: Iterator[Batch]) -> Iterator[tuple[int, Batch]]:
         """After the first step, which may set things up."""
         for step, batch in enumerate(batches):
             yield step, batch
             torch.cuda.set_sync_debug_mode("error")
 
     for stage in (
-        lambda: warm_up(own, training, watched, epoch=0, start=0),
-        lambda: semi_supervised(own, other, training, watched, epoch=1, start=0),
+        lambda: warm_up(own, training, BareSteps(watched), epoch=0, start=0),
+        lambda: semi_supervised(own, other, training, BareSteps(watched), epoch=1, start=0),
     ):
         try:
             stage()

@@ -15,7 +15,7 @@ from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 from fastcpc.engine.numerics import Numerics
 from fastcpc.engine.train_epoch import TrainContext, paired_batches
 

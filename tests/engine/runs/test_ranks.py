@@ -18,7 +18,7 @@ from fastcpc.config.schema import Config
 from fastcpc.data.loaders.dali_pipeline import dali_problem
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
-from fastcpc.engine.signals import Stopped
+from fastcpc.engine.step_loop import Stopped
 
 TOLERANCE = 1e-5  # of losses, probabilities and weights; what was seen is below 3e-6
 SPECIAL = {"train": {"epochs": 3}}

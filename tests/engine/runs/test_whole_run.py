@@ -11,7 +11,7 @@ import pytest
 from small_run import assert_same_run, metrics, run, small_config, weights
 
 from fastcpc.config.load import load_config
-from fastcpc.engine import rollback, launch, trainer
+from fastcpc.engine import launch, train_epoch, trainer
 from fastcpc.engine.train_epoch import has_warmup_penalty
 
 KINDS = ("none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only")
@@ -139,8 +139,8 @@ def test_the_dry_run_takes_a_step_of_every_stage_and_keeps_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = []
-    pairs: list[tuple[Any, str]] = [(rollback, "warm_up"), (rollback, "semi_supervised")]
-    pairs += [(trainer, "collect"), (trainer, "clean_labels"), (trainer, "evaluate")]
+    pairs: list[tuple[Any, str]] = [(train_epoch, "warm_up"), (train_epoch, "semi_supervised")]
+    pairs += [(trainer, "score_samples"), (trainer, "clean_labels"), (trainer, "evaluate")]
     for module, stage in pairs:
         honest = getattr(module, stage)
 
@@ -153,6 +153,6 @@ def test_the_dry_run_takes_a_step_of_every_stage_and_keeps_nothing(
     with caplog.at_level("INFO", "fastcpc"):
         launch.dry_run(load_config([CONFIGS / f"{name}.yaml"], []))
     counts = {stage: calls.count(stage) for stage in sorted(set(calls))}
-    assert counts == {"clean_labels": 3, "collect": 3, "evaluate": 3, "semi_supervised": 4, "warm_up": 2}
+    assert counts == {"clean_labels": 3, "evaluate": 3, "score_samples": 3, "semi_supervised": 4, "warm_up": 2}
     assert "dry run: every stage works; nothing is kept" in caplog.text
     assert not list(tmp_path.iterdir())

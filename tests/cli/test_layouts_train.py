@@ -1,4 +1,4 @@
-"""Photos laid out as each known data set go through every stage of training, and every test set through evaluation."""
+"""Image files in the layout of each known data set go through every stage, and every test set is evaluated."""
 
 from collections.abc import Sequence
 from pathlib import Path

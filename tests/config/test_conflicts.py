@@ -1,20 +1,20 @@
-"""Settings out of their range, and settings that do not fit each other: one line says which, and what to do."""
+"""Settings out of range, and conflicts between settings: one line names the setting and the fix."""
 
 from pathlib import Path
 
 import pytest
-from config_faults import only_problem
+from config_errors import only_problem
 
 from fastcpc.config.load import load_config
 
 RANGES = [
     ("run.seed", "-1", "be 0 or more"), ("run.keep_every", "-1", "be 0 or more"), ("data.subset", "-1", "be 0 or more"),
-    ("noise.rate", "1.5", "lie in [0, 1]"), ("noise.rate", "-0.5", "lie in [0, 1]"), ("noise.seed", "-2", "be "
+    ("noise.rate", "1.5", "be in [0, 1]"), ("noise.rate", "-0.5", "be in [0, 1]"), ("noise.seed", "-2", "be "
     "-1 or more"),
     ("model.width", "8", "be 16 or more"), ("augment.randaugment_ops", "0", "be 1 or more"),
-    ("augment.randaugment_magnitude", "31", "lie in [0, 30]"), ("cleaner.tau", "0.0", "lie in (0, 1)"),
-    ("cleaner.tau", "1.0", "lie in (0, 1)"), ("cleaner.alpha", "-1.0", "be 0 or more"),
-    ("cleaner.warmup", "1.5", "lie in [0, 1]"), ("cleaner.loss_history", "0", "be 1 or more"),
+    ("augment.randaugment_magnitude", "31", "be in [0, 30]"), ("cleaner.tau", "0.0", "be in (0, 1)"),
+    ("cleaner.tau", "1.0", "be in (0, 1)"), ("cleaner.alpha", "-1.0", "be 0 or more"),
+    ("cleaner.warmup", "1.5", "be in [0, 1]"), ("cleaner.loss_history", "0", "be 1 or more"),
     ("cpc.embedding_dim", "0", "be 1 or more"), ("cpc.passes", "-1", "be 0 or more"),
     ("cpc.temperature", "0.0", "be above 0"), ("semisup.lambda_u", "-1.0", "be 0 or more"),
     ("semisup.rampup_epochs", "0", "be 1 or more"), ("semisup.temperature", "0.0", "be above 0"),
@@ -22,7 +22,7 @@ RANGES = [
     ("train.epochs", "0", "be 1 or more"), ("train.warmup_epochs", "-1", "be 0 or more"),
     ("train.batch_size", "1", "be 2 or more"), ("train.lr", "0.0", "be above 0"),
     ("train.lr_drop_epoch", "-1", "be 0 or more"), ("train.lr_drop_factor", "0.5", "be 1 or more"),
-    ("train.momentum", "1.0", "lie in [0, 1)"), ("train.weight_decay", "-0.1", "be 0 or more"),
+    ("train.momentum", "1.0", "be in [0, 1)"), ("train.weight_decay", "-0.1", "be 0 or more"),
     ("train.score_batch_size", "0", "be 1 or more"), ("train.pool_batches", "-1", "be 0 or more"),
 ]  # fmt: skip
 
@@ -32,23 +32,23 @@ def test_ranges(key: str, value: str, limits: str) -> None:
     assert only_problem([], [f"{key}={value}"]) == f"command line: {key}={value}: must {limits}"
 
 
-EDGES = [
+LIMITS = [
     "noise.seed=-1", "cleaner.warmup=1", "cleaner.warmup=0", "train.momentum=0", "train.lr_drop_factor=1",
     "augment.randaugment_magnitude=30", "model.width=16", "train.batch_size=2", "cleaner.tau=1e-9",
     f"run.seed={2**63 - 1}",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("override", EDGES)
-def test_edges_of_ranges_are_fine(override: str) -> None:
+@pytest.mark.parametrize("override", LIMITS)
+def test_limits_of_ranges_are_allowed(override: str) -> None:
     load_config([], [override])
 
 
-CLASHES = {
+CONFLICTS = {
     "warmup_is_all": ("train.epochs=10", "train.warmup_epochs=10: must be below train.epochs=10, or no epoch cleans"),
     "pool_without_size": (
         "cleaner.scored=pool",
-        "command line: cleaner.scored=pool: there is no pool while train.pool_batches is 0",
+        "command line: cleaner.scored=pool: needs a pool, and train.pool_batches is 0",
     ),
     "pool_with_history": (
         "cleaner.scored=pool train.pool_batches=9 cleaner.loss_history=5",
@@ -77,40 +77,40 @@ CLASHES = {
     ),
     "superclass_on_digits": (
         "noise.kind=asym_superclass noise.rate=0.4",
-        "command line: noise.kind=asym_superclass: exists only on cifar100; on digits choose asym",
+        "command line: noise.kind=asym_superclass: is defined only for cifar100; on digits choose asym",
     ),
     "block5_on_cifar10": (
         "data.name=cifar10 data.root=d noise.kind=asym_block5 noise.rate=0.4",
-        "command line: noise.kind=asym_block5: exists only on cifar100; on cifar10 choose asym",
+        "command line: noise.kind=asym_block5: is defined only for cifar100; on cifar10 choose asym",
     ),
     "asym_on_photos": (
         "data.name=imagefolder data.root=d noise.kind=asym noise.rate=0.4",
-        "command line: noise.kind=asym: is a map between the classes of CIFAR-10; on imagefolder choose asym_pairs",
+        "command line: noise.kind=asym: is defined for the classes of CIFAR-10 and digits; on imagefolder choose",
     ),
     "pairs_missing": (
         "data.name=imagefolder data.root=d noise.kind=asym_pairs noise.rate=0.4",
-        "noise.pairs is empty: noise.kind=asym_pairs needs classes",
+        "noise.pairs is empty: noise.kind=asym_pairs needs pairs of classes",
     ),
     "pairs_elsewhere": (
         "data.name=imagefolder data.root=d noise.kind=sym noise.rate=0.4 noise.pairs=a->b",
-        "command line: noise.pairs=a->b: is read only with noise.kind=asym_pairs, which is sym",
+        "command line: noise.pairs=a->b: is read only with noise.kind=asym_pairs, not sym",
     ),
     "block5_on_photos": (
         "data.name=webvision data.root=d noise.kind=asym_block5 noise.rate=0.4",
-        "command line: noise.kind=asym_block5: exists only on cifar100; on webvision choose asym_next",
+        "command line: noise.kind=asym_block5: is defined only for cifar100; on webvision choose asym_next",
     ),
     "list_elsewhere": (
         "data.name=clothing1m data.root=d data.list=a.csv",
-        "command line: data.list=a.csv: is read only with data.name=imagefolder, which is clothing1m",
+        "command line: data.list=a.csv: is read only with data.name=imagefolder, not clothing1m",
     ),
     "flickr_elsewhere": (
         "data.name=imagefolder data.root=d data.flickr=true",
-        "command line: data.flickr=true: is read only with data.name=webvision, which is imagefolder",
+        "command line: data.flickr=true: is read only with data.name=webvision, not imagefolder",
     ),
-    "index_of_digits": ("data.index=i", "command line: data.index=i: digits is read whole and needs no index"),
+    "index_of_digits": ("data.index=i", "command line: data.index=i: digits has no index; leave it empty"),
     "crop_beyond_resize": (
         "data.name=imagefolder data.root=d data.resize=64 data.crop=96",
-        "command line: data.crop=96: must not exceed data.resize=64, the shorter side it is cut from",
+        "command line: data.crop=96: must not exceed data.resize=64, the shorter side of the resized image",
     ),
     "no_root_of_photos": (
         "data.name=webvision",
@@ -125,7 +125,7 @@ CLASHES = {
     "timm_without_name": ("model.name=timm/", "command line: model.name=timm/: must be preact_resnet18, digits_cnn, "),
     "digits_net_elsewhere": (
         "data.name=cifar10 data.root=d model.name=digits_cnn",
-        "command line: model.name=digits_cnn: is made for data.name=digits; on cifar10 choose preact_resnet18",
+        "command line: model.name=digits_cnn: is for data.name=digits; on cifar10 choose preact_resnet18",
     ),
     "weights_by_name": (
         "model.weights=IMAGENET1K_V1",
@@ -138,13 +138,13 @@ CLASHES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CLASHES)
-def test_clashes(case: str) -> None:
-    overrides, message = CLASHES[case]
+@pytest.mark.parametrize("case", CONFLICTS)
+def test_conflicts(case: str) -> None:
+    overrides, message = CONFLICTS[case]
     assert message in only_problem([], overrides.split(" "))
 
 
-FINE = [
+VALID = [
     "cleaner.kind=none train.epochs=3", "noise.kind=file noise.file=a.pt noise.key=worse_label",
     "noise.kind=sym noise.rate=1",
     "data.name=cifar100 data.root=d noise.kind=asym_block5 noise.rate=0.4", "model.name=resnet50 "
@@ -154,17 +154,17 @@ FINE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("overrides", FINE)
-def test_settings_that_fit_each_other(overrides: str) -> None:
+@pytest.mark.parametrize("overrides", VALID)
+def test_settings_without_conflict_load(overrides: str) -> None:
     load_config([], overrides.split(" "))
 
 
-def test_a_clash_names_the_place_of_the_setting_to_change(tmp_path: Path) -> None:
+def test_a_conflict_names_the_line_of_the_setting_to_change(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("noise:\n  rate: 0.5\n")
     assert only_problem([path]).startswith(f"{path}:2: noise.rate=0.5: noise.kind=none draws no noise")
 
 
 @pytest.mark.parametrize("wrong", ["noise.kind=symm", "noise.kidn=sym", "noise.kind"])
-def test_a_wrong_setting_brings_no_second_fault_of_its_own_making(wrong: str) -> None:
+def test_a_wrong_setting_causes_no_second_error(wrong: str) -> None:
     only_problem([], ["noise.rate=0.5", wrong])

@@ -1,17 +1,18 @@
-"""What a number of processes makes of the settings: the global batch, its share a rank, the learning rate."""
+"""Batch size and learning rate as functions of the world size."""
 
 from dataclasses import replace
 
+import torch
+
 from fastcpc import distributed
 from fastcpc.config.schema import Config
-from fastcpc.engine.numerics import resolve_numerics
 from fastcpc.errors import InputError
 
 
-def connect(config: Config) -> None:
-    """Open the ways between the ranks as the settings want them. InputError: ranks that cannot be parted in halves."""
+def connect(config: Config, device: torch.device) -> None:
+    """Create the process groups that the settings ask for. InputError: an odd number of ranks for ``mode=co``."""
     distributed.raise_on_all_ranks(lambda: _check_halves(config))
-    distributed.connect(resolve_numerics(config).device, config.parallel.timeout)
+    distributed.connect(device, config.parallel.timeout)
     if config.parallel.mode == "co":
         distributed.connect_subgroups()
 
@@ -25,10 +26,9 @@ def _check_halves(config: Config) -> None:
 
 
 def scale_to_ranks(config: Config) -> Config:
-    """The settings with ``train.batch_size`` as the global batch and ``train.lr`` as it will be used.
+    """The settings with ``train.batch_size`` as the global batch and ``train.lr`` scaled to it.
 
-    The global batch is that of the ranks which train a network together. InputError: one that they cannot share
-    equally.
+    The global batch is shared by the ranks that train one network. InputError: it cannot be divided equally.
     """
     train, size = config.train, ranks_per_network()
     if size == 1:
@@ -47,13 +47,13 @@ def scale_to_ranks(config: Config) -> Config:
 
 
 def ranks_per_network() -> int:
-    """How many ranks train a network together: all, or half of them."""
+    """How many ranks train one network: all, or half of them with ``parallel.mode=co``."""
     with distributed.own_subgroup():
         return distributed.world_size()
 
 
 def describe_ranks(config: Config) -> str:
-    """The processes, the global batch and the learning rate in words; config: as ``scale_to_ranks`` returns it."""
+    """Processes, global batch and learning rate in words. config: as ``scale_to_ranks`` returns it."""
     train, size, parallel = config.train, ranks_per_network(), config.parallel
     if distributed.world_size() == 1:
         processes = f"1 process, batch {train.batch_size}"
@@ -67,7 +67,7 @@ def describe_ranks(config: Config) -> str:
     if size > 1:
         whole = "over all ranks" if parallel.mode == "data" else "over a network's ranks"
         norm, mixup = (
-            whole if shared else "a rank by itself" for shared in (parallel.sync_batchnorm, parallel.mixup == "global")
+            whole if shared else "per rank" for shared in (parallel.sync_batchnorm, parallel.mixup == "global")
         )
         text += f"; BatchNorm {norm}, MixUp {mixup}"
     if parallel.mode == "co":

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from fastcpc.engine.signals import Stopped, StopRequest
+from fastcpc.engine.step_loop import Stopped, StopRequest
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
