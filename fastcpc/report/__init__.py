@@ -1,1 +1,1 @@
-"""A run read back: what it holds of every label, as tables, pictures and files for other programs."""
+"""A run read back: what it holds of every label, as tables, figures and files for other programs."""

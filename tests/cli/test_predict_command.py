@@ -104,7 +104,7 @@ def test_broken_images_are_named_and_the_others_predicted(tmp_path: Path, capsys
     put(folder / "half.jpg", jpeg(2, (200, 150))[:900])
     put(folder / "empty.png", b"")
     put(folder / "deep" / "new\nline.JPG", jpeg(3))
-    put(folder / "notes.txt", b"no picture")
+    put(folder / "notes.txt", b"no image")
     out = tmp_path / "out.csv"
     assert command.main([str(run), str(folder), "--out", str(out), "--top", "9"]) == 1
     captured = capsys.readouterr()
@@ -127,7 +127,7 @@ def test_files_patterns_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert find_images(["**/*.png"]) == ["a/2.png"]
     assert find_images(["b[1].jpg"]) == ["b[1].jpg"]  # a name that looks like a pattern
     (tmp_path / "none").mkdir()
-    for argument, message in (("no.jpg", "no such file"), ("*.gif", "no file matches"), ("none", "no pictures")):
+    for argument, message in (("no.jpg", "no such file"), ("*.gif", "no file matches"), ("none", "no images")):
         with pytest.raises(InputError, match=message):
             find_images([argument])
 

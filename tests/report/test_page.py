@@ -24,7 +24,7 @@ from fastcpc.errors import InputError
 from fastcpc.report.html.headline import accuracy_of
 from fastcpc.report.html.loss_figures import loss_tests
 from fastcpc.report.html.page import run_page
-from fastcpc.report.html.training_figures import run_pictures
+from fastcpc.report.html.training_figures import run_figures
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
@@ -42,22 +42,22 @@ def page_of(folder: Path, **options: Any) -> str:
     return run_page(read_run(folder), **options)
 
 
-def test_pictures_are_those_of_the_worst_labels(folder: Path) -> None:
+def test_images_are_those_of_the_worst_labels(folder: Path) -> None:
     run = read_run(folder)
     suspects, images = find_suspects(run, samples := read_samples(run)), TrainingImages(run, samples)
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', run_page(run, most_cards=3))
     assert len(found) == 3
     for text, row in zip(found, suspects.rows, strict=False):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
-        np.testing.assert_array_equal(shown, np.asarray(images.picture(int(row))))
+        np.testing.assert_array_equal(shown, np.asarray(images.image(int(row))))
 
 
 def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred classes of long names, and two hundred pictures of which nothing can be squeezed."""
+    """A hundred classes of long names, and two hundred images that compress badly."""
     many_classes(folder, [f"{label:03d} " + "long name " * 30 for label in range(100)])
     draws = np.random.default_rng(0)
-    picture = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
-    monkeypatch.setattr(TrainingImages, "picture", lambda self, row: picture)
+    noise = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
+    monkeypatch.setattr(TrainingImages, "image", lambda self, row: noise)
     text = page_of(folder)
     assert text.count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100
@@ -158,20 +158,20 @@ def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -
 
 
 def test_training_figures_by_tag(folder: Path) -> None:
-    figures = run_pictures(folder)
+    figures = run_figures(folder)
     assert list(figures) == ["figures/losses", "figures/auc", "figures/confusion", "figures/suspects"]
     for pixels in figures.values():
         assert pixels.dtype == np.uint8 and (pixels[0, 0] == 255).all()
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 15
 
 
-def test_pictures_that_are_gone_leave_a_sentence(folder: Path) -> None:
+def test_missing_images_are_explained(folder: Path) -> None:
     table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
     table["path"] = [f"elsewhere/{number}" for number in range(240)]
     pq.write_table(pa.table(table), folder / "clean_probabilities.parquet")
     text = page_of(folder)
-    assert "There are no pictures: <bdi>the data set has no sample" in text
-    assert text.count("no picture</span>") == text.count('<li class="card"') > 20
+    assert "Images cannot be shown: <bdi>the data set has no sample" in text
+    assert text.count("no image</span>") == text.count('<li class="card"') > 20
 
 
 @pytest.mark.parametrize("name", [LAST, FIRST])

@@ -129,7 +129,7 @@ def test_ticked_labels_are_saved_as_they_stand_in_the_table(page: Chrome, folder
     cards = shown(page)
     for number in (0, 3):
         cards[number].find_element(By.CSS_SELECTOR, "input").click()
-    cards[5].find_element(By.CSS_SELECTOR, ".frame").click()  # the picture ticks its box
+    cards[5].find_element(By.CSS_SELECTOR, ".frame").click()  # the image ticks its box
     save.click()
     rows = saved(folder)
     run = read_run(folder / "run")

@@ -1,4 +1,4 @@
-"""What the figures, tables and pictures of a report are made of, by value."""
+"""What the figures, tables and images of a report, by value."""
 
 import base64
 import io

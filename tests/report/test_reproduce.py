@@ -99,15 +99,15 @@ def test_the_papers_figure_stands_behind_ours(finished: Run) -> None:
 
 
 @pytest.mark.parametrize(("name", "panels"), [("figure1", 4), ("figure3", 2), ("figure4", 2)])
-def test_figures_are_whole_pictures(name: str, panels: int, finished: Run) -> None:
+def test_figures_are_complete(name: str, panels: int, finished: Run) -> None:
     chosen = experiment(name, "small")
     extra = {"kl_gmm_cpc": [0.2, 0.4], "agreement_gmm_cpc": [0.8, 0.9]}
     results = {place: [made(finished, 1, 50.0, **extra), made(finished, 2, 50.0, **extra)] for place in chosen.places}
     svg, png = tables.figure(chosen, results)
     assert len(re.findall(r'id="axes_\d+"', svg)) == panels
     assert "var(" not in svg and "#0102" not in svg
-    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-    assert (picture[0, 0] == 255).all() and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    assert (pixels[0, 0] == 255).all() and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     if name == "figure3":
         assert {"cpc_awr", "gmm_agn", "digits, sym 80, 2 seeds"} <= set(re.findall(r">([^<>]+)</text>", svg))
 

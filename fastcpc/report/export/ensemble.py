@@ -1,4 +1,4 @@
-"""A model to use: both networks behind one door, from pictures to logits, without anything of training."""
+"""A model to use: both networks behind one door, from images to logits, without anything of training."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -51,7 +51,7 @@ def worst_pairs(counts_KK: Ints, most: int = MOST_PAIRS) -> list[Pair]:
     return pairs
 
 
-def confusion_picture(run: Run, samples: SampleTable) -> ReportFigure | None:
+def confusion_figure(run: Run, samples: SampleTable) -> ReportFigure | None:
     """Given against predicted label, shares of the given one; None where there are too many classes to see."""
     num_classes = len(run.class_names)
     if num_classes > MOST_DRAWN:
@@ -76,7 +76,7 @@ def confusion_painter(run: Run, samples: SampleTable) -> Callable[[Axes], None]:
     return matrix_painter(share_KK, run.class_names, "predicted", "given")
 
 
-def prototype_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+def prototype_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
     """Cosine similarity of network 1's prototypes; None without prototypes, or with too many classes to see."""
     if scores is None or "prototypes" not in scores.arrays or len(run.class_names) > MOST_DRAWN:
         return None
@@ -134,7 +134,7 @@ def _cells(ax: Axes, share: Floats, edges: Floats) -> None:
     ax.set_ylim(edges[0], edges[-1])
 
 
-def probability_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+def probability_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
     """Clean probability by prototypes against that by the mixture, network 1, as counts on a grid."""
     if scores is None or "q_gmm" not in scores.arrays or "q_cpc" not in scores.arrays:
         return None
@@ -171,16 +171,18 @@ def project(embeddings_ME: Floats) -> tuple[Floats, float]:
     return centred @ axes[:2].T, float((singular[:2] ** 2).sum() / max((singular**2).sum(), 1e-300))
 
 
-def map_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+def map_figure(run: Run, samples: SampleTable | None, scores: ScoreArrays | None) -> ReportFigure | None:
     """A map of embeddings: filled where the label is held clean, hollow where not; names amid the filled."""
-    if scores is None or "embeddings" not in scores.arrays or scores.arrays["embeddings"].shape[-1] < 2:
+    if samples is None or scores is None or "embeddings" not in scores.arrays:
+        return None
+    if scores.arrays["embeddings"].shape[-1] < 2:
         return None
     points, explained = project(scores.arrays["embeddings"][0])
     rows = scores.arrays["rows"]
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_DOTS)).astype(np.int64)
     points, rows = points[chosen], rows[chosen]
     given = run.labels.given_N[rows]
-    clean = scores.arrays["q_cpc"].mean(0)[rows] > run.config.cleaner.tau
+    clean = samples.is_clean_N[rows]
     few = len(run.class_names) <= len(SERIES) * 3
 
     def paint(ax: Axes) -> None:

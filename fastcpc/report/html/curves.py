@@ -18,21 +18,21 @@ CLEANER_TITLES = {"gmm": "mixture", "cpc": "prototypes"}  # others are shown by 
 
 
 def curves(run: Run) -> tuple[list[ReportFigure], list[str]]:
-    """Pictures over epochs, and a sentence for each that cannot be drawn."""
+    """Figures over epochs, and a sentence for each that cannot be drawn."""
     if not run.metrics:
         return [], ["No epoch is finished yet: there are no curves."]
-    pictures = [_accuracy(run), _losses(run), _sizes(run), _learning_rate(run), _seconds(run)]
+    figures = [_accuracy(run), _losses(run), _sizes(run), _learning_rate(run), _seconds(run)]
     missing = []
-    for picture, sentence in (
+    for figure, sentence in (
         (_auc(run), _why_no_auc(run)),
         (_divergence(run), "KL divergence and agreement need both a mixture and prototypes (cleaner.kind=cpc_*)."),
         (_agreement(run), ""),
     ):
-        if picture is not None:
-            pictures.append(picture)
+        if figure is not None:
+            figures.append(figure)
         elif sentence:
             missing.append(sentence)
-    return pictures, missing
+    return figures, missing
 
 
 def series(run: Run, key: str, place: int | None = None) -> np.ndarray:
@@ -196,11 +196,11 @@ def _of_cleaners(run: Run, measure: str) -> dict[str, np.ndarray]:
     return shown
 
 
-def comparison_pictures(comparison: Comparison) -> list[ReportFigure]:
+def comparison_figures(comparison: Comparison) -> list[ReportFigure]:
     """Accuracy and AUC of each group over epochs, mean of its seeds; none where there are too many groups to tell."""
     if len(comparison.groups) > MOST_GROUPS:
         return []
-    pictures = []
+    figures = []
     for key, title, unit, measure in (
         ("accuracy", "Test accuracy", "%", lambda run: series(run, "test_top1")),
         ("auc", "AUC of the cleaner that rules", "AUC", ruling_auc),
@@ -210,10 +210,10 @@ def comparison_pictures(comparison: Comparison) -> list[ReportFigure]:
         if shown:
             last = ", ".join(f"{name}: {_say(_last(values), 3)}" for name, values in shown.items())
             text = f"{title} over epochs, mean over seeds; last: {last}."
-            pictures.append(
+            figures.append(
                 draw(key, title, "Mean over the seeds of each group.", text, group_painter(shown, unit), height=1.3)
             )
-    return pictures
+    return figures
 
 
 def group_name(group: RunGroup) -> str:

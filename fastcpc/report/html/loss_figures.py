@@ -18,14 +18,14 @@ SMALL = 0.5
 SIGNIFICANT = 0.05
 
 
-def loss_pictures(run: Run, first: ScoreArrays | None, last: ScoreArrays | None) -> list[ReportFigure]:
+def loss_figures(run: Run, first: ScoreArrays | None, last: ScoreArrays | None) -> list[ReportFigure]:
     """Losses of all samples with their mixture, after the warm-up and at the latest cleaning; network 1."""
-    pictures = []
+    figures = []
     if first is not None and last is not None and first.epoch != last.epoch:
-        pictures.append(_of_all(run, first, "hist-first", "Losses after the warm-up"))
+        figures.append(_of_all(run, first, "hist-first", "Losses after the warm-up"))
     if last is not None:
-        pictures.append(_of_all(run, last, "hist-last", f"Losses {when(run, last)}"))
-    return [picture for picture in pictures if picture is not None]
+        figures.append(_of_all(run, last, "hist-last", f"Losses {when(run, last)}"))
+    return [figure for figure in figures if figure is not None]
 
 
 def when(run: Run, scores: ScoreArrays) -> str:
@@ -33,18 +33,18 @@ def when(run: Run, scores: ScoreArrays) -> str:
     return "at the end" if scores.epoch >= run.config.train.epochs else f"before epoch {scores.epoch}"
 
 
-def class_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
+def class_loss_figures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
     """A small panel for each class, in the order of ids, at most MOST_CLASSES: its losses and its own mixture."""
     values_N = scores.values(0) if scores is not None else None
     if scores is None or values_N is None:
         return []
-    pictures = []
+    figures = []
     for label, name in enumerate(run.class_names[:MOST_CLASSES]):
         own_N = run.labels.given_N == label
         mixture = scores.mixture(0, label)
         told = "no mixture could be fitted" if mixture is None else _in_words(mixture)
         text = f"Losses of the {int(own_N.sum())} samples labelled {plain_name(name)}: {told}."
-        pictures.append(
+        figures.append(
             draw(
                 f"hist-class-{label}",
                 plain_name(name, 40),
@@ -55,7 +55,7 @@ def class_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
                 height=0.56,
             )
         )
-    return pictures
+    return figures
 
 
 def _of_all(run: Run, scores: ScoreArrays, key: str, title: str) -> ReportFigure | None:
@@ -156,12 +156,12 @@ def loss_tests(run: Run, scores: ScoreArrays | None) -> list[LossTest]:
     return tests
 
 
-def density_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
+def density_figures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
     """Density of losses by class: the mean over classes and where the middle 95 % of them lie (CPC, Fig. 1)."""
     trusted_N, values_N = run.labels.trusted_N, scores.values(0) if scores is not None else None
     if trusted_N is None or values_N is None:
         return []
-    pictures = []
+    figures = []
     for (kind, rows_N), colour in zip(right_and_wrong(run, trusted_N), SERIES, strict=False):
         densities = class_densities(values_N[rows_N], run.labels.given_N[rows_N], len(run.class_names))
         if len(densities) < 2:
@@ -170,7 +170,7 @@ def density_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]
         caption = (
             "Each thin line is a class; the thick one is their mean, the band holds the middle 95 % of the classes."
         )
-        pictures.append(
+        figures.append(
             draw(
                 f"density-{kind}",
                 f"Losses of {kind} labels by class",
@@ -179,7 +179,7 @@ def density_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]
                 density_painter(densities, colour),
             )
         )
-    return pictures
+    return figures
 
 
 def right_and_wrong(run: Run, trusted_N: Ints) -> list[tuple[str, Bools]]:

@@ -17,14 +17,14 @@ from fastcpc.errors import InputError
 from fastcpc.report.html.canvas import ReportFigure, plain_name
 from fastcpc.report.html.class_figures import (
     confusion,
-    confusion_picture,
-    map_picture,
-    probability_picture,
-    prototype_picture,
+    confusion_figure,
+    map_figure,
+    probability_figure,
+    prototype_figure,
     worst_pairs,
 )
 from fastcpc.report.html.comparison import Comparison
-from fastcpc.report.html.curves import comparison_pictures, curves
+from fastcpc.report.html.curves import comparison_figures, curves
 from fastcpc.report.html.gallery import MOST_TEXT, as_script, make_gallery, names_of
 from fastcpc.report.html.headline import (
     AccuracyFigures,
@@ -34,7 +34,7 @@ from fastcpc.report.html.headline import (
     estimate_noise,
 )
 from fastcpc.report.html.limits import MOST_CARDS
-from fastcpc.report.html.loss_figures import class_pictures, density_pictures, loss_pictures, loss_tests
+from fastcpc.report.html.loss_figures import class_loss_figures, density_figures, loss_figures, loss_tests
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.samples import samples_of
@@ -49,7 +49,7 @@ class PageFigures:
     """A section of figures, and the sentences that say what could not be drawn."""
 
     title: str
-    pictures: list[ReportFigure]
+    figures: list[ReportFigure]
     missing: list[str]
 
 
@@ -69,7 +69,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
         "baseline": _baseline(baseline),
         "no_samples": no_samples,
         "sections": _sections(run, samples, first, last),
-        "class_panels": class_pictures(run, last),
+        "class_panels": class_loss_figures(run, last),
         "num_classes": len(run.class_names),
         "tests": loss_tests(run, first),
         "trusted": run.labels.trusted_N is not None,
@@ -92,7 +92,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
 
 def comparison_page(comparison: Comparison) -> str:
     """The report of several runs."""
-    content = {"title": "Comparison", "comparison": comparison, "pictures": comparison_pictures(comparison)}
+    content = {"title": "Comparison", "comparison": comparison, "figures": comparison_figures(comparison)}
     return render("compare.html.j2", [], content)
 
 
@@ -134,7 +134,7 @@ def _sections(
 ) -> list[PageFigures]:
     over_epochs, missing = curves(run)
     sections = [PageFigures("Over the epochs", over_epochs, missing)]
-    distributions = [*loss_pictures(run, first, last), *density_pictures(run, first)]
+    distributions = [*loss_figures(run, first, last), *density_figures(run, first)]
     absent = []
     if last is None:
         absent.append("No cleaning has been made yet: there are no losses of single samples to draw.")
@@ -146,9 +146,9 @@ def _sections(
     elif first is None:
         absent.append("This run kept no losses of its first cleaning, so classes are not tested against each other.")
     sections.append(PageFigures("Losses", distributions, absent))
-    pictures = [confusion_picture(run, samples) if samples is not None else None, probability_picture(run, last)]
-    pictures += [prototype_picture(run, last), map_picture(run, last)]
-    shown = [picture for picture in pictures if picture is not None]
+    figures = [confusion_figure(run, samples) if samples is not None else None, probability_figure(run, last)]
+    figures += [prototype_figure(run, last), map_figure(run, samples, last)]
+    shown = [figure for figure in figures if figure is not None]
     sections.append(PageFigures("Classes and cleaners", shown, _absent_of_classes(run, last)))
     return sections
 

@@ -67,7 +67,7 @@ def _cell_text(runs: Sequence[Run]) -> str:
 
 
 def as_json(experiment: Experiment, scale: str, settings: Sequence[str], results: Results) -> str:
-    """Every number of the table or picture, and which runs it is of; curves with an entry an epoch."""
+    """Every number of the table or figure, and which runs it is of; curves with an entry an epoch."""
     rows = []
     for place in experiment.places:
         runs = results[place]

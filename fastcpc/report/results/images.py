@@ -1,4 +1,4 @@
-"""The pictures of a run's training samples, as long as the data set is still where the run found it."""
+"""The images of a run's training samples, as long as the data set is still where the run found it."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ from fastcpc.report.results.run import Run
 
 
 class TrainingImages:
-    """Pictures by row of ``SampleTable``.
+    """Images by row of ``SampleTable``.
 
     fault: why there can be none at all (the data set is gone, or another one lies in its place); empty where there may
     be. A single file can be missing nevertheless.
@@ -36,8 +36,8 @@ class TrainingImages:
         except InputError as error:
             self.problem = str(error).splitlines()[0]
 
-    def picture(self, row: int) -> Image.Image:
-        """The whole upright picture of a sample, mode RGB, or L of grey data sets. Raises BadImage, with the reason."""
+    def image(self, row: int) -> Image.Image:
+        """The whole upright image of a sample, mode RGB, or L of grey data sets. Raises BadImage, with the reason."""
         if self.problem:
             raise BadImage(self.problem)
         if self._pixels is None:
