@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -171,3 +171,11 @@ def _gathered(parts: Sequence[SampleScores], shard: Shard) -> list[SampleScores]
         SampleScores(loss_N, classes_N, given_N, predicted_N, part.feat_ND)
         for part, (loss_N, given_N, predicted_N), classes_N in zip(parts, floats_P3N, classes_PN, strict=True)
     ]
+
+
+def renumbered(batches: Iterator[Batch], rows_M: Tensor, num_samples: int) -> Iterator[Batch]:
+    """The batches, each sample's index replaced by its position in rows_M."""
+    position_N = torch.full((num_samples,), -1, dtype=torch.int64, device=rows_M.device)
+    position_N[rows_M] = torch.arange(len(rows_M), device=rows_M.device)
+    for batch in batches:
+        yield replace(batch, index=position_N[batch.index])

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
+from fastcpc.engine.checkpoint.format import CheckpointState
 from fastcpc.errors import InputError
 
 # Settings that may change between two starts of one run: where things lie and run, not what is computed. (Rounding may
@@ -37,6 +38,25 @@ def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
     ]
     if changed:
         raise InputError(f"run.resume: {checkpoint} is of a run with other settings: {', '.join(changed)}")
+
+
+def check_same_steps(state: CheckpointState, config: Config, checkpoint: Path) -> None:
+    """InputError when a checkpoint from inside an epoch counts its stages or steps differently from these settings.
+
+    Such a checkpoint counts stages by parallel.mode and steps in global batches.
+    """
+    mode, position = state.get("mode", "data"), state["position"]
+    if mode != config.parallel.mode and (position["stage"] or position["step"]):
+        raise InputError(
+            f"{checkpoint} stopped inside an epoch with parallel.mode={mode}: resume with that mode, or start from a "
+            "checkpoint at an epoch's end"
+        )
+    saved, batch_size = state.get("batch_size", config.train.batch_size), config.train.batch_size
+    if position["step"] and saved != batch_size:
+        raise InputError(
+            f"{checkpoint} stopped inside an epoch at a global batch of {saved}, and this start makes it {batch_size}: "
+            "start the same number of processes, or set train.batch_size to match (parallel.batch_size)"
+        )
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

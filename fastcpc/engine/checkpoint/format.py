@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import safetensors
 import safetensors.torch
@@ -23,6 +23,45 @@ from fastcpc.errors import RunError
 SUMS = "SHA256SUMS"
 STATE = "state.pt"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (net[1-9]\d*\.safetensors|state\.pt)")
+
+
+class Position(TypedDict):
+    """The next epoch, the next stage of it, and the next step of that stage, each counted from 0."""
+
+    epoch: int
+    stage: int
+    step: int
+
+
+class LearnerState(TypedDict):
+    """What state.pt holds of a network beside its weights; ``Learner.parts`` reads and loads each entry."""
+
+    optimizer: dict[str, Any]  # state_dict of the SGD of backbone and classifier
+    cpc_optimizer: dict[str, Any]  # state_dict of the SGD of the prototype head
+    scaler: dict[str, Any]  # state_dict of the GradScaler
+    history: Tensor  # float32 (L, N), the losses of earlier epochs that the cleaner averages
+    sums: Tensor  # float64 (4,), sums of the losses of the running pass
+    restores: int  # consecutive passes that were rolled back
+    partition: list[Tensor] | None  # predicted clean, bool (N,), and clean probability, float32 (N,)
+
+
+class LaterKeys(TypedDict, total=False):
+    """Keys of state.pt that older checkpoints lack."""
+
+    batch_size: int  # global batch
+    mode: str  # parallel.mode
+    done: list[int]  # parallel.mode=co inside a stage: steps of each network; else empty
+
+
+class CheckpointState(LaterKeys):
+    """The content of state.pt. Later versions must read these keys: never rename one."""
+
+    config: str  # the run's settings, YAML
+    position: Position
+    record: dict[str, Any]  # the present epoch's line of metrics.jsonl so far
+    past: dict[str, Any]  # test_top1 of each finished epoch, total seconds, best_epoch
+    snapshot: dict[str, Any]  # inside a pass: scaler, network and momentum at its start; else empty
+    members: list[LearnerState]
 
 
 @dataclass(frozen=True)
@@ -117,6 +156,16 @@ def parse(path: Path, files: Mapping[str, bytes]) -> tuple[list[dict[str, Tensor
     if not isinstance(state, dict):
         raise _damaged(path, f"{STATE} holds a {type(state).__name__} instead of a dict")
     return networks, state
+
+
+def checked_state(path: Path, state: Mapping[str, Any]) -> CheckpointState:
+    """The state with the keys of its schema; RunError names a missing one."""
+    missing = sorted(CheckpointState.__required_keys__ - state.keys())
+    for learner in state.get("members", []):
+        missing += sorted(f"members.{key}" for key in LearnerState.__required_keys__ - learner.keys())
+    if missing:
+        raise _damaged(path, f"{STATE} lacks {', '.join(missing)}")
+    return cast(CheckpointState, dict(state))
 
 
 def metadata(path: Path) -> dict[str, str]:
