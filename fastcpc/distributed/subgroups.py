@@ -14,7 +14,7 @@ from fastcpc.distributed.process_group import Group, explained_errors, new_data_
 
 
 def connect_subgroups() -> None:
-    """Create the groups of the two halves, after ``connect``; the number of ranks is even. No effect with one process."""
+    """Create the groups of the two halves, after ``connect``; no effect with one process, else their number is even."""
     group = whole_group()
     if group.size == 1:
         return

@@ -35,7 +35,7 @@ def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures 
     """Start or resume the run of this folder and train it to its end; returns the summary.
 
     paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
-    after a checkpoint when a stop is asked for, RunError when the run cannot go on.
+    after a checkpoint when a stop is asked for, RunError when the run cannot continue.
     """
     connect(config, resolve_numerics(config).device)
     with open_log(folder, config, paint) as log:

@@ -49,7 +49,7 @@ class SampleScores:
     def put(
         self, position_B: Tensor, labels_B: Tensor, prob_BK: Tensor, feat_BD: Tensor | None, logits_BK: Tensor | None
     ) -> None:
-        """Write a batch's results to where its samples lie."""
+        """Write a batch's results to its samples' positions."""
         prob_predicted_B, predicted_B = prob_BK.max(1)
         prob_given_B = prob_BK.gather(1, labels_B[:, None])[:, 0]
         loss_B = -prob_given_B.log() if logits_BK is None else F.cross_entropy(logits_BK, labels_B, reduction="none")
@@ -64,7 +64,7 @@ class SampleScores:
 @dataclass(frozen=True)
 class ScoringResult:
     """networks: scores of network 1 and 2. pair: of their mean softmax. rows: which training samples these are (int64
-    (M,), on the device); None: all. shard: which of these M samples' features lie on this rank."""
+    (M,), on the device); None: all. shard: which of these M samples' features are on this rank."""
 
     networks: tuple[SampleScores, ...]
     pair: SampleScores
