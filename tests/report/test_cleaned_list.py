@@ -10,7 +10,7 @@ from image_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.data.datasets.indexed_images import list_images
+from fastcpc.data.registry import list_images
 from fastcpc.errors import InputError
 from fastcpc.report.results.cleaned_list import write_cleaned
 from fastcpc.report.results.run import Run, RunLabels
