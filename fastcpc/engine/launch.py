@@ -9,9 +9,10 @@ import numpy as np
 
 from fastcpc import distributed
 from fastcpc.config.schema import Config
+from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.loaders.factory import describe_loader
-from fastcpc.data.registry import Dataset, load_dataset
+from fastcpc.data.registry import load_dataset
 from fastcpc.distributed.batch_scaling import connect, describe_ranks
 from fastcpc.engine.checkpoint.format import read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back

@@ -12,9 +12,9 @@ from fastcpc import distributed
 from fastcpc.cleaner.registry import cleaners_of, prototype_similarity
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
+from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels
 from fastcpc.data.loaders.factory import make_loader
-from fastcpc.data.registry import Dataset
 from fastcpc.data.rng import fold
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.distributed.batch_scaling import scale_to_ranks

@@ -19,8 +19,8 @@ from fastcpc.config.load import load_config
 from fastcpc.data.dataset import ArraySplit, ImageSplit
 from fastcpc.data.datasets.digits import load_digits_dataset
 from fastcpc.data.loaders.factory import make_loader
-from fastcpc.data.registry import load_dataset
-from fastcpc.data.test_transform import center_crop_view, inference_transform
+from fastcpc.data.registry import inference_transform, load_dataset
+from fastcpc.data.test_transform import center_crop_view
 from fastcpc.errors import InputError
 from fastcpc.report.export.predictions import find_images
 from fastcpc.report.results.run import read_run

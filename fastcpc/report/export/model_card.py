@@ -6,40 +6,32 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 import fastcpc
+from fastcpc.data.registry import dataset_spec
 from fastcpc.report.export.ensemble import OWN, ExportedModel
 from fastcpc.report.results.run import Run
 
 MOST_CLASSES = 100  # that the card lists; config.json has all
-# By data.name: licence in the words of model hubs, and what is known of the images' terms.
-DATA_TERMS = {
-    "digits": ("cc-by-4.0", "scikit-learn's digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0"),
-    "cifar10": ("unknown", "CIFAR-10 states no licence and asks to cite Krizhevsky 2009"),
-    "cifar100": ("unknown", "CIFAR-100 states no licence and asks to cite Krizhevsky 2009"),
-    "clothing1m": ("other", "Clothing1M: non-commercial research only, no redistribution"),
-    "webvision": ("unknown", "WebVision: images of the web with their owners' rights; see its site for the terms"),
-    "imagefolder": ("unknown", "the user's own images; their terms are not known to fastcpc"),
-}
 
 
 def card(
     run: Run, model: ExportedModel, metrics: dict[str, Any], *, checkpoint: str, has_onnx: bool, licence: str = ""
 ) -> str:
     """The card's text. metrics: the line of metrics.jsonl of the checkpoint's epoch; licence: replaces the guess."""
-    name, terms = run.config.data.name, DATA_TERMS[run.config.data.name]
+    data = dataset_spec(run.config.data.name)
     is_timm = not model.architecture.name.startswith(OWN)
     accuracy = metrics.get("test_top1")
     header: dict[str, Any] = {
-        "license": licence or terms[0],
+        "license": licence or data.licence,
         "library_name": "timm" if is_timm else "fastcpc",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "noisy-labels", "fastcpc", *(["timm"] if is_timm else [])],
-        "datasets": [name],
+        "datasets": [data.name],
         "metrics": ["accuracy"],
     }
     if accuracy is not None:
         result = {
             "task": {"type": "image-classification"},
-            "dataset": {"name": name, "type": name, "split": "test"},
+            "dataset": {"name": data.name, "type": data.name, "split": "test"},
             "metrics": [{"type": "accuracy", "value": round(accuracy / 100, 6), "name": "both networks, top-1"}],
         }
         header["model-index"] = [{"name": run.config.run.name, "results": [result]}]
@@ -49,7 +41,7 @@ def card(
         f"# {_safe(run.config.run.name)}",
         _about(run, model, metrics, checkpoint),
         "## Use\n\n" + (_timm_use(model) if is_timm else _own_use(model)) + _all_use(has_onnx),
-        f"## Data and licence\n\n{terms[1]}. Weights learnt from images may fall under the images' terms.",
+        f"## Data and licence\n\n{data.terms}. Weights learnt from images may fall under the images' terms.",
         _classes(model),
     ]
     return "\n\n".join(sections) + "\n"
