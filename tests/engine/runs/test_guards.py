@@ -28,7 +28,7 @@ def test_empty_partition_falls_back_to_warmup(tmp_path: Path, caplog: pytest.Log
         run(small_config(tmp_path / "run", "cpc_awr", cleaner={"tau": 0.999999}))
     lines = metrics(tmp_path / "run")
     assert lines[-1]["labelled"] == [240, 240]
-    assert "held clean, fewer than the 10 classes; it trains on all labels as in the warm-up" in caplog.text
+    assert "predicted clean, fewer than the 10 classes; it trains on all labels as in the warm-up" in caplog.text
 
 
 def test_the_last_good_partition_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -59,7 +59,7 @@ def test_a_class_without_clean_samples_is_named(
     with caplog.at_level(logging.WARNING, "fastcpc"):
         run(config)
     assert (
-        "network 1: no sample of class 3, 7 is held clean; a class-aware cleaner (cleaner.kind=cpc_awr)" in caplog.text
+        "network 1: no sample of class 3, 7 is predicted clean; a class-aware cleaner (cleaner.kind=cpc_awr)" in caplog.text
     )
 
 
