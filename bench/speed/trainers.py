@@ -20,7 +20,7 @@ from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.step_loop import StopRequest
 from fastcpc.engine.trainer import Trainer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def cifar_config(overrides: Sequence[str]) -> Config:
