@@ -22,7 +22,7 @@ from fastcpc.engine.loggers import wandb_logger
 from fastcpc.engine.loggers.figure_schedule import Pictures
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.step_loop import Stopped
-from fastcpc.report.html.training_figures import run_pictures
+from fastcpc.report.html.training_figures import run_figures
 
 TAGS = ["figures/auc", "figures/confusion", "figures/losses", "figures/suspects"]
 
@@ -59,7 +59,7 @@ def test_figures_are_drawn_and_do_not_change_the_run(tmp_path: Path) -> None:
 def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def paint(folder: Path) -> Pictures:
         (folder / "scores_last.npz").write_bytes(b"no archive")
-        return run_pictures(folder)
+        return run_figures(folder)
 
     config = small_config(tmp_path / "run")
     with RunDir(config) as folder:
@@ -80,7 +80,7 @@ def test_wandb_gets_epochs_figures_and_summary_of_a_resumed_run(
     for stop in (StopAfter(60), StopAfter()):
         with RunDir(config) as opened:
             try:
-                ended = train(config, opened, stop, run_pictures)
+                ended = train(config, opened, stop, run_figures)
             except Stopped:
                 assert len(metrics(folder)) in (2, 3)
     assert ended["finished"]

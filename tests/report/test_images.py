@@ -34,7 +34,7 @@ def test_digits_are_the_pictures_of_their_index(digits: tuple[Run, SampleTable])
     run, samples = digits
     images, published = TrainingImages(run, samples), load_digits().images
     for row in (0, 7, 239):
-        picture = images.picture(row)
+        picture = images.image(row)
         assert (picture.mode, picture.size) == ("L", (8, 8))
         np.testing.assert_array_equal(np.asarray(picture), np.rint(published[samples.index_N[row]] * 255 / 16))
 
@@ -44,7 +44,7 @@ def test_another_data_set_is_noticed(digits: tuple[Run, SampleTable]) -> None:
     images = TrainingImages(run, replace(samples, paths=("train/99999", *samples.paths[1:])))
     assert images.problem.startswith("the data set has no sample 'train/99999'")
     with pytest.raises(BadImage, match="no sample 'train/99999'"):
-        images.picture(1)
+        images.image(1)
 
 
 def test_cifar_pictures(digits: tuple[Run, SampleTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_cifar_pictures(digits: tuple[Run, SampleTable], tmp_path: Path, monkeyp
     for number, name in enumerate((*small.layouts[0].train_files, "test_batch.bin")):
         (tmp_path / name).write_bytes(rows[4 * number :][: 3 if number == 5 else 4].tobytes())
     chosen = replace(samples, paths=("train/00003", "train/00019"))
-    picture = TrainingImages(of(run, name="cifar10", root=str(tmp_path)), chosen).picture(1)
+    picture = TrainingImages(of(run, name="cifar10", root=str(tmp_path)), chosen).image(1)
     assert (picture.mode, picture.size) == ("RGB", (32, 32))
     np.testing.assert_array_equal(np.asarray(picture), rows[19, 1:].reshape(3, 32, 32).transpose(1, 2, 0))
     assert "no such folder" in TrainingImages(of(run, name="cifar10", root=str(tmp_path / "gone")), chosen).problem
@@ -71,6 +71,6 @@ def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, SampleTable], t
     images = TrainingImages(photos, replace(samples, paths=names), root=str(root))
     assert images.problem == ""
     with Image.open(root / names[0]) as file:
-        np.testing.assert_array_equal(np.asarray(images.picture(0)), np.asarray(file))
+        np.testing.assert_array_equal(np.asarray(images.image(0)), np.asarray(file))
     with pytest.raises(BadImage, match="there is no such file"):
-        images.picture(2)
+        images.image(2)

@@ -13,9 +13,9 @@ from fastcpc.engine.outputs.score_file import FIRST
 from fastcpc.errors import RunError
 from fastcpc.report.html.canvas import SERIES, files
 from fastcpc.report.html.comparison import MEASURES, Spread, spread_of
-from fastcpc.report.html.curves import ruling_auc, series, shade_warmup
+from fastcpc.report.html.curves import active_auc, series, shade_warmup
 from fastcpc.report.html.headline import accuracy_of
-from fastcpc.report.html.loss_figures import class_densities, density_painter, right_and_wrong
+from fastcpc.report.html.loss_figures import class_densities, correct_and_wrong, density_painter
 from fastcpc.report.paper.experiments import Experiment, Place
 from fastcpc.report.paper.published import paper_cell
 from fastcpc.report.results.run import Run
@@ -29,7 +29,7 @@ def _of_both(key: str) -> Callable[[Run], np.ndarray]:
 
 # What the figures draw over epochs, by its name in the JSON; of both networks, their mean.
 CURVES: dict[str, dict[str, Callable[[Run], np.ndarray]]] = {
-    "figure3": {"auc": ruling_auc},
+    "figure3": {"auc": active_auc},
     "figure4": {key: _of_both(key) for key in ("kl_gmm_cpc", "agreement_gmm_cpc")},
 }
 
@@ -104,7 +104,7 @@ def _losses(sheet: Figure, experiment: Experiment, results: Results) -> None:
         values_N = scores.values(0) if scores is not None else None
         if values_N is None or trusted_N is None:
             raise RunError(f"{run.path}: kept no losses of its first cleaning, or its trusted labels are not known")
-        for ax, (kind, rows_N), colour in zip(row, right_and_wrong(run, trusted_N), SERIES, strict=False):
+        for ax, (kind, rows_N), colour in zip(row, correct_and_wrong(run, trusted_N), SERIES, strict=False):
             densities = class_densities(values_N[rows_N], run.labels.given_N[rows_N], len(run.class_names))
             density_painter(densities, colour)(ax)
             ax.set_title(f"{short_name(place.row)}: losses of {kind} labels, by class")

@@ -36,7 +36,7 @@ class TrainingImages:
         except InputError as error:
             self.problem = str(error).splitlines()[0]
 
-    def picture(self, row: int) -> Image.Image:
+    def image(self, row: int) -> Image.Image:
         """The whole upright picture of a sample, mode RGB, or L of grey data sets. Raises BadImage, with the reason."""
         if self.problem:
             raise BadImage(self.problem)
