@@ -94,7 +94,7 @@ def bench(options: Any, trainer: Trainer, peer: DivideMix) -> Iterator[Row]:
     if "score" in options.rows:
         found: dict[str, Any] = {}
         calls: dict[str, Callable[[], Any]] = {
-            "fastcpc": lambda: found.update(ours=ours.score("gmm_agn").q_gmm),
+            "fastcpc": lambda: found.update(ours=ours.score("gmm_agn").clean_probs["gmm"]),
             "DivideMix": lambda: found.update(theirs=tuple(peer.score(network) for network in networks)),
             "with prototypes": lambda: ours.score("cpc_agn"),
         }

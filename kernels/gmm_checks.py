@@ -113,8 +113,8 @@ def to_numpy(array: Array) -> npt.NDArray[Any]:
 
 
 def like(array: npt.NDArray[Any], example: Array) -> Array:
-    """``array`` as the kind of ``example``."""
-    return torch.from_numpy(array) if isinstance(example, torch.Tensor) else array
+    """``array`` as the kind of ``example``, on the device of a tensor."""
+    return torch.from_numpy(array).to(example.device) if isinstance(example, torch.Tensor) else array
 
 
 def _positions(bad: npt.NDArray[Any]) -> str:

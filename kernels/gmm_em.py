@@ -30,7 +30,7 @@ from .gmm_checks import (
     refuse,
     to_numpy,
 )
-from .gmm_numpy import EmResult, MixtureParams, Segments
+from .gmm_numpy import ALONE, EmResult, MixtureParams, Reduce, Segments
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,10 @@ def fit_gmm(
     no variance (reg_covar 0). The same input gives the same bits; in main memory in whatever order the samples stand.
     ValueError: wrong kinds, shapes, dtypes; NaN or infinite values and group ids out of range, with the first
     positions.
+
+    >>> losses = np.array([0.1, 0.2, 0.1, 0.15, 0.12, 0.9, 0.8, 0.95, 0.85])
+    >>> fit_gmm(losses).clean_probability(losses).round()
+    array([1., 1., 1., 1., 1., 0., 0., 0., 0.])
     """
     if isinstance(groups, GroupOrder) and num_groups == 1:
         num_groups = groups.num_groups
@@ -142,6 +146,28 @@ def fit_gmm(
     return MixtureFit(*arrays)
 
 
+def fit_gmm_by_sums(
+    values: Array,
+    groups: Array,
+    num_groups: int,
+    reduce: Reduce,
+    *,
+    max_iter: int = 10,
+    tol: float = 1e-2,
+    reg_covar: float = 5e-4,
+) -> MixtureFit:
+    """``fit_gmm`` of groups whose values are spread over several processes; every process must call.
+
+    values: (n,) this process's own, n >= 0. groups: (n,) their group ids. reduce: sums and maxima over the processes.
+    An iteration reduces seven numbers per group. The 2-means start reduces a histogram of 255 counts per group, then
+    two numbers per group and step. Every process returns the same fit, computed on the CPU. It differs from a fit of
+    all values by the order of summation; with one process it is bit-identical.
+    """
+    check_num_groups(num_groups)
+    check_forms(values, groups, num_groups)
+    return _fit_in_memory(values, groups, num_groups, None, None, (max_iter, tol, reg_covar), reduce)
+
+
 def _fit_in_memory(
     values: Array,
     groups: Array | None,
@@ -149,22 +175,24 @@ def _fit_in_memory(
     order: tuple[npt.NDArray[Any], gmm_numpy.Ints] | None,
     init: Sequence[Array] | None,
     limits: tuple[int, float, float],
+    reduce: Reduce = ALONE,
 ) -> MixtureFit:
     numbers, ids = checked(values, groups, num_groups)
     if order is None and ids is not None:
         order = gmm_numpy.sort_groups(ids, num_groups)
     ordered, counts = gmm_numpy.sort_values(numbers, order)
-    present = counts > 0
-    segments = Segments(ordered.astype(np.float64, copy=False), counts[present])
-    fitted = present.copy()
-    fitted[present] = gmm_numpy.fittable(segments)
-    segments = segments.pick(fitted[present])
+    totals = reduce.total(counts.astype(np.float64)).astype(np.int64)
+    fitted = totals > 0
+    segments = Segments(ordered.astype(np.float64, copy=False), counts, totals).pick(fitted)
+    keep = gmm_numpy.fittable(segments, reduce)
+    fitted[fitted] = keep
+    segments = segments.pick(keep)
     if init is None:
-        start = gmm_numpy.two_means(segments, reg_covar=limits[2])
+        start = gmm_numpy.two_means(segments, limits[2], reduce)
     else:
         start = MixtureParams(*(to_numpy(part).astype(np.float64) for part in init)).rows(fitted)
         check_start(start, np.flatnonzero(fitted))
-    return _pack(gmm_numpy.run_em(segments, start, *limits), fitted, values)
+    return _pack(gmm_numpy.run_em(segments, start, *limits, reduce), fitted, values)
 
 
 def _pack(result: EmResult, fitted: npt.NDArray[np.bool_], values: Array) -> MixtureFit:

@@ -1,9 +1,16 @@
-"""The prototype loss in plain PyTorch: the CPU's form, and the peer that the Triton form is measured against.
+"""The prototype loss in plain PyTorch: autograd's form, and the form of many small CPU steps on one linear head.
 
 logits_BK = V C' are formed whole, once; no one-hot matrix is. The gradient is written out beside the loss instead of
 left to autograd: each term's derivative is a sigmoid that the loss needs anyhow, and on a CPU, where a training batch
 is 64 rows, autograd's bookkeeping costs several times the arithmetic. Every log sg(s) is logsigmoid(s) and every
 log(1 - sg(s)) logsigmoid(-s), which neither overflow nor cancel at logits of +-1e4.
+
+For a fixed batch eqs. 2-5 are weighted sums (-log sg(s) = softplus(s) - s, and -log(1 - sg(s)) = softplus(s)):
+
+    L_C = sum_ik A_ik softplus(s_ik) - B_ik s_ik    so that    dL_C/dS = A * sg(S) - B
+
+A and B follow from labels and sets alone. ``loss_weights`` computes them for many steps at once, and a step is a few
+matrix products (``linear_head_backward``). cleaner/prototype_sgd.py trains by it on a CPU.
 """
 
 from typing import Any
@@ -89,3 +96,51 @@ def prototype_scores_torch(embeddings: Tensor, prototypes: Tensor, labels: Tenso
         own_BE = prototypes[labels[rows]].to(dtype)
         torch.sigmoid((embeddings[rows].to(dtype) * own_BE).sum(1), out=scores[rows])
     return scores
+
+
+def loss_weights(
+    labels_SB: Tensor, clean_SB: Tensor, pseudo_SB: Tensor, num_classes: int, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """A and B of L_C for S batches at once, each set's mean taken within its batch; lambda_neg = 1/K (eqs. 2-5).
+
+    labels_SB: (S, B) int64. clean_SB: (S, B) bool. pseudo_SB: (S, B) int64, -1 outside P. Returns two (S, B, K)
+    float32.
+    """
+    in_p_SB = pseudo_SB >= 0
+    share_x_SB = clean_SB / clean_SB.sum(1, keepdim=True).clamp_min(1)
+    share_u_SB = ~clean_SB / (~clean_SB).sum(1, keepdim=True).clamp_min(1)
+    share_p_SB1 = (alpha * in_p_SB / in_p_SB.sum(1, keepdim=True).clamp_min(1))[..., None]
+    own_SB1, pseudo_SB1 = labels_SB[..., None], pseudo_SB.clamp_min(0)[..., None]
+    weight_SBK = (share_x_SB / num_classes)[..., None].expand(-1, -1, num_classes).contiguous()
+    weight_SBK.scatter_(2, own_SB1, (share_x_SB + share_u_SB)[..., None])
+    weight_SBK.scatter_add_(2, pseudo_SB1, share_p_SB1)
+    target_SBK = torch.zeros_like(weight_SBK).scatter_(2, own_SB1, share_x_SB[..., None])
+    target_SBK.scatter_add_(2, pseudo_SB1, share_p_SB1)
+    return weight_SBK, target_SBK
+
+
+def loss_gradient(logits_BK: Tensor, weight_BK: Tensor, target_BK: Tensor) -> Tensor:
+    """dL_C/dS = A * sg(S) - B of one batch, (B, K), written over the logits S; A and B from ``loss_weights``."""
+    return logits_BK.sigmoid_().mul_(weight_BK).sub_(target_BK)
+
+
+@torch.no_grad()
+def linear_head_backward(
+    feat_BD: Tensor,
+    weight_BK: Tensor,
+    target_BK: Tensor,
+    projector_ED: Tensor,
+    bias_E: Tensor,
+    prototypes_KE: Tensor,
+) -> None:
+    """Overwrite the gradients of L_C in ``.grad`` of a linear projector and of prototypes compared by dot product.
+
+    feat_BD: (B, D) float32, before the projector. weight_BK, target_BK: A and B of ``loss_weights``. The three
+    parameters have gradients of their own shape already.
+    """
+    embeddings_BE = torch.addmm(bias_E, feat_BD, projector_ED.T)
+    grad_BK = loss_gradient(torch.mm(embeddings_BE, prototypes_KE.T), weight_BK, target_BK)
+    grad_BE = torch.mm(grad_BK, prototypes_KE)
+    torch.mm(grad_BK.T, embeddings_BE, out=prototypes_KE.grad)
+    torch.mm(grad_BE.T, feat_BD, out=projector_ED.grad)
+    torch.sum(grad_BE, 0, out=bias_E.grad)

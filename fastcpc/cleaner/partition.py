@@ -1,4 +1,4 @@
-"""Clean probabilities to labelled and unlabelled sets, and how to tell that such a division is no good."""
+"""Partitions: clean probabilities to labelled and unlabelled sets, and checks that a partition can be trained on."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Partition:
-    """How one network's training data is divided.
+    """The labelled set X and the unlabelled set U of one network's training data.
 
     clean_N: (N,) bool, True in X (labelled), False elsewhere. clean_prob_N: (N,) float32 in [0, 1], the weight w of a
     label; NaN for a sample that was not scored (outside the epoch's pool), which is in neither set.
@@ -33,7 +33,7 @@ class Partition:
         return torch.nonzero(~self.clean_prob_N.isnan().cpu()).flatten()
 
     def scatter_to(self, rows_M: Tensor, num_samples: int) -> "Partition":
-        """This partition of M samples as one of all N, where they stand at rows_M (int64 (M,), distinct)."""
+        """This partition of M samples as one of all N, where sample i is row rows_M[i] (int64 (M,), distinct)."""
         clean_N = torch.zeros(num_samples, dtype=torch.bool, device=self.clean_N.device)
         clean_prob_N = torch.full((num_samples,), torch.nan, device=self.clean_N.device)
         clean_N[rows_M], clean_prob_N[rows_M] = self.clean_N, self.clean_prob_N
@@ -46,26 +46,26 @@ def partition_samples(clean_prob_N: Tensor, tau: float) -> Partition:
 
 
 def co_divide(clean_prob_1_N: Tensor, clean_prob_2_N: Tensor, tau: float) -> list[Partition]:
-    """Each network's data divided by the other network's probabilities (Alg. 1, lines 5-9)."""
+    """The partition for network 1 by network 2's probabilities, and for network 2 by network 1's (Alg. 1, l. 5-9)."""
     return [partition_samples(clean_prob_2_N, tau), partition_samples(clean_prob_1_N, tau)]
 
 
-def partition_problem(partition: Partition, labels_N: Tensor, num_classes: int, *, fitted: bool = True) -> str:
-    """Why a partition must not be trained on; empty when it may.
+def partition_problem(partition: Partition, labels_N: Tensor, num_classes: int) -> str:
+    """Why a partition must not be trained on; empty where it may.
 
-    X with fewer samples than there are classes teaches nothing: MixUp and BatchNorm would see the same few images in
-    every batch. An empty U is no fault: clean data is divided that way.
+    X needs at least as many samples as there are classes: otherwise MixUp and BatchNorm see the same few images in
+    every batch. U may be empty: clean data is partitioned that way.
     """
-    if not fitted:
-        return "the losses are all equal, so that no mixture can be fitted"
     num_labelled = int(partition.clean_N.sum())
     if num_labelled < num_classes:
-        return f"only {num_labelled} of {len(labels_N)} samples are held clean, fewer than the {num_classes} classes"
+        return (
+            f"only {num_labelled} of {len(labels_N)} samples are predicted clean, fewer than the {num_classes} classes"
+        )
     return ""
 
 
 def lost_classes(partition: Partition, labels_N: Tensor, num_classes: int) -> tuple[int, ...]:
-    """Classes that have samples, but none in X."""
+    """Classes that have samples but none in X."""
     present_K = torch.bincount(labels_N, minlength=num_classes) > 0
     kept_K = torch.bincount(labels_N[partition.clean_N], minlength=num_classes) > 0
     return tuple(torch.nonzero(present_K & ~kept_K).flatten().tolist())

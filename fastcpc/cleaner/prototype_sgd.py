@@ -1,20 +1,14 @@
-"""SGD on the prototype loss over kept features: so many small steps that what surrounds the arithmetic decides.
+"""SGD on the prototype loss (CPC, eqs. 2-5) over kept features; ``prototypes.train_prototypes`` calls it.
 
-A pass over a small data set is a few dozen steps on 64 rows each, repeated 32 times an epoch: on a CPU autograd and the
-many little operations of a loss on 64 rows cost several times its arithmetic. But eqs. 2-5 of CPC are, for a fixed
-batch, weighted sums (-log sg(s) = softplus(s) - s, and -log(1 - sg(s)) = softplus(s)):
+A pass over a small data set is a few dozen steps of 64 rows. On a CPU the gradients come from the closed form in
+kernels/prototype_torch.py, because autograd would cost several times the arithmetic. On a GPU each step is one call of
+``prototype_loss``; tests compare the two.
 
-    L_C = sum_ik A_ik softplus(s_ik) - B_ik s_ik
-
-so that dL_C/dS = A * sg(S) - B, and A and B follow from labels and sets alone: they are laid out for many steps at
-once, and a step is a handful of matrix products. On a GPU the fused kernel of ``prototype_loss`` does a step; it is
-also what the tests hold this form to.
-
-With several ranks features stay where they were computed. A batch's samples lie on several ranks, each of which adds
-the gradient of those it has; which sets they are in, and how large the sets of the whole batch are, every rank knows.
+With several ranks features stay on the rank that computed them. Each rank adds the gradient of its own samples of a
+batch. Every rank knows the sets of all samples, and so the sizes of a whole batch's sets.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +16,7 @@ from torch import Tensor, nn
 
 from fastcpc.distributed import Shard, all_reduce_sum
 from fastcpc.kernels import prototype_loss
+from fastcpc.kernels.prototype_torch import linear_head_backward, loss_gradient, loss_weights
 from fastcpc.models.network import Network
 
 CHUNK = 2**22  # most elements of A, or of features, that are laid out at a time
@@ -54,7 +49,7 @@ def sgd_epoch(
     if sets.labels_N.is_cuda:
         _sgd_epoch_on_device(network, optimizer, feat_nD, sets, batches, shard)
         return
-    backward = _LinearBackward(network) if _is_plain(network) else _AutogradBackward(network)
+    backward = _backward(network)
     num_classes = network.num_classes
     position_N = shard.positions()
     for chunk_SB in _chunks(batches, max(num_classes, feat_nD.shape[1])):
@@ -134,66 +129,27 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
         grad.copy_(part.view_as(grad))
 
 
-def loss_weights(
-    labels_SB: Tensor, clean_SB: Tensor, pseudo_SB: Tensor, num_classes: int, alpha: float
-) -> tuple[Tensor, Tensor]:
-    """A and B of L_C for S batches at once, each set's mean taken within its batch; lambda_neg = 1/K (eqs. 2-5).
+def _backward(network: Network) -> Callable[[Tensor, Tensor, Tensor], None]:
+    """A function of features (B, D), A and B (B, K) that sets the gradients of the network's head."""
+    projector, head, parameters = network.head.projector, network.head, network.prototype_parameters()
+    if isinstance(projector, nn.Linear) and head.log_scale is None:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        weight_ED, bias_E = projector.weight, projector.bias
+        return lambda feat_BD, weight_BK, target_BK: linear_head_backward(
+            feat_BD, weight_BK, target_BK, weight_ED, bias_E, head.prototypes
+        )
 
-    labels_SB: (S, B) int64. clean_SB: (S, B) bool. pseudo_SB: (S, B) int64, -1 outside P. Returns two (S, B, K)
-    float32.
-    """
-    in_p_SB = pseudo_SB >= 0
-    share_x_SB = clean_SB / clean_SB.sum(1, keepdim=True).clamp_min(1)
-    share_u_SB = ~clean_SB / (~clean_SB).sum(1, keepdim=True).clamp_min(1)
-    share_p_SB1 = (alpha * in_p_SB / in_p_SB.sum(1, keepdim=True).clamp_min(1))[..., None]
-    own_SB1, pseudo_SB1 = labels_SB[..., None], pseudo_SB.clamp_min(0)[..., None]
-    weight_SBK = (share_x_SB / num_classes)[..., None].expand(-1, -1, num_classes).contiguous()
-    weight_SBK.scatter_(2, own_SB1, (share_x_SB + share_u_SB)[..., None])
-    weight_SBK.scatter_add_(2, pseudo_SB1, share_p_SB1)
-    target_SBK = torch.zeros_like(weight_SBK).scatter_(2, own_SB1, share_x_SB[..., None])
-    target_SBK.scatter_add_(2, pseudo_SB1, share_p_SB1)
-    return weight_SBK, target_SBK
-
-
-class _AutogradBackward:
-    """Gradients of any head: dL_C/dS by hand, the rest by autograd."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.parameters = network.prototype_parameters()
-
-    def __call__(self, feat_BD: Tensor, weight_BK: Tensor, target_BK: Tensor) -> None:
-        embeddings_BE, prototypes_KE = self.network.embed(feat_BD), self.network.prototype_matrix()
+    def backward(feat_BD: Tensor, weight_BK: Tensor, target_BK: Tensor) -> None:
+        embeddings_BE, prototypes_KE = network.embed(feat_BD), network.prototype_matrix()
         with torch.no_grad():
-            grad_BK = torch.sigmoid(embeddings_BE @ prototypes_KE.T).mul_(weight_BK).sub_(target_BK)
+            grad_BK = loss_gradient(embeddings_BE @ prototypes_KE.T, weight_BK, target_BK)
             grads = [grad_BK @ prototypes_KE, grad_BK.T @ embeddings_BE]
-        for parameter in self.parameters:
+        for parameter in parameters:
             parameter.grad = None
         torch.autograd.backward([embeddings_BE, prototypes_KE], grads)
 
-
-class _LinearBackward:
-    """Gradients of the plain head (one linear layer, raw dot products), written out; gradients are kept in place."""
-
-    def __init__(self, network: Network) -> None:
-        projector = network.head.projector
-        assert isinstance(projector, nn.Linear)
-        self.weight_ED, self.bias_E, self.prototypes_KE = projector.weight, projector.bias, network.head.prototypes
-        for parameter in network.prototype_parameters():
-            parameter.grad = torch.zeros_like(parameter)
-
-    @torch.no_grad()
-    def __call__(self, feat_BD: Tensor, weight_BK: Tensor, target_BK: Tensor) -> None:
-        embeddings_BE = torch.addmm(self.bias_E, feat_BD, self.weight_ED.T)
-        grad_BK = torch.mm(embeddings_BE, self.prototypes_KE.T).sigmoid_().mul_(weight_BK).sub_(target_BK)
-        grad_BE = torch.mm(grad_BK, self.prototypes_KE)
-        torch.mm(grad_BK.T, embeddings_BE, out=self.prototypes_KE.grad)
-        torch.mm(grad_BE.T, feat_BD, out=self.weight_ED.grad)
-        torch.sum(grad_BE, 0, out=self.bias_E.grad)
-
-
-def _is_plain(network: Network) -> bool:
-    return isinstance(network.head.projector, nn.Linear) and network.head.log_scale is None
+    return backward
 
 
 def _chunks(batches: list[Tensor], row_size: int) -> Iterator[Tensor]:

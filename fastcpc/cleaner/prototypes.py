@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
 from fastcpc.cleaner.prototype_sgd import SampleSets, kept_rows, sgd_epoch, sum_gradients
 from fastcpc.config.schema import CpcConfig
 from fastcpc.data.rng import generator
@@ -150,3 +151,73 @@ def contrastive_clean_prob(
         for i in range(0, max(len(feat_ND), 1), chunk)
     ]
     return torch.sigmoid(torch.cat(parts) / temperature)
+
+
+class Prototypes(Cleaner):
+    """CPC: prototypes that learn from the partition of the mixture before it."""
+
+    name = "cpc"
+    similarity = "dot"
+
+    def clean(self, data: CleanerInput) -> CleanerResult:
+        """Train the projector and the prototypes unless the teacher has a problem, and score all samples."""
+        network, own_labels_n = data.network, data.own_labels_n
+        network.train()
+        before_n = prototype_clean_prob(network, data.feat_nD, own_labels_n)
+        notes: tuple[str, ...] = ()
+        if data.teacher is None or data.teacher_problem:
+            notes = (f"{data.teacher_problem}; its prototypes stay as they are",)
+        else:
+            clean_N = data.teacher.clean_N
+            train_prototypes(
+                network,
+                data.optimizer,
+                data.feat_nD,
+                data.labels_N,
+                clean_N,
+                pseudo_labels(
+                    data.predicted_N,
+                    data.prob_predicted_N,
+                    data.prob_given_N,
+                    data.labels_N,
+                    clean_N,
+                    data.num_classes,
+                ),
+                data.config.cpc,
+                alpha=data.config.cleaner.alpha,
+                batch_size=data.config.train.batch_size,
+                seed=data.seed("prototypes"),
+                shard=data.shard,
+            )
+        after_n = prototype_clean_prob(network, data.feat_nD, own_labels_n)
+        return CleanerResult(_gathered(data, before_n, after_n), notes=notes)
+
+
+class ContrastivePrototypes(Cleaner):
+    """The ablation without a mixture (CPC, Tab. 5): prototypes that learn from all given labels."""
+
+    name = "cpc"
+    similarity = "cosine"
+
+    def clean(self, data: CleanerInput) -> CleanerResult:
+        """Train the projector and the prototypes, and score all samples."""
+        network, settings = data.network, data.config.cpc
+        network.train()
+        before_n = contrastive_clean_prob(network, data.feat_nD, data.own_labels_n, settings.temperature)
+        train_contrastive(
+            network,
+            data.optimizer,
+            data.feat_nD,
+            data.labels_N,
+            settings,
+            batch_size=data.config.train.batch_size,
+            seed=data.seed("prototypes"),
+            shard=data.shard,
+        )
+        after_n = contrastive_clean_prob(network, data.feat_nD, data.own_labels_n, settings.temperature)
+        return CleanerResult(_gathered(data, before_n, after_n))
+
+
+def _gathered(data: CleanerInput, before_n: Tensor, after_n: Tensor) -> Tensor:
+    """Probabilities of all samples, by the prototypes before or after their update (``cpc.score``)."""
+    return data.shard.gather(before_n if data.config.cpc.score == "before_update" else after_n, "scores")

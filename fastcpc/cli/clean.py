@@ -16,8 +16,8 @@ from fastcpc.errors import InputError
 
 PROGRAM = "fastcpc-clean"
 CAUTION = (
-    "The scores are in-sample: the networks have trained on these images. Each learns from what the other one held "
-    "clean, which softens this; still, look before you delete."
+    "The scores are in-sample: the networks were trained on these images. Each network learns from the samples that "
+    "the other one predicted clean, which reduces the bias. Check an image before you delete it."
 )
 
 

@@ -3,6 +3,33 @@
 Each implementation registers itself under its name; a test compares the names with the registry.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DatasetTraits:
+    """What the rules between settings need to know of a data set.
+
+    kind: arrays, where all images are in memory; images, where they are files. needs_root: whether data.root must name
+    a folder. settings: those of DataConfig that only this data set reads.
+    """
+
+    kind: Literal["arrays", "images"]
+    needs_root: bool = True
+    settings: tuple[str, ...] = ()
+
+
+# data sets: data/registry.py. A script that registers another one adds its name here.
+DATASETS = {
+    "digits": DatasetTraits("arrays", needs_root=False),
+    "cifar10": DatasetTraits("arrays"),
+    "cifar100": DatasetTraits("arrays"),
+    "clothing1m": DatasetTraits("images"),
+    "webvision": DatasetTraits("images", settings=("flickr", "ilsvrc12")),
+    "imagefolder": DatasetTraits("images", settings=("list", "classes")),
+}
+
 # networks: models/registry.py. A script that registers another one appends its name here.
 BACKBONES = ["preact_resnet18", "digits_cnn", "small_cnn", "resnet50"]
 TIMM_PREFIX = "timm/"  # model.name=timm/NAME
@@ -13,3 +40,15 @@ WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 def is_weights_path(weights: str) -> bool:
     """Whether ``model.weights`` is a path: it has a folder or the suffix of a weights file."""
     return "/" in weights or "\\" in weights or weights.endswith(WEIGHTS_SUFFIXES)
+
+
+# cleaner.kind: the cleaners that a run uses, in order, by their names in cleaner/registry.py. The last one partitions
+# the data after cleaner.warmup, the one before it until then. register_cleaner adds a row.
+CLEANER_KINDS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "gmm_agn": ("gmm_agn",),
+    "gmm_awr": ("gmm_awr",),
+    "cpc_agn": ("gmm_agn", "prototypes"),
+    "cpc_awr": ("gmm_awr", "prototypes"),
+    "cpc_only": ("contrastive",),
+}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastcpc import distributed
+from fastcpc.config.names import CLEANER_KINDS
 from fastcpc.config.schema import Config
 from fastcpc.data.loaders.base import Loader, ViewName
 from fastcpc.data.rng import fold, generator
@@ -116,7 +117,7 @@ def warm_up(own: Learner, training: TrainContext, step_loop: StepLoop, *, epoch:
 
 def has_warmup_penalty(config: Config) -> bool:
     """Whether warm-up adds the confidence penalty; never with ``cleaner.kind=none``, the plain baseline."""
-    if config.cleaner.kind == "none":
+    if not CLEANER_KINDS[config.cleaner.kind]:
         return False
     wanted = config.train.warmup_penalty
     return wanted == "always" or (wanted == "auto" and config.noise.kind not in ("none", "sym"))

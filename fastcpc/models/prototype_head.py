@@ -17,7 +17,7 @@ class PrototypeHead(nn.Module):
     """Projector and prototypes; the argument of the sigmoid is a plain dot product of their outputs.
 
     feature_dim: D; embedding_dim: d, below D; num_classes: K; projector: linear, or mlp with one hidden layer of D
-    units; normalise: use the cosine times a learned scale plus a learned bias instead of the dot product.
+    units. normalise: use the cosine times a learned scale plus a learned bias instead of the dot product.
     """
 
     def __init__(

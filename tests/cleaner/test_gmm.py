@@ -2,7 +2,8 @@ import numpy as np
 import torch
 from sklearn.mixture import GaussianMixture
 
-from fastcpc.cleaner.gmm import agnostic_posterior, aware_posterior, gmm_posterior
+from fastcpc.cleaner.gmm import agnostic_posterior, aware_posterior
+from fastcpc.distributed import whole_shard
 
 
 def two_modes(num: int, low: float, high: float, seed: int) -> torch.Tensor:
@@ -51,10 +52,17 @@ def test_constant_losses_are_not_fitted() -> None:
     assert not aware_posterior(torch.zeros(50), torch.arange(50) % 3, 3).fitted
 
 
-def test_kind_chooses_the_mixture() -> None:
+def test_fits_are_kept() -> None:
     losses, labels = two_modes(300, 0.1, 0.8, 5), torch.arange(300) % 3
-    for kind in ("gmm_agn", "cpc_agn"):
-        assert torch.equal(gmm_posterior(kind, losses, labels, 3).clean_prob_N, agnostic_posterior(losses).clean_prob_N)
-    for kind in ("gmm_awr", "cpc_awr"):
-        aware = aware_posterior(losses, labels, 3)
-        assert torch.equal(gmm_posterior(kind, losses, labels, 3).clean_prob_N, aware.clean_prob_N)
+    assert set(agnostic_posterior(losses).fits) == {"agn"}
+    assert set(aware_posterior(losses, labels, 3).fits) == {"awr"}
+    assert set(aware_posterior(losses, (torch.arange(300) == 0).long(), 2).fits) == {"agn", "awr"}
+
+
+def test_summed_mixtures_of_one_rank_are_bit_identical() -> None:
+    losses, labels = two_modes(300, 0.1, 0.8, 6), torch.arange(300) % 3
+    whole = aware_posterior(losses, labels, 3)
+    summed = aware_posterior(losses, labels, 3, shard=whole_shard(300))
+    assert torch.equal(whole.clean_prob_N, summed.clean_prob_N)
+    for part in ("means", "variances", "weights", "lower_bound"):
+        assert torch.equal(getattr(whole.fits["awr"], part), getattr(summed.fits["awr"], part))

@@ -26,15 +26,13 @@ def test_tau_itself_is_not_clean() -> None:
     assert partition_samples(torch.tensor([0.5, 0.7, 0.70001]), 0.7).clean_N.tolist() == [False, False, True]
 
 
-def test_too_few_labelled_samples_are_a_fault_with_its_numbers() -> None:
+def test_partition_with_too_few_labelled_samples_has_a_problem() -> None:
     labels = torch.arange(20) % 4
     few = Partition(torch.arange(20) < 3, torch.ones(20))
-    assert "only 3 of 20 samples are held clean, fewer than the 4 classes" in partition_problem(few, labels, 4)
+    assert "only 3 of 20 samples are predicted clean, fewer than the 4 classes" in partition_problem(few, labels, 4)
     assert partition_problem(Partition(torch.arange(20) < 4, torch.ones(20)), labels, 4) == ""
-    assert (
-        partition_problem(Partition(torch.ones(20, dtype=torch.bool), torch.ones(20)), labels, 4) == ""
-    )  # clean data is no fault
-    assert "losses are all equal" in partition_problem(few, labels, 4, fitted=False)
+    all_clean = Partition(torch.ones(20, dtype=torch.bool), torch.ones(20))
+    assert partition_problem(all_clean, labels, 4) == ""
 
 
 def test_classes_without_clean_samples_are_named() -> None:

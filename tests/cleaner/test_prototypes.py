@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fastcpc.cleaner import prototype_sgd
-from fastcpc.cleaner.prototype_sgd import SampleSets, loss_weights, sgd_epoch
+from fastcpc.cleaner.prototype_sgd import SampleSets, sgd_epoch
 from fastcpc.cleaner.prototypes import (
     contrastive_clean_prob,
     contrastive_loss,
@@ -18,6 +18,7 @@ from fastcpc.cleaner.prototypes import (
 from fastcpc.config.schema import CpcConfig
 from fastcpc.distributed import whole_shard
 from fastcpc.kernels import prototype_loss
+from fastcpc.kernels.prototype_torch import loss_weights
 from fastcpc.models.network import Network
 from fastcpc.models.prototype_head import PrototypeHead
 

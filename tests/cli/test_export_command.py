@@ -21,7 +21,7 @@ from untrained_run import untrained_run
 from fastcpc.cli import export as command
 from fastcpc.cli.actions import export as action
 from fastcpc.config.schema import CpcConfig, ModelConfig
-from fastcpc.data.test_transform import inference_transform
+from fastcpc.data.registry import inference_transform
 from fastcpc.engine.checkpoint.resume import named
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.build import build_network

@@ -19,8 +19,8 @@ from fastcpc.config.load import load_config
 from fastcpc.data.dataset import ArraySplit, ImageSplit
 from fastcpc.data.datasets.digits import load_digits_dataset
 from fastcpc.data.loaders.factory import make_loader
-from fastcpc.data.registry import load_dataset
-from fastcpc.data.test_transform import center_crop_view, inference_transform
+from fastcpc.data.registry import inference_transform, load_dataset
+from fastcpc.data.test_transform import center_crop_view
 from fastcpc.errors import InputError
 from fastcpc.report.export.predictions import find_images
 from fastcpc.report.results.run import read_run
@@ -104,7 +104,7 @@ def test_broken_images_are_named_and_the_others_predicted(tmp_path: Path, capsys
     put(folder / "half.jpg", jpeg(2, (200, 150))[:900])
     put(folder / "empty.png", b"")
     put(folder / "deep" / "new\nline.JPG", jpeg(3))
-    put(folder / "notes.txt", b"no picture")
+    put(folder / "notes.txt", b"no image")
     out = tmp_path / "out.csv"
     assert command.main([str(run), str(folder), "--out", str(out), "--top", "9"]) == 1
     captured = capsys.readouterr()

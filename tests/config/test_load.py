@@ -4,13 +4,13 @@ import dataclasses
 import math
 import string
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fastcpc.config.constraints import LARGEST_INTEGER, Range
+from fastcpc.config.constraints import LARGEST_INTEGER, Range, choices_of
 from fastcpc.config.describe import describe
 from fastcpc.config.load import load_config, run_folder, to_yaml
 from fastcpc.config.load import settings as all_settings
@@ -184,8 +184,9 @@ def strategy(key: str, kind: Any, limits: Range | None) -> st.SearchStrategy[Any
     }
     if key in fixed:
         return fixed[key]
-    if get_origin(kind) is Literal:
-        return st.sampled_from(get_args(kind))
+    choices = choices_of(field, kind)
+    if choices:
+        return st.sampled_from(choices)
     if kind is bool:
         return st.booleans()
     if limits is None:

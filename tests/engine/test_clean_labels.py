@@ -8,12 +8,12 @@ import pytest
 import torch
 from small_run import small_config
 
+from fastcpc.cleaner import prototypes
 from fastcpc.cleaner.gmm import aware_posterior
 from fastcpc.cleaner.loss_history import min_max
 from fastcpc.cleaner.prototypes import prototype_clean_prob
 from fastcpc.config.schema import Config
 from fastcpc.distributed import whole_shard
-from fastcpc.engine import cleaning
 from fastcpc.engine.cleaning import clean_labels
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.numerics import Numerics
@@ -55,15 +55,14 @@ def test_each_networks_mixture_divides_the_others_data() -> None:
     learners = members_of(config)
     scoring, labels = scores_of(learners)
     result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
-    assert result.q_gmm is not None
-    for learner, other, partition in zip(learners, (1, 0), result.partitions, strict=True):
+    for learner, other, partition in zip(learners, (1, 0), result.partition_for, strict=True):
         loss = scoring.networks[other].loss_N
         assert learner.partition is partition
         assert torch.equal(partition.clean_N, loss < 1)
         expected = aware_posterior(min_max(loss), labels, 10).clean_prob_N
         assert torch.equal(partition.clean_prob_N, expected)
-    assert torch.equal(result.q_gmm[0], result.partitions[1].clean_prob_N)
-    assert torch.equal(result.active_prob[0], result.q_gmm[0])
+    assert torch.equal(result.clean_probs["gmm"][0], result.partition_for[1].clean_prob_N)
+    assert torch.equal(result.clean_prob_of_network[0], result.clean_probs["gmm"][0])
 
 
 def test_prototypes_learn_from_the_other_networks_mixture_on_their_own_features(
@@ -79,7 +78,7 @@ def test_prototypes_learn_from_the_other_networks_mixture_on_their_own_features(
     ) -> None:
         calls.append((network, feat, clean, pseudo, rest["alpha"], rest["seed"]))
 
-    monkeypatch.setattr(cleaning, "train_prototypes", spy)
+    monkeypatch.setattr(prototypes, "train_prototypes", spy)
     clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
     assert len(calls) == 2 and calls[0][5] != calls[1][5]
     for (network, feat, clean, pseudo, alpha, _), learner, own, other in zip(
@@ -99,14 +98,13 @@ def test_scores_before_and_after_the_update(score: str) -> None:
     learners, untouched = members_of(config), members_of(config)
     scoring, labels = scores_of(learners)
     result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
-    assert result.q_cpc is not None
     for i in (0, 1):
         feat = scoring.networks[i].feat_ND
         before = prototype_clean_prob(untouched[i].network, feat, labels)
         after = prototype_clean_prob(learners[i].network, feat, labels)
         assert not torch.equal(before, after)
-        assert torch.equal(result.q_cpc[i], before if score == "before_update" else after)
-        assert torch.equal(result.partitions[1 - i].clean_prob_N, result.q_cpc[i])
+        assert torch.equal(result.clean_probs["cpc"][i], before if score == "before_update" else after)
+        assert torch.equal(result.partition_for[1 - i].clean_prob_N, result.clean_probs["cpc"][i])
 
 
 def test_the_mixture_rules_in_cpcs_own_warm_up_but_prototypes_learn() -> None:
@@ -115,8 +113,7 @@ def test_the_mixture_rules_in_cpcs_own_warm_up_but_prototypes_learn() -> None:
     scoring, labels = scores_of(learners)
     before = learners[0].network.prototype_matrix().detach().clone()
     result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
-    assert result.q_gmm is not None
-    assert torch.equal(result.partitions[0].clean_prob_N, result.q_gmm[1])
+    assert torch.equal(result.partition_for[0].clean_prob_N, result.clean_probs["gmm"][1])
     assert not torch.equal(before, learners[0].network.prototype_matrix())
 
 

@@ -10,7 +10,7 @@ import torch
 from small_run import small_config
 
 from fastcpc.cleaner.partition import Partition
-from fastcpc.engine.cleaning import gmm_is_active
+from fastcpc.engine.cleaning import active_cleaner
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.numerics import (
     Arithmetic,
@@ -70,14 +70,14 @@ def test_order_depends_on_epoch_and_network_alone() -> None:
     assert not torch.equal(first, torch.cat(paired_batches(learner(clean, 2), training(500), epoch=1)))
 
 
-def test_which_cleaner_rules_when() -> None:
+def test_active_cleaner_by_epoch() -> None:
     config = small_config(
         Path("unused"), "cpc_awr", train={"epochs": 450, "warmup_epochs": 10}, cleaner={"warmup": 0.05}
     )
-    rules = [gmm_is_active(config, epoch) for epoch in range(10, 40)]
-    assert rules == [True] * 23 + [False] * 7  # 5 % of 450 epochs is 22.5
-    assert gmm_is_active(replace(config, cleaner=replace(config.cleaner, kind="gmm_agn")), 400)
-    assert not gmm_is_active(replace(config, cleaner=replace(config.cleaner, kind="cpc_only")), 10)
+    active = [active_cleaner(config, epoch) for epoch in range(10, 40)]
+    assert active == [0] * 23 + [1] * 7  # 5 % of 450 epochs is 22.5
+    assert active_cleaner(replace(config, cleaner=replace(config.cleaner, kind="gmm_agn")), 400) == 0
+    assert active_cleaner(replace(config, cleaner=replace(config.cleaner, kind="cpc_only")), 10) == 0
 
 
 def test_learning_rate_drops_once() -> None:

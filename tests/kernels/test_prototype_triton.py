@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from offline_compile import ARCHITECTURES, SHARED_LIMITS, compile_offline, configurations
 
 from fastcpc.kernels import prototype_loss, prototype_scores
-from fastcpc.kernels.prototype_offline import ARCHITECTURES, SHARED_LIMITS, compile_offline, configurations
 from fastcpc.kernels.prototype_torch import PrototypeLossTorch
 from fastcpc.kernels.prototype_triton import MAX_SPLITS, PROGRAMS, choose_tiles, plan_backward
 

@@ -10,7 +10,7 @@ from image_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.data.datasets.indexed_images import list_images
+from fastcpc.data.registry import list_images
 from fastcpc.engine.outputs.labels_file import RunLabels
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError

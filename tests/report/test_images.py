@@ -1,4 +1,4 @@
-"""Pictures of a run's samples: digits, CIFAR and photos, and data sets that are gone."""
+"""Images of a run's samples: digits, CIFAR and photos, and data sets that are gone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def of(run: Run, **data: object) -> Run:
     return replace(run, config=replace(run.config, data=replace(run.config.data, **data)))  # type: ignore[arg-type]
 
 
-def test_digits_images(digits: tuple[Run, SampleTable]) -> None:
+def test_digits_are_the_images_of_their_index(digits: tuple[Run, SampleTable]) -> None:
     run, samples = digits
     images, published = TrainingImages(run, samples), load_digits().images
     for row in (0, 7, 239):
@@ -50,7 +50,7 @@ def test_another_data_set_is_rejected(digits: tuple[Run, SampleTable]) -> None:
 def test_cifar_images(digits: tuple[Run, SampleTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, samples = digits
     small = replace(CIFAR10, train_records=4, test_records=3, first_labels=())
-    monkeypatch.setattr(registry, "CIFAR10", small)
+    monkeypatch.setitem(registry._DATASETS, "cifar10", registry._cifar(small))
     rows = np.random.default_rng(0).integers(0, 256, (23, 3073), dtype=np.uint8)
     rows[:, 0] %= 10
     for number, name in enumerate((*small.layouts[0].train_files, "test_batch.bin")):

@@ -42,7 +42,7 @@ def page_of(folder: Path, **options: Any) -> str:
     return run_page(read_run(folder), **options)
 
 
-def test_cards_show_the_images_of_the_worst_labels(folder: Path) -> None:
+def test_images_are_those_of_the_worst_labels(folder: Path) -> None:
     run = read_run(folder)
     suspects, images = find_suspects(run, samples := read_samples(run)), TrainingImages(run, samples)
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', run_page(run, most_cards=3))
@@ -52,12 +52,12 @@ def test_cards_show_the_images_of_the_worst_labels(folder: Path) -> None:
         np.testing.assert_array_equal(shown, np.asarray(images.image(int(row))))
 
 
-def test_largest_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred classes of long names, and two hundred pictures of which nothing can be squeezed."""
+def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred classes of long names, and two hundred images that compress badly."""
     many_classes(folder, [f"{label:03d} " + "long name " * 30 for label in range(100)])
     draws = np.random.default_rng(0)
-    picture = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
-    monkeypatch.setattr(TrainingImages, "image", lambda self, row: picture)
+    noise = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
+    monkeypatch.setattr(TrainingImages, "image", lambda self, row: noise)
     text = page_of(folder)
     assert text.count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100
@@ -165,7 +165,7 @@ def test_training_figures_by_tag(folder: Path) -> None:
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 15
 
 
-def test_page_without_images(folder: Path) -> None:
+def test_missing_images_are_explained(folder: Path) -> None:
     table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
     table["path"] = [f"elsewhere/{number}" for number in range(240)]
     pq.write_table(pa.table(table), folder / "clean_probabilities.parquet")
@@ -225,4 +225,4 @@ def test_page_with_a_baseline(folder: Path, tmp_path: Path) -> None:
     one, two = accuracy_of(read_run(folder)), accuracy_of(other)
     assert one is not None and two is not None
     text = page_of(folder, baseline=other)
-    assert f"{one.last10 - two.last10:+.2f} points against <bdi>plain</bdi> ({two.last10:.2f} %" in text
+    assert f"{one.last10 - two.last10:+.2f} points compared with <bdi>plain</bdi> ({two.last10:.2f} %" in text

@@ -2,12 +2,8 @@
 
 import io
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +12,12 @@ import numpy as np
 import pytest
 from finished_run import finished_run
 from PIL import Image
-from several_ranks import TIME_LIMIT
+from several_ranks import SUPPORT, environment
 from small_run import assert_same_weights, weights
 
 from fastcpc.cli import reproduce as command
 from fastcpc.config.load import load_config
+from fastcpc.report.paper import grid as paper_grid
 from fastcpc.report.paper import tables
 from fastcpc.report.paper.experiments import EXPERIMENTS, Cell, experiment
 from fastcpc.report.paper.grid import Grid
@@ -102,15 +99,15 @@ def test_table_has_the_papers_value(finished: Run) -> None:
 
 
 @pytest.mark.parametrize(("name", "panels"), [("figure1", 4), ("figure3", 2), ("figure4", 2)])
-def test_figures_as_files(name: str, panels: int, finished: Run) -> None:
+def test_figures_are_complete(name: str, panels: int, finished: Run) -> None:
     chosen = experiment(name, "small")
     extra = {"kl_gmm_cpc": [0.2, 0.4], "agreement_gmm_cpc": [0.8, 0.9]}
     results = {place: [made(finished, 1, 50.0, **extra), made(finished, 2, 50.0, **extra)] for place in chosen.places}
     svg, png = tables.figure(chosen, results)
     assert len(re.findall(r'id="axes_\d+"', svg)) == panels
     assert "var(" not in svg and "#0102" not in svg
-    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-    assert (picture[0, 0] == 255).all() and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    assert (pixels[0, 0] == 255).all() and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     if name == "figure3":
         assert {"cpc_awr", "gmm_agn", "digits, sym 80, 2 seeds"} <= set(re.findall(r">([^<>]+)</text>", svg))
 
@@ -159,23 +156,28 @@ def test_finished_runs_are_reused(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.slow
-def test_interrupted_grid_resumes(tmp_path: Path) -> None:
-    settings = [*TINY, "train.epochs=24"]
-    program = [sys.executable, "-m", "fastcpc.cli.reproduce", "figure4", "--scale", "small", "--seeds", "1", *settings]
+def test_a_stopped_grid_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run sends the grid SIGTERM after its tenth step and waits there until the grid stops it."""
+    grid_command = ["figure4", "--scale", "small", "--seeds", "1", *TINY]
     run = tmp_path / "runs" / "digits_asym40-cpc_agn-1"
-    with subprocess.Popen(
-        [*program, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while process.poll() is None and not (run / "metrics.jsonl").exists():
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGTERM)
-        said, error = process.communicate(timeout=TIME_LIMIT)
-    assert process.returncode == 143 and "stopped; repeat the command to resume" in error
-    assert "1/1 digits_asym40-cpc_agn-1: ended with 143" in said and not (run / "summary.json").exists()
-    assert command.main(["figure4", "--scale", "small", "--seeds", "1", *settings, "--out", str(tmp_path)]) == 0
-    assert (
-        command.main(["figure4", "--scale", "small", "--seeds", "1", *settings, "--out", str(tmp_path / "whole")]) == 0
-    )
+
+    class Unlucky(subprocess.Popen[bytes]):
+        def __init__(self, program: list[str], env: dict[str, str], **options: Any) -> None:
+            assert program[1:3] == ["-m", "fastcpc.cli.train"]
+            accident = json.dumps([[-1, 10, "SIGTERM", "parent"]])
+            program = [program[0], str(SUPPORT / "unlucky_train.py"), accident, *program[3:]]
+            super().__init__(program, env=env | environment(), **options)
+
+    monkeypatch.setattr(paper_grid.subprocess, "Popen", Unlucky)
+    assert command.main([*grid_command, "--out", str(tmp_path)]) == 143
+    monkeypatch.undo()
+    shown = capsys.readouterr()
+    assert "stopped; repeat the command to resume" in shown.err
+    assert "1/1 digits_asym40-cpc_agn-1: ended with 143" in shown.out and not (run / "summary.json").exists()
+    assert command.main([*grid_command, "--out", str(tmp_path)]) == 0
+    assert command.main([*grid_command, "--out", str(tmp_path / "whole")]) == 0
     assert_same_weights(weights(run), weights(tmp_path / "whole" / "runs" / run.name))
 
 

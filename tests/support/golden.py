@@ -122,8 +122,14 @@ def _describe_run(name: str, folder: Path) -> Record:
             "state.pt": _sha_of_tensors(torch.load(checkpoint / "state.pt", weights_only=True)),
             **_shas_of_arrays(run),
         },
-        "clean": printed.getvalue().replace(str(folder), "").splitlines(),
+        "clean": _numbers(printed.getvalue().replace(str(folder), "")),
     }
+
+
+def _numbers(printed: str) -> list[str]:
+    """The numbers of each printed line that has some, so that another wording is no difference."""
+    lines = (" ".join(re.findall(r"\d+(?:[.,]\d+)*", line)) for line in printed.splitlines())
+    return [numbers for numbers in lines if numbers]
 
 
 def _shas_of_arrays(run: Path) -> dict[str, str]:

@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from fastcpc import distributed
-from fastcpc.cleaner.gmm_ranks import fit_gmm_over_ranks
+from fastcpc.cleaner.gmm import OVER_RANKS
 from fastcpc.cleaner.prototype_sgd import SampleSets, sgd_epoch
 from fastcpc.cleaner.prototypes import train_contrastive
 from fastcpc.config.schema import CpcConfig
 from fastcpc.distributed.gradient_sync import GradientSync
 from fastcpc.errors import InputError, RunError
 from fastcpc.kernels import fit_gmm
+from fastcpc.kernels.gmm_em import fit_gmm_by_sums
 from fastcpc.models.digits_cnn import DigitsCnn
 from fastcpc.models.network import Network
 from fastcpc.models.prototype_head import PrototypeHead
@@ -248,7 +249,7 @@ def mixtures() -> None:
         torch.where(alone, 0, torch.arange(len(values)) % distributed.world_size()),
     ):
         own = holder == distributed.rank()
-        found = fit_gmm_over_ranks(values[own], groups[own], 7)
+        found = fit_gmm_by_sums(values[own], groups[own], 7, OVER_RANKS)
         assert torch.equal(found.n_iter, whole.n_iter) and torch.equal(found.converged, whole.converged)
         assert torch.equal(found.fitted, whole.fitted)
         for name in ("means", "variances", "weights", "lower_bound"):
@@ -258,5 +259,5 @@ def mixtures() -> None:
         probability = found.clean_probability(values[own], groups[own])
         expected = whole.clean_probability(values, groups)[own]
         torch.testing.assert_close(probability, expected, rtol=1e-9, atol=1e-12, equal_nan=True)
-    nothing = fit_gmm_over_ranks(values[:0], groups[:0], 7)
+    nothing = fit_gmm_by_sums(values[:0], groups[:0], 7, OVER_RANKS)
     assert not nothing.fitted.any()

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def describe(run: Run, samples: SampleTable, suspects: Suspects) -> str:
-    """What is printed of the suspects: how many, how right that is, the worst of them."""
+    """The printed summary: the number of suspects, precision and recall where known, the worst suspects."""
     num_suspects = len(suspects.rows)
     lines = [
         f"{run.path}: {num_suspects:,} of {len(samples):,} labels are suspected to be wrong (clean probability at most "
@@ -49,7 +49,7 @@ def describe(run: Run, samples: SampleTable, suspects: Suspects) -> str:
     if quality is not None:
         lines.append(
             f"{quality.num_wrong:,} labels are known to be wrong: precision {_percent(quality.precision)}, recall "
-            f"{_percent(quality.recall)}; of those found, {_percent(quality.suggestion_accuracy)} have the right "
+            f"{_percent(quality.recall)}; {_percent(quality.suggestion_accuracy)} of those found have the right "
             "suggestion"
         )
     if num_suspects:

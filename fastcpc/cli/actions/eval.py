@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastcpc.atomic_io import replace_file
+from fastcpc.cleaner.registry import prototype_similarity
 from fastcpc.config.load import read_config
 from fastcpc.config.schema import Config
 from fastcpc.data.dataset import AnySplit, Dataset
@@ -58,7 +59,7 @@ def has_prototypes(config: Config, checkpoint: Path) -> bool:
     cleaned = position["epoch"] > config.train.warmup_epochs or (
         position["epoch"] == config.train.warmup_epochs and position["stage"] > 0
     )
-    return config.cleaner.kind.startswith("cpc") and bool(cleaned)
+    return prototype_similarity(config.cleaner.kind) is not None and bool(cleaned)
 
 
 def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:
@@ -89,7 +90,7 @@ def measure(
     loader = make_loader(split, dataset, config.data, config.augment, numerics.device, bad_list)
     stream = loader.stream(sequential_batches(loader.num_samples, config.train.score_batch_size), ("test",), 0)
     labels_N: Tensor = torch.from_numpy(split.labels).to(numerics.device)
-    return evaluate(networks, stream, labels_N, numerics, cosine=config.cleaner.kind == "cpc_only")
+    return evaluate(networks, stream, labels_N, numerics, cosine=prototype_similarity(config.cleaner.kind) == "cosine")
 
 
 def as_dict(accuracy: Accuracy, *, prototypes: bool) -> dict[str, Any]:

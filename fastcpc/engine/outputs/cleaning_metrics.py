@@ -37,7 +37,7 @@ def cleaning_metrics(cleaning: Cleaning, given_N: Ints, trusted_N: Ints, tau: fl
         values = [host_array(prob_N)[known_N] for prob_N in probs]
         record[auc_key(name)] = [auc(value, truly_clean_N) for value in values]
         record |= _judged(name, [value > tau for value in values], truly_clean_N)
-    partitions = [part.clean_N.cpu().numpy()[known_N] for part in cleaning.partitions]
+    partitions = [part.clean_N.cpu().numpy()[known_N] for part in cleaning.partition_for]
     return record | _judged("partition", partitions, truly_clean_N)
 
 

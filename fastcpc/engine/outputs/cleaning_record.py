@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from fastcpc import distributed
-from fastcpc.cleaner.gmm import fit_of
 from fastcpc.cleaner.metrics import precision_recall_accuracy
 from fastcpc.config.schema import Config
+from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels
-from fastcpc.data.registry import Dataset
 from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.outputs.cleaning_metrics import agreement_metrics, cleaning_metrics, loss_metrics
@@ -66,7 +65,7 @@ class CleaningRecord:
             labels_N,
             num_classes=self._dataset.num_classes,
             epoch=epoch,
-            fit_mixtures=fit_of(self._config.parallel.mixture, scoring.shard),
+            shard=scoring.shard if self._config.parallel.mixture == "summed" else None,
         )
 
         def write_files() -> None:

@@ -78,7 +78,7 @@ class SampleTable:
         p_given_N = host_array(pair.prob_given_N)
         clean_N: Floats = p_given_N
         if cleaning is not None:
-            clean_N = np.mean([host_array(prob_N) for prob_N in cleaning.active_prob], axis=0)
+            clean_N = np.mean([host_array(prob_N) for prob_N in cleaning.clean_prob_of_network], axis=0)
         probs = cleaning.clean_probs if cleaning is not None else {}
         return cls(
             index_N=train.source_index,

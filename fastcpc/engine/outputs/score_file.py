@@ -1,7 +1,7 @@
 """Scores files: losses, mixtures and embeddings of a cleaning, per sample, from which reports draw their figures."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from torch import Tensor
 
 from fastcpc.arrays import Floats
 from fastcpc.atomic_io import replace_file
-from fastcpc.cleaner.gmm import Fit
+from fastcpc.cleaner.gmm import fit_mixtures
 from fastcpc.cleaner.loss_history import min_max
+from fastcpc.distributed import Shard
 from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.outputs.sample_table import host_array
 from fastcpc.engine.scoring import ScoringResult
 from fastcpc.errors import InputError
-from fastcpc.kernels import fit_gmm
+from fastcpc.kernels import MixtureFit
 
 FIRST, LAST = "scores_first.npz", "scores_last.npz"  # of the first cleaning, after the warm-up, and of the latest
 MOST_EMBEDDINGS = 5_000
@@ -37,7 +38,7 @@ def score_arrays(
     *,
     num_classes: int,
     epoch: int,
-    fit_mixtures: Fit = fit_gmm,
+    shard: Shard | None = None,
 ) -> Arrays:
     """The arrays of a scores file; axis 0 of all but ``epoch`` and ``rows`` is network 1, network 2.
 
@@ -45,14 +46,16 @@ def score_arrays(
     values: (2, N) float32 in [0, 1], the normalised (and averaged) losses that mixtures are fitted to; absent where
     losses are NaN or inf. agn_means, agn_variances, agn_weights: (2, 1, 2) float64, the mixture of all samples, the
     smaller mean first; awr_*: (2, K, 2), one for each given label; NaN where there is no fit. Both are there whichever
-    of them the cleaner uses. q_NAME: (2, N) float32 clean probabilities by the cleaner of that name (gmm, cpc). With
-    q_cpc also rows: (M,) int64, M <= 5,000 samples spread evenly, embeddings: (2, M, d) float32 and prototypes:
-    (2, K, d) float32.
+    of them the cleaner uses. q_NAME: (2, N) float32 clean probabilities by the cleaner of that name. With q_cpc also
+    rows: (M,) int64, M <= 5,000 samples spread evenly, embeddings: (2, M, d) float32 and prototypes: (2, K, d) float32.
+
+    shard: as ``cleaner.gmm.fit_mixtures``.
     """
     loss_2N = torch.stack([scores.loss_N for scores in scoring.networks])
     arrays: Arrays = {"epoch": np.array(epoch, np.int64), "loss": host_array(loss_2N)}
     if bool(loss_2N.isfinite().all()):
-        arrays |= _mixture_arrays(learners, loss_2N, labels_N, num_classes, fit_mixtures)
+        fits = cleaning.mixtures if cleaning is not None else [{}, {}]
+        arrays |= _mixture_arrays(learners, loss_2N, labels_N, num_classes, fits, shard)
     probs = cleaning.clean_probs if cleaning is not None else {}
     arrays |= {f"q_{name}": host_array(torch.stack(both)) for name, both in probs.items()}
     if "cpc" in probs:
@@ -68,10 +71,16 @@ def write_scores(path: Path, arrays: Arrays) -> None:
 
 
 def _mixture_arrays(
-    learners: Sequence[Learner], loss_2N: Tensor, labels_N: Tensor, num_classes: int, fit_mixtures: Fit
+    learners: Sequence[Learner],
+    loss_2N: Tensor,
+    labels_N: Tensor,
+    num_classes: int,
+    fits: Sequence[Mapping[str, MixtureFit]],
+    shard: Shard | None,
 ) -> Arrays:
+    """Normalised losses and both kinds of mixtures; a kind that the cleaner has not fitted is fitted here."""
     arrays: dict[str, list[NDArray[Any]]] = {"values": []}
-    for learner, loss_N in zip(learners, loss_2N, strict=True):
+    for learner, loss_N, fitted in zip(learners, loss_2N, fits, strict=True):
         # a cleaner without a mixture keeps no history of losses
         values_N = learner.history_LN.mean(0) if len(learner.history_LN) else min_max(loss_N)
         arrays["values"].append(host_array(values_N))
@@ -79,7 +88,7 @@ def _mixture_arrays(
             ("agn", torch.zeros_like(labels_N), 1),
             ("awr", labels_N, num_classes),
         ):
-            fit = fit_mixtures(values_N, groups_N, num_groups)
+            fit = fitted.get(name) or fit_mixtures(values_N, groups_N, num_groups, shard)
             for part in ("means", "variances", "weights"):
                 arrays.setdefault(f"{name}_{part}", []).append(getattr(fit, part).cpu().numpy())
     return {name: np.stack(parts) for name, parts in arrays.items()}

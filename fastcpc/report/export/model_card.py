@@ -6,40 +6,32 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 import fastcpc
+from fastcpc.data.registry import dataset_spec
 from fastcpc.report.export.ensemble import OWN, ExportedModel
 from fastcpc.report.results.run import Run
 
 MOST_CLASSES = 100  # listed in the card; config.json has all
-# data.name -> licence identifier of model hubs, terms of the images
-DATA_TERMS = {
-    "digits": ("cc-by-4.0", "scikit-learn's digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0"),
-    "cifar10": ("unknown", "CIFAR-10 states no licence and asks to cite Krizhevsky 2009"),
-    "cifar100": ("unknown", "CIFAR-100 states no licence and asks to cite Krizhevsky 2009"),
-    "clothing1m": ("other", "Clothing1M: non-commercial research only, no redistribution"),
-    "webvision": ("unknown", "WebVision: web images, rights with their owners; see its site for the terms"),
-    "imagefolder": ("unknown", "the user's own images; their terms are unknown to fastcpc"),
-}
 
 
 def card(
     run: Run, model: ExportedModel, metrics: dict[str, Any], *, checkpoint: str, has_onnx: bool, licence: str = ""
 ) -> str:
-    """The text of the card. metrics: the checkpoint's line of metrics.jsonl. licence: overrides DATA_TERMS."""
-    name, terms = run.config.data.name, DATA_TERMS[run.config.data.name]
+    """The card's text. metrics: the checkpoint's line of metrics.jsonl. licence: replaces the data set's."""
+    data = dataset_spec(run.config.data.name)
     is_timm = not model.architecture.name.startswith(OWN)
     accuracy = metrics.get("test_top1")
     header: dict[str, Any] = {
-        "license": licence or terms[0],
+        "license": licence or data.licence,
         "library_name": "timm" if is_timm else "fastcpc",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "noisy-labels", "fastcpc", *(["timm"] if is_timm else [])],
-        "datasets": [name],
+        "datasets": [data.name],
         "metrics": ["accuracy"],
     }
     if accuracy is not None:
         result = {
             "task": {"type": "image-classification"},
-            "dataset": {"name": name, "type": name, "split": "test"},
+            "dataset": {"name": data.name, "type": data.name, "split": "test"},
             "metrics": [{"type": "accuracy", "value": round(accuracy / 100, 6), "name": "both networks, top-1"}],
         }
         header["model-index"] = [{"name": run.config.run.name, "results": [result]}]
@@ -49,7 +41,7 @@ def card(
         f"# {_safe(run.config.run.name)}",
         _about(run, model, metrics, checkpoint),
         "## Use\n\n" + (_timm_use(model) if is_timm else _own_use(model)) + _all_use(has_onnx),
-        f"## Data and licence\n\n{terms[1]}. The terms of the images may apply to weights trained on them.",
+        f"## Data and licence\n\n{data.terms}. The terms of the images may apply to weights trained on them.",
         _classes(model),
     ]
     return "\n\n".join(sections) + "\n"

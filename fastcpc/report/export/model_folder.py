@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 import fastcpc
 from fastcpc.config.names import TIMM_PREFIX
-from fastcpc.data.test_transform import InferenceTransform, inference_transform
+from fastcpc.data.registry import inference_transform
+from fastcpc.data.test_transform import InferenceTransform
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.network import Network
 from fastcpc.models.weights import first_line

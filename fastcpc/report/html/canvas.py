@@ -126,11 +126,11 @@ def files(paint: Callable[[Figure], object], *, width: float, height: float) -> 
 
     width, height: in units of SIZE.
     """
-    png, text = io.BytesIO(), io.StringIO()
+    png, svg = io.BytesIO(), io.StringIO()
     with _own_figure(paint, width, height) as figure:
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-        figure.savefig(text, format="svg", metadata=_NO_METADATA)
-    return text.getvalue(), png.getvalue()
+        figure.savefig(svg, format="svg", metadata=_NO_METADATA)
+    return svg.getvalue(), png.getvalue()
 
 
 def pixels(paint: Callable[[Figure], object], *, width: float, height: float) -> NDArray[np.uint8]:

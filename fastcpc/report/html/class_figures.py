@@ -169,16 +169,18 @@ def project(embeddings_ME: Floats) -> tuple[Floats, float]:
     return centred @ axes[:2].T, float((singular[:2] ** 2).sum() / max((singular**2).sum(), 1e-300))
 
 
-def map_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+def map_figure(run: Run, samples: SampleTable | None, scores: ScoreArrays | None) -> ReportFigure | None:
     """Scatter plot of embeddings: filled where the label is predicted clean, else hollow; names at the medians."""
-    if scores is None or "embeddings" not in scores.arrays or scores.arrays["embeddings"].shape[-1] < 2:
+    if samples is None or scores is None or "embeddings" not in scores.arrays:
+        return None
+    if scores.arrays["embeddings"].shape[-1] < 2:
         return None
     points, explained = project(scores.arrays["embeddings"][0])
     rows = scores.arrays["rows"]
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_DOTS)).astype(np.int64)
     points, rows = points[chosen], rows[chosen]
     given = run.labels.given_N[rows]
-    clean = scores.arrays["q_cpc"].mean(0)[rows] > run.config.cleaner.tau
+    clean = samples.is_clean_N[rows]
     few = len(run.class_names) <= len(SERIES) * 3
 
     def paint(ax: Axes) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from fastcpc.cleaner.registry import cleaners_of
 from fastcpc.report.html.canvas import FAINT, INK, SERIES, ReportFigure, draw, plain_name
 from fastcpc.report.html.comparison import Comparison, RunGroup
 from fastcpc.report.results.run import Run
@@ -13,6 +14,7 @@ from fastcpc.report.results.run import Run
 MOST_GROUPS = 18  # lines that a reader can distinguish
 STAGES = ("score", "clean", "train", "eval")
 _NETWORKS = ("network 1", "network 2")
+CLEANER_TITLES = {"gmm": "mixture", "cpc": "prototypes"}  # others are shown by their names
 
 
 def curves(run: Run) -> tuple[list[ReportFigure], list[str]]:
@@ -161,7 +163,7 @@ def auc_painter(run: Run) -> Callable[[Axes], None] | None:
 def _why_no_auc(run: Run) -> str:
     if run.labels.trusted_N is None:
         return "True labels are unknown, so there is no AUC, precision or recall of the cleaners."
-    if run.config.cleaner.kind == "none":
+    if not cleaners_of(run.config.cleaner.kind):
         return "This run has no cleaner (cleaner.kind=none), so there is no AUC."
     return "No epoch has a cleaning yet, or all labels are correct, so there is no AUC."
 
@@ -186,7 +188,9 @@ def _agreement(run: Run) -> ReportFigure | None:
 
 def _of_cleaners(run: Run, measure: str) -> dict[str, np.ndarray]:
     shown = {}
-    for key, name in (("gmm", "mixture"), ("cpc", "prototypes")):
+    metrics = dict.fromkeys(key for line in run.metrics for key in line if key.startswith(f"{measure}_"))
+    for key in (metric.removeprefix(f"{measure}_") for metric in metrics):
+        name = CLEANER_TITLES.get(key, key)
         pair = np.stack([series(run, f"{measure}_{key}", i) for i in (0, 1)])
         if np.isfinite(pair).any():
             shown[name] = pair.mean(0)
@@ -219,8 +223,9 @@ def group_name(group: RunGroup) -> str:
 
 
 def active_auc(run: Run) -> np.ndarray:
-    """AUC by epoch of the cleaner of cleaner.kind, mean of both networks: (E,), NaN where unknown."""
-    name = "auc_cpc" if run.config.cleaner.kind.startswith("cpc") else "auc_gmm"
+    """AUC by epoch of the last cleaner of cleaner.kind, mean of both networks: (E,), NaN where unknown."""
+    cleaners = cleaners_of(run.config.cleaner.kind)
+    name = f"auc_{cleaners[-1].name if cleaners else 'gmm'}"
     return np.asarray((series(run, name, 0) + series(run, name, 1)) / 2)
 
 

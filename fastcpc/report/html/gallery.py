@@ -102,7 +102,8 @@ def _thumbnail(images: TrainingImages, row: int) -> tuple[str, bool, str]:
     if images.problem:
         return "", False, ""
     try:
-        return (*encode(images.image(row)), "")
+        image = images.image(row)
+        return (*encode(image), "")
     except BadImage as error:
         return "", False, plain_name(str(error), 80)
 

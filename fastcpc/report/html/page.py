@@ -147,7 +147,7 @@ def _sections(
         absent.append("This run has no losses of its first cleaning, so there are no tests per class.")
     sections.append(PageFigures("Losses", distributions, absent))
     figures = [confusion_figure(run, samples) if samples is not None else None, probability_figure(run, last)]
-    figures += [prototype_figure(run, last), map_figure(run, last)]
+    figures += [prototype_figure(run, last), map_figure(run, samples, last)]
     shown = [figure for figure in figures if figure is not None]
     sections.append(PageFigures("Classes and cleaners", shown, _absent_of_classes(run, last)))
     return sections

@@ -14,12 +14,10 @@ import pyarrow as pa
 
 from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
-from fastcpc.config.validation import PHOTOS
 from fastcpc.data.datasets.clothing1m import IMAGES
-from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.data.datasets.listing import Listing, find_file, read_lines
 from fastcpc.data.labels.noise import make_labels
-from fastcpc.data.registry import load_dataset
+from fastcpc.data.registry import dataset_spec, list_images, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
 from fastcpc.report.results.run import Run
@@ -37,7 +35,7 @@ def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
     InputError where the data set has no such format or its files are missing; RunError on a failed write.
     """
     name = run.config.data.name
-    if name not in PHOTOS:
+    if dataset_spec(name).list_files is None:
         return _write_labels(run, samples, is_issue_N, target)
     if name != "imagefolder" and run.config.noise.kind != "none":
         raise InputError(

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastcpc.config.validation import PHOTOS
 from fastcpc.data.dataset import ArraySplit
 from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes
-from fastcpc.data.registry import load_dataset
+from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
 from fastcpc.report.results.run import Run
@@ -29,7 +28,7 @@ class TrainingImages:
         self._paths: tuple[str, ...] = ()
         self._pixels: np.ndarray | None = None
         try:
-            if data.name in PHOTOS:
+            if dataset_spec(data.name).list_files is not None:
                 self._paths = _image_paths(data.root, samples)
             else:
                 self._pixels = _pixels(load_dataset(data).train, samples)

@@ -1,4 +1,4 @@
-"""Checkpoints of a process that is killed, or whose disk is full, at any moment."""
+"""Checkpoints of a process that is killed at any write, or whose disk is full."""
 
 import json
 import resource
@@ -7,84 +7,59 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from several_ranks import TIME_LIMIT
+from several_ranks import TIME_LIMIT, environment
 from small_disk import small_disk_in
 
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.errors import RunError
 
-# A child saves without pause (the same epoch again, the next, best or not); its parent kills it at a random moment.
-DRIVER = """
-import json, os, random, signal, sys, time
-from pathlib import Path
-import torch
-from fastcpc.engine.checkpoint.store import CheckpointStore
-from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import latest
-torch.set_num_threads(1)
-run, rounds = Path(sys.argv[1]), int(sys.argv[2])
-draw = random.Random(3)
-report = []
-
-def write(store, epoch):
-    networks = [{"w": torch.full((20_000,), float(epoch))} for _ in range(2)]
-    store.save(epoch, networks, {"epoch": epoch, "t": torch.full((10_000,), float(epoch))}, best=epoch % 3 == 0)
-
-write(CheckpointStore(run, 5), 0)
-epoch = 0
-for _ in range(rounds):
-    child = os.fork()
-    if child == 0:
-        store = CheckpointStore(run, 5)
-        while True:
-            write(store, epoch)
-            epoch += 1
-            write(store, epoch)
-    time.sleep(draw.uniform(0.02, 0.35))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    hidden = sorted(path.name for path in (run / "checkpoints").iterdir() if path.name.startswith("."))
-    unopened = latest(run)
-    store = CheckpointStore(run, 5)
-    newest = store.latest()
-    networks, state = load(newest)
-    same = all(bool((tensor == state["epoch"]).all()) for tensor in (networks[0]["w"], networks[1]["w"], state["t"]))
-    left = [path.name for path in (run / "checkpoints").iterdir() if path.name.startswith(".")]
-    pointed = [(store.folder / (store.folder / name).read_text().strip()).is_dir() for name in ("latest", "best")]
-    report.append({"hidden": hidden, "unopened": unopened is not None, "name": newest.name, "epoch": state["epoch"],
-                   "before": epoch, "same": same, "left": left, "pointed": pointed})
-    epoch = state["epoch"]
-print(json.dumps(report))
-"""
+KILLED_SAVES = Path(__file__).parents[2] / "support" / "killed_saves.py"
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What is left after a kill at every write boundary of a save, and of the recovery that follows it."""
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path), "20"],
+        [sys.executable, str(KILLED_SAVES), str(tmp_path_factory.mktemp("killed"))],
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=TIME_LIMIT,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    rounds = json.loads(done.stdout)
-    assert len(rounds) == 20
-    for number, entry in enumerate(rounds):
-        wanted = {
-            "unopened": True,
-            "same": True,
-            "left": [],
-            "pointed": [True, True],
-            "name": f"epoch_{entry['epoch']:04d}",
-        }
-        assert {key: entry[key] for key in wanted} == wanted, (number, entry)
-        assert entry["epoch"] >= entry["before"], (number, entry)
-    assert rounds[-1]["epoch"] >= 5
-    assert sum(bool(entry["hidden"]) for entry in rounds) >= 5  # kills did fall into the middle of a save
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+# scenario: the epochs that may be the newest after a kill, and the version of each (those before are 0, 1, ...)
+NEWEST = {
+    "next_epoch": {"epoch_0001": {1}, "epoch_0002": {2}},
+    "same_epoch": {"epoch_0001": {1, 2}},
+    "turned_back": {"epoch_0002": {2}, "epoch_0001": {3}},
+}
+
+
+@pytest.mark.parametrize("scenario", NEWEST)
+def test_a_kill_at_every_write_leaves_a_whole_checkpoint(scenario: str, kills: list[dict[str, Any]]) -> None:
+    entries = [entry for entry in kills if entry["scenario"] == scenario]
+    for entry in entries:
+        assert entry["name"] in NEWEST[scenario] and entry["version"] in NEWEST[scenario][entry["name"]], entry
+        assert entry["whole"] and entry["unopened"] == entry["name"] and entry["left"] == [], entry
+        assert entry["pointers"] == {"latest": True, "best": True}, entry
+    versions = [entry["version"] for entry in entries]
+    assert versions == sorted(versions) and versions[0] != versions[-1]  # the new one is never lost again
+    assert max(entry["kill"] for entry in entries) >= 20  # boundaries of a save
+
+
+def test_the_kills_leave_every_kind_of_hidden_name(kills: list[dict[str, Any]]) -> None:
+    endings = {name.split(".")[2].split("-")[0] for entry in kills for name in entry["hidden"]}
+    assert endings == {"tmp", "old", "gone"}
 
 
 def networks(num_values: int) -> list[dict[str, torch.Tensor]]:

@@ -23,8 +23,8 @@ def test_only_known_samples_are_judged() -> None:
     partly = np.full(60, -1)
     partly[some] = trusted[some]
     q = tuple(torch.rand(60, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    whole = Cleaning(q, None, [Partition(prob > 0.5, prob) for prob in q])
-    part = Cleaning((q[0][some], q[1][some]), None, [Partition(prob[some] > 0.5, prob[some]) for prob in q])
+    whole = Cleaning({"gmm": q}, q, [Partition(prob > 0.5, prob) for prob in q])
+    part = Cleaning({"gmm": (q[0][some], q[1][some])}, q, [Partition(prob[some] > 0.5, prob[some]) for prob in q])
     assert cleaning_metrics(whole, given, partly, 0.5) == cleaning_metrics(part, given[some], trusted[some], 0.5)
     losses = SimpleNamespace(networks=[SimpleNamespace(loss_N=q[0])])
     of_some = SimpleNamespace(networks=[SimpleNamespace(loss_N=q[0][some])])

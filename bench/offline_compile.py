@@ -1,6 +1,6 @@
-"""Compiles the Triton prototype ops for GPUs that need not be there, and reads what they take of one.
+"""Compile the Triton prototype ops for GPUs that this machine does not have, and read their use of resources.
 
-For tests and benches; needs no driver, but a process that was not started with TRITON_INTERPRET=1.
+bench/kernels.py and tests/kernels call it. It needs no driver. It needs a process without TRITON_INTERPRET=1.
 """
 
 import re
@@ -17,7 +17,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from .prototype_triton import (
+from fastcpc.kernels.prototype_triton import (
     COLUMNS,
     KEEP_CLASSES,
     MAX_DIM,
@@ -26,7 +26,14 @@ from .prototype_triton import (
     SCORE_WARPS,
     choose_tiles,
 )
-from .prototype_triton_kernels import ALIGNMENT, ANYWHERE, DTYPES, backward_kernel, forward_kernel, scores_kernel
+from fastcpc.kernels.prototype_triton_kernels import (
+    ALIGNMENT,
+    ANYWHERE,
+    DTYPES,
+    backward_kernel,
+    forward_kernel,
+    scores_kernel,
+)
 
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
 SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}  # bytes a program may take
