@@ -163,7 +163,7 @@ def number(kind: type, limits: Range) -> st.SearchStrategy[Any]:
     )
 
 
-def strategy(key: str, kind: Any, limits: Range | None) -> st.SearchStrategy[Any]:
+def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
     fixed: dict[str, st.SearchStrategy[Any]] = {
         "run.name": NAMES,
         "run.resume": WORDS.filter(bool),
@@ -184,7 +184,7 @@ def strategy(key: str, kind: Any, limits: Range | None) -> st.SearchStrategy[Any
     }
     if key in fixed:
         return fixed[key]
-    choices = choices_of(field, kind)
+    choices, limits = choices_of(field, kind), field.metadata["allowed"]
     if choices:
         return st.sampled_from(choices)
     if kind is bool:
@@ -207,9 +207,7 @@ def config_of(values: dict[str, Any]) -> Config:
     return Config(**{section: kinds[section](**names) for section, names in parts.items()}, **tops)
 
 
-CONFIGS = st.fixed_dictionaries(
-    {key: strategy(key, kind, field.metadata["allowed"]) for key, field, kind in all_settings()}
-).map(config_of)
+CONFIGS = st.fixed_dictionaries({key: strategy(key, field, kind) for key, field, kind in all_settings()}).map(config_of)
 
 
 @settings(
