@@ -143,7 +143,7 @@ def test_parquet_table_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixt
         ([str(run), str(image), "--out", str(tmp_path / "t.parquet")], "exists already"),
         ([str(run), str(image), "--out", str(tmp_path / "t.xls")], "unknown kind of file"),
         ([str(tmp_path / "nothing"), str(image)], "is not a folder; give an exported model"),
-        ([str(tmp_path), str(image)], "is no exported model: it has no config.json"),
+        ([str(tmp_path), str(image)], "is not an exported model: it has no config.json"),
         ([str(run), str(image), "--top", "0"], "argument --top: '0' is not a whole number above 0"),
         ([str(run)], "the following arguments are required: IMAGE"),
     ):

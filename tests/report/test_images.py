@@ -39,7 +39,7 @@ def test_digits_are_the_images_of_their_index(digits: tuple[Run, SampleTable]) -
         np.testing.assert_array_equal(np.asarray(image), np.rint(published[samples.index_N[row]] * 255 / 16))
 
 
-def test_another_data_set_is_noticed(digits: tuple[Run, SampleTable]) -> None:
+def test_another_data_set_is_rejected(digits: tuple[Run, SampleTable]) -> None:
     run, samples = digits
     images = TrainingImages(run, replace(samples, paths=("train/99999", *samples.paths[1:])))
     assert images.problem.startswith("the data set has no sample 'train/99999'")
@@ -50,7 +50,7 @@ def test_another_data_set_is_noticed(digits: tuple[Run, SampleTable]) -> None:
 def test_cifar_images(digits: tuple[Run, SampleTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, samples = digits
     small = replace(CIFAR10, train_records=4, test_records=3, first_labels=())
-    monkeypatch.setattr(registry, "CIFAR10", small)
+    monkeypatch.setitem(registry._DATASETS, "cifar10", registry._cifar(small))
     rows = np.random.default_rng(0).integers(0, 256, (23, 3073), dtype=np.uint8)
     rows[:, 0] %= 10
     for number, name in enumerate((*small.layouts[0].train_files, "test_batch.bin")):
@@ -62,7 +62,7 @@ def test_cifar_images(digits: tuple[Run, SampleTable], tmp_path: Path, monkeypat
     assert "no such folder" in TrainingImages(of(run, name="cifar10", root=str(tmp_path / "gone")), chosen).problem
 
 
-def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, SampleTable], tmp_path: Path) -> None:
+def test_image_files_in_another_folder(digits: tuple[Run, SampleTable], tmp_path: Path) -> None:
     run, samples = digits
     root = imagefolder(tmp_path / "here", {"a": 1, "b": 2})
     names = ("b/001.jpg", "a/000.jpg", "a/none.jpg")

@@ -1,4 +1,4 @@
-"""One run as one HTML file that needs nothing else: no network, no other file, and no name in it can run."""
+"""The report pages: self-contained HTML files with escaped text, so that names of files and classes cannot run."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ from fastcpc.report.html.headline import (
     estimate_noise,
 )
 from fastcpc.report.html.limits import MOST_CARDS
-from fastcpc.report.html.loss_figures import class_loss_figures, density_figures, loss_figures, loss_tests
+from fastcpc.report.html.loss_figures import class_panels, density_figures, loss_figures, loss_tests
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.samples import samples_of
@@ -46,7 +46,7 @@ FIRST_SHOWN = 20  # cards before "show all"
 
 @dataclass(frozen=True)
 class PageFigures:
-    """A section of figures, and the sentences that say what could not be drawn."""
+    """A section of figures, and a sentence for each figure that cannot be drawn."""
 
     title: str
     figures: list[ReportFigure]
@@ -56,7 +56,7 @@ class PageFigures:
 def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline: Run | None = None) -> str:
     """The report of a run, finished or not.
 
-    root: where the data set lies now; empty: where the run found it. baseline: another run to compare accuracy with.
+    root: folder of the images, if not data.root. baseline: another run to compare accuracy with.
     InputError where the run's files are damaged.
     """
     samples, no_samples = samples_of(run)
@@ -69,7 +69,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
         "baseline": _baseline(baseline),
         "no_samples": no_samples,
         "sections": _sections(run, samples, first, last),
-        "class_panels": class_loss_figures(run, last),
+        "class_panels": class_panels(run, last),
         "num_classes": len(run.class_names),
         "tests": loss_tests(run, first),
         "trusted": run.labels.trusted_N is not None,
@@ -137,14 +137,14 @@ def _sections(
     distributions = [*loss_figures(run, first, last), *density_figures(run, first)]
     absent = []
     if last is None:
-        absent.append("No cleaning has been made yet: there are no losses of single samples to draw.")
+        absent.append("No cleaning has been made yet, so there are no per-sample losses to draw.")
     elif run.labels.trusted_N is None:
         absent.append(
-            "Trusted labels are not known, so the losses of right and of wrong labels cannot be drawn apart, nor their "
-            "classes tested against each other."
+            "True labels are unknown, so the losses of correct and wrong labels are not separated, and there are no "
+            "tests per class."
         )
     elif first is None:
-        absent.append("This run kept no losses of its first cleaning, so classes are not tested against each other.")
+        absent.append("This run has no losses of its first cleaning, so there are no tests per class.")
     sections.append(PageFigures("Losses", distributions, absent))
     figures = [confusion_figure(run, samples) if samples is not None else None, probability_figure(run, last)]
     figures += [prototype_figure(run, last), map_figure(run, samples, last)]
@@ -156,11 +156,11 @@ def _sections(
 def _absent_of_classes(run: Run, last: ScoreArrays | None) -> list[str]:
     absent = []
     if last is not None and "prototypes" not in last.arrays:
-        absent.append(f"cleaner.kind={run.config.cleaner.kind} trains no prototypes: no map and no similarity of them.")
+        absent.append(f"cleaner.kind={run.config.cleaner.kind} has no prototypes, so there is no map or similarity.")
     elif last is not None and "q_gmm" not in last.arrays:
-        absent.append("This cleaner has no mixture to compare the prototypes' clean probability with.")
+        absent.append("This cleaner has no mixture, so its clean probabilities are not compared.")
     if len(run.class_names) > 50:
-        absent.append(f"{len(run.class_names)} classes are too many for a matrix; the table of changes says the most.")
+        absent.append(f"{len(run.class_names)} classes are too many for a matrix; see the table of changes.")
     return absent
 
 
@@ -169,7 +169,7 @@ def _baseline(baseline: Run | None) -> tuple[str, AccuracyFigures] | None:
         return None
     accuracy = accuracy_of(baseline)
     if accuracy is None:
-        raise InputError(f"{baseline.path}: has no finished epoch to compare with")
+        raise InputError(f"--baseline {baseline.path}: no finished epoch; give a run that has one")
     return baseline.path.resolve().name, accuracy
 
 
