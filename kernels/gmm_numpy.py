@@ -183,7 +183,8 @@ def _best_edges(below_GE: Ints, totals: Ints) -> Ints:
     # sums of the values, in bins, each at the middle of its bin
     position = np.cumsum(counts * (np.arange(BINS) + 0.5), axis=1)
     deviation = position[:, :-1] - below_GE * (position[:, -1:] / totals[:, None])
-    return np.argmax(deviation * deviation / (below_GE * (totals[:, None] - below_GE)), axis=1)
+    between = deviation * deviation / (below_GE * (totals[:, None] - below_GE))
+    return np.asarray(np.argmax(between, axis=1), np.int64)
 
 
 def _total(counts: Ints, reduce: Reduce) -> Ints:

@@ -47,7 +47,15 @@ def prototype_loss(
 
     Returns a scalar: float32, or float64 where embeddings or prototypes are float64. Sums are kept in that dtype.
     ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range (looked at on a
-    CPU only, see ``common.check_embeddings``).
+    CPU only, see ``prototype_checks.check_embeddings``).
+
+    >>> prototypes = torch.eye(3)
+    >>> embeddings = torch.tensor([[4.0, -4.0, -4.0], [-4.0, 4.0, -4.0]])
+    >>> clean = torch.tensor([True, True])
+    >>> round(float(prototype_loss(embeddings, prototypes, torch.tensor([0, 1]), clean)), 3)  # right labels
+    0.03
+    >>> round(float(prototype_loss(embeddings, prototypes, torch.tensor([1, 0]), clean)), 3)  # wrong labels
+    5.364
     """
     check_embeddings(embeddings, prototypes, labels)
     if embeddings.shape[0] == 0:

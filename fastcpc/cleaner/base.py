@@ -6,7 +6,7 @@ engine/cleaning.py calls cleaners, and turns their probabilities into partitions
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -74,18 +74,19 @@ class CleanerResult:
 
 
 class Cleaner(Protocol):
-    """A cleaner of both networks, one call per network and epoch.
+    """A cleaner of both networks, one call per network and epoch; subclasses inherit the defaults.
 
     name: suffix of its columns q_<name>_1, q_<name>_2 and of its metric auc_<name>. uses_loss_history: whether
     ``values_N`` is averaged over epochs. similarity: how its prototypes are compared; None where it trains none.
     """
 
-    name: str
-    uses_loss_history: bool
-    similarity: Similarity | None
+    name: ClassVar[str]
+    uses_loss_history: ClassVar[bool] = False
+    similarity: ClassVar[Similarity | None] = None
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Clean probabilities of these samples. It may train the projector and the prototypes; every rank calls."""
+        ...
 
 
 def named(classes: tuple[int, ...], most: int = 10) -> str:

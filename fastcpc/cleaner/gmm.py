@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcpc.cleaner.base import CleanerInput, CleanerResult, named
+from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, named
 from fastcpc.distributed import Shard, all_gather, all_reduce_sum
 from fastcpc.kernels import GroupOrder, MixtureFit, fit_gmm
 from fastcpc.kernels.gmm_em import fit_gmm_by_sums
@@ -38,7 +38,7 @@ def _total(sums: Floats) -> Floats:
 
 def _largest(maxima: Floats) -> Floats:
     every = all_gather(torch.from_numpy(maxima), "mixture")
-    return np.max([part.numpy() for part in every], axis=0)
+    return np.asarray(np.max([part.numpy() for part in every], axis=0))
 
 
 OVER_RANKS = Reduce(_total, _largest)
@@ -87,13 +87,12 @@ def aware_posterior(
 
 
 @dataclass(frozen=True)
-class Gmm:
+class Gmm(Cleaner):
     """The mixture cleaner, class-agnostic (``gmm_agn``) or with one mixture per given label (``gmm_awr``)."""
 
     per_class: bool
     name = "gmm"
     uses_loss_history = True
-    similarity = None
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """The posterior of the network's own normalised losses."""

@@ -136,7 +136,9 @@ def _backward(network: Network) -> Callable[[Tensor, Tensor, Tensor], None]:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         weight_ED, bias_E = projector.weight, projector.bias
-        return lambda *step: linear_head_backward(*step, weight_ED, bias_E, head.prototypes)
+        return lambda feat_BD, weight_BK, target_BK: linear_head_backward(
+            feat_BD, weight_BK, target_BK, weight_ED, bias_E, head.prototypes
+        )
 
     def backward(feat_BD: Tensor, weight_BK: Tensor, target_BK: Tensor) -> None:
         embeddings_BE, prototypes_KE = network.embed(feat_BD), network.prototype_matrix()

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcpc.cleaner.base import CleanerInput, CleanerResult, Similarity
+from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
 from fastcpc.cleaner.prototype_sgd import SampleSets, kept_rows, sgd_epoch, sum_gradients
 from fastcpc.config.schema import CpcConfig
 from fastcpc.data.rng import generator
@@ -153,12 +153,11 @@ def contrastive_clean_prob(
     return torch.sigmoid(torch.cat(parts) / temperature)
 
 
-class Prototypes:
+class Prototypes(Cleaner):
     """CPC: prototypes that learn from the partition of the mixture before it."""
 
     name = "cpc"
-    uses_loss_history = False
-    similarity: Similarity = "dot"
+    similarity = "dot"
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Train the projector and the prototypes unless the teacher has a problem, and score all samples."""
@@ -194,12 +193,11 @@ class Prototypes:
         return CleanerResult(_gathered(data, before_n, after_n), notes=notes)
 
 
-class ContrastivePrototypes:
+class ContrastivePrototypes(Cleaner):
     """The ablation without a mixture (CPC, Tab. 5): prototypes that learn from all given labels."""
 
     name = "cpc"
-    uses_loss_history = False
-    similarity: Similarity = "cosine"
+    similarity = "cosine"
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Train the projector and the prototypes, and score all samples."""

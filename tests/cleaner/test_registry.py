@@ -10,7 +10,7 @@ import torch
 from small_run import metrics, run, small_config
 
 from fastcpc.cleaner import registry
-from fastcpc.cleaner.base import CleanerInput, CleanerResult
+from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
 from fastcpc.cleaner.registry import cleaners_of, prototype_similarity, register_cleaner
 from fastcpc.cli import clean as clean_command
 from fastcpc.cli import report as report_command
@@ -19,12 +19,10 @@ from fastcpc.config.load import load_config, to_yaml
 from fastcpc.errors import InputError
 
 
-class SmallLoss:
+class SmallLoss(Cleaner):
     """The clean probability is 1 minus the normalised loss."""
 
     name = "toy"
-    uses_loss_history = False
-    similarity = None
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         return CleanerResult(1 - data.values_N, notes=("the toy cleaner ran",))
