@@ -55,7 +55,7 @@ def prototype_loss(
     >>> round(float(prototype_loss(embeddings, prototypes, torch.tensor([0, 1]), clean)), 3)  # right labels
     0.03
     >>> round(float(prototype_loss(embeddings, prototypes, torch.tensor([1, 0]), clean)), 3)  # wrong labels
-    5.363
+    5.364
     """
     check_embeddings(embeddings, prototypes, labels)
     if embeddings.shape[0] == 0:
