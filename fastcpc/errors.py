@@ -1,15 +1,15 @@
-"""Errors that a user can mend. A command prints their message as one line and ends with their exit code."""
+"""Errors caused by user input or environment: a command prints one line and exits with their code."""
 
 
 class InputError(ValueError):
     """What the user gave cannot be used: a setting, a path, a label file, a data set. Exit code 2."""
 
     exit_code = 2
-    on_all_ranks = False  # several processes: each of them raises it, and rank 0 alone tells it
+    on_all_ranks = False  # with several processes: whether each of them raises it, so that rank 0 reports it
 
 
 class RunError(RuntimeError):
-    """A run that started well cannot go on: a damaged checkpoint, a full disk, losses of NaN. Exit code 1."""
+    """A run that started well cannot continue: a damaged checkpoint, a full disk, losses of NaN. Exit code 1."""
 
     exit_code = 1
     on_all_ranks = False

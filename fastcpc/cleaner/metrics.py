@@ -16,8 +16,7 @@ def auc(clean_prob_N: Floats, truly_clean_N: Bools) -> float | None:
 
 
 def precision_recall_accuracy(held_clean_N: Bools, truly_clean_N: Bools) -> tuple[float | None, float | None, float]:
-    """Of the samples held clean, the share that is; of the clean samples, the share that is held so; share judged
-    rightly."""
+    """Precision and recall of the samples predicted clean, and the accuracy of the prediction; None: no such sample."""
     hits = float((held_clean_N & truly_clean_N).sum())
     held, clean = float(held_clean_N.sum()), float(truly_clean_N.sum())
     accuracy = float((held_clean_N == truly_clean_N).mean())

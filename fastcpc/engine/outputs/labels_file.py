@@ -42,7 +42,7 @@ def write_labels(
 ) -> None:
     """Write the file, which numpy.load reads with allow_pickle=False.
 
-    Arrays: given, trusted (only where all true labels are known), partly_trusted (only where some are; -1 elsewhere),
+    Arrays: given, trusted (only where all true labels are known), partly_trusted (only where some are; -1 elsewhere).
     source_index (int64 (N,)); class_names (K,); class_ids (K,); noise_kind, nominal_rate, actual_rate (NaN where
     unknown), seed (0-d). RunError when it cannot be written.
     """
