@@ -28,23 +28,23 @@ docs: $(READY)
 
 # PHOTOS: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data; each may be left out
 bench: $(READY)
-	$(BIN)/python bench/gmm.py
-	$(BIN)/python bench/kernels.py
-	$(BIN)/python bench/step.py
-	$(BIN)/python bench/epoch.py
+	$(BIN)/python bench/speed/gmm.py
+	$(BIN)/python bench/speed/kernels.py
+	$(BIN)/python bench/speed/step.py
+	$(BIN)/python bench/speed/epoch.py
 ifdef PHOTOS
-	$(BIN)/python bench/data.py --root $(PHOTOS)
+	$(BIN)/python bench/speed/data.py --root $(PHOTOS)
 endif
 ifneq ($(and $(DIVIDE_MIX),$(CIFAR)),)
-	$(BIN)/python bench/peer.py --divide-mix $(DIVIDE_MIX) --data $(CIFAR)
+	$(BIN)/python bench/speed/peer.py --divide-mix $(DIVIDE_MIX) --data $(CIFAR)
 endif
-	$(BIN)/python bench/speed_table.py
+	$(BIN)/python bench/tables/speed_table.py
 
 soak: $(READY)
 	nice -n 10 $(BIN)/python bench/soak.py
 
 table: $(READY)
-	$(BIN)/python bench/digits_table.py
+	$(BIN)/python bench/tables/digits_table.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

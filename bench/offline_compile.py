@@ -1,6 +1,6 @@
 """Compile the Triton prototype ops for GPUs that this machine does not have, and read their use of resources.
 
-bench/kernels.py and tests/kernels call it. It needs no driver. It needs a process without TRITON_INTERPRET=1.
+bench/speed/kernels.py and tests/kernels call it. It needs no driver. It needs a process without TRITON_INTERPRET=1.
 """
 
 import re

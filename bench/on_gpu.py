@@ -53,14 +53,14 @@ def steps(results: Path, images: Path | None) -> list[Step]:
         Step("tests of kernels", (*test, "tests/kernels"), 5),
         Step("tests of feeds", (*test, "tests/data"), 3),
         Step("tests of runs", (*test, "tests/engine"), 6),
-        Step("kernels", (python, f"{bench}/kernels.py", *to), 5),
-        Step("gmm", (python, f"{bench}/gmm.py", "--large", *to), 5),
-        Step("step", (python, f"{bench}/step.py", *to), 5),
-        Step("epoch", (python, f"{bench}/epoch.py", "--compile", "default", *to), 5),
+        Step("kernels", (python, f"{bench}/speed/kernels.py", *to), 5),
+        Step("gmm", (python, f"{bench}/speed/gmm.py", "--large", *to), 5),
+        Step("step", (python, f"{bench}/speed/step.py", *to), 5),
+        Step("epoch", (python, f"{bench}/speed/epoch.py", "--compile", "default", *to), 5),
     ]
     if images is not None:
         workers = ("--workers", "16", "--photos", "4096")
-        found.append(Step("data", (python, f"{bench}/data.py", "--root", str(images), *workers, *to), 6))
+        found.append(Step("data", (python, f"{bench}/speed/data.py", "--root", str(images), *workers, *to), 6))
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer:
         some = (*test, "tests/kernels", "-x")

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path.insert(0, str(ROOT / "tests" / "support" / "runs"))
 
 from several_ranks import on_ranks  # noqa: E402
 from small_run import metrics, small_config, weights  # noqa: E402

@@ -32,14 +32,14 @@ from fastcpc.atomic_io import replace_file, sync_folder, write_failure, write_sy
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import changed_settings
-from fastcpc.engine.checkpoint.format import load, pack
+from fastcpc.engine.checkpoint.format import SUMS, load, pack, read_checked, read_sums, sums_text
 from fastcpc.engine.checkpoint.resume import candidates
 from fastcpc.errors import InputError, RunError
 
 FORMAT = 1
 LIMIT = 2**24 - 2**16  # bytes a file: below 16 MiB
 SMALL = 4096
-SUMS, METRICS = "SHA256SUMS", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 _OWN = re.compile(r"stretch_\d{3,}\.(?:json|\d{2,}\.bin)")
 _SUM_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_OWN.pattern})")
 
@@ -76,8 +76,8 @@ def write(folder: Path, small: SmallState, *, keep_momentum: bool = False, limit
         for name in files:
             (folder / name).unlink(missing_ok=True)
         raise write_failure(error, folder, sum(len(data) for data in files.values())) from error
-    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
-    replace_file(folder / SUMS, sums.encode())
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    replace_file(folder / SUMS, sums_text(digests).encode())
     replace_file(folder / METRICS, small.metrics.encode())
     for path in folder.iterdir():
         if _OWN.fullmatch(path.name) and path.name not in files:
@@ -101,7 +101,7 @@ def read(folder: Path) -> SmallState | None:
         if set(there) - {METRICS}:
             raise InputError(f"--state: {folder} holds files that are no run's state; give an empty or new folder")
         return None
-    files = _read_whole(folder)
+    files = read_checked(folder, read_sums(folder, _SUM_LINE, _damaged), _damaged)  # the .json first
     # With the right checksums only something else that wrote them can be wrong; the parsers raise many types then.
     try:
         about = json.loads(next(iter(files.values())))
@@ -167,27 +167,6 @@ def _files(small: SmallState, keep_momentum: bool, limit: int) -> dict[str, byte
         f"{stem}.json": (json.dumps(about, indent=1) + "\n").encode(),
         **{f"{stem}.{number:02d}.bin": part for number, part in enumerate(parts)},
     }
-
-
-def _read_whole(folder: Path) -> dict[str, bytes]:
-    """Name -> bytes of the files that SHA256SUMS lists, the .json first, each checked."""
-    files = {}
-    try:
-        lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(folder, f"{SUMS} cannot be read") from error
-    for line in lines:
-        match = _SUM_LINE.fullmatch(line)
-        if match is None:
-            raise _damaged(folder, f"{SUMS} has a line that is none")
-        digest, name = match.groups()
-        try:
-            files[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise _damaged(folder, f"{name} is missing or cannot be read") from error
-        if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise _damaged(folder, f"{name} does not match its checksum in {SUMS}")
-    return files
 
 
 def _narrow(tensor: Tensor) -> Tensor:

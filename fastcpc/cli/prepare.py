@@ -8,16 +8,16 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from typing import cast, get_args, get_type_hints
+from typing import cast
 
 from fastcpc.cli.arguments import positive
 from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.cli.lazy import load_action
 from fastcpc.config.load import load_config
+from fastcpc.config.names import DATASETS
 from fastcpc.config.schema import DataConfig
 
 PROGRAM = "fastcpc-prepare"
-NAMES = get_args(get_type_hints(DataConfig)["name"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "training reads, and the list of broken images beside it.",
     )
     defaults = {field.name: cast(float, field.default) for field in dataclasses.fields(DataConfig)}
-    parser.add_argument("name", metavar="NAME", choices=NAMES, help=", ".join(NAMES))
+    parser.add_argument("name", metavar="NAME", choices=tuple(DATASETS), help=", ".join(DATASETS))
     parser.add_argument("--root", metavar="DIR", default="", help="folder of the data set (data.root)")
     parser.add_argument("--list", metavar="FILE", help="imagefolder: csv, tsv, parquet or txt list (data.list)")
     parser.add_argument("--classes", metavar="FILE", help="imagefolder: file of the class names (data.classes)")

@@ -31,14 +31,20 @@ class Range:
         return f"in {'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
 
 
+def choices_of(field: "dataclasses.Field[Any]", kind: Any) -> tuple[str, ...]:
+    """The texts that a setting may be; empty where it has no such list."""
+    return get_args(kind) if get_origin(kind) is Literal else tuple(field.metadata["choices"] or ())
+
+
 def value_problem(key: str, field: "dataclasses.Field[Any]", kind: Any, value: Any) -> str | None:
     """The error in the value of a setting, in one line that starts with its key; None where the value is right.
 
     key: dotted; field: of a section, from ``setting``; kind: its type: bool, int, float, str or a Literal of texts.
     """
     wrong = f"{key}={shown(value)}: must be {type_words(field, kind)}"
-    if get_origin(kind) is Literal:
-        return None if isinstance(value, str) and value in get_args(kind) else wrong
+    choices = choices_of(field, kind)
+    if choices:
+        return None if isinstance(value, str) and value in choices else wrong
     if type(value) is not kind and not (kind is float and type(value) is int):
         return wrong
     if kind is str:
@@ -55,8 +61,8 @@ def value_problem(key: str, field: "dataclasses.Field[Any]", kind: Any, value: A
 
 def type_words(field: "dataclasses.Field[Any]", kind: Any) -> str:
     """Type, choices and range of a setting in words, such as "a number in (0, 1)"."""
-    if get_origin(kind) is Literal:
-        choices = get_args(kind)
+    choices = choices_of(field, kind)
+    if choices:
         return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
     limits: Range | None = field.metadata["allowed"]
@@ -98,12 +104,8 @@ def section_problems(prefix: str, section: Any) -> list[str]:
 
 
 def field_types(section: type) -> Mapping[str, Any]:
-    """Types of a dataclass's fields by name; of a setting with ``names``, a Literal of those registered now."""
-    types = get_type_hints(section)
-    for field in dataclasses.fields(section):
-        if field.metadata.get("names"):
-            types[field.name] = Literal[tuple(field.metadata["names"])]
-    return types
+    """The type of each field of a dataclass, by name."""
+    return get_type_hints(section)
 
 
 def _text_problem(key: str, value: str) -> str | None:

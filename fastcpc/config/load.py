@@ -9,11 +9,11 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import Any, cast
 
 import yaml  # type: ignore[import-untyped]
 
-from fastcpc.config.constraints import did_you_mean, field_types, shown, type_words, value_problem
+from fastcpc.config.constraints import choices_of, did_you_mean, field_types, shown, type_words, value_problem
 from fastcpc.config.packaged import find_config
 from fastcpc.config.schema import Config
 from fastcpc.config.sources import Entry, Source, path_text, read_file, read_overrides
@@ -126,30 +126,31 @@ class _Merge:
         if entry.key not in _SETTINGS:
             return _unknown(entry.key)
         field, kind = _SETTINGS[entry.key]
-        if field.metadata["names"]:  # more of them may be registered now
-            kind = Literal[tuple(field.metadata["names"])]
+        choices = choices_of(field, kind)
         if entry.is_null:
-            return f"{entry.key}: got nothing (null); must be {type_words(field, kind)}{_empty_hint(kind)}"
+            hint = _empty_hint(choices, kind)
+            return f"{entry.key}: got nothing (null); must be {type_words(field, kind)}{hint}"
         try:
-            value = _value(entry, kind)
+            value = _value(entry, choices, kind)
         except ValueError:
-            return f"{entry.key}={shown(entry.text)}: must be {type_words(field, kind)}{_value_hint(entry, kind)}"
+            hint = _value_hint(entry, choices)
+            return f"{entry.key}={shown(entry.text)}: must be {type_words(field, kind)}{hint}"
         problem = value_problem(entry.key, field, kind, value)
         if problem is None:
             self.values[entry.key] = value
         return problem
 
 
-def _value(entry: Entry, kind: Any) -> Any:
+def _value(entry: Entry, choices: tuple[str, ...], kind: Any) -> Any:
     """An entry's text as a value of its setting's type; ValueError where it is not one."""
-    if kind is str:
-        return entry.text
-    if get_origin(kind) is Literal:
+    if choices:
         # YAML has other spellings of false, for compile
         text = "false" if not entry.quoted and entry.text in ("False", "FALSE") else entry.text
-        if text not in get_args(kind):
+        if text not in choices:
             raise ValueError
         return text
+    if kind is str:
+        return entry.text
     if entry.quoted:
         raise ValueError
     if kind is bool:
@@ -159,10 +160,10 @@ def _value(entry: Entry, kind: Any) -> Any:
     return kind(entry.text)
 
 
-def _value_hint(entry: Entry, kind: Any) -> str:
+def _value_hint(entry: Entry, choices: tuple[str, ...]) -> str:
     """The end of the message for a text that is not a value of its setting's type."""
-    if get_origin(kind) is Literal:
-        return did_you_mean(difflib.get_close_matches(entry.text.lower(), get_args(kind), n=1))
+    if choices:
+        return did_you_mean(difflib.get_close_matches(entry.text.lower(), choices, n=1))
     return ", without quotes" if entry.quoted and entry.text else ""
 
 
@@ -188,10 +189,10 @@ def _unknown(key: str) -> str:
     return f"{shown(key)}: no such setting; {known}"
 
 
-def _empty_hint(kind: Any) -> str:
-    if kind is str:
+def _empty_hint(choices: tuple[str, ...], kind: Any) -> str:
+    if kind is str and not choices:
         return "; for an empty one write ''"
-    return "; write none" if "none" in get_args(kind) else ""
+    return "; write none" if "none" in choices else ""
 
 
 def _names(section: str) -> list[str]:

@@ -3,6 +3,33 @@
 Each implementation registers itself under its name; a test compares the names with the registry.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DatasetTraits:
+    """What the rules between settings need to know of a data set.
+
+    kind: arrays, where all images are in memory; images, where they are files. needs_root: whether data.root must name
+    a folder. settings: those of DataConfig that only this data set reads.
+    """
+
+    kind: Literal["arrays", "images"]
+    needs_root: bool = True
+    settings: tuple[str, ...] = ()
+
+
+# data sets: data/registry.py. A script that registers another one adds its name here.
+DATASETS = {
+    "digits": DatasetTraits("arrays", needs_root=False),
+    "cifar10": DatasetTraits("arrays"),
+    "cifar100": DatasetTraits("arrays"),
+    "clothing1m": DatasetTraits("images"),
+    "webvision": DatasetTraits("images", settings=("flickr", "ilsvrc12")),
+    "imagefolder": DatasetTraits("images", settings=("list", "classes")),
+}
+
 # networks: models/registry.py. A script that registers another one appends its name here.
 BACKBONES = ["preact_resnet18", "digits_cnn", "small_cnn", "resnet50"]
 TIMM_PREFIX = "timm/"  # model.name=timm/NAME

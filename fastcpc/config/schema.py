@@ -5,11 +5,12 @@ meaning with its unit, and the source of the default. A section checks its own s
 validation.py checks the rules between settings.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastcpc.config.constraints import Range, section_problems
-from fastcpc.config.names import BACKBONES, CLEANER_KINDS
+from fastcpc.config.names import BACKBONES, CLEANER_KINDS, DATASETS
 from fastcpc.errors import InputError
 
 DIVIDEMIX = "DivideMix"
@@ -18,12 +19,19 @@ CPC = "CPC, arXiv version"
 OURS = "fastcpc"
 
 
-def setting(default: Any, meaning: str, source: str = OURS, allowed: Range | None = None, names: Any = None) -> Any:
+def setting(
+    default: Any,
+    meaning: str,
+    source: str = OURS,
+    allowed: Range | None = None,
+    choices: Mapping[str, Any] | None = None,
+) -> Any:
     """A dataclass field with its meaning for ``--help``, the source of its default, and its range.
 
-    names: the names that the setting takes, where a registry can add to them.
+    choices: the texts that are allowed, where a registry may add some; else the type has them, as a Literal.
     """
-    return field(default=default, metadata={"meaning": meaning, "source": source, "allowed": allowed, "names": names})
+    about = {"meaning": meaning, "source": source, "allowed": allowed, "choices": choices}
+    return field(default=default, metadata=about)
 
 
 class Section:
@@ -61,9 +69,10 @@ class RunConfig(Section):
 class DataConfig(Section):
     """Images and labels."""
 
-    name: Literal["digits", "cifar10", "cifar100", "clothing1m", "webvision", "imagefolder"] = setting(
+    name: str = setting(
         "digits",
         "Data set. digits: included in scikit-learn; imagefolder: your own images, one folder per class, or data.list.",
+        choices=DATASETS,
     )
     root: str = setting("", "Folder of the data set, or its parent; digits needs none.")
     subset: int = setting(0, "Train on the first N samples after a seeded shuffle; 0: all.", allowed=Range(0))
@@ -199,7 +208,7 @@ class CleanerConfig(Section):
         "none: cross entropy on all given labels; gmm_*: mixture on losses; cpc_*: class prototypes. agn: one mixture "
         "for all classes; awr: one per class.",
         CPC,
-        names=CLEANER_KINDS,
+        choices=CLEANER_KINDS,
     )
     tau: float = setting(
         0.5,

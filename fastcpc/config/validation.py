@@ -10,13 +10,6 @@ from fastcpc.config.schema import Config
 
 SMALL_CNN_AT_MOST = 64  # pixels
 ASYM_LIMIT = 0.5
-PHOTOS = ("clothing1m", "webvision", "imagefolder")
-ONLY_FOR = {
-    "list": "imagefolder",
-    "classes": "imagefolder",
-    "flickr": "webvision",
-    "ilsvrc12": "webvision",
-}
 CIFAR100_ONLY = ("asym_superclass", "asym_block5")
 
 
@@ -74,6 +67,7 @@ def _semisup(config: Config) -> Iterator[SettingProblem]:
 
 def _noise(config: Config) -> Iterator[SettingProblem]:
     noise, data = config.noise, config.data.name
+    of_images = names.DATASETS[data].kind == "images"
     if noise.kind == "file" and not noise.file:
         yield SettingProblem(
             ("noise.file", "noise.kind"), "noise.file is empty: noise.kind=file needs the path of a label file"
@@ -119,14 +113,14 @@ def _noise(config: Config) -> Iterator[SettingProblem]:
             "noise.kind=asym has two meanings on cifar100: choose asym_superclass (inside the superclass) or "
             "asym_block5 (inside blocks of five ids)",
         )
-    if noise.kind == "asym" and data in PHOTOS:
+    if noise.kind == "asym" and of_images:
         yield SettingProblem(
             ("noise.kind", "data.name"),
             f"noise.kind=asym: is defined for the classes of CIFAR-10 and digits; on {data} choose asym_pairs "
             "(noise.pairs) or asym_next (the next class)",
         )
     if noise.kind in CIFAR100_ONLY and data != "cifar100":
-        instead = "asym_next" if data in PHOTOS else "asym"
+        instead = "asym_next" if of_images else "asym"
         yield SettingProblem(
             ("noise.kind", "data.name"),
             f"noise.kind={noise.kind}: is defined only for cifar100; on {data} choose {instead}",
@@ -135,11 +129,12 @@ def _noise(config: Config) -> Iterator[SettingProblem]:
 
 def _data(config: Config) -> Iterator[SettingProblem]:
     data = config.data
-    if data.name != "digits" and not data.root:
+    traits = names.DATASETS[data.name]
+    if traits.needs_root and not data.root:
         yield SettingProblem(
             ("data.root", "data.name"), f"data.root is empty: data.name={data.name} needs the folder of its files"
         )
-    for name, owner in ONLY_FOR.items():
+    for owner, name in ((owner, name) for owner, other in names.DATASETS.items() for name in other.settings):
         value = getattr(data, name)
         if value and data.name != owner:
             shown = "true" if value is True else value
@@ -147,11 +142,11 @@ def _data(config: Config) -> Iterator[SettingProblem]:
                 (f"data.{name}", "data.name"),
                 f"data.{name}={shown}: is read only with data.name={owner}, not {data.name}",
             )
-    if data.name not in PHOTOS and data.index:
+    if traits.kind == "arrays" and data.index:
         yield SettingProblem(
             ("data.index", "data.name"), f"data.index={data.index}: {data.name} has no index; leave it empty"
         )
-    if data.name in PHOTOS and data.crop > data.resize:
+    if traits.kind == "images" and data.crop > data.resize:
         yield SettingProblem(
             ("data.crop", "data.resize"),
             f"data.crop={data.crop}: must not exceed data.resize={data.resize}, the shorter side of the resized image",
@@ -176,7 +171,8 @@ def _model(config: Config) -> Iterator[SettingProblem]:
             ("model.name", "data.name"),
             f"model.name=digits_cnn: is for data.name=digits; on {config.data.name} choose preact_resnet18",
         )
-    if model.name == "small_cnn" and config.data.name in PHOTOS and config.data.crop > SMALL_CNN_AT_MOST:
+    of_images = names.DATASETS[config.data.name].kind == "images"
+    if model.name == "small_cnn" and of_images and config.data.crop > SMALL_CNN_AT_MOST:
         yield SettingProblem(
             ("model.name", "data.crop"),
             f"model.name=small_cnn: is for images of up to {SMALL_CNN_AT_MOST} pixels, and data.crop="

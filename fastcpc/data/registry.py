@@ -1,14 +1,72 @@
-"""Data sets by name."""
+"""Registry of the data sets: how each one is loaded, listed, seen by a trained network, and licensed.
 
+A data set of your own: add its name to ``fastcpc.config.names.DATASETS``, call ``register_dataset``, and train with
+data.name=NAME.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from fastcpc.config import names
 from fastcpc.config.schema import DataConfig
-from fastcpc.config.validation import PHOTOS
-from fastcpc.data.dataset import ArraySplit, Dataset
+from fastcpc.data.dataset import RGB, Dataset
+from fastcpc.data.datasets import clothing1m, digits
 from fastcpc.data.datasets.cifar import load_cifar
-from fastcpc.data.datasets.cifar_meta import CIFAR10, CIFAR100
-from fastcpc.data.datasets.digits import load_digits_dataset
-from fastcpc.data.datasets.indexed_images import load_images
+from fastcpc.data.datasets.cifar_meta import CIFAR10, CIFAR100, CifarFacts
+from fastcpc.data.datasets.clothing1m import list_clothing1m
+from fastcpc.data.datasets.image_folder import list_imagefolder
+from fastcpc.data.datasets.indexed_images import load_listing
+from fastcpc.data.datasets.listing import IMAGENET_MEAN, IMAGENET_STD, Listing
+from fastcpc.data.datasets.webvision import list_webvision
+from fastcpc.data.test_transform import InferenceTransform
 
-__all__ = ["ArraySplit", "Dataset", "load_dataset"]
+ListFiles = Callable[[DataConfig], Listing]
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A data set.
+
+    load: reads the whole data set; InputError where files under data.root are missing, damaged or foreign.
+    inference: the test view, known without the files.
+    list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
+    licence: in the words of model hubs. terms: what is known of the images' terms, in a sentence without a full stop.
+    """
+
+    name: str
+    load: Callable[[DataConfig], Dataset]
+    inference: Callable[[DataConfig], InferenceTransform]
+    list_files: ListFiles | None = None
+    licence: str = "unknown"
+    terms: str = "the terms of the images are not known to fastcpc"
+
+
+_DATASETS: dict[str, DatasetSpec] = {}
+
+
+def register_dataset(spec: DatasetSpec) -> None:
+    """Make a data set known as data.name=NAME.
+
+    ValueError where config/names.py does not have the name, or has it as another kind.
+    """
+    traits = names.DATASETS.get(spec.name)
+    if traits is None:
+        raise ValueError(f"{spec.name}: add the name to DATASETS of fastcpc.config.names, which checks the settings")
+    kind = "arrays" if spec.list_files is None else "images"
+    if traits.kind != kind:
+        raise ValueError(f"{spec.name}: DATASETS of fastcpc.config.names says {traits.kind}, not {kind}")
+    _DATASETS[spec.name] = spec
+
+
+def registered_datasets() -> dict[str, DatasetSpec]:
+    """Every registered data set by name."""
+    return dict(_DATASETS)
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """The data set of a name that the settings allow."""
+    return _DATASETS[name]
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -16,8 +74,78 @@ def load_dataset(config: DataConfig) -> Dataset:
 
     Raises InputError where files under ``data.root`` are missing, damaged or foreign.
     """
-    if config.name == "digits":
-        return load_digits_dataset()
-    if config.name in PHOTOS:
-        return load_images(config)
-    return load_cifar(config.root, CIFAR10 if config.name == "cifar10" else CIFAR100)
+    return dataset_spec(config.name).load(config)
+
+
+def list_images(config: DataConfig) -> Listing:
+    """Files and labels of a data set of image files. Raises InputError as the data sets' own modules do."""
+    list_files = dataset_spec(config.name).list_files
+    assert list_files is not None
+    return list_files(config)
+
+
+def inference_transform(config: DataConfig) -> InferenceTransform:
+    """The test view of the data set that ``data.name`` names."""
+    return dataset_spec(config.name).inference(config)
+
+
+def _cifar(facts: CifarFacts) -> DatasetSpec:
+    view = InferenceTransform(RGB, facts.image_size, facts.image_size, facts.mean, facts.std)
+    terms = f"{facts.title} states no licence and asks to cite Krizhevsky 2009"
+    return DatasetSpec(facts.name, lambda config: load_cifar(config.root, facts), lambda _: view, terms=terms)
+
+
+def _images(
+    name: str, list_files: ListFiles, licence: str, terms: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> DatasetSpec:
+    def inference(config: DataConfig) -> InferenceTransform:
+        return InferenceTransform(RGB, config.resize, config.crop, mean, std)
+
+    return DatasetSpec(name, partial(_load_images, list_files), inference, list_files, licence, terms)
+
+
+def _load_images(list_files: ListFiles, config: DataConfig) -> Dataset:
+    return load_listing(list_files(config), config)
+
+
+register_dataset(
+    DatasetSpec(
+        "digits",
+        lambda _: digits.load_digits_dataset(),
+        lambda _: InferenceTransform(1, digits.SIZE, digits.SIZE, digits.MEAN, digits.STD),
+        licence="cc-by-4.0",
+        terms="scikit-learn's digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0",
+    )
+)
+register_dataset(_cifar(CIFAR10))
+register_dataset(_cifar(CIFAR100))
+register_dataset(
+    _images(
+        "clothing1m",
+        lambda config: list_clothing1m(config.root),
+        "other",
+        "Clothing1M: non-commercial research only, no redistribution",
+        clothing1m.MEAN,
+        clothing1m.STD,
+    )
+)
+register_dataset(
+    _images(
+        "webvision",
+        lambda config: list_webvision(config.root, config.num_classes, config.flickr, config.ilsvrc12),
+        "unknown",
+        "WebVision: images of the web with their owners' rights; see its site for the terms",
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+    )
+)
+register_dataset(
+    _images(
+        "imagefolder",
+        lambda config: list_imagefolder(config.root, config.list, config.classes, config.holdout),
+        "unknown",
+        "the user's own images; their terms are not known to fastcpc",
+        IMAGENET_MEAN,
+        IMAGENET_STD,
+    )
+)

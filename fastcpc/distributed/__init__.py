@@ -1,7 +1,7 @@
-"""The processes of a run that torchrun started together. With one process, everything here does nothing.
+"""The processes of a run that torchrun started together. With one process, every function here has no effect.
 
-A process is called by its rank, from 0. What is random, and in which order samples come, is a function of the global
-step; a rank takes its share of it. So a run on N ranks is the run on one, but for the order in which it sums numbers.
+Random numbers and the order of samples are functions of the global step; each rank takes its share of a step. So a run
+on N ranks equals a run on one, up to floating-point summation order.
 """
 
 from fastcpc.distributed.collectives import (

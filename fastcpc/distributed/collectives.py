@@ -1,7 +1,6 @@
-"""Sums, gathers and exchanges over all ranks; with one process each is the identity and costs nothing.
+"""Collectives over the ranks that share the present work; with one process each returns its input.
 
-What a rank sends is counted (``traffic``): payload times the factor of the usual ring, so that bytes on the wire can be
-compared with a computed figure.
+``bytes_sent`` counts what a rank sends: the payload times the factor of a ring algorithm.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,13 +29,13 @@ def all_reduce_mean(tensor: Tensor, purpose: str) -> Tensor:
 
 
 def all_reduce_async(tensor: Tensor, purpose: str) -> Callable[[], Tensor]:
-    """Begin to replace a contiguous tensor by its sum over the ranks; what is returned waits and gives it."""
+    """Start to replace a contiguous tensor by its sum over the ranks; call the result to wait for it."""
     group = current_group()
     if group.size == 1:
         return lambda: tensor
     count_sent(purpose, 2 * (group.size - 1) * _bytes(tensor) // group.size)
     with explained_errors():
-        work = dist.all_reduce(tensor, group=_way(group, tensor), async_op=True)
+        work = dist.all_reduce(tensor, group=_process_group(group, tensor), async_op=True)
 
     def wait() -> Tensor:
         with explained_errors():
@@ -47,23 +46,23 @@ def all_reduce_async(tensor: Tensor, purpose: str) -> Callable[[], Tensor]:
 
 
 def all_gather(tensor: Tensor, purpose: str) -> list[Tensor]:
-    """The tensors of all ranks, by rank; of one shape and dtype on all of them."""
+    """The tensors of all ranks, by rank; shape and dtype must be the same on every rank."""
     group = current_group()
     if group.size == 1:
         return [tensor]
     count_sent(purpose, (group.size - 1) * _bytes(tensor))
     parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(group.size)]
     with explained_errors():
-        dist.all_gather(parts, tensor.contiguous(), group=_way(group, tensor))
+        dist.all_gather(parts, tensor.contiguous(), group=_process_group(group, tensor))
     return parts
 
 
 def all_to_all_rows(
     rows: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int], purpose: str
 ) -> Callable[[], Tensor]:
-    """Begin to send rows to each rank and to receive rows from each; what is returned waits and gives the received.
+    """Start to send rows to each rank and to receive rows from each; call the result to get the received rows.
 
-    rows: (sum of send_counts, F) contiguous, those for rank 0 first. Received rows come in the order of ranks.
+    rows: (sum of send_counts, F) contiguous, in the order of ranks; so are the received rows.
     """
     group = current_group()
     count_sent(purpose, _bytes(rows) - send_counts[group.rank] * rows.shape[1] * rows.element_size())
@@ -81,8 +80,8 @@ def all_to_all_rows(
     return wait
 
 
-def _way(group: Group, tensor: Tensor) -> dist.ProcessGroup | None:
-    """nccl carries what lies on GPUs alone."""
+def _process_group(group: Group, tensor: Tensor) -> dist.ProcessGroup | None:
+    """The group for a tensor: nccl transfers GPU tensors only."""
     return group.control if group.backend == "nccl" and not tensor.is_cuda else group.data
 
 
@@ -91,6 +90,6 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def count_sent(purpose: str, num_bytes: int) -> None:
-    """Add to what this rank has sent."""
+    """Add to this rank's ``bytes_sent``."""
     sent = current_group().sent
     sent[purpose] = sent.get(purpose, 0) + num_bytes

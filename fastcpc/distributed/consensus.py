@@ -1,4 +1,4 @@
-"""What all ranks must agree on: who failed, when to stop, what a checkpoint holds, that they are still the same."""
+"""Agreement of all ranks: errors, stop requests, the files to resume from, equality checks."""
 
 import hashlib
 import json
@@ -18,9 +18,9 @@ _KINDS: dict[str, type[InputError] | type[RunError]] = {"input": InputError, "ru
 
 
 def raise_on_all_ranks(action: Callable[[], T]) -> T:
-    """Do something on every rank; where it fails with InputError or RunError on any, it fails with that on all.
+    """Run the action on every rank; if it raises InputError or RunError on any rank, raise that error on all.
 
-    The error names the rank, unless it is rank 0. Other exceptions pass at once: they are mistakes of ours.
+    The error names the rank, unless it is rank 0. Other exceptions pass unchanged: they are bugs.
     """
     if whole_group().size == 1:
         return action()
@@ -33,7 +33,7 @@ def raise_on_all_ranks(action: Callable[[], T]) -> T:
 
 
 def on_rank0(action: Callable[[], T]) -> T | None:
-    """Do something on rank 0 alone while the others wait; None there. Where it fails, it fails on all."""
+    """Run the action on rank 0 while the others wait and get None. An InputError or RunError is raised on all ranks."""
     group = whole_group()
     if group.size == 1:
         return action()
@@ -45,7 +45,7 @@ def on_rank0(action: Callable[[], T]) -> T | None:
 
 
 def broadcast_files(files: Mapping[str, bytes] | None) -> dict[str, bytes] | None:
-    """What rank 0 holds, on all ranks: names and bytes, or None. Nothing is pickled; no common disk is needed."""
+    """Rank 0's files (name -> bytes) or None, on all ranks. It pickles nothing and needs no shared disk."""
     if whole_group().size == 1:
         return None if files is None else dict(files)
     head = None if files is None else {name: len(data) for name, data in files.items()}
@@ -56,7 +56,7 @@ def broadcast_files(files: Mapping[str, bytes] | None) -> dict[str, bytes] | Non
 
 
 def assert_equal_on_all_ranks(what: str, *contents: Tensor | bytes) -> None:
-    """RunError on all ranks where a rank's contents differ in a bit from those of rank 0."""
+    """RunError on all ranks if any rank's contents are not bit-identical to rank 0's."""
     if whole_group().size == 1:
         return
     digest = hashlib.sha256()
@@ -67,7 +67,7 @@ def assert_equal_on_all_ranks(what: str, *contents: Tensor | bytes) -> None:
     others = [number for number, text in enumerate(digests) if text != digests[0]]
     if others:
         named = ", ".join(map(str, others[:5])) + (", ..." if len(others) > 5 else "")
-        raise _told(
+        raise _on_all_ranks(
             RunError(
                 f"the processes disagree about {what}: rank {named} differs from rank 0; all must see the same files "
                 "and run the same versions on the same kind of machine"
@@ -76,7 +76,7 @@ def assert_equal_on_all_ranks(what: str, *contents: Tensor | bytes) -> None:
 
 
 def all_reduce_max(number: int) -> int:
-    """The largest of all ranks' whole numbers."""
+    """The largest of all ranks' integers."""
     group = whole_group()
     if group.size == 1:
         return number
@@ -87,10 +87,10 @@ def all_reduce_max(number: int) -> int:
 
 
 class StopSignal:
-    """Makes one rank's wish to stop all ranks' stop, at the same step.
+    """Stops all ranks at the same step after a stop request on any of them.
 
-    Each step begins a sum of the ranks' wishes on the control group and looks at that of the step before, which has
-    long arrived: the host waits for nobody who is not a whole step behind, and the device for nothing.
+    Each step starts an asynchronous all-reduce of the stop flag on the control group and reads the previous step's
+    result. So a rank waits only for ranks that are a whole step behind, and the device never waits.
     """
 
     def __init__(self) -> None:
@@ -98,22 +98,22 @@ class StopSignal:
         self._work: dist.Work | None = None
 
     def agree(self, signum: int) -> int:
-        """signum: the signal this rank was sent, else 0. Returns the largest that any rank had at the step before.
+        """The largest signal number of any rank at the previous step; signum: this rank's now, 0 for none.
 
         All ranks must call it equally often.
         """
         group = whole_group()
         if group.size == 1:
             return signum
-        agreed = self._arrived()
+        agreed = self._result()
         self._reductions = torch.tensor([signum])
         with explained_errors():
             self._work = dist.all_reduce(self._reductions, dist.ReduceOp.MAX, group=group.control, async_op=True)
         if agreed:
-            self._arrived()  # the one just begun: nothing may be under way when the process ends
+            self._result()  # of the one just started: none may be pending when the process ends
         return agreed
 
-    def _arrived(self) -> int:
+    def _result(self) -> int:
         if self._work is None or self._reductions is None:
             return 0
         with explained_errors():
@@ -136,11 +136,11 @@ def _read_error(text: str, number: int) -> InputError | RunError:
     kind, message = json.loads(text)
     if number:
         message = "\n".join(f"rank {number}: {line}" for line in message.splitlines())
-    return _told(_KINDS[kind](message))
+    return _on_all_ranks(_KINDS[kind](message))
 
 
-def _told(error: InputError | RunError) -> InputError | RunError:
-    """Mark an error that every rank raises: rank 0 tells it for all."""
+def _on_all_ranks(error: InputError | RunError) -> InputError | RunError:
+    """Mark an error that every rank raises, so that only rank 0 reports it."""
     error.on_all_ranks = True
     return error
 

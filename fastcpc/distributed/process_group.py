@@ -1,8 +1,8 @@
-"""Who belongs to a run, how its processes reach each other, and what is said when one of them no longer answers.
+"""Process groups, their initialisation, and timeout errors that name the silent rank.
 
-torchrun starts the processes and tells each its place by environment variables. Two groups: ``control`` (always gloo,
+torchrun starts the processes and gives each its rank by environment variables. Two groups: ``control`` (always gloo,
 on the CPU: agreements, errors, stops) and ``data`` (gradients, statistics, scores; nccl on GPUs, gloo on CPUs). The
-nccl way has been written and not been run: no GPU was at hand.
+nccl path is untested on GPUs.
 """
 
 import os
@@ -234,7 +234,7 @@ def _explain(error: RuntimeError) -> RunError:
     named = "; ".join(f"rank {number} (last seen in {place})" for number, place in silent)
     return RunError(
         f"no answer for {group.timeout:g} s (parallel.timeout) in {group.place} from {named}; look at that process's "
-        "log and machine, then start the same command again to go on"
+        "log and machine, then repeat the command to resume"
     )
 
 

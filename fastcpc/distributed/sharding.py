@@ -1,4 +1,4 @@
-"""Which part of the samples, and of a global batch, belongs to which rank."""
+"""Partition of samples and of global batches over the ranks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ def own_slice(length: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Shard:
-    """Samples that are held by rank, each by exactly one.
+    """A partition of N samples over the ranks.
 
-    num_samples: N. rows: this rank's samples, int64 (n,), in the order of its own arrays. rows_of: those of every rank.
+    num_samples: N. rows: this rank's samples, int64 (n,), in the order of its arrays. rows_of: those of every rank.
     """
 
     num_samples: int
@@ -37,13 +37,13 @@ class Shard:
         return len(self.rows_of) == 1
 
     def positions(self) -> Tensor:
-        """Where each sample lies in this rank's arrays, int64 (N,) on the CPU; -1 for samples of other ranks."""
+        """Each sample's position in this rank's arrays, int64 (N,) on the CPU; -1 for samples of other ranks."""
         position_N = torch.full((self.num_samples,), -1)
         position_N[self.rows] = torch.arange(len(self.rows))
         return position_N
 
     def gather(self, values: Tensor, purpose: str) -> Tensor:
-        """All samples' values from the ranks' own, (..., n) to (..., N), in the order of samples, on every rank."""
+        """Gather the ranks' values (..., n) to (..., N), in the order of samples, on every rank."""
         if self.is_whole:
             return values
         most = max(len(rows) for rows in self.rows_of)
@@ -62,11 +62,11 @@ def whole_shard(num_samples: int) -> Shard:
 
 
 def shard_batches(batches: Sequence[Tensor], num_samples: int) -> tuple[list[Tensor], Shard, int]:
-    """Share whole batches among the ranks, neighbours together.
+    """Distribute whole batches over the ranks, consecutive batches to one rank.
 
-    batches: int64 (B,) each; together every sample once, or ValueError. Whole batches, because a network's outputs may
-    depend on the size of a batch in their last bits. Returns this rank's batches, who holds what, and the largest
-    number of batches that a rank has.
+    batches: int64 (B,) each; together every sample once, or ValueError. Batches stay whole because a network's outputs
+    may depend on the batch size by rounding. Returns this rank's batches, the shard of samples, and the largest number
+    of batches of a rank.
     """
     bounds = [number * len(batches) // world_size() for number in range(world_size() + 1)]
     shares = [list(batches[first:end]) for first, end in pairwise(bounds)]

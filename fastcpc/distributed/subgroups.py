@@ -1,7 +1,7 @@
-"""The ranks in two halves that work apart for a while, and then hand each other what they have.
+"""Two halves of the ranks that train one network each (``parallel.mode=co``) and exchange the results.
 
-The first half are ranks 0 to R/2 - 1, so that on several machines a half's messages stay on its own. What everyone must
-agree on (errors, stops, checks) stays everyone's.
+The first half is ranks 0 to R/2 - 1, so that on several machines a half's messages stay within its machines. Errors,
+stops and checks remain collectives of all ranks.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -14,31 +14,31 @@ from fastcpc.distributed.process_group import Group, explained_errors, new_data_
 
 
 def connect_subgroups() -> None:
-    """Part the ranks into two halves, after ``connect``; their number must be even. With one process, nothing."""
+    """Create the groups of the two halves, after ``connect``; no effect with one process, else their number is even."""
     group = whole_group()
     if group.size == 1:
         return
     share = group.size // 2
     with explained_errors():
-        ways = [new_data_group(range(first, first + share)) for first in (0, share)]
+        groups = [new_data_group(range(first, first + share)) for first in (0, share)]
     first = subgroup_index() * share
-    group.half = Group(group.rank - first, share, group.local_rank, data=ways[subgroup_index()], sent=group.sent)
+    group.half = Group(group.rank - first, share, group.local_rank, data=groups[subgroup_index()], sent=group.sent)
 
 
 def subgroup_index() -> int:
-    """Which half this rank is in, 0 or 1; 0 with one process, which does the work of both."""
+    """This rank's half, 0 or 1; 0 with one process, which does the work of both."""
     group = whole_group()
     return int(group.rank >= group.size // 2) if group.size > 1 else 0
 
 
 def own_subgroup() -> AbstractContextManager[None]:
-    """Within it, sizes, shares, sums and gathers are those of this rank's half; of everyone where nothing is parted."""
+    """Context in which sizes, shards and collectives are those of this rank's half; of all ranks without halves."""
     own = whole_group().half
     return nullcontext() if own is None else use_group(own)
 
 
 def swap_between_subgroups(data: bytes, purpose: str) -> bytes:
-    """What this rank's partner in the other half hands over, for what is handed to it. Every rank must call."""
+    """Send bytes to this rank's partner in the other half and return the partner's; every rank must call."""
     group = whole_group()
     share = group.size // 2
     partner = (group.rank + share) % group.size

@@ -9,9 +9,10 @@ import numpy as np
 
 from fastcpc import distributed
 from fastcpc.config.schema import Config
+from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.loaders.factory import describe_loader
-from fastcpc.data.registry import Dataset, load_dataset
+from fastcpc.data.registry import load_dataset
 from fastcpc.distributed.batch_scaling import connect, describe_ranks
 from fastcpc.engine.checkpoint.format import read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
@@ -35,7 +36,7 @@ def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures 
     """Start or resume the run of this folder and train it to its end; returns the summary.
 
     paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
-    after a checkpoint when a stop is asked for, RunError when the run cannot go on.
+    after a checkpoint when a stop is asked for, RunError when the run cannot continue.
     """
     connect(config, resolve_numerics(config).device)
     with open_log(folder, config, paint) as log:
@@ -67,7 +68,7 @@ def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures 
 
 
 def _files_to_resume(config: Config, trainer: Trainer) -> tuple[Path, dict[str, bytes]] | None:
-    checkpoint = resume_point(config.run.resume, trainer.folder.path)
+    checkpoint = resume_point(config.run.resume, trainer.run_dir.path)
     return None if checkpoint is None else (checkpoint, read_whole(checkpoint))
 
 
@@ -77,7 +78,7 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
     rate = "unknown" if labels.actual_rate is None else f"{100 * labels.actual_rate:.2f} %"
     parameters = sum(p.numel() for p in trainer.learners[0].network.parameters())
     loader = describe_loader(trainer.dataset, config.data, trainer.numerics.device)
-    begin = f"resumed from {checkpoint}" if checkpoint else f"into {trainer.folder.path}"
+    begin = f"resumed from {checkpoint}" if checkpoint else f"into {trainer.run_dir.path}"
     return (
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "

@@ -1,7 +1,12 @@
-"""One of the two networks with its optimisers, partition and loss history."""
+"""A network with its optimisers, loss history and partition: one of the two that a run trains.
 
-from collections.abc import Callable
+``Learner.parts`` lists everything a learner owns. Checkpoints, rollbacks and the exchange between ranks read and load
+these parts by name.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,30 +28,32 @@ from fastcpc.engine.optim import (
 )
 from fastcpc.models.build import build_network
 from fastcpc.models.ghost_batchnorm import apply_ghost_batchnorm
+from fastcpc.models.network import Network
 from fastcpc.models.sync_batchnorm import running_statistics, synchronise_batchnorm
 
 LOSS_NAMES = ("total", "labelled", "unlabelled", "penalty")
+# Names of ``Learner.parts``, which are keys of state.pt: see checkpoint/format.py.
+IN_CHECKPOINT = ("optimizer", "cpc_optimizer", "scaler", "history", "sums", "restores", "partition")
+IN_SNAPSHOT = ("scaler", "network", "momentum")
+IN_EXPORT = ("sums", "restores")  # beside a snapshot
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that a learner owns: how it is saved as plain values and loaded.
+    """One thing that a learner owns. read: its present value, as tensors and plain values. load: takes such a value,
+    whatever device it is on."""
 
-    in_pass: whether a training pass changes it, besides what a snapshot holds.
-    """
-
-    save: Callable[[], Any]
-    load: Callable[[Any], None]
-    in_pass: bool = False
+    read: Callable[[], Any]
+    load: Callable[[Any], object]
 
 
 class Learner:
-    """A network, its optimisers, its loss history and its part of the data.
+    """A network with all that trains it.
 
-    number: 1 or 2. partition: the last good division of this network's training data, None before the first.
-    restores: passes in a row that were taken back because their losses or weights were no numbers.
-    sums: (4,) float64 on the device, the running epoch's losses by LOSS_NAMES, read once an epoch. steps: loss and
-    samples of each step that this process has taken of the running pass, on the device; read only to name culprits.
+    number: 1 or 2. partition: the last valid partition for this network, None before the first. rollbacks: consecutive
+    passes that were rolled back. sums: (4,) float64 on the device, the epoch's losses by LOSS_NAMES, read once per
+    epoch. steps: loss and samples of each step of the running pass in this process, on the device; read only to name
+    a bad batch.
     """
 
     def __init__(
@@ -76,7 +83,7 @@ class Learner:
             apply_ghost_batchnorm(self.network)
         numerics.prepare(self.network)
         self._gradients = GradientSync(self.network.backbone_parameters())
-        # statistics that each rank gathers by itself are averaged, so that all ranks hold the same network
+        # each rank's own statistics are averaged, so that all ranks hold the same network
         self._statistics = [] if synced else running_statistics(self.network)
         self.optimizer = build_optimizer(
             self.network.backbone_parameters(), config.train, config.optim.backend, numerics.device
@@ -91,97 +98,104 @@ class Learner:
         self.steps: list[tuple[Tensor, Tensor]] = []
 
     def set_learning_rate(self, lr: float) -> None:
-        """Learning rate of both optimisers from here on."""
+        """Set the learning rate of both optimisers."""
         set_learning_rate(self.optimizer, lr)
         set_learning_rate(self.cpc_optimizer, lr)
 
     def update(self, losses: tuple[Tensor, ...], index_B: Tensor) -> None:
-        """One optimiser step on the first of these losses, of the samples index_B; all of them are added to the epoch's
-        sums. Never waits for the device."""
+        """One optimiser step on losses[0] of the samples index_B; adds all losses to ``sums``. Never waits for the
+        device."""
         self.scaler.scale(losses[0]).backward()
         self._gradients.finish()
         average_over_ranks(self._statistics, "batchnorm")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        forget_gradients(self.optimizer)  # now: a CUDA graph's next run overwrites what they lie in
-        kept = torch.stack([loss.detach() for loss in losses])  # a copy: the same goes for the losses
+        forget_gradients(self.optimizer)  # now: the next replay of a CUDA graph overwrites their memory
+        kept = torch.stack([loss.detach() for loss in losses])  # a copy: a replay overwrites the losses, too
         self.sums[: len(losses)] += kept
         self.steps.append((kept[0], index_B))
 
-    def parts(self) -> dict[str, "Part"]:
-        """Everything a learner owns besides the weights, under the keys of a checkpoint's ``members``.
-
-        The one list of a learner's state: checkpoints, snapshots and exchanges between ranks are made from it.
-        """
-        return {
-            "optimizer": Part(self.optimizer.state_dict, lambda state: load_momentum(self.optimizer, state)),
-            "cpc_optimizer": Part(
-                self.cpc_optimizer.state_dict, lambda state: load_momentum(self.cpc_optimizer, state)
-            ),
-            "scaler": Part(self.scaler.state_dict, self.scaler.load_state_dict),
-            "history": self._tensor("history_LN"),
-            "sums": self._tensor("sums", in_pass=True),
-            "restores": Part(lambda: self.rollbacks, lambda value: setattr(self, "rollbacks", value), in_pass=True),
-            "partition": Part(self._save_partition, self._load_partition),
-        }
-
-    def snapshot(self) -> dict[str, Any]:
-        """A copy of what training steps change: the state to which a pass with non-finite losses is rolled back."""
-        return {
-            "scaler": self.scaler.state_dict(),
-            "network": {name: value.detach().clone() for name, value in self.network.state_dict().items()},
-            "momentum": [
-                buffer.clone() if isinstance(buffer := self.optimizer.state[p].get("momentum_buffer"), Tensor) else None
-                for p in self._parameters()
-            ],
-        }
-
-    def restore(self, snapshot: dict[str, Any]) -> None:
-        """Restore a snapshot, which may be on another device."""
-        self.scaler.load_state_dict(snapshot["scaler"])
-        self.network.load_state_dict(snapshot["network"])
-        for parameter, momentum in zip(self._parameters(), snapshot["momentum"], strict=True):
-            self.optimizer.state[parameter].clear()
-            if momentum is not None:
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum_for(parameter, momentum)
-
-    def export_pass(self) -> dict[str, Any]:
-        """A copy of everything that a training pass changes, for the ranks that did not train this network."""
-        return {"trained": self.snapshot()} | {name: part.save() for name, part in self.parts().items() if part.in_pass}
-
-    def import_pass(self, exported: dict[str, Any]) -> None:
-        """Load what ``export_pass`` returned on another rank."""
-        self.restore(exported["trained"])
-        for name, part in self.parts().items():
-            if part.in_pass:
-                part.load(exported[name])
-
-    def state(self) -> dict[str, Any]:
-        """Everything but the network's weights, as tensors and plain values."""
-        return {name: part.save() for name, part in self.parts().items()}
-
-    def load(self, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Load a checkpoint's weights and state."""
-        self.network.load_state_dict(weights)
-        for name, part in self.parts().items():
-            part.load(state[name])
-
     def is_finite(self) -> bool:
-        """Whether the pass's sums and all weights and statistics are numbers; reads the device once."""
+        """Whether the losses, all weights and all statistics are finite; reads the device once."""
         tensors = [self.sums, *(t for t in self.network.state_dict().values() if t.is_floating_point())]
         return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+    @property
+    def eval_network(self) -> Network:
+        """The network that scoring, evaluation and export use."""
+        return self.network
 
-    def _tensor(self, name: str, *, in_pass: bool = False) -> "Part":
-        """A tensor attribute, loaded onto this learner's device."""
-        return Part(
-            lambda: getattr(self, name), lambda value: setattr(self, name, value.to(self.device)), in_pass=in_pass
-        )
+    # ---- state ----
 
-    def _save_partition(self) -> list[Tensor] | None:
+    def parts(self) -> dict[str, Part]:
+        """Everything this learner owns, by name. A new part needs an entry here and its name in IN_..."""
+        return {
+            "network": Part(self._copied_weights, self.network.load_state_dict),
+            "optimizer": Part(self.optimizer.state_dict, partial(load_momentum, self.optimizer)),
+            "momentum": Part(self._copied_momentum, self._load_momentum),
+            "cpc_optimizer": Part(self.cpc_optimizer.state_dict, partial(load_momentum, self.cpc_optimizer)),
+            "scaler": Part(self.scaler.state_dict, self.scaler.load_state_dict),
+            "history": Part(lambda: self.history_LN, lambda value: self._set("history_LN", value.to(self.device))),
+            "sums": Part(lambda: self.sums, lambda value: self._set("sums", value.to(self.device))),
+            "restores": Part(lambda: self.rollbacks, lambda value: self._set("rollbacks", value)),
+            "partition": Part(self._partition_tensors, self._load_partition),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The state of a checkpoint, all but the weights."""
+        return self._read(IN_CHECKPOINT)
+
+    def load(self, weights: dict[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Load a checkpoint's weights and ``state``."""
+        self._load({"network": weights, **state}, ("network", *IN_CHECKPOINT))
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of what a pass changes, to roll back to."""
+        return self._read(IN_SNAPSHOT)
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Load a snapshot, whatever device it is on."""
+        self._load(snapshot, IN_SNAPSHOT)
+
+    def export_pass(self) -> dict[str, Any]:
+        """Everything that a pass changes, for the ranks that did not train this network."""
+        return {"trained": self.snapshot(), **self._read(IN_EXPORT)}
+
+    def import_pass(self, exported: Mapping[str, Any]) -> None:
+        """Load another rank's ``export_pass``."""
+        self.restore(exported["trained"])
+        self._load(exported, IN_EXPORT)
+
+    def _read(self, names: Iterable[str]) -> dict[str, Any]:
+        parts = self.parts()
+        return {name: parts[name].read() for name in names}
+
+    def _load(self, values: Mapping[str, Any], names: Iterable[str]) -> None:
+        parts = self.parts()
+        for name in names:
+            parts[name].load(values[name])
+
+    def _set(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    def _copied_weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    def _copied_momentum(self) -> list[Tensor | None]:
+        buffers = [self.optimizer.state[p].get("momentum_buffer") for p in self._parameters()]
+        return [buffer.clone() if isinstance(buffer, Tensor) else None for buffer in buffers]
+
+    def _load_momentum(self, momentum: Sequence[Tensor | None]) -> None:
+        for parameter, buffer in zip(self._parameters(), momentum, strict=True):
+            self.optimizer.state[parameter].clear()
+            if buffer is not None:
+                self.optimizer.state[parameter]["momentum_buffer"] = momentum_for(parameter, buffer)
+
+    def _partition_tensors(self) -> list[Tensor] | None:
         return None if self.partition is None else [self.partition.clean_N, self.partition.clean_prob_N]
 
-    def _load_partition(self, saved: list[Tensor] | None) -> None:
-        self.partition = None if saved is None else Partition(*(part.to(self.device) for part in saved))
+    def _load_partition(self, tensors: Sequence[Tensor] | None) -> None:
+        self.partition = None if tensors is None else Partition(*(tensor.to(self.device) for tensor in tensors))
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]

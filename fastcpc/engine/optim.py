@@ -20,7 +20,7 @@ from fastcpc.errors import InputError
 
 APEX_HELP = "docs/performance.md says how to build it; optim.backend=torch needs nothing"
 CYCLE_START, CYCLE_END = 1 / 25, 1e-4  # of the peak, and of the start, as torch's OneCycleLR has them
-CYCLE_PEAK = 0.3  # share of the run after which the rate stands at its peak
+CYCLE_PEAK = 0.3  # share of the run after which the rate is at its peak
 
 
 def build_sgd(parameters: Iterable[Parameter], train: TrainConfig) -> torch.optim.SGD:
@@ -57,8 +57,9 @@ def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_momentum(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take up what an optimiser of either backend, on any device, has gathered, and its learning rate: the final
-    cleaning goes on with the last epoch's. The other settings stay this one's own."""
+    """Load the momentum and learning rate of an optimiser of either backend, from any device.
+
+    The final cleaning uses the last epoch's learning rate. The other settings stay this optimiser's own."""
     groups = [
         {**own, "lr": saved["lr"]}
         for own, saved in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True)
@@ -72,8 +73,8 @@ def load_momentum(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> No
 def momentum_for(parameter: Tensor, momentum: Tensor) -> Tensor:
     """A copy of a parameter's momentum, on its device and laid out as it is.
 
-    Another device's network may lie otherwise in memory (channels_last), and fused updates go through a parameter and
-    its momentum in the order of memory: on a GPU they refuse to where the two differ, on a CPU they mix up elements.
+    Another device's network may have another memory format (channels_last). Fused updates read a parameter and its
+    momentum in memory order: with different formats a GPU raises an error and a CPU mixes up elements.
     """
     return torch.empty_like(parameter, requires_grad=False).copy_(momentum)
 

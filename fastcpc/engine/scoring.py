@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,7 @@ class SampleScores:
     def put(
         self, position_B: Tensor, labels_B: Tensor, prob_BK: Tensor, feat_BD: Tensor | None, logits_BK: Tensor | None
     ) -> None:
-        """Write a batch's results to where its samples lie."""
+        """Write a batch's results to its samples' positions."""
         prob_predicted_B, predicted_B = prob_BK.max(1)
         prob_given_B = prob_BK.gather(1, labels_B[:, None])[:, 0]
         loss_B = -prob_given_B.log() if logits_BK is None else F.cross_entropy(logits_BK, labels_B, reduction="none")
@@ -64,7 +64,7 @@ class SampleScores:
 @dataclass(frozen=True)
 class ScoringResult:
     """networks: scores of network 1 and 2. pair: of their mean softmax. rows: which training samples these are (int64
-    (M,), on the device); None: all. shard: which of these M samples' features lie on this rank."""
+    (M,), on the device); None: all. shard: which of these M samples' features are on this rank."""
 
     networks: tuple[SampleScores, ...]
     pair: SampleScores
@@ -171,3 +171,11 @@ def _gathered(parts: Sequence[SampleScores], shard: Shard) -> list[SampleScores]
         SampleScores(loss_N, classes_N, given_N, predicted_N, part.feat_ND)
         for part, (loss_N, given_N, predicted_N), classes_N in zip(parts, floats_P3N, classes_PN, strict=True)
     ]
+
+
+def renumbered(batches: Iterator[Batch], rows_M: Tensor, num_samples: int) -> Iterator[Batch]:
+    """The batches, each sample's index replaced by its position in rows_M."""
+    position_N = torch.full((num_samples,), -1, dtype=torch.int64, device=rows_M.device)
+    position_N[rows_M] = torch.arange(len(rows_M), device=rows_M.device)
+    for batch in batches:
+        yield replace(batch, index=position_N[batch.index])

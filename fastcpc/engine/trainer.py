@@ -1,6 +1,6 @@
 """A run of CPC-DivideMix in the order of Algorithm 1: see ``Trainer.outline``."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,14 @@ from fastcpc import distributed
 from fastcpc.cleaner.registry import cleaners_of, prototype_similarity
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
+from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels
-from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.factory import make_loader
-from fastcpc.data.registry import Dataset
 from fastcpc.data.rng import fold
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.distributed.batch_scaling import scale_to_ranks
-from fastcpc.engine.checkpoint.config_diff import check_same_samples
-from fastcpc.engine.checkpoint.format import pack, parse
+from fastcpc.engine.checkpoint.config_diff import check_same_samples, check_same_steps
+from fastcpc.engine.checkpoint.format import checked_state, pack, parse
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.evaluate import Accuracy, evaluate
@@ -34,10 +33,9 @@ from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE, write_pred_probs
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.run_state import RunState
 from fastcpc.engine.schedule import SCHEDULES
-from fastcpc.engine.scoring import ScoringResult, score_samples
+from fastcpc.engine.scoring import ScoringResult, renumbered, score_samples
 from fastcpc.engine.step_loop import StepLoop, Stopped, StopRequest
 from fastcpc.engine.train_epoch import PassResult, TrainContext
-from fastcpc.errors import InputError
 
 WRITTEN_AT_ONCE = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
 
@@ -46,16 +44,16 @@ class Trainer:
     """The two networks, the data and the state of a run: from a config to a finished run folder."""
 
     def __init__(
-        self, config: Config, dataset: Dataset, labels: Labels, folder: RunDir, stop: StopRequest, log: RunLog
+        self, config: Config, dataset: Dataset, labels: Labels, run_dir: RunDir, stop: StopRequest, log: RunLog
     ) -> None:
         self.config = config = scale_to_ranks(config)
         self.dataset, self.labels = dataset, labels
-        self.folder, self.log = folder, log
+        self.run_dir, self.log = run_dir, log
         self.numerics = resolve_numerics(config)
         set_determinism(config, self.numerics)
         device, num_classes = self.numerics.device, self.dataset.num_classes
         given_N = torch.from_numpy(self.labels.given).to(device)
-        bad_list = folder.path / "bad_images.txt"
+        bad_list = run_dir.path / "bad_images.txt"
         train_loader = make_loader(self.dataset.train, self.dataset, config.data, config.augment, device, bad_list)
         test = self.dataset.tests["test"]
         self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes)
@@ -77,12 +75,12 @@ class Trainer:
         self.cleaners = cleaners_of(config.cleaner.kind)
         self.run_state = RunState()
         self.step_loop = StepLoop(self.run_state, log, stop)
-        self.cleaning_record = CleaningRecord(config, dataset, labels, folder.path)
+        self.cleaning_record = CleaningRecord(config, dataset, labels, run_dir.path)
         schedule = SCHEDULES[config.parallel.mode]
         self.schedule = schedule(self.learners, self.training, self.step_loop, self.run_state, log)
         header = {"model": config.model.name, "num_classes": str(num_classes)}
         self.writer = AsyncWriter()
-        self.store = CheckpointStore(folder.path, config.run.keep_every, header) if distributed.is_rank0() else None
+        self.store = CheckpointStore(run_dir.path, config.run.keep_every, header) if distributed.is_rank0() else None
 
     # ---- Algorithm 1 ----
 
@@ -108,7 +106,7 @@ class Trainer:
         run_state.begin_epoch("warmup" if epoch < self.config.train.warmup_epochs else "train", lr)
         for name, stage in self.outline(epoch)[run_state.stage :]:
             distributed.set_location(f"epoch {epoch}, {name}")
-            with run_state.part(name):
+            with run_state.timed(name):
                 stage()
             run_state.next_stage()
         self.close_epoch()
@@ -124,23 +122,23 @@ class Trainer:
     # ---- stages ----
 
     def clean(self, epoch: int) -> None:
-        """Stage 1: score all samples (or the epoch's pool) by both networks, then divide them."""
-        with self.run_state.part("score"):
+        """Stage 1: score all samples (or the epoch's pool) with both networks, then partition them."""
+        with self.run_state.timed("score"):
             scoring = self.score(epoch, self.training.scored(epoch))
-            self.numerics.wait()  # or what is still queued would count as cleaning, which reads the losses at once
-        cleaning = self.divide(scoring, epoch, f"epoch {epoch}")
+            self.numerics.wait()  # otherwise queued work would count as cleaning, which reads the losses first
+        cleaning = self.run_cleaner(scoring, epoch, f"epoch {epoch}")
         for learner in self.learners:
             if learner.partition is not None:
-                division = (learner.partition.clean_N, learner.partition.clean_prob_N)
+                partition = (learner.partition.clean_N, learner.partition.clean_prob_N)
                 distributed.assert_equal_on_all_ranks(
-                    f"the partition of network {learner.number} in epoch {epoch}", *division
+                    f"the partition of network {learner.number} in epoch {epoch}", *partition
                 )
         self.run_state.record.update(self.cleaning_record.judge(cleaning, scoring, epoch))
-        if scoring.rows is None:  # a pool says nothing of the rest; the final cleaning is of all
+        if scoring.rows is None:  # a pool covers some samples only; the final cleaning covers all
             self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
 
-    def divide(self, scoring: ScoringResult, epoch: int, when: str) -> Cleaning:
-        """Fit, score and divide what was collected; what the user should know of it goes into the log."""
+    def run_cleaner(self, scoring: ScoringResult, epoch: int, when: str) -> Cleaning:
+        """Run the cleaners on a scoring pass, give each learner its partition, log the cleaners' notes."""
         labels_N, num_classes = self.training.labels_N, self.dataset.num_classes
         cleaning = clean_labels(
             self.learners,
@@ -166,13 +164,13 @@ class Trainer:
         own, shard, rounds = distributed.shard_batches(places, num_scored)
         batches = own if rows is None else [rows[place] for place in own]
         stream = loader.stream(batches, ("test",), fold(self.config.run.seed, "score", epoch))
-        networks = [learner.network for learner in self.learners]
-        watched = self.step_loop.eval_steps("score", stream, rounds)
+        networks = [learner.eval_network for learner in self.learners]
+        steps = self.step_loop.eval_steps("score", stream, rounds)
         if rows is None:
-            return score_samples(networks, watched, labels_N, self.numerics, shard)
+            return score_samples(networks, steps, labels_N, self.numerics, shard)
         rows = rows.to(labels_N.device)
-        watched = renumbered(watched, rows, len(labels_N))
-        return replace(score_samples(networks, watched, labels_N[rows], self.numerics, shard), rows=rows)
+        steps = renumbered(steps, rows, len(labels_N))
+        return replace(score_samples(networks, steps, labels_N[rows], self.numerics, shard), rows=rows)
 
     def record_passes(self, results: list[PassResult]) -> None:
         """Add the results of training passes to the epoch's record; log a rollback."""
@@ -186,7 +184,7 @@ class Trainer:
         self.schedule.snapshot = {}
 
     def evaluate(self) -> None:
-        """Accuracy of both networks together, of each, and by nearest prototype, on the test split."""
+        """Record the accuracy on the test split: of the pair, of each network, and by nearest prototype."""
         accuracy = self.measure()
         self.run_state.record.update(
             test_top1=accuracy.top1,
@@ -201,10 +199,9 @@ class Trainer:
         batches = sequential_batches(self.test_loader.num_samples, self.config.train.score_batch_size)
         own, _, rounds = distributed.shard_batches(batches, self.test_loader.num_samples)
         stream = self.test_loader.stream(own, ("test",), 0)
-        networks = [learner.network for learner in self.learners]
         cosine = prototype_similarity(self.config.cleaner.kind) == "cosine"
         return evaluate(
-            networks,
+            [learner.eval_network for learner in self.learners],
             self.step_loop.eval_steps("evaluate", stream, rounds),
             self.test_labels,
             self.numerics,
@@ -213,14 +210,14 @@ class Trainer:
 
     @property
     def has_prototypes(self) -> bool:
-        """Whether the prototypes have been trained by now."""
+        """Whether the prototypes are trained by now."""
         trained = self.run_state.epoch >= self.config.train.warmup_epochs
         return trained and prototype_similarity(self.config.cleaner.kind) is not None
 
     # ---- records ----
 
     def close_epoch(self) -> None:
-        """Log the epoch, move on to the next, save."""
+        """Log the epoch, move to the next, save a checkpoint."""
         epoch, record = self.run_state.epoch, self.run_state.record
         is_best = self.run_state.close_epoch()
         distributed.on_rank0(lambda: self.log.epoch(record))
@@ -232,8 +229,10 @@ class Trainer:
         self.save(epoch, best=is_best)
 
     def save(self, epoch: int, *, best: bool) -> None:
-        """Write a checkpoint of the present position: rank 0 does. All go on when the one before is whole and this one
-        copied (whole too, where that takes no time), or none does."""
+        """Rank 0 writes a checkpoint of the present position; a failure is raised on all ranks.
+
+        It waits until the checkpoint before is on disk and this one is copied (a small one: until it is on disk, too).
+        """
         distributed.on_rank0(lambda: self._write(epoch, best=best))
 
     def _write(self, epoch: int, *, best: bool) -> None:
@@ -249,7 +248,7 @@ class Trainer:
             # the state to which an unfinished pass is rolled back if its losses become non-finite
             "snapshot": self.schedule.snapshot if self.run_state.step else {},
         }
-        # a run that was taken back to an earlier epoch may have lost the checkpoint of its best one
+        # a run that resumed from an earlier epoch may have lost the checkpoint of its best one
         keep_as_best = best or (self.run_state.is_between_epochs and not store.has_best())
         packed = pack(epoch, [learner.network.state_dict() for learner in self.learners], state)
         self.writer.begin(lambda: store.write(packed, best=keep_as_best))
@@ -257,54 +256,32 @@ class Trainer:
             self.writer.finish()
 
     def resume(self, checkpoint: Path, files: Mapping[str, bytes]) -> None:
-        """Take up a checkpoint: weights, optimisers, loss histories, partitions and position.
+        """Load weights, optimisers, loss histories, partitions and position of a checkpoint.
 
-        files: the checkpoint's own, whole; on how many ranks it was written does not matter.
+        files: as ``read_whole`` returns them, written by any number of ranks.
         """
-        weights, state = parse(checkpoint, files)
+        weights, content = parse(checkpoint, files)
+        state = checked_state(checkpoint, content)
         check_same_samples(state["config"], self.config, checkpoint)
-        self._check_same_steps(state, checkpoint)
+        check_same_steps(state, self.config, checkpoint)
         for learner, net_weights, learner_state in zip(self.learners, weights, state["members"], strict=True):
             learner.load(net_weights, learner_state)
         self.run_state.load(state)
         self.schedule.snapshot = state["snapshot"]
 
-    def _check_same_steps(self, state: dict[str, Any], checkpoint: Path) -> None:
-        """A stop inside an epoch counts its stages, and a pass's steps in global batches: they must be the same."""
-        mode = state.get("mode", "data")
-        if mode != self.config.parallel.mode and (state["position"]["stage"] or state["position"]["step"]):
-            raise InputError(
-                f"{checkpoint} stopped inside an epoch with parallel.mode={mode}: go on with that, or start from a "
-                "checkpoint at an epoch's end"
-            )
-        then, now = state.get("batch_size", self.config.train.batch_size), self.config.train.batch_size
-        if state["position"]["step"] and then != now:
-            raise InputError(
-                f"{checkpoint} stopped inside an epoch at a global batch of {then}, and this start makes it {now}: "
-                "start as many processes as then, or give train.batch_size to match (parallel.batch_size)"
-            )
-
     def finish(self) -> dict[str, Any]:
-        """Score and clean once more with the final networks, export what was found, write the summary."""
+        """Score and clean once more with the final networks, write the results and the summary."""
         epoch = self.config.train.epochs
         scoring = self.score(epoch)
         cleaning = None
         if self.cleaners and epoch > self.config.train.warmup_epochs:
-            cleaning = self.divide(scoring, epoch, "final cleaning")
+            cleaning = self.run_cleaner(scoring, epoch, "final cleaning")
         table = self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
-        networks = [learner.network for learner in self.learners]
+        networks = [learner.eval_network for learner in self.learners]
         batch_size = self.config.train.score_batch_size
-        write_pred_probs(self.folder.path / PRED_PROBS_FILE, networks, scoring, self.numerics, batch_size)
+        write_pred_probs(self.run_dir.path / PRED_PROBS_FILE, networks, scoring, self.numerics, batch_size)
         summary = summarise(self.run_state.history, self.numerics.device, table, self.labels)
-        distributed.on_rank0(lambda: self.folder.write_json("summary.json", summary))
+        distributed.on_rank0(lambda: self.run_dir.write_json("summary.json", summary))
         self.log.info(describe_suspects(summary, len(self.labels.given)))
         self.log.finished(summary)
         return summary
-
-
-def renumbered(batches: Iterator[Batch], rows_M: Tensor, num_samples: int) -> Iterator[Batch]:
-    """Batches of some samples, each index replaced by its place among rows_M."""
-    place_N = torch.full((num_samples,), -1, dtype=torch.int64, device=rows_M.device)
-    place_N[rows_M] = torch.arange(len(rows_M), device=rows_M.device)
-    for batch in batches:
-        yield replace(batch, index=place_N[batch.index])

@@ -1,1 +1,1 @@
-"""A run read back: what it holds of every label, as tables, pictures and files for other programs."""
+"""Read a run and present it: tables, HTML report, exported models, the paper's experiments."""

@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import os
+import select
+import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -23,22 +25,34 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_steps_that_fail_or_hang_do_not_end_the_rest_and_what_passed_is_not_run_again(
-    on_gpu: Any, tmp_path: Path
+    on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alive = tmp_path / "alive"
-    nested = f"while true; do printf . >> {alive}; sleep 0.05; done & wait"
+    os.mkfifo(pipe := tmp_path / "pipe")
+    nested = f"exec 9> {pipe}; sleep 600 & echo started >&9; wait"  # both processes hold the pipe open
+    reader: list[IO[str]] = []
+
+    class TimeOver(subprocess.Popen[bytes]):
+        """The time of the command "bash" is over as soon as it has started its child."""
+
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is None or self.args[0] != "bash":  # type: ignore[index]
+                return super().wait(timeout)
+            reader.append(pipe.open())
+            assert reader[0].readline() == "started\n"
+            raise subprocess.TimeoutExpired(self.args, timeout)
+
+    monkeypatch.setattr(on_gpu.subprocess, "Popen", TimeOver)
     count = f"open({str(tmp_path / 'count')!r}, 'a').write('x'); print('fine')"
     todo = [
         on_gpu.Step("good", (sys.executable, "-c", count), 1),
         on_gpu.Step("bad", (sys.executable, "-c", "print('oh'); raise SystemExit(3)"), 1),
-        on_gpu.Step("hangs", ("bash", "-c", nested), 0.03),
+        on_gpu.Step("hangs", ("bash", "-c", nested), 1),
         on_gpu.Step("last", (sys.executable, "-c", count), 1),
     ]
     ends = [(o.name, o.end) for o in on_gpu.run_all(todo, tmp_path, 5)]
     assert ends == [("good", "passed"), ("bad", "failed (exit status 3)"), ("hangs", "time over"), ("last", "passed")]
-    size = alive.stat().st_size
-    time.sleep(0.3)  # six turns of what would still be alive
-    assert alive.stat().st_size == size > 0
+    assert select.select(reader, [], [], 60)[0] == reader and reader[0].read() == ""  # both processes are gone
+    reader[0].close()
     summary = json.loads((tmp_path / "on_gpu.json").read_text())
     assert [step["last"] for step in summary["steps"]][:2] == ["fine", "oh"] and summary["machine"]["device"]
     assert (tmp_path / "bad.log").read_text() == "oh\n"

@@ -20,6 +20,7 @@ PAGES = {
 
 def bench_named(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    monkeypatch.syspath_prepend(str(ROOT / "bench" / "tables"))
     for loaded in ("harness", "pages", "digits_grid", name):
         monkeypatch.delitem(sys.modules, loaded, raising=False)
     return importlib.import_module(name)

@@ -75,7 +75,7 @@ def unlist_the_last_part(folder: Path) -> None:
         (lambda folder: (folder / "stretch_001.json").write_text("{}"), "stretch_001.json does not match its checksum"),
         (lambda folder: (folder / "stretch_001.00.bin").unlink(), "stretch_001.00.bin is missing"),
         (lambda folder: (folder / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
-        (lambda folder: (folder / "SHA256SUMS").write_text("no sums\n"), "SHA256SUMS has a line that is none"),
+        (lambda folder: (folder / "SHA256SUMS").write_text("no sums\n"), "malformed line in SHA256SUMS"),
         (unlist_the_last_part, "a part is not listed"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The measures of bench/suspects.py by hand-worked cases, and its table."""
+"""The measures of bench/tables/suspects.py by hand-worked cases, and its table."""
 
 import importlib.util
 import sys
@@ -14,8 +14,8 @@ BENCH = Path(__file__).parents[2] / "bench"
 @pytest.fixture
 def suspects(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """bench/ is a folder of scripts, which import each other."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    spec = importlib.util.spec_from_file_location("bench_suspects", BENCH / "suspects.py")
+    monkeypatch.syspath_prepend(str(BENCH / "tables"))
+    spec = importlib.util.spec_from_file_location("bench_suspects", BENCH / "tables" / "suspects.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)

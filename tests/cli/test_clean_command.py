@@ -18,9 +18,8 @@ from image_sets import imagefolder
 
 from fastcpc.cli import clean as command
 from fastcpc.config.load import load_config, to_yaml
-from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
-from fastcpc.data.registry import load_dataset
+from fastcpc.data.registry import list_images, load_dataset
 from fastcpc.engine.outputs.labels_file import write_labels
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.run import read_run

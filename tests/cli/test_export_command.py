@@ -21,7 +21,7 @@ from untrained_run import untrained_run
 from fastcpc.cli import export as command
 from fastcpc.cli.actions import export as action
 from fastcpc.config.schema import CpcConfig, ModelConfig
-from fastcpc.data.test_transform import inference_transform
+from fastcpc.data.registry import inference_transform
 from fastcpc.engine.checkpoint.resume import named
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.build import build_network
@@ -178,7 +178,7 @@ def test_only_an_earlier_export_is_replaced(tmp_path: Path, capsys: pytest.Captu
     other.mkdir()
     (other / "mine.txt").write_text("mine")
     assert command.main([str(folder), "--out", str(other), "--force"]) == 2
-    assert "other is no exported model, so that --force does not replace it" in capsys.readouterr().err
+    assert "other is not an exported model, so --force does not replace it" in capsys.readouterr().err
     assert (other / "mine.txt").read_text() == "mine"
     assert command.main([str(folder), "--out", str(tmp_path / "no" / "m")]) == 2
 
@@ -222,15 +222,15 @@ def shrink(model: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda model: (model / "config.json").unlink(), r"m is no exported model: it has no config.json"),
+        (lambda model: (model / "config.json").unlink(), r"m is not an exported model: it has no config.json"),
         (lambda model: (model / "config.json").write_text("{"), r"not written by fastcpc-export, or damaged"),
         (lambda model: (model / "config.json").write_text("[]"), r"not written by fastcpc-export, or damaged"),
-        (rewrite_config(architecture="os.system"), r"architecture 'os\.system' is not known"),
+        (rewrite_config(architecture="os.system"), r"unknown architecture 'os\.system'"),
         (
             rewrite_config(architecture="fastcpc/none"),
             r"not the weights of fastcpc/none \(ValueError: .* is not a network",
         ),
-        (rewrite_config(label_names=["a"]), r"sizes do not fit together"),
+        (rewrite_config(label_names=["a"]), r"sizes do not match"),
         (rewrite_config(fastcpc={}), r"damaged \(KeyError: 'resize'\)"),
         (lambda model: (model / "net2" / "model.safetensors").unlink(), r"net2/model.safetensors is missing; export"),
         (

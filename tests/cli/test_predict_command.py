@@ -19,8 +19,8 @@ from fastcpc.config.load import load_config
 from fastcpc.data.dataset import ArraySplit, ImageSplit
 from fastcpc.data.datasets.digits import load_digits_dataset
 from fastcpc.data.loaders.factory import make_loader
-from fastcpc.data.registry import load_dataset
-from fastcpc.data.test_transform import center_crop_view, inference_transform
+from fastcpc.data.registry import inference_transform, load_dataset
+from fastcpc.data.test_transform import center_crop_view
 from fastcpc.errors import InputError
 from fastcpc.report.export.predictions import find_images
 from fastcpc.report.results.run import read_run
@@ -104,7 +104,7 @@ def test_broken_images_are_named_and_the_others_predicted(tmp_path: Path, capsys
     put(folder / "half.jpg", jpeg(2, (200, 150))[:900])
     put(folder / "empty.png", b"")
     put(folder / "deep" / "new\nline.JPG", jpeg(3))
-    put(folder / "notes.txt", b"no picture")
+    put(folder / "notes.txt", b"no image")
     out = tmp_path / "out.csv"
     assert command.main([str(run), str(folder), "--out", str(out), "--top", "9"]) == 1
     captured = capsys.readouterr()
@@ -127,7 +127,7 @@ def test_files_patterns_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert find_images(["**/*.png"]) == ["a/2.png"]
     assert find_images(["b[1].jpg"]) == ["b[1].jpg"]  # a name that looks like a pattern
     (tmp_path / "none").mkdir()
-    for argument, message in (("no.jpg", "no such file"), ("*.gif", "no file matches"), ("none", "no pictures")):
+    for argument, message in (("no.jpg", "no such file"), ("*.gif", "no file matches"), ("none", "no images")):
         with pytest.raises(InputError, match=message):
             find_images([argument])
 
@@ -143,7 +143,7 @@ def test_parquet_table_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixt
         ([str(run), str(image), "--out", str(tmp_path / "t.parquet")], "exists already"),
         ([str(run), str(image), "--out", str(tmp_path / "t.xls")], "unknown kind of file"),
         ([str(tmp_path / "nothing"), str(image)], "is not a folder; give an exported model"),
-        ([str(tmp_path), str(image)], "is no exported model: it has no config.json"),
+        ([str(tmp_path), str(image)], "is not an exported model: it has no config.json"),
         ([str(run), str(image), "--top", "0"], "argument --top: '0' is not a whole number above 0"),
         ([str(run)], "the following arguments are required: IMAGE"),
     ):

@@ -4,13 +4,13 @@ import dataclasses
 import math
 import string
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from fastcpc.config.constraints import LARGEST_INTEGER, Range
+from fastcpc.config.constraints import LARGEST_INTEGER, Range, choices_of
 from fastcpc.config.describe import describe
 from fastcpc.config.load import load_config, run_folder, to_yaml
 from fastcpc.config.load import settings as all_settings
@@ -163,7 +163,7 @@ def number(kind: type, limits: Range) -> st.SearchStrategy[Any]:
     )
 
 
-def strategy(key: str, kind: Any, limits: Range | None) -> st.SearchStrategy[Any]:
+def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
     fixed: dict[str, st.SearchStrategy[Any]] = {
         "run.name": NAMES,
         "run.resume": WORDS.filter(bool),
@@ -184,8 +184,9 @@ def strategy(key: str, kind: Any, limits: Range | None) -> st.SearchStrategy[Any
     }
     if key in fixed:
         return fixed[key]
-    if get_origin(kind) is Literal:
-        return st.sampled_from(get_args(kind))
+    choices, limits = choices_of(field, kind), field.metadata["allowed"]
+    if choices:
+        return st.sampled_from(choices)
     if kind is bool:
         return st.booleans()
     if limits is None:
@@ -206,9 +207,7 @@ def config_of(values: dict[str, Any]) -> Config:
     return Config(**{section: kinds[section](**names) for section, names in parts.items()}, **tops)
 
 
-CONFIGS = st.fixed_dictionaries(
-    {key: strategy(key, kind, field.metadata["allowed"]) for key, field, kind in all_settings()}
-).map(config_of)
+CONFIGS = st.fixed_dictionaries({key: strategy(key, field, kind) for key, field, kind in all_settings()}).map(config_of)
 
 
 @settings(

@@ -10,7 +10,7 @@ from image_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
-from fastcpc.data.datasets.indexed_images import list_images
+from fastcpc.data.registry import list_images
 from fastcpc.engine.outputs.labels_file import RunLabels
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
@@ -66,7 +66,7 @@ def test_a_webvision_filelist(tmp_path: Path) -> None:
     again = list_images(config.data).splits["train"]
     assert again.names == tuple(np.delete(samples.paths, 1))
     assert again.labels.tolist() == np.delete(samples.given_N, 1).tolist()
-    with pytest.raises(InputError, match=r"with data\.flickr there are two filelists"):
+    with pytest.raises(InputError, match=r"data\.flickr has two filelists"):
         write_cleaned(*run_of(replace(config, data=replace(config.data, flickr=True))), issues(samples), target)
 
 
@@ -139,10 +139,12 @@ def test_train_val_test_folders_stay_apart(tmp_path: Path) -> None:
     ("settings", "target", "message"),
     [
         ([], "kept.txt", r"use \.csv or \.parquet, or a name without ending for a folder of links"),
-        (["data.list={root}/list.csv"], "kept", r"this run was trained on a list; give a \.csv or \.parquet"),
+        (["data.list={root}/list.csv"], "kept", r"this run was trained on a list; use \.csv or \.parquet"),
     ],
 )
-def test_what_cannot_be_written(photos: Config, tmp_path: Path, settings: list[str], target: str, message: str) -> None:
+def test_errors_of_cleaned_lists(
+    photos: Config, tmp_path: Path, settings: list[str], target: str, message: str
+) -> None:
     root = Path(photos.data.root)
     lines(root / "list.csv", ["path,label", "10/000.jpg,a", "10/001.jpg,a", "10/002.jpg,b", "10/003.jpg,b"])
     data = [text.format(root=root) for text in settings]
@@ -152,7 +154,7 @@ def test_what_cannot_be_written(photos: Config, tmp_path: Path, settings: list[s
         write_cleaned(run, samples, issues(samples), tmp_path / target)
 
 
-def test_labels_that_are_not_the_data_sets_own(tmp_path: Path) -> None:
+def test_other_labels_are_rejected(tmp_path: Path) -> None:
     root = webvision(tmp_path / "w")
     noise = ["noise.kind=asym_next", "noise.rate=0.5", "data.num_classes=2"]
     config = load_config([], ["data.name=webvision", f"data.root={root}", *noise])
@@ -163,9 +165,9 @@ def test_labels_that_are_not_the_data_sets_own(tmp_path: Path) -> None:
         write_cleaned(run, samples, issues(samples), tmp_path / "x.txt")
 
 
-def test_blanks_at_the_ends_of_names_need_parquet(photos: Config, tmp_path: Path) -> None:
+def test_names_with_outer_spaces_need_parquet(photos: Config, tmp_path: Path) -> None:
     put(Path(photos.data.root) / "10" / " blank.jpg", jpeg(3))
     run, samples = run_of(photos)
     run_list = replace(samples, paths=(" blank.jpg", *samples.paths[1:]))
-    with pytest.raises(InputError, match=r"' blank.jpg' begins or ends with a blank; use \.parquet"):
+    with pytest.raises(InputError, match=r"' blank.jpg' begins or ends with a space; use \.parquet"):
         write_cleaned(run, run_list, issues(samples), tmp_path / "kept.csv")

@@ -1,4 +1,4 @@
-"""Several runs: how they are grouped, mean and spread, the paper's cells; by hand-made runs."""
+"""Comparison of runs: groups, mean and spread, baselines, the paper's cells."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def made(run: Run, name: str, seed: int, top1: float, **sections: Any) -> Run:
-    """A run of the same data whose test accuracy was top1 throughout, but for one better epoch at the start."""
+    """A run on the same data with test accuracy top1 in each epoch but the first, which is 5 better."""
     config = run.config
     for section, changes in ({"run": {"seed": seed, "dir": name}} | sections).items():
         config = replace(config, **{section: replace(getattr(config, section), **changes)})
@@ -46,7 +46,7 @@ def two_groups(run: Run) -> list[Run]:
     ]
 
 
-def test_seeds_of_a_config_are_one_group(finished: Run) -> None:
+def test_seeds_of_a_config_form_a_group(finished: Run) -> None:
     comparison = compare(two_groups(finished), "cleaner.kind=none")
     assert comparison.keys == ["cleaner.kind"]
     assert [group.values for group in comparison.groups] == [{"cleaner.kind": "cpc_awr"}, {"cleaner.kind": "none"}]
@@ -63,7 +63,7 @@ def test_single_seed_has_no_spread() -> None:
     assert spread_of([3.0]).std is None and str(spread_of([3.0])) == "3.00"
 
 
-def test_each_group_is_held_against_the_baseline_of_its_own_data(finished: Run) -> None:
+def test_baseline_has_the_same_data_and_noise(finished: Run) -> None:
     runs = [
         made(finished, f"{rate}{kind}", 1, top1, noise={"rate": rate}, cleaner={"kind": kind})
         for rate, kind, top1 in (
@@ -80,11 +80,11 @@ def test_each_group_is_held_against_the_baseline_of_its_own_data(finished: Run) 
     assert by_run.differences == [-5.0, None, -65.0, -45.0]
     with pytest.raises(InputError, match=r"--baseline cleaner\.kind=cpc_only: no finished run has it"):
         compare(runs, "cleaner.kind=cpc_only")
-    with pytest.raises(InputError, match=r"--baseline cleaner\.king=none: there is no setting cleaner\.king"):
+    with pytest.raises(InputError, match=r"--baseline cleaner\.king=none: no such setting: cleaner\.king"):
         compare(runs, "cleaner.king=none")
 
 
-def test_what_is_not_counted_is_said(finished: Run) -> None:
+def test_runs_that_are_left_out_are_listed(finished: Run) -> None:
     one = made(finished, "one", 1, 90.0)
     again, running = made(finished, "again", 1, 91.0), replace(made(finished, "running", 2, 10.0), summary=None)
     comparison = compare([one, one, again, running])
@@ -92,13 +92,13 @@ def test_what_is_not_counted_is_said(finished: Run) -> None:
     assert comparison.left_out == [
         "one was given twice and is counted once.",
         "running is not finished (12 of 4 epochs) and is not counted.",
-        "Seed 1 is there more than once (one, again): these are not independent runs.",
+        "Seed 1 is in several runs (one, again): they are not independent.",
     ]
     with pytest.raises(InputError, match="none of the 1 runs is finished"):
         compare([running])
 
 
-def test_other_label_files_are_other_groups_and_other_folders_of_images_too(finished: Run) -> None:
+def test_label_files_and_image_folders_separate_groups(finished: Run) -> None:
     files = [made(finished, f, 1, 50.0, noise={"kind": "file", "rate": 0.0, "file": f}) for f in ("a.json", "b.json")]
     assert len(compare(files).groups) == 2
     roots = [made(finished, root, 1, 50.0, data={"root": root}) for root in ("/a", "/b")]
@@ -124,7 +124,7 @@ def full(name: str, *settings: str) -> Config:
         ("webvision", [], 79.63, "CPC, Tab. 1"),
     ],
 )
-def test_the_papers_cells_are_found(name: str, settings: list[str], top1: float, source: str) -> None:
+def test_cells_of_the_paper(name: str, settings: list[str], top1: float, source: str) -> None:
     cell = paper_cell(full(name, *settings))
     assert cell is not None and (cell.top1, cell.source) == (top1, source)
 
@@ -141,15 +141,15 @@ def test_the_papers_cells_are_found(name: str, settings: list[str], top1: float,
         ("webvision", ["data.num_classes=100"]),
     ],
 )
-def test_what_is_no_cell_of_the_paper_has_none(name: str, settings: list[str]) -> None:
+def test_configs_without_a_cell_of_the_paper(name: str, settings: list[str]) -> None:
     assert paper_cell(full(name, *settings)) is None
 
 
-def test_no_cell_is_there_twice() -> None:
+def test_cells_are_unique() -> None:
     assert len({(cell.data, cell.noise, cell.rate, cell.cleaner) for cell in CELLS}) == len(CELLS)
 
 
-def test_csv_has_a_row_a_group(finished: Run) -> None:
+def test_csv_has_a_row_per_group(finished: Run) -> None:
     text = to_csv(compare(two_groups(finished), "cleaner.kind=none"))
     first, second = csv.DictReader(io.StringIO(text))
     assert (first["cleaner.kind"], first["seeds"], first["last10_mean"]) == ("cpc_awr", "1 2 3", "93.0")
@@ -157,7 +157,7 @@ def test_csv_has_a_row_a_group(finished: Run) -> None:
     assert float(first["last10_std"]) == pytest.approx(7**0.5)
 
 
-def test_the_page_shows_groups_and_the_papers_figure(finished: Run) -> None:
+def test_page_shows_groups_and_the_papers_value(finished: Run) -> None:
     paper = replace(made(finished, "c1", 1, 95.0), config=full("cifar10_sym50"))
     text = comparison_page(compare([*two_groups(finished), paper], "cleaner.kind=none"))
     assert "6 finished runs in 3 groups" in text and "93.00 +- 2.65" in text and "+12.50" in text
@@ -165,7 +165,7 @@ def test_the_page_shows_groups_and_the_papers_figure(finished: Run) -> None:
     assert "figure-accuracy" in text and "figure-auc" in text
 
 
-def test_the_command_compares_runs(
+def test_command_compares_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Pictures of a run's samples: digits, CIFAR and photos, and data sets that are gone."""
+"""Images of a run's samples: digits, CIFAR and photos, and data sets that are gone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,39 +30,39 @@ def of(run: Run, **data: object) -> Run:
     return replace(run, config=replace(run.config, data=replace(run.config.data, **data)))  # type: ignore[arg-type]
 
 
-def test_digits_are_the_pictures_of_their_index(digits: tuple[Run, SampleTable]) -> None:
+def test_digits_are_the_images_of_their_index(digits: tuple[Run, SampleTable]) -> None:
     run, samples = digits
     images, published = TrainingImages(run, samples), load_digits().images
     for row in (0, 7, 239):
-        picture = images.picture(row)
-        assert (picture.mode, picture.size) == ("L", (8, 8))
-        np.testing.assert_array_equal(np.asarray(picture), np.rint(published[samples.index_N[row]] * 255 / 16))
+        image = images.image(row)
+        assert (image.mode, image.size) == ("L", (8, 8))
+        np.testing.assert_array_equal(np.asarray(image), np.rint(published[samples.index_N[row]] * 255 / 16))
 
 
-def test_another_data_set_is_noticed(digits: tuple[Run, SampleTable]) -> None:
+def test_another_data_set_is_rejected(digits: tuple[Run, SampleTable]) -> None:
     run, samples = digits
     images = TrainingImages(run, replace(samples, paths=("train/99999", *samples.paths[1:])))
     assert images.problem.startswith("the data set has no sample 'train/99999'")
     with pytest.raises(BadImage, match="no sample 'train/99999'"):
-        images.picture(1)
+        images.image(1)
 
 
-def test_cifar_pictures(digits: tuple[Run, SampleTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_images(digits: tuple[Run, SampleTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, samples = digits
     small = replace(CIFAR10, train_records=4, test_records=3, first_labels=())
-    monkeypatch.setattr(registry, "CIFAR10", small)
+    monkeypatch.setitem(registry._DATASETS, "cifar10", registry._cifar(small))
     rows = np.random.default_rng(0).integers(0, 256, (23, 3073), dtype=np.uint8)
     rows[:, 0] %= 10
     for number, name in enumerate((*small.layouts[0].train_files, "test_batch.bin")):
         (tmp_path / name).write_bytes(rows[4 * number :][: 3 if number == 5 else 4].tobytes())
     chosen = replace(samples, paths=("train/00003", "train/00019"))
-    picture = TrainingImages(of(run, name="cifar10", root=str(tmp_path)), chosen).picture(1)
-    assert (picture.mode, picture.size) == ("RGB", (32, 32))
-    np.testing.assert_array_equal(np.asarray(picture), rows[19, 1:].reshape(3, 32, 32).transpose(1, 2, 0))
+    image = TrainingImages(of(run, name="cifar10", root=str(tmp_path)), chosen).image(1)
+    assert (image.mode, image.size) == ("RGB", (32, 32))
+    np.testing.assert_array_equal(np.asarray(image), rows[19, 1:].reshape(3, 32, 32).transpose(1, 2, 0))
     assert "no such folder" in TrainingImages(of(run, name="cifar10", root=str(tmp_path / "gone")), chosen).problem
 
 
-def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, SampleTable], tmp_path: Path) -> None:
+def test_image_files_in_another_folder(digits: tuple[Run, SampleTable], tmp_path: Path) -> None:
     run, samples = digits
     root = imagefolder(tmp_path / "here", {"a": 1, "b": 2})
     names = ("b/001.jpg", "a/000.jpg", "a/none.jpg")
@@ -71,6 +71,6 @@ def test_photos_by_path_wherever_they_lie_now(digits: tuple[Run, SampleTable], t
     images = TrainingImages(photos, replace(samples, paths=names), root=str(root))
     assert images.problem == ""
     with Image.open(root / names[0]) as file:
-        np.testing.assert_array_equal(np.asarray(images.picture(0)), np.asarray(file))
+        np.testing.assert_array_equal(np.asarray(images.image(0)), np.asarray(file))
     with pytest.raises(BadImage, match="there is no such file"):
-        images.picture(2)
+        images.image(2)

@@ -24,7 +24,7 @@ from fastcpc.errors import InputError
 from fastcpc.report.html.headline import accuracy_of
 from fastcpc.report.html.loss_figures import loss_tests
 from fastcpc.report.html.page import run_page
-from fastcpc.report.html.training_figures import run_pictures
+from fastcpc.report.html.training_figures import run_figures
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
@@ -42,22 +42,22 @@ def page_of(folder: Path, **options: Any) -> str:
     return run_page(read_run(folder), **options)
 
 
-def test_pictures_are_those_of_the_worst_labels(folder: Path) -> None:
+def test_images_are_those_of_the_worst_labels(folder: Path) -> None:
     run = read_run(folder)
     suspects, images = find_suspects(run, samples := read_samples(run)), TrainingImages(run, samples)
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', run_page(run, most_cards=3))
     assert len(found) == 3
     for text, row in zip(found, suspects.rows, strict=False):
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
-        np.testing.assert_array_equal(shown, np.asarray(images.picture(int(row))))
+        np.testing.assert_array_equal(shown, np.asarray(images.image(int(row))))
 
 
 def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred classes of long names, and two hundred pictures of which nothing can be squeezed."""
+    """A hundred classes of long names, and two hundred images that compress badly."""
     many_classes(folder, [f"{label:03d} " + "long name " * 30 for label in range(100)])
     draws = np.random.default_rng(0)
-    picture = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
-    monkeypatch.setattr(TrainingImages, "picture", lambda self, row: picture)
+    noise = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
+    monkeypatch.setattr(TrainingImages, "image", lambda self, row: noise)
     text = page_of(folder)
     assert text.count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100
@@ -87,25 +87,25 @@ def many_classes(folder: Path, names: list[str]) -> None:
         np.savez(folder / name, **arrays)
 
 
-def test_more_classes_than_can_be_seen_are_said_in_words(folder: Path) -> None:
+def test_many_classes_have_tables_instead_of_matrices(folder: Path) -> None:
     many_classes(folder, [f"class {label}" for label in range(120)])
     text = page_of(folder)
     assert "120 classes are too many for a matrix" in text and "The first 100 of 120 classes." in text
-    assert "The commonest changes" in text
+    assert "Most frequent changes" in text
 
 
 @pytest.mark.parametrize("kind", ["none", "gmm_agn", "cpc_only"])
-def test_what_a_cleaner_has_not_is_said(kind: str, tmp_path: Path) -> None:
+def test_page_names_what_a_cleaner_lacks(kind: str, tmp_path: Path) -> None:
     text = page_of(finished_run(tmp_path / "run", kind))
     if kind != "cpc_only":
-        assert f"cleaner.kind={kind} trains no prototypes" in text and "figure-map" not in text
+        assert f"cleaner.kind={kind} has no prototypes" in text and "figure-map" not in text
     assert ("figure-q" in text) is False
     assert ("figure-auc" in text) == (kind != "none")
     assert ("there is no AUC" in text) == (kind == "none")
     assert ("figure-hist-first" in text) == (kind != "none") and "figure-hist-last" in text
 
 
-def test_without_trusted_labels_nothing_is_said_of_the_truth(folder: Path) -> None:
+def test_page_without_true_labels(folder: Path) -> None:
     with np.load(folder / "labels.npz", allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files if name != "trusted"}
     np.savez(folder / "labels.npz", **arrays | {"actual_rate": np.array(np.nan)})
@@ -115,12 +115,12 @@ def test_without_trusted_labels_nothing_is_said_of_the_truth(folder: Path) -> No
     known = [{key: value for key, value in line.items() if not key.startswith(("auc", "ks"))} for line in lines]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known))
     text = page_of(folder)
-    for absent in ("in truth", "true:", "figure-density", "figure-auc", "p-values", "right labels", "wrong labels"):
+    for absent in ("actual:", "true:", "figure-density", "figure-auc", "p-values", "correct labels", "wrong labels"):
         assert absent not in re.sub(r'<p class="note">.*?</p>', "", text), absent
-    assert "Trusted labels are not known, so the AUC" in text and "figure-hist-last" in text
+    assert "True labels are unknown, so there is no AUC" in text and "figure-hist-last" in text
 
 
-def test_trusted_labels_of_some_samples_are_used_for_those(folder: Path) -> None:
+def test_page_with_some_true_labels(folder: Path) -> None:
     with np.load(folder / "labels.npz", allow_pickle=False) as stored:
         arrays = dict(stored)
     arrays["partly_trusted"] = np.where(np.arange(240) % 2, arrays.pop("trusted"), -1)
@@ -141,7 +141,7 @@ def stopped(folder: Path, looks: int) -> Path:
     return folder
 
 
-def test_a_run_that_was_stopped_is_shown_as_far_as_it_went(tmp_path: Path) -> None:
+def test_page_of_an_unfinished_run(tmp_path: Path) -> None:
     text = page_of(stopped(tmp_path / "early", 3))
     assert "not finished: 0 of 4 epochs" in text and "no cleaning yet" in text
     assert "No epoch is finished yet" in text and "<li class=" not in text
@@ -150,7 +150,7 @@ def test_a_run_that_was_stopped_is_shown_as_far_as_it_went(tmp_path: Path) -> No
     assert "figure-accuracy" in text and "figure-hist-last" in text
 
 
-def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_run_resumes_after_a_report(tmp_path: Path) -> None:
     folder = stopped(tmp_path / "run", 60)
     assert command.main([str(folder)]) == 0
     assert (folder / "report.html").stat().st_size > 100_000
@@ -158,24 +158,24 @@ def test_a_report_leaves_the_run_as_it_was_and_the_run_goes_on(tmp_path: Path) -
 
 
 def test_training_figures_by_tag(folder: Path) -> None:
-    figures = run_pictures(folder)
+    figures = run_figures(folder)
     assert list(figures) == ["figures/losses", "figures/auc", "figures/confusion", "figures/suspects"]
     for pixels in figures.values():
         assert pixels.dtype == np.uint8 and (pixels[0, 0] == 255).all()
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 15
 
 
-def test_pictures_that_are_gone_leave_a_sentence(folder: Path) -> None:
+def test_missing_images_are_explained(folder: Path) -> None:
     table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
     table["path"] = [f"elsewhere/{number}" for number in range(240)]
     pq.write_table(pa.table(table), folder / "clean_probabilities.parquet")
     text = page_of(folder)
-    assert "There are no pictures: <bdi>the data set has no sample" in text
-    assert text.count("no picture</span>") == text.count('<li class="card"') > 20
+    assert "No images: <bdi>the data set has no sample" in text
+    assert text.count("no image</span>") == text.count('<li class="card"') > 20
 
 
 @pytest.mark.parametrize("name", [LAST, FIRST])
-def test_damaged_scores_are_one_line(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_scores_are_an_error_in_one_line(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = bytearray((folder / name).read_bytes())
     (folder / name).write_bytes(data[: len(data) // 2])
     assert command.main([str(folder)]) == 2
@@ -185,7 +185,7 @@ def test_damaged_scores_are_one_line(name: str, folder: Path, capsys: pytest.Cap
     assert command.main([str(folder)]) == 0
 
 
-def test_scores_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_scores_of_another_run_are_rejected(folder: Path, tmp_path: Path) -> None:
     run(small_config(tmp_path / "other", data={"subset": 200}, train={"epochs": 2}))
     shutil.copy(tmp_path / "other" / LAST, folder / LAST)
     with pytest.raises(
@@ -201,11 +201,11 @@ def test_scores_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None
         (["nowhere"], "nowhere is not a folder"),
         (["run", "--most", "201"], r"--most 201: must be in 0\.\.200"),
         (["run", "--out", "."], r"--out \.: is a folder; give the name of a file"),
-        (["run", "--out", "no/where.html"], r"--out no/where\.html: there is no folder no"),
+        (["run", "--out", "no/where.html"], r"--out no/where\.html: no such folder: no"),
         (["run", "--baseline", "nowhere"], "nowhere is not a folder"),
     ],
 )
-def test_wrong_arguments_are_one_line(
+def test_wrong_arguments_are_an_error_in_one_line(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -220,9 +220,9 @@ def test_wrong_arguments_are_one_line(
     assert not Path("run/report.html").exists()
 
 
-def test_a_baseline_is_set_beside(folder: Path, tmp_path: Path) -> None:
+def test_page_with_a_baseline(folder: Path, tmp_path: Path) -> None:
     other: Run = read_run(finished_run(tmp_path / "plain", "none"))
     one, two = accuracy_of(read_run(folder)), accuracy_of(other)
     assert one is not None and two is not None
     text = page_of(folder, baseline=other)
-    assert f"{one.last10 - two.last10:+.2f} points against <bdi>plain</bdi> ({two.last10:.2f} %" in text
+    assert f"{one.last10 - two.last10:+.2f} points compared with <bdi>plain</bdi> ({two.last10:.2f} %" in text

@@ -88,19 +88,19 @@ def saved(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def test_a_person_sees_accuracy_the_noisiest_class_and_twenty_labels(page: Chrome, folder: Path) -> None:
+def test_page_shows_accuracy_noisiest_class_and_twenty_cards(page: Chrome, folder: Path) -> None:
     run = read_run(folder / "run")
     facts = page.find_element(By.CLASS_NAME, "facts").text
     assert run.summary is not None and f"{run.summary['final_top1']:.2f} %" in facts
-    assert "Noisiest class" in facts and "estimated: not held clean" in facts
+    assert "Noisiest class" in facts and "estimated: predicted noisy" in facts
     assert len(shown(page)) == 20
     suspects = find_suspects(run, samples := read_samples(run))
     paths = [card.find_element(By.CLASS_NAME, "path").text for card in shown(page)]
     assert paths == [samples.paths[row] for row in suspects.rows[:20]]
     total = min(200, len(suspects.rows))
-    assert total > 20 and status(page) == f"20 of {total} shown, 0 ticked"
+    assert total > 20 and status(page) == f"20 of {total} shown, 0 selected"
     page.find_element(By.ID, "more").click()
-    assert len(shown(page)) == total and status(page) == f"{total} shown, 0 ticked"
+    assert len(shown(page)) == total and status(page) == f"{total} shown, 0 selected"
 
 
 def test_filters_and_search_narrow_the_cards(page: Chrome) -> None:
@@ -116,20 +116,20 @@ def test_filters_and_search_narrow_the_cards(page: Chrome) -> None:
     assert path
     search = page.find_element(By.ID, "search")
     search.send_keys(path.upper())
-    assert shown(page) == [cards[7]] and status(page) == "1 shown, 0 ticked"
+    assert shown(page) == [cards[7]] and status(page) == "1 shown, 0 selected"
     search.send_keys(" nowhere")
-    assert shown(page) == [] and status(page) == "0 shown, 0 ticked"
+    assert shown(page) == [] and status(page) == "0 shown, 0 selected"
     search.send_keys(Keys.ENTER)  # must not send the form
     assert shown(page) == []
 
 
-def test_ticked_labels_are_saved_as_they_stand_in_the_table(page: Chrome, folder: Path) -> None:
+def test_saved_selection_equals_the_table(page: Chrome, folder: Path) -> None:
     save = page.find_element(By.ID, "save")
     assert not save.is_enabled()
     cards = shown(page)
     for number in (0, 3):
         cards[number].find_element(By.CSS_SELECTOR, "input").click()
-    cards[5].find_element(By.CSS_SELECTOR, ".frame").click()  # the picture ticks its box
+    cards[5].find_element(By.CSS_SELECTOR, ".frame").click()  # a click on the image selects the card
     save.click()
     rows = saved(folder)
     run = read_run(folder / "run")
@@ -140,24 +140,24 @@ def test_ticked_labels_are_saved_as_they_stand_in_the_table(page: Chrome, folder
     assert [int(row["predicted_label"]) for row in rows] == samples.predicted_N[chosen].tolist()
     assert [float(row["label_score"]) for row in rows] == samples.p_given_N[chosen].tolist()
     assert {"given_class", "predicted_class", "is_label_issue", "clean_probability"} <= rows[0].keys()
-    page.find_element(By.ID, "untick").click()
+    page.find_element(By.ID, "clear-selection").click()
     assert not save.is_enabled()
 
 
-def test_what_a_filter_hides_stays_ticked(page: Chrome, folder: Path) -> None:
+def test_hidden_cards_stay_selected(page: Chrome, folder: Path) -> None:
     first = shown(page)[0]
     first.find_element(By.CSS_SELECTOR, "input").click()
     page.find_element(By.ID, "search").send_keys("nowhere")
-    assert shown(page) == [] and status(page) == "0 shown, 1 ticked"
+    assert shown(page) == [] and status(page) == "0 shown, 1 selected"
     page.find_element(By.ID, "save").click()
     assert len(saved(folder)) == 1
     page.find_element(By.ID, "search").send_keys(Keys.CONTROL, "a", Keys.DELETE)
-    page.find_element(By.ID, "tick").click()
+    page.find_element(By.ID, "select-shown").click()
     page.find_element(By.ID, "save").click()
     assert len(saved(folder)) == 20
 
 
-def test_the_keyboard_alone_is_enough(page: Chrome, folder: Path) -> None:
+def test_page_works_with_the_keyboard(page: Chrome, folder: Path) -> None:
     page.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
     assert page.switch_to.active_element.text == "Skip to the suspected labels"
     page.switch_to.active_element.send_keys(Keys.ENTER)
@@ -169,7 +169,7 @@ def test_the_keyboard_alone_is_enough(page: Chrome, folder: Path) -> None:
         if element.get_attribute("type") == "checkbox":
             element.send_keys(Keys.SPACE)
             break
-    assert reached == ["given", "suggested", "search", "tick", "untick", "input"]
+    assert reached == ["given", "suggested", "search", "select-shown", "clear-selection", "input"]
     element.send_keys(Keys.SHIFT, Keys.TAB)
     assert page.switch_to.active_element.get_attribute("id") == "save"
     page.switch_to.active_element.send_keys(Keys.ENTER)
@@ -181,7 +181,7 @@ def test_the_keyboard_alone_is_enough(page: Chrome, folder: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_a_phone_and_can_be_read_in_the_dark(chrome: Chrome, page: Chrome, width: int, scheme: str) -> None:
+def test_page_fits_a_phone_and_dark_mode(chrome: Chrome, page: Chrome, width: int, scheme: str) -> None:
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -195,7 +195,7 @@ def test_it_fits_a_phone_and_can_be_read_in_the_dark(chrome: Chrome, page: Chrom
     assert contrast(ink, back) > 7
 
 
-def test_every_figure_says_what_it_shows(page: Chrome) -> None:
+def test_figures_have_text_alternatives(page: Chrome) -> None:
     figures = page.find_elements(By.CSS_SELECTOR, ".figures figure")
     assert len(figures) >= 12
     for figure in figures:
@@ -219,7 +219,7 @@ def contrast(one: str, two: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_without_a_script_all_cards_are_there(folder: Path) -> None:
+def test_page_without_javascript_shows_all_cards(folder: Path) -> None:
     """What is hidden at first is hidden by the script alone."""
     text = (folder / "report.html").read_text(encoding="utf-8")
     rows = len(pq.read_table(folder / "run" / "clean_probabilities.parquet"))
@@ -253,7 +253,7 @@ def make_hostile(run: Path) -> None:
     pq.write_table(table.set_column(place, "path", pa.array(paths)), run / "clean_probabilities.parquet")
 
 
-def test_hostile_names_come_out_inert(chrome: Chrome, tmp_path: Path, folder: Path) -> None:
+def test_hostile_names_are_escaped(chrome: Chrome, tmp_path: Path, folder: Path) -> None:
     run = finished_run(tmp_path / "<b onclick=window.hacked=1>run")
     change_predictions(run)
     make_hostile(run)
@@ -273,7 +273,7 @@ def test_hostile_names_come_out_inert(chrome: Chrome, tmp_path: Path, folder: Pa
     shown_names = {card.find_element(By.TAG_NAME, "strong").text for card in shown(chrome)[:60]}
     assert HOSTILE[0] in shown_names and HOSTILE[3] in shown_names
     assert console(chrome) == [] and requests(chrome) == [page.as_uri()]
-    chrome.find_element(By.ID, "tick").click()
+    chrome.find_element(By.ID, "select-shown").click()
     chrome.find_element(By.ID, "save").click()
     rows = saved(folder)
     opened = read_run(run)

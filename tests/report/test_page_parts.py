@@ -1,4 +1,4 @@
-"""What the figures, tables and pictures of a report are made of, by value."""
+"""Values behind the figures, tables and thumbnails of a report."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
     return finished_run(tmp_path / "run")
 
 
-def test_the_noise_rate_is_the_share_not_held_clean_by_class(folder: Path) -> None:
+def test_estimated_noise_per_class(folder: Path) -> None:
     run = read_run(folder)
     samples = read_samples(run)
     given = np.array([0] * 4 + [1] * 2 + [2] * 234)
@@ -54,7 +54,7 @@ def test_the_noise_rate_is_the_share_not_held_clean_by_class(folder: Path) -> No
     assert (noise.estimated, noise.actual, noise.noisiest) == (0.0, None, None)
 
 
-def test_accuracy_is_that_of_the_metrics(folder: Path) -> None:
+def test_accuracy_equals_the_metrics(folder: Path) -> None:
     run = read_run(folder)
     lines = tuple(
         {"epoch": number, "test_top1": value} for number, value in enumerate([10.0, *[50.0] * 5, 90.0, *[60.0] * 9])
@@ -66,7 +66,7 @@ def test_accuracy_is_that_of_the_metrics(folder: Path) -> None:
     assert accuracy_of(replace(run, metrics=())) is None
 
 
-def test_confusion_and_its_commonest_changes() -> None:
+def test_confusion_and_most_frequent_changes() -> None:
     given, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 1, 1, 1, 0, 2])
     counts = confusion(given, predicted, 3)
     assert counts.tolist() == [[1, 2, 0], [1, 1, 0], [0, 0, 1]]
@@ -74,26 +74,26 @@ def test_confusion_and_its_commonest_changes() -> None:
     assert worst_pairs(np.diag([3, 3])) == []
 
 
-def test_mixture_densities_are_those_of_scipy() -> None:
+def test_mixture_densities_equal_scipy() -> None:
     mixture = FittedMixture(np.array([0.1, 0.7]), np.array([0.01, 0.04]), np.array([0.6, 0.4]))
     grid = np.linspace(0, 1, 5)
     np.testing.assert_allclose(mixture.densities(grid)[0], 0.6 * norm.pdf(grid, 0.1, 0.1))
     np.testing.assert_allclose(mixture.densities(grid)[1], 0.4 * norm.pdf(grid, 0.7, 0.2))
 
 
-def test_loss_tests_are_those_of_scipy_and_of_the_metrics(folder: Path) -> None:
+def test_loss_tests_equal_scipy_and_the_metrics(folder: Path) -> None:
     run = read_run(folder)
     scores = run.scores(FIRST)
     assert scores is not None
-    right, wrong = loss_tests(run, scores)
+    correct, wrong = loss_tests(run, scores)
     given, trusted = run.labels.given_N, run.labels.trusted_N
     assert trusted is not None
     loss = scores.arrays["loss"][0].astype(np.float64)
     rows = given == trusted
     expected = ks_2samp(loss[rows & (given == 3)], loss[rows], method="asymp").pvalue
-    assert right.p_values_K[3] == pytest.approx(expected)
+    assert correct.p_values_K[3] == pytest.approx(expected)
     line = metrics(folder)[1]
-    np.testing.assert_allclose(right.p_values_K, line["ks_pvalue_clean"])
+    np.testing.assert_allclose(correct.p_values_K, line["ks_pvalue_clean"])
     np.testing.assert_allclose(wrong.p_values_K, line["ks_pvalue_noisy"])
     assert wrong.different == np.mean(np.array(line["ks_pvalue_noisy"]) < 0.05)
 
@@ -114,7 +114,7 @@ def test_similarity_and_projection_by_value() -> None:
     np.testing.assert_allclose(*distances, atol=1e-9)
 
 
-def test_a_photo_is_made_small_and_stays_below_its_limit() -> None:
+def test_thumbnail_of_a_large_image_is_below_the_limit() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     url, tiny = encode(Image.fromarray(noise))
     data = base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
@@ -130,7 +130,7 @@ def test_json_in_a_script_element_cannot_end_it() -> None:
     assert json.loads(text)["rows"] == [[row]]
 
 
-def test_a_page_and_a_file_have_each_their_colours() -> None:
+def test_colours_of_pages_and_files() -> None:
     def paint(ax: Axes) -> None:
         ax.plot([1, 2], color=SERIES[0])
 

@@ -1,13 +1,9 @@
-"""Grids of runs: what is missing is trained, stopped and taken up; tables and figures from what is there."""
+"""Grids of runs: training of missing runs, interruption, tables and figures."""
 
 import io
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +12,12 @@ import numpy as np
 import pytest
 from finished_run import finished_run
 from PIL import Image
-from several_ranks import TIME_LIMIT
+from several_ranks import SUPPORT, environment
 from small_run import assert_same_weights, weights
 
 from fastcpc.cli import reproduce as command
 from fastcpc.config.load import load_config
+from fastcpc.report.paper import grid as paper_grid
 from fastcpc.report.paper import tables
 from fastcpc.report.paper.experiments import EXPERIMENTS, Cell, experiment
 from fastcpc.report.paper.grid import Grid
@@ -35,7 +32,7 @@ TINY = [
 
 
 @pytest.mark.parametrize(("name", "scale"), list(EXPERIMENTS))
-def test_every_run_of_every_experiment_has_a_config_that_loads(name: str, scale: str, tmp_path: Path) -> None:
+def test_configs_of_all_experiments_load(name: str, scale: str, tmp_path: Path) -> None:
     chosen = experiment(name, scale)
     grid = Grid(tmp_path, CONFIGS, data_root="/data")
     assert len({(place.row, place.column) for place in chosen.places}) == len(chosen.places)
@@ -45,7 +42,7 @@ def test_every_run_of_every_experiment_has_a_config_that_loads(name: str, scale:
         assert config.data.name == place.row.split("_")[0] and config.data.root in ("/data", "")
 
 
-def test_the_papers_grid_has_the_papers_cells() -> None:
+def test_full_scale_tables_have_the_papers_cells() -> None:
     found = {}
     for name in ("table2", "table3", "table5"):
         for place in experiment(name, "full").places:
@@ -73,7 +70,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return read_run(finished_run(tmp_path_factory.mktemp("reproduce") / "run"))
 
 
-def test_a_table_by_value(finished: Run) -> None:
+def test_table_by_value(finished: Run) -> None:
     chosen = experiment("table5", "small")
     results = {
         place: [made(finished, 1, 80.0 + i), made(finished, 2, 82.0 + i)] for i, place in enumerate(chosen.places)
@@ -91,7 +88,7 @@ def test_a_table_by_value(finished: Run) -> None:
     assert [run["seed"] for run in content["places"][4]["runs"]] == [1, 2]
 
 
-def test_the_papers_figure_stands_behind_ours(finished: Run) -> None:
+def test_table_has_the_papers_value(finished: Run) -> None:
     chosen = experiment("table2", "full")
     results = {
         place: [replace(made(finished, 1, 50.0), config=load_config([CONFIGS / f"{place.config}.yaml"], []))]
@@ -102,20 +99,20 @@ def test_the_papers_figure_stands_behind_ours(finished: Run) -> None:
 
 
 @pytest.mark.parametrize(("name", "panels"), [("figure1", 4), ("figure3", 2), ("figure4", 2)])
-def test_figures_are_whole_pictures(name: str, panels: int, finished: Run) -> None:
+def test_figures_are_complete(name: str, panels: int, finished: Run) -> None:
     chosen = experiment(name, "small")
     extra = {"kl_gmm_cpc": [0.2, 0.4], "agreement_gmm_cpc": [0.8, 0.9]}
     results = {place: [made(finished, 1, 50.0, **extra), made(finished, 2, 50.0, **extra)] for place in chosen.places}
     svg, png = tables.figure(chosen, results)
     assert len(re.findall(r'id="axes_\d+"', svg)) == panels
     assert "var(" not in svg and "#0102" not in svg
-    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-    assert (picture[0, 0] == 255).all() and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    assert (pixels[0, 0] == 255).all() and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     if name == "figure3":
         assert {"cpc_awr", "gmm_agn", "digits, sym 80, 2 seeds"} <= set(re.findall(r">([^<>]+)</text>", svg))
 
 
-def test_the_curves_of_a_figure_are_in_its_json(finished: Run) -> None:
+def test_curves_in_the_json_file(finished: Run) -> None:
     chosen = experiment("figure4", "small")
     runs = [
         made(finished, seed, 50.0, kl_gmm_cpc=[0.2 * seed, 0.4 * seed], agreement_gmm_cpc=[0.8, 0.9]) for seed in (1, 2)
@@ -130,7 +127,7 @@ def test_the_curves_of_a_figure_are_in_its_json(finished: Run) -> None:
     assert place["kl_gmm_cpc"]["std"] == [None] * num_epochs
 
 
-def test_missing_runs_are_listed_and_nothing_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_lists_missing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         command.main(["figure3", "--scale", "small", "--seeds", "2", "--dry-run", "--out", str(tmp_path / "out")]) == 0
     )
@@ -141,7 +138,7 @@ def test_missing_runs_are_listed_and_nothing_is_made(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.slow
-def test_a_grid_is_trained_once_and_then_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_runs_are_reused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["figure4", "--scale", "small", "--seeds", "2", "--out", str(tmp_path / "out"), *TINY]
     assert command.main(arguments) == 0
     assert "0 of 2 runs are finished\n" in capsys.readouterr().out
@@ -153,35 +150,42 @@ def test_a_grid_is_trained_once_and_then_taken(tmp_path: Path, capsys: pytest.Ca
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before
     assert [(tmp_path / "out" / f"figure4-small.{ending}").read_bytes() for ending in ("svg", "png", "json")] == written
     assert command.main([*arguments, "train.lr=0.5"]) == 2
-    assert re.search(r"holds a run with other settings: train\.lr \(0\.02 there, 0\.5 now\)", capsys.readouterr().err)
+    assert re.search(
+        r"contains a run with different settings: train\.lr \(0\.02 there, 0\.5 now\)", capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
-def test_a_stopped_grid_goes_on(tmp_path: Path) -> None:
-    settings = [*TINY, "train.epochs=24"]
-    program = [sys.executable, "-m", "fastcpc.cli.reproduce", "figure4", "--scale", "small", "--seeds", "1", *settings]
+def test_a_stopped_grid_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run sends the grid SIGTERM after its tenth step and waits there until the grid stops it."""
+    grid_command = ["figure4", "--scale", "small", "--seeds", "1", *TINY]
     run = tmp_path / "runs" / "digits_asym40-cpc_agn-1"
-    with subprocess.Popen(
-        [*program, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while process.poll() is None and not (run / "metrics.jsonl").exists():
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGTERM)
-        said, error = process.communicate(timeout=TIME_LIMIT)
-    assert process.returncode == 143 and "stopped; repeat the command to resume" in error
-    assert "1/1 digits_asym40-cpc_agn-1: ended with 143" in said and not (run / "summary.json").exists()
-    assert command.main(["figure4", "--scale", "small", "--seeds", "1", *settings, "--out", str(tmp_path)]) == 0
-    assert (
-        command.main(["figure4", "--scale", "small", "--seeds", "1", *settings, "--out", str(tmp_path / "whole")]) == 0
-    )
+
+    class Unlucky(subprocess.Popen[bytes]):
+        def __init__(self, program: list[str], env: dict[str, str], **options: Any) -> None:
+            assert program[1:3] == ["-m", "fastcpc.cli.train"]
+            accident = json.dumps([[-1, 10, "SIGTERM", "parent"]])
+            program = [program[0], str(SUPPORT / "unlucky_train.py"), accident, *program[3:]]
+            super().__init__(program, env=env | environment(), **options)
+
+    monkeypatch.setattr(paper_grid.subprocess, "Popen", Unlucky)
+    assert command.main([*grid_command, "--out", str(tmp_path)]) == 143
+    monkeypatch.undo()
+    shown = capsys.readouterr()
+    assert "stopped; repeat the command to resume" in shown.err
+    assert "1/1 digits_asym40-cpc_agn-1: ended with 143" in shown.out and not (run / "summary.json").exists()
+    assert command.main([*grid_command, "--out", str(tmp_path)]) == 0
+    assert command.main([*grid_command, "--out", str(tmp_path / "whole")]) == 0
     assert_same_weights(weights(run), weights(tmp_path / "whole" / "runs" / run.name))
 
 
-def test_a_fault_of_the_data_ends_the_grid_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_ends_the_grid_with_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["table2", "--data-root", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), "--seeds", "1"]
     assert command.main(arguments) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].endswith("1 of 18 runs failed; start the same command again") and len(lines) == 2
+    assert lines[0].endswith("1 of 18 runs failed; repeat the command to try them again") and len(lines) == 2
     assert re.search(r"baselines-augdmix_cifar10_sym20-gmm_agn-1: fastcpc-train: error: .*nowhere", lines[1])
 
 
@@ -193,12 +197,12 @@ def test_a_fault_of_the_data_ends_the_grid_in_words(tmp_path: Path, capsys: pyte
         (["table3", "--seeds", "0"], "--seeds and --jobs must be 1 or more"),
         (
             ["table3", "--scale", "small", "--configs", "nowhere"],
-            r"nowhere/digits_sym80\.yaml is not there; give the folder",
+            r"nowhere/digits_sym80\.yaml: no such file; give the folder",
         ),
-        (["table3", "--scale", "small", "--out", "file"], "file/runs: cannot be made"),
+        (["table3", "--scale", "small", "--out", "file"], "file/runs: cannot be created"),
     ],
 )
-def test_wrong_arguments_are_one_line(
+def test_wrong_arguments_are_an_error_in_one_line(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -212,7 +216,7 @@ def test_wrong_arguments_are_one_line(
     assert len(lines) == 1 and re.search(f"^fastcpc-reproduce: error: .*{message}", lines[0]), lines
 
 
-def test_runs_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_folders_of_runs_are_unique(tmp_path: Path) -> None:
     grid = Grid(tmp_path, CONFIGS)
     cells = [place_cell for chosen in EXPERIMENTS.values() for place in chosen.places for place_cell in place.cells(2)]
     by_path = {grid.path(cell): cell for cell in cells}

@@ -1,4 +1,4 @@
-"""A run's folder read back: what a real run leaves, and folders that are none, unfinished or damaged."""
+"""Reading a run's folder: finished, unfinished, damaged, missing."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_a_finished_run_by_value(tmp_path: Path) -> None:
     assert samples.q_N2["cpc"][:, 0].tolist() == stored["q_cpc_1"]
 
 
-def test_pred_probs_are_both_networks_mean_softmax_of_the_scoring_pass(tmp_path: Path) -> None:
+def test_pred_probs_are_the_mean_softmax_of_the_scoring_pass(tmp_path: Path) -> None:
     run = read_run(finished_run(tmp_path / "run"))
     samples, probs_NK = read_samples(run), read_pred_probs(run)
     assert probs_NK.shape == (240, 10) and probs_NK.dtype == np.float32
@@ -67,11 +67,11 @@ def epoch_line(pair: str) -> Callable[[Path], None]:
             r"has no pred_probs.npy: it is written when the run ends, and this one has done 4",
         ),
         (lambda path: path.write_bytes(path.read_bytes()[:-4]), r"pred_probs.npy: .*; delete summary.json there"),
-        (lambda path: np.save(path, np.zeros((240, 9), np.float32)), r"does not hold float32 \(240, 10\), a row a"),
+        (lambda path: np.save(path, np.zeros((240, 9), np.float32)), r"does not hold float32 \(240, 10\), a row per"),
         (lambda path: np.save(path, np.array([{}]), allow_pickle=True), r"pred_probs.npy: .*; delete summary.json"),
     ],
 )
-def test_pred_probs_that_are_none(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+def test_damaged_pred_probs(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     run = read_run(finished_run(tmp_path / "run"))
     spoil(run.path / "pred_probs.npy")
     with pytest.raises(InputError, match=message) as caught:
@@ -94,7 +94,7 @@ def test_a_run_without_cleaner_has_no_cleaner_columns(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples.clean_prob_N, samples.p_given_N)
 
 
-def test_a_running_run_can_be_read_but_not_its_cleaning(tmp_path: Path) -> None:
+def test_unfinished_run_without_a_cleaning(tmp_path: Path) -> None:
     folder = finished_run(tmp_path / "run")
     (folder / "summary.json").unlink()
     (folder / TABLE).unlink()
@@ -134,17 +134,17 @@ def spoil_labels(run: Path, **arrays: object) -> None:
     ("spoil", "message"),
     [
         (lambda run: (run / "config.yaml").unlink(), r"run is not a run's folder: it has no config.yaml"),
-        (lambda run: (run / "labels.npz").unlink(), r"run has no labels.npz: this run ended before it began to train"),
+        (lambda run: (run / "labels.npz").unlink(), r"run has no labels.npz: this run ended before training"),
         (lambda run: (run / "labels.npz").write_bytes(b"PK\3\4 no"), r"labels.npz: .*; delete summary.json there and"),
         (lambda run: spoil_labels(run, class_names=np.array(["a"])), r"labels.npz: given does not hold a label of 1 c"),
         (lambda run: spoil_labels(run, given=np.zeros(3, int)), r"labels.npz: given does not hold .* each sample"),
-        (lambda run: (run / "metrics.jsonl").write_text("{}\n"), r"metrics.jsonl: line 1 is no object of an epoch"),
-        (lambda run: (run / "metrics.jsonl").write_text("[3]\n"), r"metrics.jsonl: line 1 is no object of an epoch"),
-        (epoch_line('"test_top1": "x"'), r"metrics.jsonl: line 1 is no object of an epoch; .* delete that line"),
-        (epoch_line('"auc_gmm": 0.5'), r"metrics.jsonl: line 1 is no object of an epoch"),
-        (epoch_line('"seconds": 3'), r"metrics.jsonl: line 1 is no object of an epoch"),
+        (lambda run: (run / "metrics.jsonl").write_text("{}\n"), r"line 1 is not the object of an epoch"),
+        (lambda run: (run / "metrics.jsonl").write_text("[3]\n"), r"line 1 is not the object of an epoch"),
+        (epoch_line('"test_top1": "x"'), r"line 1 is not the object of an epoch \(damaged\); delete this line"),
+        (epoch_line('"auc_gmm": 0.5'), r"line 1 is not the object of an epoch"),
+        (epoch_line('"seconds": 3'), r"line 1 is not the object of an epoch"),
         (lambda run: (run / "summary.json").write_text('{"finished": true}'), r"summary.json: is damaged; delete it"),
-        (lambda run: (run / "summary.json").write_text("{"), r"summary.json: is damaged; delete it and start"),
+        (lambda run: (run / "summary.json").write_text("{"), r"summary.json: is damaged; delete it and repeat"),
         (lambda run: (run / TABLE).write_bytes(b"PAR1"), r"parquet: not a Parquet file that can be read"),
         (rewrite(lambda table: table.drop_columns(["p_given"])), r"parquet: no column p_given; delete summary.json"),
         (rewrite(lambda table: table.slice(1)), r"parquet: its rows are not the samples of labels.npz"),
@@ -156,7 +156,7 @@ def spoil_labels(run: Path, **arrays: object) -> None:
         (rewrite(column("is_clean", None)), r"parquet: column is_clean has empty rows"),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_no_whole_run_is_one_line(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+def test_damaged_runs_are_an_error_in_one_line(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
     folder = finished_run(tmp_path / "run")
     spoil(folder)
     with pytest.raises(InputError) as caught:
@@ -169,7 +169,7 @@ def test_no_folder(tmp_path: Path) -> None:
         read_run(tmp_path / "nothing")
 
 
-def test_a_damaged_table_comes_back_by_the_advice_that_is_given(tmp_path: Path) -> None:
+def test_advice_for_a_damaged_table_works(tmp_path: Path) -> None:
     folder = finished_run(tmp_path / "run")
     whole = (folder / TABLE).read_bytes()
     config = small_config(folder)

@@ -41,7 +41,7 @@ def samples() -> SampleTable:
     )
 
 
-def test_suspected_is_what_is_not_held_clean_and_predicted_otherwise(run: Run, samples: SampleTable) -> None:
+def test_suspects_are_predicted_noisy_and_of_another_class(run: Run, samples: SampleTable) -> None:
     suspects = find_suspects(run, samples)
     assert suspects.is_issue_N.tolist() == [False, True, False, False, True, True]
     assert suspects.order_N.tolist() == [3, 1, 5, 4, 2, 0]  # by p_given, then by clean probability
@@ -51,7 +51,7 @@ def test_suspected_is_what_is_not_held_clean_and_predicted_otherwise(run: Run, s
     assert suspects.quality == Quality(num_wrong=3, precision=2 / 3, recall=2 / 3, suggestion_accuracy=1 / 2)
 
 
-def test_the_threshold_moves_the_line(run: Run, samples: SampleTable) -> None:
+def test_threshold_replaces_tau(run: Run, samples: SampleTable) -> None:
     assert find_suspects(run, samples, 0.9).rows.tolist() == [3, 1, 5, 4]
     assert find_suspects(run, samples, 0.3).rows.tolist() == [1]
     none = find_suspects(run, samples, 0.0)
@@ -63,14 +63,14 @@ def test_equal_scores_are_ordered_by_index(run: Run, samples: SampleTable) -> No
     assert find_suspects(run, same).order_N.tolist() == [0, 1, 2, 3, 5, 4]
 
 
-def test_without_true_labels_nothing_is_claimed(run: Run, samples: SampleTable) -> None:
+def test_no_quality_without_true_labels(run: Run, samples: SampleTable) -> None:
     unknown = replace(samples, true_N=None)
     suspects = find_suspects(run, unknown)
     assert suspects.quality is None
     assert "true_label" not in suspects_table(run, unknown, suspects, suspects.rows).column_names
 
 
-def test_samples_whose_true_label_is_not_known_are_not_judged(run: Run, samples: SampleTable) -> None:
+def test_quality_skips_samples_without_true_label(run: Run, samples: SampleTable) -> None:
     partly = replace(samples, true_N=np.array([-1, 2, -1, 4, 4, -1]))
     suspects = find_suspects(run, partly)
     assert suspects.quality == Quality(num_wrong=2, precision=1 / 2, recall=1 / 2, suggestion_accuracy=1.0)
@@ -78,7 +78,7 @@ def test_samples_whose_true_label_is_not_known_are_not_judged(run: Run, samples:
     assert table["true_label"].to_pylist() == [2, None, 4] and table["true_class"].to_pylist() == ["2", None, "4"]
 
 
-def test_the_table_by_value(run: Run, samples: SampleTable) -> None:
+def test_table_by_value(run: Run, samples: SampleTable) -> None:
     suspects = find_suspects(run, samples)
     table = suspects_table(run, samples, suspects, suspects.order_N[:2]).to_pydict()
     assert table == {

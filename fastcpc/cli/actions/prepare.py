@@ -14,15 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from fastcpc.config.schema import DataConfig
-from fastcpc.config.validation import PHOTOS
 from fastcpc.data.dataset import RGB, ImageSplit
-from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.data.datasets.listing import Listing
 from fastcpc.data.loaders.image_files import BadImage, read_bytes, read_image_header
 from fastcpc.data.prepare.cache import CacheWriter, cache_path
 from fastcpc.data.prepare.check_images import ImageCheck, check_images
 from fastcpc.data.prepare.index import bad_list, index_path, unique_splits, write_index
-from fastcpc.data.registry import load_dataset
+from fastcpc.data.registry import dataset_spec, list_images, load_dataset
 from fastcpc.errors import InputError, RunError
 
 SIZED = 200  # images whose size is read, to estimate the size of the cache
@@ -34,7 +32,7 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
 
     options: of ``fastcpc.cli.prepare``; data: the same settings as in a config.
     """
-    if data.name not in PHOTOS:
+    if dataset_spec(data.name).list_files is None:
         return _check_arrays(data)
     out = Path(options.out).expanduser() if options.out else index_path(data.root, data.name)
     listing = list_images(data)  # before the first write, so that a wrong folder stays unchanged

@@ -17,7 +17,7 @@ from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import LostContactError, RunError
-from fastcpc.report.html.training_figures import run_pictures
+from fastcpc.report.html.training_figures import run_figures
 
 Settings = Callable[[], tuple[argparse.Namespace, Config]]
 logger = logging.getLogger("fastcpc")
@@ -80,7 +80,7 @@ def _train(config: Config) -> int:
         if not back and _is_finished(folder):
             return 0
         try:
-            train(config, folder, stop, run_pictures)
+            train(config, folder, stop, run_figures)
         except Stopped as stopped:
             again = "the same command again, with run.resume=auto," if back else "the same command again"
             logger.warning("%s: start %s to resume", stopped, again)

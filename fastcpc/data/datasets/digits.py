@@ -7,6 +7,7 @@ from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import ArraySplit, Dataset
 
 NUM_TEST = 360
+SIZE = 8  # pixels
 MAX_VALUE = 16  # the embedded images count dots in 4x4 blocks
 MEAN, STD = (0.3054,), (0.3760,)  # of the training part; a test holds them to it
 

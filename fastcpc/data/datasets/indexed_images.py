@@ -1,36 +1,23 @@
-"""From the settings of a photo data set to a Dataset."""
+"""A data set of image files: its listing, the index of fastcpc-prepare, and the settings of its views."""
 
 import logging
 
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, ImageTransform
-from fastcpc.data.datasets.clothing1m import list_clothing1m
-from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.data.datasets.listing import Listing
-from fastcpc.data.datasets.webvision import list_webvision
 from fastcpc.data.prepare.index import Index, invalid_rows, read_index
 from fastcpc.errors import InputError
 
 logger = logging.getLogger("fastcpc")
 
 
-def list_images(config: DataConfig) -> Listing:
-    """Files and labels of the data set that ``data.name`` names. Raises InputError as the data sets' own modules do."""
-    if config.name == "clothing1m":
-        return list_clothing1m(config.root)
-    if config.name == "webvision":
-        return list_webvision(config.root, config.num_classes, config.flickr, config.ilsvrc12)
-    return list_imagefolder(config.root, config.list, config.classes, config.holdout)
-
-
-def load_images(config: DataConfig) -> Dataset:
-    """The data set, with what fastcpc-prepare found out about its images.
+def load_listing(listing: Listing, config: DataConfig) -> Dataset:
+    """The data set of a listing, with what fastcpc-prepare found out about its images.
 
     Broken training images are named in ``Dataset.broken``, up to ``data.max_bad`` of them. Raises InputError beyond
     that, for a broken test image, and where lists, files or index do not fit together.
     """
-    listing = list_images(config)
     for remark in listing.remarks:
         logger.warning("%s: %s", config.name, remark)
     index = read_index(config.root, config.name, config.index)

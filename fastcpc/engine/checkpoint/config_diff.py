@@ -1,4 +1,4 @@
-"""Settings of then and now: which may differ between two starts of a run, and which bind what a checkpoint holds."""
+"""Which settings may change when a run is resumed, and which must match a checkpoint."""
 
 import dataclasses
 import tempfile
@@ -7,24 +7,25 @@ from typing import Any
 
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
+from fastcpc.engine.checkpoint.format import CheckpointState
 from fastcpc.errors import InputError
 
-# Settings that may change between two starts of one run: where things lie and run, not what is computed. (Rounding may
-# differ on another device or with another size of scoring batches.)
+# Settings that may change when a run is resumed: paths and devices, not what is computed. (Rounding may differ on
+# another device or with another size of scoring batches.)
 FREE_KEYS = frozenset(
     {
         "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "noise.file",
         "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
     }
 )  # fmt: skip
-# What the state of a checkpoint is about, wherever a run starts from it.
+# Settings that must match when another run starts from a checkpoint.
 BINDING = ("data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed")
-# Of these, what may differ all the same: where batches come from, and what weights the networks began with.
+# Exceptions: the loader, and the initial weights of the networks.
 LOOSE = ("data.feed", "model.weights")
 
 
 def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
-    """InputError when a checkpoint to start from holds a state of other samples, labels or networks.
+    """InputError when a checkpoint to start from has other samples, labels or networks.
 
     saved: the YAML of the checkpoint's config. Schedule, cleaner, losses and augmentation may differ.
     """
@@ -39,11 +40,27 @@ def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
         raise InputError(f"run.resume: {checkpoint} is of a run with other settings: {', '.join(changed)}")
 
 
-def changed_settings(old: Config, new: Config) -> list[str]:
-    """Each setting that differs and counts, as "key (... there, ... now)".
+def check_same_steps(state: CheckpointState, config: Config, checkpoint: Path) -> None:
+    """InputError when a checkpoint from inside an epoch counts its stages or steps differently from these settings.
 
-    Those of FREE_KEYS do not count.
+    Such a checkpoint counts stages by parallel.mode and steps in global batches.
     """
+    mode, position = state.get("mode", "data"), state["position"]
+    if mode != config.parallel.mode and (position["stage"] or position["step"]):
+        raise InputError(
+            f"{checkpoint} stopped inside an epoch with parallel.mode={mode}: resume with that mode, or start from a "
+            "checkpoint at an epoch's end"
+        )
+    saved, batch_size = state.get("batch_size", config.train.batch_size), config.train.batch_size
+    if position["step"] and saved != batch_size:
+        raise InputError(
+            f"{checkpoint} stopped inside an epoch at a global batch of {saved}, and this start makes it {batch_size}: "
+            "start the same number of processes, or set train.batch_size to match (parallel.batch_size)"
+        )
+
+
+def changed_settings(old: Config, new: Config) -> list[str]:
+    """Each changed setting outside FREE_KEYS, as "key (... there, ... now)"."""
     old_flat, new_flat = flat_settings(old), flat_settings(new)
     return [
         f"{key} ({old_flat[key]!r} there, {new_flat[key]!r} now)"

@@ -1,17 +1,17 @@
-"""The files of a checkpoint: what a run hands over as bytes, and back, with nothing unpickled but tensors.
+"""The files of a checkpoint and the keys of state.pt (``CheckpointState``), written and read here.
 
-net1.safetensors, net2.safetensors, state.pt (tensors and plain values, read with ``weights_only=True``), SHA256SUMS of
-the three.
+Files: net1.safetensors, net2.safetensors, state.pt (tensors and plain values, read with ``weights_only=True``) and
+SHA256SUMS of the three.
 """
 
 import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import safetensors
 import safetensors.torch
@@ -25,9 +25,48 @@ STATE = "state.pt"
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (net[1-9]\d*\.safetensors|state\.pt)")
 
 
+class Position(TypedDict):
+    """The next epoch, the next stage of it, and the next step of that stage, each counted from 0."""
+
+    epoch: int
+    stage: int
+    step: int
+
+
+class LearnerState(TypedDict):
+    """What state.pt holds of a network beside its weights; ``Learner.parts`` reads and loads each entry."""
+
+    optimizer: dict[str, Any]  # state_dict of the SGD of backbone and classifier
+    cpc_optimizer: dict[str, Any]  # state_dict of the SGD of the prototype head
+    scaler: dict[str, Any]  # state_dict of the GradScaler
+    history: Tensor  # float32 (L, N), the losses of earlier epochs that the cleaner averages
+    sums: Tensor  # float64 (4,), sums of the losses of the running pass
+    restores: int  # consecutive passes that were rolled back
+    partition: list[Tensor] | None  # predicted clean, bool (N,), and clean probability, float32 (N,)
+
+
+class LaterKeys(TypedDict, total=False):
+    """Keys of state.pt that older checkpoints lack."""
+
+    batch_size: int  # global batch
+    mode: str  # parallel.mode
+    done: list[int]  # parallel.mode=co inside a stage: steps of each network; else empty
+
+
+class CheckpointState(LaterKeys):
+    """The content of state.pt. Later versions must read these keys: never rename one."""
+
+    config: str  # the run's settings, YAML
+    position: Position
+    record: dict[str, Any]  # the present epoch's line of metrics.jsonl so far
+    past: dict[str, Any]  # test_top1 of each finished epoch, total seconds, best_epoch
+    snapshot: dict[str, Any]  # inside a pass: scaler, network and momentum at its start; else empty
+    members: list[LearnerState]
+
+
 @dataclass(frozen=True)
 class Packed:
-    """The content of a checkpoint, in main memory and shared with nothing that training changes."""
+    """A copy of a checkpoint's content in main memory, which training does not change."""
 
     epoch: int
     networks: list[dict[str, Tensor]]
@@ -40,7 +79,7 @@ class Packed:
 
 
 def pack(epoch: int, networks: Sequence[Mapping[str, Tensor]], state: dict[str, Any]) -> Packed:
-    """Copy what a checkpoint shall hold; arguments and TypeError as ``CheckpointStore.save``."""
+    """Copy the content of a checkpoint; arguments and TypeError as ``CheckpointStore.save``."""
     return Packed(epoch, [_weights(network) for network in networks], _plain(state, "state"))
 
 
@@ -57,36 +96,52 @@ def serialise(packed: Packed, header: Mapping[str, str]) -> dict[str, bytes]:
     torch.save(packed.state, buffer)
     files[STATE] = buffer.getvalue()
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    return {**files, SUMS: _sums_text(digests).encode()}
+    return {**files, SUMS: sums_text(digests).encode()}
 
 
 def read_whole(path: Path) -> dict[str, bytes]:
-    """The files of a checkpoint whose checksums hold; RunError names the file that does not."""
-    try:
-        sums = (path / SUMS).read_bytes().decode("ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        raise _damaged(
-            path, f"{SUMS} is missing" if isinstance(error, FileNotFoundError) else f"{SUMS} cannot be read"
-        ) from error
-    expected = {}
-    for line in sums.split("\n")[:-1]:
-        match = _SUM_LINE.fullmatch(line)
-        if match is None:
-            raise _damaged(path, f"{SUMS} has a line that is none")
-        expected[match[2]] = match[1]
-    num_networks = len(expected) - 1
-    if num_networks < 1 or list(expected) != _file_names(num_networks) or sums != _sums_text(expected):
+    """The files of a checkpoint after checking their checksums; RunError names the file that fails."""
+    digests = read_sums(path, _SUM_LINE, _damaged)
+    num_networks = len(digests) - 1
+    if num_networks < 1 or list(digests) != _file_names(num_networks):
         raise _damaged(path, f"{SUMS} does not list the files of a checkpoint")
+    return read_checked(path, digests, _damaged)
+
+
+def read_sums(folder: Path, line_pattern: re.Pattern[str], damaged: Callable[[Path, str], Exception]) -> dict[str, str]:
+    """File name -> SHA-256 of a folder's SHA256SUMS. line_pattern: its groups are the digest and the name.
+
+    Raises damaged(folder, reason).
+    """
+    try:
+        text = (folder / SUMS).read_bytes().decode("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise damaged(folder, f"{SUMS} {reason}") from error
+    digests = {}
+    for line in text.split("\n")[:-1]:
+        match = line_pattern.fullmatch(line)
+        if match is None:
+            raise damaged(folder, f"malformed line in {SUMS}")
+        digests[match[2]] = match[1]
+    if text != sums_text(digests):
+        raise damaged(folder, f"malformed line in {SUMS}")
+    return digests
+
+
+def read_checked(
+    folder: Path, digests: Mapping[str, str], damaged: Callable[[Path, str], Exception]
+) -> dict[str, bytes]:
+    """File name -> bytes after checking each SHA-256; raises damaged(folder, reason)."""
     files = {}
-    for name, digest in expected.items():
+    for name, digest in digests.items():
         try:
-            files[name] = (path / name).read_bytes()
+            files[name] = (folder / name).read_bytes()
         except OSError as error:
-            raise _damaged(
-                path, f"{name} is missing" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
-            ) from error
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            raise damaged(folder, f"{name} {reason}") from error
         if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise _damaged(path, f"{name} does not match its checksum in {SUMS}")
+            raise damaged(folder, f"{name} does not match its checksum in {SUMS}")
     return files
 
 
@@ -119,6 +174,16 @@ def parse(path: Path, files: Mapping[str, bytes]) -> tuple[list[dict[str, Tensor
     return networks, state
 
 
+def checked_state(path: Path, state: Mapping[str, Any]) -> CheckpointState:
+    """The state with the keys of its schema; RunError names a missing one."""
+    missing = sorted(CheckpointState.__required_keys__ - state.keys())
+    for learner in state.get("members", []):
+        missing += sorted(f"members.{key}" for key in LearnerState.__required_keys__ - learner.keys())
+    if missing:
+        raise _damaged(path, f"{STATE} lacks {', '.join(missing)}")
+    return cast(CheckpointState, dict(state))
+
+
 def metadata(path: Path) -> dict[str, str]:
     """The header of a checkpoint's first network: epoch, and what the store was given (architecture, num_classes)."""
     try:
@@ -136,7 +201,8 @@ def _file_names(num_networks: int) -> list[str]:
     return [*(f"net{number + 1}.safetensors" for number in range(num_networks)), STATE]
 
 
-def _sums_text(digests: Mapping[str, str]) -> str:
+def sums_text(digests: Mapping[str, str]) -> str:
+    """The content of SHA256SUMS."""
     return "".join(f"{digest}  {name}\n" for name, digest in digests.items())
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoints a run has, which of them is whole, and which one a user or a start means. Changes nothing."""
+"""Find a run's checkpoints: the newest undamaged one, a named one, the one to resume from. Read-only."""
 
 import logging
 import re
@@ -68,10 +68,10 @@ def named(run_dir: Path, name: str) -> Path:
 def resume_point(resume: str, own: Path) -> Path | None:
     """Where a run starts: a checkpoint folder, or None for a fresh start.
 
-    resume: run.resume; own: the run's folder. "auto" takes its newest whole checkpoint; "never" none; a path is a
-    checkpoint's folder or the folder of a run, whose newest whole checkpoint it means; one of another run is where a
-    run starts, and once this one has checkpoints of its own, it goes on from those. InputError: the path holds no
-    checkpoint. RunError: there are checkpoints, and all of them are damaged.
+    resume: run.resume; own: the run's folder. "auto": its newest undamaged checkpoint. "never": None. A path: a
+    checkpoint's folder, or a run's folder, which means its newest undamaged checkpoint. If the path is of another run,
+    a run with checkpoints of its own resumes from those. InputError: the path has no checkpoint. RunError: every
+    checkpoint is damaged.
     """
     if resume == "never":
         return None
@@ -83,7 +83,7 @@ def resume_point(resume: str, own: Path) -> Path | None:
             f"run.resume: {path} is not a folder; give auto, never, or the path of a checkpoint's or a run's folder"
         )
     if not turns_back(resume, own) and candidates(own):
-        logger.info("%s has checkpoints of its own and goes on from those, not from %s", own, path)
+        logger.info("%s has checkpoints of its own and resumes from those, not from %s", own, path)
         return named(own, "latest")
     if _is_checkpoint(path):
         return path
@@ -95,7 +95,7 @@ def resume_point(resume: str, own: Path) -> Path | None:
 
 
 def turns_back(resume: str, run_dir: Path) -> bool:
-    """Whether run.resume is a path inside the run's own folder: the run is to be taken back there."""
+    """Whether run.resume is a path inside the run's own folder, so that the run returns to an earlier checkpoint."""
     return resume not in ("auto", "never") and Path(resume).expanduser().resolve().is_relative_to(run_dir.resolve())
 
 

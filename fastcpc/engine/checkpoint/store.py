@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, a full disk and a flipped bit.
+"""Checkpoint storage that survives a kill, a full disk and a flipped bit.
 
 A checkpoint is a folder ``checkpoints/epoch_XXXX`` with net1.safetensors, net2.safetensors, state.pt and SHA256SUMS of
 the three. It is written under a hidden name, synced, and renamed, so that under its own name it is whole from the first
@@ -45,8 +45,8 @@ class CheckpointStore:
     def save(self, epoch: int, networks: Sequence[Mapping[str, Tensor]], state: dict[str, Any], *, best: bool) -> Path:
         """Write the checkpoint of an epoch, point ``latest`` (and ``best``) at it, delete those no longer wanted.
 
-        epoch: the epoch the run stands in, 0 or more; one of the same epoch is replaced, later ones (of a course that
-        the run has turned back from) are deleted. networks: state dicts, any device. state: tensors, numbers, strings,
+        epoch: the run's epoch, 0 or more. A checkpoint of the same epoch is replaced; later ones (after a return to an
+        earlier checkpoint) are deleted. networks: state dicts, any device. state: tensors, numbers, strings,
         None, lists, tuples and dicts of them, or TypeError. Returns the folder. RunError on a full disk or any other
         failed write: nothing half-written stays, and the checkpoints before it are as they were.
         """

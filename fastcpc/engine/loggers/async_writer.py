@@ -1,4 +1,4 @@
-"""What is written while the run goes on: one piece of work at a time, on a thread of its own."""
+"""A background thread that writes files in order, one at a time, while training continues."""
 
 import logging
 import threading
@@ -11,9 +11,9 @@ logger = logging.getLogger("fastcpc")
 
 
 class AsyncWriter:
-    """Does pieces of writing in the order they come; the next is not begun before the one before has ended well.
+    """Runs write jobs in order; a job starts after the previous one succeeded.
 
-    A context: when it is left nothing is under way any more, so that what guards the folder may be let go.
+    A context: at its exit every job is finished, so that the run folder's lock can be released.
     """
 
     def __init__(self) -> None:
@@ -21,14 +21,14 @@ class AsyncWriter:
         self._error: BaseException | None = None
 
     def begin(self, work: Callable[[], object]) -> None:
-        """Start this piece of work after the one before; raises what went wrong with that one."""
+        """Start a job after the previous one; raises that one's error."""
         self.finish()
-        # no daemon: an interpreter that ends by whatever way waits for it
+        # no daemon thread: the interpreter waits for it at exit
         self._thread = threading.Thread(target=self._do, args=(work,), name="fastcpc-writer")
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait until nothing is under way; raises what went wrong, once."""
+        """Wait for the present job; raises its error once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -51,7 +51,7 @@ class AsyncWriter:
         if error is None:
             self.finish()
             return
-        try:  # the run ends by another error, which is the one to be told
+        try:  # the run ends with another error, which is the one to report
             self.finish()
         except RunError as failed:
             logger.warning("%s", failed)

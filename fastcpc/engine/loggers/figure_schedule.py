@@ -1,4 +1,4 @@
-"""When a run draws figures of itself while it trains: seldom enough to cost little, and never at the run's risk."""
+"""Schedule for drawing figures during training; failures are logged, not raised."""
 
 import logging
 import time
@@ -19,11 +19,11 @@ DrawFigures = Callable[[Path], Pictures]
 class FigureSchedule:
     """The figures of a run's folder: after its first cleaning, then after every k-th one, and at the end.
 
-    paint: draws them, tag -> pixels (H, W, 3), whatever there is to draw so far; it lies further right than this layer
-    and is handed in. folder: the run's. every: log.figures_every; 0: nothing is ever drawn. clock: seconds.
+    paint: draws the run's figures so far, tag -> pixels (H, W, 3). folder: the run's. every: log.figures_every; 0: no
+    figures. clock: seconds.
 
-    A drawing is put off while those before it have taken more than MOST_SHARE of the time since the start. What goes
-    wrong in it becomes a warning, and nothing more is drawn.
+    A drawing is postponed while earlier ones have taken more than MOST_SHARE of the time since the start. An error in
+    it becomes a warning, and no more figures are drawn.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class FigureSchedule:
         self._cleanings = every  # since the last drawing; the first cleaning is due
 
     def after_epoch(self, metrics: Mapping[str, Any]) -> Pictures:
-        """What to show after an epoch, by its line of metrics.jsonl; nothing where no drawing is due."""
+        """Figures after an epoch, given its line of metrics.jsonl; empty when no drawing is due."""
         if metrics["phase"] != "train":
             return {}
         self._cleanings += 1
@@ -48,13 +48,13 @@ class FigureSchedule:
         return self.draw()
 
     def draw(self) -> Pictures:
-        """What there is to show now."""
+        """The figures of the run so far."""
         if self._paint is None:
             return {}
         begin = self._clock()
         try:
             return self._paint(self._folder)
-        # a picture is not worth a run, whatever a library may raise
+        # a figure must not end the run, whatever a library raises
         except Exception as error:
             self._paint = None
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,4 +1,4 @@
-"""How far a stage of a run is: a bar on a terminal, else a line from time to time."""
+"""Progress of a stage: a bar on a terminal, else a log line at intervals."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ logger = logging.getLogger("fastcpc")
 
 
 class Progress:
-    """How far a stage is: a bar where stderr is a terminal, else a log line each ``interval`` seconds.
+    """Progress bars where stderr is a terminal, else a log line every ``interval`` seconds.
 
     bar: whether to draw a bar; None asks stderr. clock: seconds, for tests.
     """
@@ -26,12 +26,12 @@ class Progress:
         self._clock = clock
 
     def stage(self, name: str, total_steps: int, done: int = 0) -> "Stage":
-        """A stage of total_steps steps, ``done`` of them behind; use it in a ``with``, call ``advance`` once a step."""
+        """A stage of total_steps steps, ``done`` of them finished; a context, call ``advance`` once per step."""
         return Stage(name, total_steps, done, self._interval, self._bar, self._clock)
 
 
 class Stage:
-    """One stage under way; made by Progress.stage."""
+    """A running stage; made by Progress.stage."""
 
     def __init__(
         self, name: str, total_steps: int, done: int, interval: float, bar: bool, clock: Callable[[], float]
@@ -70,12 +70,12 @@ class Stage:
             logger.info(self.line(now))
 
     def images_per_second(self) -> float:
-        """Images a second since the stage began; 0 before any time has passed."""
+        """Images per second since the stage began; 0 before any time has passed."""
         elapsed = self._clock() - self._start
         return self.images / elapsed if elapsed > 0 else 0.0
 
     def line(self, now: float) -> str:
-        """The stage in words at a time of its clock."""
+        """The log line at a time of its clock."""
         elapsed = now - self._start
         rate = self.images / elapsed if elapsed > 0 else 0.0
         left = elapsed * (self.total_steps - self.steps) / max(self.steps - self._done, 1)

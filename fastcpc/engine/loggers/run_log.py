@@ -1,6 +1,6 @@
-"""What a run says: a line and a JSON object an epoch, TensorBoard events and W&B, progress within a stage.
+"""The log of a run: one console line and one JSON line per epoch, TensorBoard events, W&B, progress in a stage.
 
-Everything goes through the logger "fastcpc". Nothing here asks the device for a value: callers hand in Python numbers.
+Text goes through the logger "fastcpc". No function reads the device: callers pass Python numbers.
 """
 
 import logging
@@ -60,7 +60,7 @@ class RunLog:
         self.close(failed=kind is not None)
 
     def start(self, epoch: int) -> None:
-        """The run stands in this epoch: lines and events of it and of later ones, left by a course that ended, are cut.
+        """Prepare for this epoch: delete older lines and events of it and of later epochs.
 
         Call it once before the first stage; otherwise the first call of ``epoch`` does.
         """
@@ -96,19 +96,19 @@ class RunLog:
         return line
 
     def stage(self, name: str, total_steps: int, done: int = 0) -> Stage:
-        """A stage that begins, or goes on after ``done`` of its steps."""
+        """Show a stage that starts, or resumes after ``done`` of its steps."""
         return self._progress.stage(name, total_steps, done)
 
     def info(self, text: str) -> None:
-        """Say one line."""
+        """Log one line."""
         logger.info(text)
 
     def warning(self, text: str) -> None:
-        """Say one line that a user should act on or know of."""
+        """Log one line that a user should know of."""
         logger.warning(text)
 
     def finished(self, summary: Mapping[str, Any]) -> None:
-        """Say how the run ended, and show the figures that it ends with."""
+        """Log the result and show the final figures."""
         pictures = self._figures.draw()
         self._write_events(self._epochs, {}, pictures)
         if self._wandb is not None:
@@ -128,7 +128,7 @@ class RunLog:
             raise write_failure(error, self._folder.path / "tensorboard", 0) from error
 
     def close(self, *, failed: bool = False) -> None:
-        """Close the event file; events that cannot be written any more are given up with a warning.
+        """Close the event file; events that cannot be written are lost with a warning.
 
         failed: the run did not come to its end.
         """

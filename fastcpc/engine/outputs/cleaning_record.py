@@ -11,8 +11,8 @@ from torch import Tensor
 from fastcpc import distributed
 from fastcpc.cleaner.metrics import precision_recall_accuracy
 from fastcpc.config.schema import Config
+from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels
-from fastcpc.data.registry import Dataset
 from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.outputs.cleaning_metrics import agreement_metrics, cleaning_metrics, loss_metrics

@@ -1,4 +1,4 @@
-"""A model to use: both networks behind one door, from pictures to logits, without anything of training."""
+"""The exported model: two plain networks and their ensemble, from pixels to logits, without training code."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from fastcpc.data.test_transform import InferenceTransform
 from fastcpc.models.build import own_backbone
 
-OWN = "fastcpc/"  # in front of an architecture's name that timm does not know
+OWN = "fastcpc/"  # prefix of architectures that timm does not have
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a network is built from.
+    """The parameters from which a network is built.
 
-    name: timm's, without tag, or ``fastcpc/NAME``. num_features: D. width: of our own networks. fixed_size: whether
-    timm builds the model for one image size.
+    name: a model of timm, without tag, or ``fastcpc/NAME``. num_features: D. width: of fastcpc's networks. fixed_size:
+    whether timm builds the model for one image size.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Architecture:
 
 
 class Ensemble(nn.Module):
-    """Pixels to the mean of all networks' logits, in evaluation mode.
+    """The mean logits of all networks, from pixels, in evaluation mode.
 
-    networks: each from normalised images (B, C, S, S) to logits (B, K). The predicted class is that of training's
-    evaluation (the sum of logits has its maximum there); softmax of the output gives probabilities.
+    networks: each maps normalised images (B, C, S, S) to logits (B, K). The predicted class is the maximum, as in the
+    evaluation during training. The softmax of the output gives probabilities.
     """
 
     mean: Tensor
@@ -70,7 +70,7 @@ class Ensemble(nn.Module):
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """networks: as ``Ensemble`` takes them. architecture: of each of them."""
+    """The networks of an export, as ``Ensemble`` takes them; all have one architecture."""
 
     networks: tuple[nn.Module, ...]
     architecture: Architecture
@@ -78,5 +78,5 @@ class ExportedModel:
     class_names: tuple[str, ...]
 
     def ensemble(self) -> Ensemble:
-        """All networks behind one door."""
+        """All networks as one module."""
         return Ensemble(self.networks, self.inputs)

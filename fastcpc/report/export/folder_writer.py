@@ -1,4 +1,4 @@
-"""Writes an exported model's folder: whole or not at all."""
+"""Write the folder of an exported model, complete or not at all."""
 
 import json
 import os
@@ -12,21 +12,21 @@ from fastcpc.report.export.model_folder import CONFIG
 
 
 def refuse_folder(target: Path, *, force: bool) -> None:
-    """InputError where target cannot become an exported model: what stands there is only replaced if it is one."""
+    """InputError where target cannot be written; force replaces an exported model and nothing else."""
     if not target.parent.is_dir():
-        raise InputError(f"{target.parent}: no such folder, so {target.name} cannot be made there")
+        raise InputError(f"{target.parent}: no such folder, so {target.name} cannot be created there")
     if not os.path.lexists(target):
         return
     if not force:
         raise InputError(f"{target} exists already; give another --out, or --force to replace an earlier export")
     if target.is_symlink() or not _is_export(target):
-        raise InputError(f"{target} is no exported model, so that --force does not replace it; give another --out")
+        raise InputError(f"{target} is not an exported model, so --force does not replace it; give another --out")
 
 
 def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write files (by path inside the folder) under a hidden name, then put the folder in its place in one step.
+    """Write files (by path inside the folder) to a hidden folder, then rename it to target.
 
-    RunError when they cannot be written; an earlier export at target is then as it was.
+    RunError when they cannot be written; an earlier export at target then stays unchanged.
     """
     staging = target.parent / f".{target.name}.tmp-{os.getpid()}"
     replaced = target.parent / f".{target.name}.old-{os.getpid()}"

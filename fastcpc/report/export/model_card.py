@@ -1,4 +1,4 @@
-"""README.md of an exported model: the YAML header that model hubs read, and what a user must know, in words."""
+"""README.md of an exported model: the YAML header that model hubs read, results, usage, licence, classes."""
 
 import html
 from typing import Any
@@ -6,40 +6,32 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 import fastcpc
+from fastcpc.data.registry import dataset_spec
 from fastcpc.report.export.ensemble import OWN, ExportedModel
 from fastcpc.report.results.run import Run
 
-MOST_CLASSES = 100  # that the card lists; config.json has all
-# By data.name: licence in the words of model hubs, and what is known of the images' terms.
-DATA_TERMS = {
-    "digits": ("cc-by-4.0", "scikit-learn's digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0"),
-    "cifar10": ("unknown", "CIFAR-10 states no licence and asks to cite Krizhevsky 2009"),
-    "cifar100": ("unknown", "CIFAR-100 states no licence and asks to cite Krizhevsky 2009"),
-    "clothing1m": ("other", "Clothing1M: non-commercial research only, no redistribution"),
-    "webvision": ("unknown", "WebVision: images of the web with their owners' rights; see its site for the terms"),
-    "imagefolder": ("unknown", "the user's own images; their terms are not known to fastcpc"),
-}
+MOST_CLASSES = 100  # listed in the card; config.json has all
 
 
 def card(
     run: Run, model: ExportedModel, metrics: dict[str, Any], *, checkpoint: str, has_onnx: bool, licence: str = ""
 ) -> str:
-    """The card's text. metrics: the line of metrics.jsonl of the checkpoint's epoch; licence: replaces the guess."""
-    name, terms = run.config.data.name, DATA_TERMS[run.config.data.name]
+    """The card's text. metrics: the checkpoint's line of metrics.jsonl. licence: replaces the data set's."""
+    data = dataset_spec(run.config.data.name)
     is_timm = not model.architecture.name.startswith(OWN)
     accuracy = metrics.get("test_top1")
     header: dict[str, Any] = {
-        "license": licence or terms[0],
+        "license": licence or data.licence,
         "library_name": "timm" if is_timm else "fastcpc",
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "noisy-labels", "fastcpc", *(["timm"] if is_timm else [])],
-        "datasets": [name],
+        "datasets": [data.name],
         "metrics": ["accuracy"],
     }
     if accuracy is not None:
         result = {
             "task": {"type": "image-classification"},
-            "dataset": {"name": name, "type": name, "split": "test"},
+            "dataset": {"name": data.name, "type": data.name, "split": "test"},
             "metrics": [{"type": "accuracy", "value": round(accuracy / 100, 6), "name": "both networks, top-1"}],
         }
         header["model-index"] = [{"name": run.config.run.name, "results": [result]}]
@@ -49,7 +41,7 @@ def card(
         f"# {_safe(run.config.run.name)}",
         _about(run, model, metrics, checkpoint),
         "## Use\n\n" + (_timm_use(model) if is_timm else _own_use(model)) + _all_use(has_onnx),
-        f"## Data and licence\n\n{terms[1]}. Weights learnt from images may fall under the images' terms.",
+        f"## Data and licence\n\n{data.terms}. The terms of the images may apply to weights trained on them.",
         _classes(model),
     ]
     return "\n\n".join(sections) + "\n"
@@ -62,8 +54,8 @@ def _about(run: Run, model: ExportedModel, metrics: dict[str, Any], checkpoint: 
         ("architecture", f"{len(model.networks)} x {architecture.name}, {architecture.num_classes} classes"),
         ("input", f"{model.inputs.channels} x {model.inputs.crop} x {model.inputs.crop} pixels, shorter side "
                   f"{model.inputs.resize} before the centre crop"),
-        ("data", f"{config.data.name}, {run.num_samples:,} training images; label noise {labels.noise_kind}, labels "
-                 f"wrong: {rate}"),
+        ("data", f"{config.data.name}, {run.num_samples:,} training images; label noise {labels.noise_kind}, wrong "
+                 f"labels: {rate}"),
         ("method", f"cleaner {config.cleaner.kind}, {len(run.metrics)} of {config.train.epochs} epochs, checkpoint "
                    f"{checkpoint}"),
     ]  # fmt: skip
@@ -75,8 +67,8 @@ def _about(run: Run, model: ExportedModel, metrics: dict[str, Any], checkpoint: 
             rows.append((title, f"{metrics[key]:.2f} %"))
     table = "\n".join(f"| {title} | {_safe(value)} |" for title, value in rows)
     return (
-        f"Two networks trained on noisy labels by fastcpc {fastcpc.__version__} (CPC-DivideMix). Accuracies are of the "
-        f"run's own test split.\n\n| | |\n|---|---|\n{table}"
+        f"Two networks trained on noisy labels by fastcpc {fastcpc.__version__} (CPC-DivideMix). Accuracies are "
+        f"measured on the run's test split.\n\n| | |\n|---|---|\n{table}"
     )
 
 
@@ -107,11 +99,11 @@ def _own_use(model: ExportedModel) -> str:
 
 
 def _all_use(has_onnx: bool) -> str:
-    text = "Both networks together, with the right transform:\n\n```bash\nfastcpc-predict FOLDER photos/*.jpg\n```"
+    text = "Both networks with the test transform:\n\n```bash\nfastcpc-predict FOLDER photos/*.jpg\n```"
     if has_onnx:
         text += (
-            "\n\n`model.onnx` is both networks as one: input `pixels`, float32 (batch, channels, height, width) in "
-            "[0, 1], normalisation is inside; output `logits`, their mean."
+            "\n\n`model.onnx` has both networks: input `pixels`, float32 (batch, channels, height, width) in "
+            "[0, 1], normalised inside; output `logits`: the mean of both networks."
         )
     return text
 
@@ -124,6 +116,6 @@ def _classes(model: ExportedModel) -> str:
 
 
 def _safe(text: str) -> str:
-    """Other people's text inside Markdown: one line, no HTML, no markup."""
+    """Untrusted text escaped for Markdown: one line, no HTML, no markup."""
     plain = html.escape(" ".join(text.split()))
     return "".join(f"\\{character}" if character in "\\`*_[]|#" else character for character in plain)

@@ -1,12 +1,12 @@
-"""A folder with a run's networks for use elsewhere: what timm, or a few lines of plain PyTorch, can load.
+"""Exported models: folders that timm or a few lines of PyTorch can load.
 
-    config.json          architecture, class names, mean, std, input size: the form of timm's Hub folders
+    config.json          architecture, class names, mean, std, input size, as in timm's Hub folders
     model.safetensors    network 1
-    net2/                network 2, a folder of the same form
+    net2/                network 2, a folder of the same layout
     README.md            the card
-    model.onnx           both networks as one, where asked for
+    model.onnx           both networks as one model (fastcpc-export --onnx)
 
-Nothing is unpickled, and no code comes out of a folder: architectures are named, weights are safetensors.
+Loading a folder executes no code of it: architectures are names, weights are safetensors.
 """
 
 import json
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 import fastcpc
 from fastcpc.config.names import TIMM_PREFIX
-from fastcpc.data.test_transform import InferenceTransform, inference_transform
+from fastcpc.data.registry import inference_transform
+from fastcpc.data.test_transform import InferenceTransform
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.network import Network
 from fastcpc.models.weights import first_line
@@ -29,13 +30,13 @@ from fastcpc.report.results.networks import load_networks
 from fastcpc.report.results.run import Run
 
 CONFIG, WEIGHTS, SECOND = "config.json", "model.safetensors", "net2"
-TOLERANCE = 1e-4  # largest difference of logits that an export may make
+TOLERANCE = 1e-4  # largest difference between exported and original logits
 
 
 def model_of(run: Run, checkpoint: Path) -> ExportedModel:
     """The networks of a run's checkpoint, on the CPU, without their prototypes.
 
-    RunError where the checkpoint is damaged, or where timm's own model with these weights would give other logits.
+    RunError where the checkpoint is damaged, or where the plain network with these weights gives other logits.
     """
     inputs = inference_transform(run.config.data)
     networks = load_networks(
@@ -50,7 +51,7 @@ def model_of(run: Run, checkpoint: Path) -> ExportedModel:
 
 
 def files_of(model: ExportedModel) -> dict[str, bytes]:
-    """config.json and weights of every network, by path inside the folder."""
+    """config.json and weights of each network, by path inside the folder."""
     config = (json.dumps(_config(model), indent=2) + "\n").encode("ascii")
     files = {}
     for number, network in enumerate(model.networks, start=1):
@@ -62,10 +63,10 @@ def files_of(model: ExportedModel) -> dict[str, bytes]:
 
 
 def load_model(folder: Path) -> ExportedModel:
-    """The model of an exported folder, on the CPU. InputError, one line, where it is none or is damaged."""
+    """The model of an exported folder, on the CPU. InputError in one line where it is damaged or another folder."""
     config_file = folder / CONFIG
     if not config_file.is_file():
-        raise InputError(f"{folder} is no exported model: it has no {CONFIG}; fastcpc-export RUN makes one")
+        raise InputError(f"{folder} is not an exported model: it has no {CONFIG}; fastcpc-export RUN creates one")
     try:
         architecture, inputs, class_names = _read_config(json.loads(config_file.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -91,7 +92,7 @@ def _architecture(run: Run, network: Network, inputs: InferenceTransform) -> Arc
 
 
 def copy_weights(network: Network, target: nn.Module, architecture: Architecture) -> None:
-    """Put backbone and classifier into a plain network, whose classifier may be called otherwise. RunError."""
+    """Copy backbone and classifier to a plain network; its classifier may have another name. RunError."""
     names = ["classifier"]
     backbone = network.backbone.state_dict()
     if architecture.name.startswith(OWN):
@@ -99,7 +100,7 @@ def copy_weights(network: Network, target: nn.Module, architecture: Architecture
     else:
         classifier: Any = target.get_submodule("").pretrained_cfg["classifier"]  # type: ignore[index]
         names = [classifier] if isinstance(classifier, str) else list(classifier)
-    for name in names:  # some models have two, whose outputs they average
+    for name in names:  # some models average two classifiers
         for part, tensor in network.classifier.state_dict().items():
             backbone[f"{name}.{part}"] = tensor
     try:
@@ -120,7 +121,7 @@ def _compare(network: Network, target: nn.Module, inputs: InferenceTransform, ch
 
 
 def _config(model: ExportedModel) -> dict[str, Any]:
-    """config.json as timm reads it; ``fastcpc`` holds what is beyond timm."""
+    """config.json as timm reads it; the entry ``fastcpc`` has what timm lacks."""
     architecture, inputs = model.architecture, model.inputs
     arguments: dict[str, Any] = {"in_chans": architecture.channels}
     if architecture.fixed_size:
@@ -128,7 +129,7 @@ def _config(model: ExportedModel) -> dict[str, Any]:
     input_size = [inputs.channels, inputs.crop, inputs.crop]
     pretrained = {
         "input_size": input_size, "fixed_input_size": architecture.fixed_size, "interpolation": "bilinear",
-        # timm rounds crop / crop_pct down to the length that the shorter side gets
+        # timm resizes the shorter side to floor(crop / crop_pct)
         "crop_pct": inputs.crop / (inputs.resize + 1e-3), "crop_mode": "center", "mean": list(inputs.mean),
         "std": list(inputs.std), "num_classes": architecture.num_classes, "custom_load": False,
     }  # fmt: skip
@@ -152,17 +153,17 @@ def _config(model: ExportedModel) -> dict[str, Any]:
 
 
 def _read_config(config: Mapping[str, Any]) -> tuple[Architecture, InferenceTransform, tuple[str, ...]]:
-    """Raises ValueError, KeyError or TypeError where it is not what ``_config`` writes."""
+    """The inverse of ``_config``; ValueError, KeyError or TypeError on other content."""
     pretrained, own = config["pretrained_cfg"], config["fastcpc"]
     channels, crop, width_pixels = (int(value) for value in pretrained["input_size"])
     mean, std = (tuple(float(value) for value in pretrained[key]) for key in ("mean", "std"))
     names = tuple(config["label_names"])
     num_classes, name = int(config["num_classes"]), config["architecture"]
     if not (isinstance(name, str) and (name.startswith(OWN) or _timm_knows(name))):
-        raise ValueError(f"architecture {name!r} is not known")
+        raise ValueError(f"unknown architecture {name!r}")
     whole = channels in (1, 3) and crop == width_pixels and len(mean) == len(std) == channels and min(std) > 0
     if not whole or len(names) != num_classes or not all(isinstance(text, str) for text in names):
-        raise ValueError("sizes do not fit together")
+        raise ValueError("sizes do not match")
     inputs = InferenceTransform(channels, int(own["resize"]), crop, mean, std)
     architecture = Architecture(
         name, num_classes, channels, crop, int(config["num_features"]), int(own["width"]),
@@ -184,7 +185,7 @@ def _load_network(path: Path, architecture: Architecture) -> nn.Module:
         network.load_state_dict(tensors)
     except FileNotFoundError:
         raise InputError(f"{path} is missing; export the run again") from None
-    # the library's and torch's parsers raise many types on damaged bytes and weights of another network
+    # safetensors and torch raise many types for damaged files and for weights of another network
     except Exception as error:
         raise InputError(f"{path}: not the weights of {architecture.name} ({first_line(error)[:120]})") from None
     return network

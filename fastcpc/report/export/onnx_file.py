@@ -1,4 +1,4 @@
-"""Both networks as one ONNX file, checked against PyTorch before it is handed out. The only importer of onnx."""
+"""Both networks as one ONNX file, compared with PyTorch. The only module that imports onnx."""
 
 import importlib
 import importlib.util
@@ -13,12 +13,12 @@ from fastcpc.errors import InputError, RunError
 from fastcpc.report.export.ensemble import ExportedModel
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-4  # largest difference to PyTorch's logits
-CHECKED = (1, 2, 5)  # batch sizes
+TOLERANCE = 1e-4  # largest difference from PyTorch's logits
+CHECKED = (1, 2, 5)  # batch sizes of the comparison
 
 
 def require_onnx() -> None:
-    """InputError with what to install where a library is missing."""
+    """InputError with the pip command where a library is missing."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"--onnx: {', '.join(missing)} not installed; pip install 'fastcpc[onnx]'")
@@ -27,14 +27,14 @@ def require_onnx() -> None:
 def onnx_bytes(model: ExportedModel) -> bytes:
     """The ensemble as ONNX: input ``pixels`` float32 (B, C, S, S) in [0, 1], any B; output ``logits`` (B, K).
 
-    Normalisation is inside. RunError where ONNX Runtime's logits differ from PyTorch's by more than 1e-4.
+    The model normalises its input. RunError where ONNX Runtime's logits differ from PyTorch's by more than 1e-4.
     """
     require_onnx()
     ensemble, side = model.ensemble(), model.inputs.crop
     example = torch.zeros(2, model.inputs.channels, side, side)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns of its own deprecated parts
+        warnings.simplefilter("ignore")  # deprecation warnings of the exporter itself
         program = torch.onnx.export(
             ensemble, (example,), input_names=["pixels"], output_names=["logits"], dynamo=True, verbose=False,
             dynamic_shapes=({0: torch.export.Dim("batch")},),

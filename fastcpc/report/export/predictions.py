@@ -1,4 +1,4 @@
-"""Pictures in, classes out: files by name, folder or pattern, through a model's own test transform."""
+"""Predictions of an exported model for image files, folders and patterns."""
 
 import glob
 import os
@@ -19,7 +19,7 @@ from fastcpc.report.export.ensemble import ExportedModel
 
 @dataclass(frozen=True)
 class Prediction:
-    """prob_K: float32 (K,), softmax of the networks' mean logits; None where the picture cannot be read, fault: why."""
+    """prob_K: float32 (K,), softmax of the mean logits; None for an unreadable image, then problem gives the reason."""
 
     path: str
     prob_K: NDArray[np.float32] | None
@@ -27,16 +27,17 @@ class Prediction:
 
 
 def find_images(arguments: Sequence[str]) -> list[str]:
-    """The files that are meant: a file as it is, every picture below a folder, every match of a pattern (``**`` too).
+    """The image files of arguments: a file, all images below a folder, all matches of a pattern (also ``**``).
 
-    In the order given, sorted within a folder or pattern, each once. InputError for an argument that means no file.
+    In the order of the arguments, sorted within a folder or pattern, without repeats. InputError for an argument
+    without files.
     """
     found: list[str] = []
     for argument in arguments:
         if os.path.isdir(argument):
             names = _below(argument)
             if not names:
-                raise InputError(f"{argument}: no pictures ({', '.join(IMAGE_ENDINGS)}) in this folder")
+                raise InputError(f"{argument}: no images ({', '.join(IMAGE_ENDINGS)}) in this folder")
         elif os.path.lexists(argument):
             names = [argument]
         elif glob.has_magic(argument):
@@ -53,9 +54,9 @@ def find_images(arguments: Sequence[str]) -> list[str]:
 def predict(
     model: ExportedModel, paths: Sequence[str], device: torch.device, *, batch_size: int = 64, num_threads: int = 1
 ) -> Iterator[Prediction]:
-    """A prediction for each file, in order; a picture that cannot be read does not stop the others.
+    """A prediction for each file, in order; an unreadable image does not stop the others.
 
-    batch_size, num_threads: 1 or more; threads decode, one batch at a time.
+    batch_size, num_threads: 1 or more. The threads decode one batch at a time.
     """
     ensemble = model.ensemble().to(device)
     with ThreadPoolExecutor(num_threads) as pool:

@@ -1,4 +1,4 @@
-"""Figures as SVG inside a page: one panel each, readable on a phone, in the page's own colours in light and dark."""
+"""Draw matplotlib figures as inline SVG in the page's colours (light and dark), or as files."""
 
 import io
 import re
@@ -18,14 +18,14 @@ from matplotlib.colors import get_named_colors_mapping
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-SIZE = (4.2, 2.7)  # inches of 72 points; drawn as wide as its column
+SIZE = (4.2, 2.7)  # inches of 72 points; a page scales it to its column
 DPI = 110  # of figures as pixels
-# Names of colours; what they stand for is decided where a figure is drawn: in a page, or as a file of its own.
+# Names of colours. Pages and files map them to different colours.
 INK, FAINT, PAPER = "fastcpc:ink", "fastcpc:faint", "fastcpc:paper"
 SERIES = tuple(f"fastcpc:s{number}" for number in range(1, 7))
 _NAMES = (INK, FAINT, PAPER, *SERIES)
-# stand-ins that no figure uses otherwise, and the page's own colours, which take their place
-_STAND_INS = {name: f"#01020{number}" for number, name in enumerate(_NAMES, start=1)}
+# placeholders that no figure uses otherwise; ``inline`` replaces them by the page's colours
+_PLACEHOLDERS = {name: f"#01020{number}" for number, name in enumerate(_NAMES, start=1)}
 _PAGE_COLOURS = {INK: "currentColor", FAINT: "var(--faint)", PAPER: "var(--card)"} | {
     name: f"var(--s{number})" for number, name in enumerate(SERIES, start=1)
 }
@@ -40,15 +40,15 @@ _FILE_COLOURS = dict(
 
 def _use(colours: dict[str, str]) -> None:
     for name, colour in colours.items():
-        get_named_colors_mapping()[name] = colour  # one by one: update() would leave matplotlib's cache as it was
+        get_named_colors_mapping()[name] = colour  # one by one: update() does not clear matplotlib's cache
 
 
-_use(_STAND_INS)
+_use(_PLACEHOLDERS)
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9,
-    "text.parse_math": False,  # class names are text, dollars and all
+    "text.parse_math": False,  # class names may contain dollar signs
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -72,7 +72,7 @@ MOST_NAME = 18  # characters of a class name in a figure
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """A figure of the page. title and caption are plain text; text says what is to be seen, for those who cannot."""
+    """A figure of the page. title, caption: plain text. text: description for screen readers."""
 
     key: str
     title: str
@@ -91,7 +91,7 @@ def draw(
     width: float = 1.0,
     height: float = 1.0,
 ) -> ReportFigure:
-    """Paint one panel. key: short and unique in the page. width, height: in units of SIZE."""
+    """Draw one panel. key: short and unique in the page. width, height: in units of SIZE."""
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": key}):
         figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -103,38 +103,38 @@ def draw(
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the browser has the fonts, whatever this machine has
+        warnings.filterwarnings("ignore", "Glyph")  # the browser may have fonts that this machine lacks
         figure.savefig(buffer, format="svg", transparent=True, metadata=_NO_METADATA)
     return buffer.getvalue()
 
 
 def inline(svg: str, key: str, text: str) -> Markup:
-    """An SVG file's text as an element of a page: no header, ids of its own, the page's colours, a text alternative."""
+    """An SVG file as an element of a page: no header, unique ids, the page's colours, a text alternative."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.DOTALL)
     body = re.sub(r" font-family: [^;]*;", "", body)
     body = _IDS.sub(rf"\1{key}-", body)
     for name, replacement in _PAGE_COLOURS.items():
-        body = body.replace(_STAND_INS[name], replacement)
+        body = body.replace(_PLACEHOLDERS[name], replacement)
     end = body.index(">")
     head = re.sub(r'\s(width|height)="[^"]*"', "", body[:end])
     return Markup(f'{head} role="img" aria-label="{escape(text)}"{body[end:]}')
 
 
 def files(paint: Callable[[Figure], object], *, width: float, height: float) -> tuple[str, bytes]:
-    """A figure of its own, dark on white: the text of an SVG file and the bytes of a PNG file.
+    """A figure as files, dark on white: the text of an SVG file and the bytes of a PNG file.
 
     width, height: in units of SIZE.
     """
-    picture, text = io.BytesIO(), io.StringIO()
+    png, svg = io.BytesIO(), io.StringIO()
     with _own_figure(paint, width, height) as figure:
-        figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
-        figure.savefig(text, format="svg", metadata=_NO_METADATA)
-    return text.getvalue(), picture.getvalue()
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata=_NO_METADATA)
+    return svg.getvalue(), png.getvalue()
 
 
 def pixels(paint: Callable[[Figure], object], *, width: float, height: float) -> NDArray[np.uint8]:
-    """The same figure as pixels, uint8 (H, W, 3)."""
+    """A figure, dark on white, as pixels: uint8 (H, W, 3)."""
     with _own_figure(paint, width, height) as figure:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -146,13 +146,13 @@ def _own_figure(paint: Callable[[Figure], object], width: float, height: float) 
     _use(_FILE_COLOURS)
     try:
         with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "file", "axes.titlesize": 9}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # of a class name's letters that no font here has
+            warnings.filterwarnings("ignore", "Glyph")  # letters of class names that no font here has
             figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), dpi=DPI, layout="constrained", facecolor=PAPER)
             FigureCanvasAgg(figure)
             paint(figure)
             yield figure
     finally:
-        _use(_STAND_INS)
+        _use(_PLACEHOLDERS)
 
 
 def plain_name(name: str, most: int = MOST_NAME) -> str:

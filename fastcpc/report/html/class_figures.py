@@ -1,4 +1,4 @@
-"""Classes against each other: given and predicted labels, prototypes, embeddings, and both cleaners' probabilities."""
+"""Figures of classes: confusion matrix, prototypes, map of embeddings, clean probabilities by cleaner."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from fastcpc.engine.outputs.score_file import ScoreArrays
 from fastcpc.report.html.canvas import INK, PAPER, SERIES, ReportFigure, draw, plain_name
 from fastcpc.report.results.run import Run
 
-MOST_NUMBERED = 15  # classes whose cells still have room for a number
-MOST_DRAWN = 50  # classes of a matrix that is drawn at all; above, the tables say it
+MOST_NUMBERED = 15  # classes up to which cells have room for a number
+MOST_DRAWN = 50  # classes up to which a matrix is drawn; tables show the rest
 MOST_DOTS = 1_500
 MOST_PAIRS = 12
 GRID = 25
@@ -23,7 +23,7 @@ GRID = 25
 
 @dataclass(frozen=True)
 class Pair:
-    """How many labels of one class the networks would give another. given, predicted: class ids."""
+    """Number of labels of one class that the networks predict as another. given, predicted: class ids."""
 
     given: int
     predicted: int
@@ -32,13 +32,13 @@ class Pair:
 
 
 def confusion(given_N: Ints, predicted_N: Ints, num_classes: int) -> Ints:
-    """How often each given label (row) got each prediction (column): (K, K) int64."""
+    """Number of samples per given label (row) and predicted label (column): (K, K) int64."""
     cells = np.bincount(given_N * num_classes + predicted_N, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes).astype(np.int64)
 
 
 def worst_pairs(counts_KK: Ints, most: int = MOST_PAIRS) -> list[Pair]:
-    """The commonest changes from given to predicted label, most frequent first, none that never happens."""
+    """The most frequent pairs of different given and predicted labels, in descending order of their counts > 0."""
     off_KK = counts_KK.copy()
     np.fill_diagonal(off_KK, 0)
     order = np.argsort(-off_KK, axis=None, kind="stable")[:most]
@@ -51,8 +51,8 @@ def worst_pairs(counts_KK: Ints, most: int = MOST_PAIRS) -> list[Pair]:
     return pairs
 
 
-def confusion_picture(run: Run, samples: SampleTable) -> ReportFigure | None:
-    """Given against predicted label, shares of the given one; None where there are too many classes to see."""
+def confusion_figure(run: Run, samples: SampleTable) -> ReportFigure | None:
+    """Confusion matrix as shares of the given label; None above MOST_DRAWN classes."""
     num_classes = len(run.class_names)
     if num_classes > MOST_DRAWN:
         return None
@@ -61,23 +61,23 @@ def confusion_picture(run: Run, samples: SampleTable) -> ReportFigure | None:
     text = f"Matrix of {num_classes} given by {num_classes} predicted labels."
     if pairs:
         given, predicted = (plain_name(run.class_names[k]) for k in (pairs[0].given, pairs[0].predicted))
-        text += f" The commonest change: {given} to {predicted}, {pairs[0].count} times."
-    caption = "Percent of the labels of a row that both networks together would give as the column."
+        text += f" Most frequent change: {given} to {predicted}, {pairs[0].count} times."
+    caption = "Percent of the labels of a row that both networks together predict as the column."
     return draw(
-        "confusion", "Given and predicted label", caption, text,
+        "confusion", "Given and predicted labels", caption, text,
         confusion_painter(run, samples), height=1.4,
     )  # fmt: skip
 
 
 def confusion_painter(run: Run, samples: SampleTable) -> Callable[[Axes], None]:
-    """A painter of given against predicted label, shares of the given one."""
+    """A painter of the confusion matrix, as shares of the given label."""
     counts_KK = confusion(samples.given_N, samples.predicted_N, len(run.class_names))
     share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
     return matrix_painter(share_KK, run.class_names, "predicted", "given")
 
 
-def prototype_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
-    """Cosine similarity of network 1's prototypes; None without prototypes, or with too many classes to see."""
+def prototype_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+    """Cosine similarity of network 1's prototypes; None without prototypes or above MOST_DRAWN classes."""
     if scores is None or "prototypes" not in scores.arrays or len(run.class_names) > MOST_DRAWN:
         return None
     cosine_KK = similarity(scores.arrays["prototypes"][0])
@@ -85,9 +85,9 @@ def prototype_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | No
     one, two = (int(place) for place in np.unravel_index(np.argmax(off_KK), off_KK.shape))
     names = [plain_name(run.class_names[k]) for k in (one, two)]
     text = f"Cosine similarity of prototypes; the closest two are {names[0]} and {names[1]}, {cosine_KK[one, two]:.2f}."
-    caption = "Cosine between the class prototypes of network 1, in percent; negative ones are left empty."
+    caption = "Cosine similarity of the class prototypes of network 1, in percent; negative values are empty."
     return draw(
-        "prototypes", "How alike the prototypes are", caption, text,
+        "prototypes", "Similarity of the prototypes", caption, text,
         matrix_painter(np.clip(cosine_KK, 0, 1), run.class_names, "", ""), height=1.4,
     )  # fmt: skip
 
@@ -100,7 +100,7 @@ def similarity(prototypes_KE: Floats) -> Floats:
 
 
 def matrix_painter(share_KK: Floats, names: Sequence[str], across: str, down: str) -> Callable[[Axes], None]:
-    """A painter of a matrix in [0, 1]: the fuller a cell, the stronger its colour; percent where there is room."""
+    """A painter of a matrix in [0, 1]: opacity shows the value; percent where there is room."""
     num_classes = len(share_KK)
 
     def paint(ax: Axes) -> None:
@@ -123,7 +123,7 @@ def matrix_painter(share_KK: Floats, names: Sequence[str], across: str, down: st
 
 
 def _cells(ax: Axes, share: Floats, edges: Floats) -> None:
-    """Squares in one colour whose opacity is the share; empty ones are left out."""
+    """Squares in one colour with the share as opacity; zeros are left out."""
     corners, opacity = [], []
     for row, column in np.argwhere(share > 0):
         x, y = edges[column : column + 2], edges[row : row + 2]
@@ -134,8 +134,8 @@ def _cells(ax: Axes, share: Floats, edges: Floats) -> None:
     ax.set_ylim(edges[0], edges[-1])
 
 
-def probability_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
-    """Clean probability by prototypes against that by the mixture, network 1, as counts on a grid."""
+def probability_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
+    """Clean probability by prototypes and by the mixture, network 1, as counts on a grid."""
     if scores is None or "q_gmm" not in scores.arrays or "q_cpc" not in scores.arrays:
         return None
     q_gmm_N, q_cpc_N = scores.arrays["q_gmm"][0], scores.arrays["q_cpc"][0]
@@ -145,8 +145,8 @@ def probability_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | 
     tau = run.config.cleaner.tau
     both = [((q_gmm_N > tau) == side[0]) & ((q_cpc_N > tau) == side[1]) for side in ((1, 1), (0, 0), (1, 0), (0, 1))]
     text = (
-        "Clean by both {:.1f} %, noisy by both {:.1f} %, clean by the mixture only {:.1f} %, by the prototypes only "
-        "{:.1f} % of all labels."
+        "Predicted clean by both {:.1f} %, noisy by both {:.1f} %, clean only by the mixture {:.1f} %, only by the "
+        "prototypes {:.1f} % of all labels."
     ).format(*(100 * part.mean() for part in both))
 
     def paint(ax: Axes) -> None:
@@ -157,37 +157,37 @@ def probability_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | 
         ax.set_xlabel("q(z') by the mixture")
         ax.set_ylabel("q(z) by prototypes")
 
-    caption = (
-        f"Network 1; colour: logarithm of the count. Dotted: tau = {tau:g}, above which a label is held clean. {text}"
-    )
+    caption = f"Network 1; opacity: logarithm of the count. Dotted: tau = {tau:g}, predicted clean above it. {text}"
     return draw("q", "Clean probability by both cleaners", caption, text, paint, height=1.3)
 
 
 def project(embeddings_ME: Floats) -> tuple[Floats, float]:
-    """Embeddings on their first two principal axes, (M, 2) float64, and the share of variance that these hold."""
+    """Embeddings on their first two principal axes, (M, 2) float64, and the share of variance on them."""
     rows = np.asarray(embeddings_ME, np.float64)
     centred = rows - rows.mean(0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
     return centred @ axes[:2].T, float((singular[:2] ** 2).sum() / max((singular**2).sum(), 1e-300))
 
 
-def map_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
-    """A map of embeddings: filled where the label is held clean, hollow where not; names amid the filled."""
-    if scores is None or "embeddings" not in scores.arrays or scores.arrays["embeddings"].shape[-1] < 2:
+def map_figure(run: Run, samples: SampleTable | None, scores: ScoreArrays | None) -> ReportFigure | None:
+    """Scatter plot of embeddings: filled where the label is predicted clean, else hollow; names at the medians."""
+    if samples is None or scores is None or "embeddings" not in scores.arrays:
+        return None
+    if scores.arrays["embeddings"].shape[-1] < 2:
         return None
     points, explained = project(scores.arrays["embeddings"][0])
     rows = scores.arrays["rows"]
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST_DOTS)).astype(np.int64)
     points, rows = points[chosen], rows[chosen]
     given = run.labels.given_N[rows]
-    clean = scores.arrays["q_cpc"].mean(0)[rows] > run.config.cleaner.tau
+    clean = samples.is_clean_N[rows]
     few = len(run.class_names) <= len(SERIES) * 3
 
     def paint(ax: Axes) -> None:
         for label in np.unique(given):
             colour, shape = SERIES[label % len(SERIES)], "os^"[label // len(SERIES) % 3]
-            for held, face in ((True, colour), (False, "none")):
-                at = points[(given == label) & (clean == held)]
+            for is_clean, face in ((True, colour), (False, "none")):
+                at = points[(given == label) & (clean == is_clean)]
                 ax.scatter(
                     at[:, 0],
                     at[:, 1],
@@ -209,7 +209,8 @@ def map_picture(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
 
     caption = (
         f"{len(rows):,} samples in network 1's embedding on its two principal axes ({100 * explained:.0f} % of the "
-        "variance); colour and shape: given label, hollow: held wrong."
+        "variance). Colour and shape: given label; hollow: predicted noisy."
     )
-    text = f"Scatter plot of {len(rows)} embeddings coloured by given label; {100 * clean.mean():.0f} % are held clean."
+    share = 100 * clean.mean()
+    text = f"Scatter plot of {len(rows)} embeddings coloured by given label; {share:.0f} % are predicted clean."
     return draw("map", "Map of embeddings", caption, text, paint, height=1.4)

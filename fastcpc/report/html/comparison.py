@@ -15,7 +15,7 @@ from fastcpc.report.html.headline import accuracy_of
 from fastcpc.report.paper.published import PaperCell, paper_cell
 from fastcpc.report.results.run import Run
 
-# What seeds of one config may differ in: seeds, names, places, and how (not what) is computed.
+# Settings that may differ within a group: seeds, names, folders, and how (not what) is computed.
 _SEED_KEYS = (FREE_KEYS - {"noise.file"}) | {
     "run.seed", "noise.seed", "run.deterministic", "data.feed", "data.workers", "data.index",
 }  # fmt: skip
@@ -37,10 +37,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Finished runs that differ in their seeds only.
+    """Finished runs that differ only in their seeds.
 
-    values: setting -> text, of the settings in which the groups differ. measures: last10, best, final: test accuracy in
-    percent by seed. cell: the paper's, where the config is one.
+    values: setting -> text, of the settings in which the groups differ. measures: last10, best, final -> test accuracy
+    in percent by seed. cell: the paper's cell that the config repeats, if any.
     """
 
     runs: tuple[Run, ...]
@@ -85,16 +85,16 @@ def spread_of(values: Sequence[float]) -> Spread:
 
 
 def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Comparison:
-    """Group runs by config and set the groups beside a baseline.
+    """Group runs by config and compare the groups with a baseline.
 
-    baseline: one of the runs: then its group; or key=value: then each group is held against the one that has this value
-    and agrees with it in the most other settings, those of data and noise among them. InputError where there is no
-    finished run, or no such baseline.
+    baseline: one of the runs stands for its group. With key=value, a group's baseline is the group with this value, the
+    same data and noise, and the most other settings in common. InputError where no run is finished or no run has the
+    baseline.
     """
     left_out: list[str] = []
     finished = _finished(runs, left_out)
     if not finished:
-        raise InputError(f"none of the {len(runs)} runs is finished: there is nothing to compare")
+        raise InputError(f"none of the {len(runs)} runs is finished; finish one with fastcpc-train")
     by_config: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in finished:
         by_config.setdefault(_group_key(run.config), []).append(run)
@@ -115,7 +115,7 @@ def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Compariso
 
 
 def settings_as_text(config: Config) -> dict[str, str]:
-    """Every setting as it is written in a command, by its dotted key."""
+    """Every setting as in a command, by its dotted key."""
     return {key: _as_text(value) for key, value in flat_settings(config).items()}
 
 
@@ -126,7 +126,7 @@ def _as_text(value: Any) -> str:
 
 
 def _group_key(config: Config) -> tuple[tuple[str, str], ...]:
-    """What seeds of one config have in common. A folder of images is a data set of its own."""
+    """The settings that the runs of a group share. A folder of images is a data set of its own."""
     free = _SEED_KEYS - {"data.root"} if config.data.name == "imagefolder" else _SEED_KEYS
     return tuple((key, value) for key, value in settings_as_text(config).items() if key not in free)
 
@@ -152,7 +152,7 @@ def _group(runs: list[Run], values: dict[str, str], left_out: list[str]) -> RunG
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     for seed in twice:
         same = ", ".join(str(run.path) for run in runs if run.config.run.seed == seed)
-        left_out.append(f"Seed {seed} is there more than once ({same}): these are not independent runs.")
+        left_out.append(f"Seed {seed} is in several runs ({same}): they are not independent.")
     accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
     measures = {name: tuple(getattr(accuracy, name) for accuracy in accuracies) for name in MEASURES}
     return RunGroup(tuple(runs), values, measures, paper_cell(runs[0].config))
@@ -164,24 +164,24 @@ def _differing(configs: Sequence[dict[str, str]]) -> list[str]:
 
 
 def _reference(group: RunGroup, groups: Sequence[RunGroup], baseline: Run | str | None) -> RunGroup | None:
-    """The group that this one is held against; None where there is none."""
+    """The baseline of a group, or None."""
     if baseline is None or isinstance(baseline, Run):
-        return next((other for other in groups if baseline is not None and _holds(other, baseline)), None)
+        return next((other for other in groups if baseline is not None and _contains(other, baseline)), None)
     key, _, value = baseline.partition("=")
     own = settings_as_text(group.config)
     if key not in own:
-        raise InputError(f"--baseline {baseline}: there is no setting {key}")
+        raise InputError(f"--baseline {baseline}: no such setting: {key}; see fastcpc-train --help")
     task = [k for k in own if k.startswith(("data.", "noise.")) and k not in _SEED_KEYS and k != key]
     best, most = None, -1
     for other in groups:
         flat = settings_as_text(other.config)
-        alike = sum(flat[k] == own[k] for k in own)
-        if flat[key] == value and all(flat[k] == own[k] for k in task) and alike > most:
-            best, most = other, alike
+        num_equal = sum(flat[k] == own[k] for k in own)
+        if flat[key] == value and all(flat[k] == own[k] for k in task) and num_equal > most:
+            best, most = other, num_equal
     return best
 
 
-def _holds(group: RunGroup, run: Run) -> bool:
+def _contains(group: RunGroup, run: Run) -> bool:
     return any(own.path.resolve() == run.path.resolve() for own in group.runs)
 
 

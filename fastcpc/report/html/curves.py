@@ -1,4 +1,4 @@
-"""What metrics.jsonl says, over epochs: accuracy, losses, sizes, both cleaners."""
+"""Figures over epochs from metrics.jsonl: accuracy, losses, set sizes, cleaners."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,32 +11,35 @@ from fastcpc.report.html.canvas import FAINT, INK, SERIES, ReportFigure, draw, p
 from fastcpc.report.html.comparison import Comparison, RunGroup
 from fastcpc.report.results.run import Run
 
-MOST_GROUPS = 18  # lines that can still be told apart
+MOST_GROUPS = 18  # lines that a reader can distinguish
 STAGES = ("score", "clean", "train", "eval")
 _NETWORKS = ("network 1", "network 2")
 CLEANER_TITLES = {"gmm": "mixture", "cpc": "prototypes"}  # others are shown by their names
 
 
 def curves(run: Run) -> tuple[list[ReportFigure], list[str]]:
-    """Pictures over epochs, and a sentence for each that cannot be drawn."""
+    """Figures over epochs, and a sentence for each that cannot be drawn."""
     if not run.metrics:
-        return [], ["No epoch is finished yet: there are no curves."]
-    pictures = [_accuracy(run), _losses(run), _sizes(run), _learning_rate(run), _seconds(run)]
+        return [], ["No epoch is finished yet, so there are no curves."]
+    figures = [_accuracy(run), _losses(run), _sizes(run), _learning_rate(run), _seconds(run)]
     missing = []
-    for picture, sentence in (
+    for figure, sentence in (
         (_auc(run), _why_no_auc(run)),
-        (_divergence(run), "KL divergence and agreement need both a mixture and prototypes (cleaner.kind=cpc_*)."),
+        (
+            _divergence(run),
+            "KL divergence and agreement need both cleaners (cleaner.kind=cpc_agn or cpc_awr).",
+        ),
         (_agreement(run), ""),
     ):
-        if picture is not None:
-            pictures.append(picture)
+        if figure is not None:
+            figures.append(figure)
         elif sentence:
             missing.append(sentence)
-    return pictures, missing
+    return figures, missing
 
 
 def series(run: Run, key: str, place: int | None = None) -> np.ndarray:
-    """A number of each epoch's line, float64 (E,), NaN where there is none. place: 0 or 1 for one of a pair."""
+    """A value of each epoch's line, float64 (E,), NaN where unknown. place: 0 or 1 for one of a pair."""
     return np.array([_number(line.get(key), place) for line in run.metrics], np.float64)
 
 
@@ -58,8 +61,8 @@ def _accuracy(run: Run) -> ReportFigure:
         "nearest prototype": series(run, "prototype_top1"),
     }
     best = shown["both networks"]
-    text = f"Test accuracy over {len(best)} epochs: first {_say(best[0])} %, last {_say(best[-1])} %, " + (
-        f"best {_say(np.nanmax(best))} %." if np.isfinite(best).any() else "none measured."
+    text = f"Test accuracy over {len(best)} epochs: first {_shown(best[0])} %, last {_shown(best[-1])} %, " + (
+        f"best {_shown(np.nanmax(best))} %." if np.isfinite(best).any() else "none measured."
     )
     return _lines(run, "accuracy", "Test accuracy", "Percent, top-1.", text, "%", shown)
 
@@ -69,9 +72,9 @@ def _losses(run: Run) -> ReportFigure:
     for name in ("total", "labelled", "unlabelled", "penalty"):
         both = np.stack([series(run, f"loss_{name}", place) for place in (0, 1)])
         if np.nanmax(np.abs(np.where(np.isfinite(both), both, 0))) > 0:
-            shown[name] = np.where((both == 0).all(0), np.nan, both.mean(0))  # a loss that an epoch has not
-    text = "Training losses, mean of both networks: " + ", ".join(f"{k} {_say(v[-1])} last" for k, v in shown.items())
-    caption = "Mean of both networks. In the warm-up the total is cross entropy on all labels."
+            shown[name] = np.where((both == 0).all(0), np.nan, both.mean(0))  # 0: no such loss
+    text = "Training losses, mean of both networks: " + ", ".join(f"{k} {_shown(v[-1])} last" for k, v in shown.items())
+    caption = "Mean of both networks. During the warm-up the total is cross entropy on all labels."
     return _lines(run, "losses", "Training losses", caption, text + ".", "", shown)
 
 
@@ -79,22 +82,22 @@ def _sizes(run: Run) -> ReportFigure:
     total = num_divided(run)
     shown = {f"X of {name}": 100 * series(run, "labelled", i) / total for i, name in enumerate(_NETWORKS)}
     last = shown[f"X of {_NETWORKS[0]}"][-1]
-    text = f"Share of labels held clean by the networks; at the end {_say(last)} % for network 1."
+    text = f"Share of labels predicted clean; at the end {_shown(last)} % for network 1."
     caption = (
-        f"Percent of the {total:,} labels of an epoch that are held clean (X); the rest is the unlabelled set (U)."
+        f"Percent of the {total:,} labels of an epoch that are predicted clean (X); the rest is the unlabelled set (U)."
     )
     rate = run.labels.actual_rate
 
     def more(ax: Axes) -> None:
         if rate is not None:
-            ax.axhline(100 * (1 - rate), color=INK, linewidth=0.8, linestyle=":", label="labels that are right")
+            ax.axhline(100 * (1 - rate), color=INK, linewidth=0.8, linestyle=":", label="correct labels")
         ax.set_ylim(0, 102)
 
     return _lines(run, "sizes", "Labelled and unlabelled", caption, text, "% in X", shown, more)
 
 
 def num_divided(run: Run) -> int:
-    """How many samples an epoch divides: all, or the pool that it draws."""
+    """Number of samples that an epoch partitions: all, or its pool."""
     train = run.config.train
     return run.num_samples if run.config.cleaner.scored == "all" else train.pool_batches * train.batch_size
 
@@ -106,7 +109,7 @@ def _learning_rate(run: Run) -> ReportFigure:
         run,
         "lr",
         "Learning rate",
-        "Of both networks and of the prototypes.",
+        "Both networks and prototypes.",
         text,
         "",
         {"learning rate": values},
@@ -146,43 +149,41 @@ def _auc(run: Run) -> ReportFigure | None:
     shown, painter = _of_cleaners(run, "auc"), auc_painter(run)
     if painter is None:
         return None
-    text = "AUC of the cleaners, last epoch: " + ", ".join(f"{k} {_say(_last(v), 3)}" for k, v in shown.items()) + "."
-    caption = "Area under the ROC curve of the clean probability; mean of both networks. 1 is best."
-    return draw("auc", "How well the cleaners tell right from wrong labels", caption, text, painter)
+    text = "AUC of the cleaners, last epoch: " + ", ".join(f"{k} {_shown(_last(v), 3)}" for k, v in shown.items()) + "."
+    caption = "Area under the ROC curve of the clean probability, correct against wrong labels; mean of both networks."
+    return draw("auc", "AUC of the cleaners", caption, text, painter)
 
 
 def auc_painter(run: Run) -> Callable[[Axes], None] | None:
-    """A painter of both cleaners' AUC over epochs, mean of both networks; None where it is not known."""
+    """A painter of the cleaners' AUC over epochs, mean of both networks; None where it is unknown."""
     shown = _of_cleaners(run, "auc")
     return _lines_painter(run, "AUC", shown) if shown else None
 
 
 def _why_no_auc(run: Run) -> str:
     if run.labels.trusted_N is None:
-        return "Trusted labels are not known, so the AUC of the cleaners, precision and recall cannot be said."
+        return "True labels are unknown, so there is no AUC, precision or recall of the cleaners."
     if not cleaners_of(run.config.cleaner.kind):
-        return "This run cleans no labels (cleaner.kind=none): there is no AUC."
-    return "No epoch has cleaned labels yet, or all labels are right: there is no AUC."
+        return "This run has no cleaner (cleaner.kind=none), so there is no AUC."
+    return "No epoch has a cleaning yet, or all labels are correct, so there is no AUC."
 
 
 def _divergence(run: Run) -> ReportFigure | None:
     shown = {name: series(run, "kl_gmm_cpc", i) for i, name in enumerate(_NETWORKS)}
     if not any(np.isfinite(values).any() for values in shown.values()):
         return None
-    text = f"KL divergence between both cleaners, network 1: last {_say(_last(shown[_NETWORKS[0]]), 3)} nats."
-    caption = (
-        "KL divergence of the prototypes' clean probability q(z) from the mixture's q(z'), mean over samples, nats."
-    )
-    return _lines(run, "kl", "How far prototypes are from the mixture", caption, text, "nats", shown)
+    text = f"KL divergence between both cleaners, network 1: last {_shown(_last(shown[_NETWORKS[0]]), 3)} nats."
+    caption = "KL(q(z') || q(z)) of the mixture's and the prototypes' clean probabilities, mean over samples, nats."
+    return _lines(run, "kl", "KL divergence of the cleaners", caption, text, "nats", shown)
 
 
 def _agreement(run: Run) -> ReportFigure | None:
     shown = {name: 100 * series(run, "agreement_gmm_cpc", i) for i, name in enumerate(_NETWORKS)}
     if not any(np.isfinite(values).any() for values in shown.values()):
         return None
-    text = f"Share of labels that both cleaners judge alike, network 1: last {_say(_last(shown[_NETWORKS[0]]))} %."
-    caption = "Percent of labels that mixture and prototypes both hold clean, or both not."
-    return _lines(run, "agreement", "How often both cleaners agree", caption, text, "%", shown)
+    text = f"Share of labels on which both cleaners agree, network 1: last {_shown(_last(shown[_NETWORKS[0]]))} %."
+    caption = "Percent of labels that mixture and prototypes both predict clean, or both noisy."
+    return _lines(run, "agreement", "Agreement of the cleaners", caption, text, "%", shown)
 
 
 def _of_cleaners(run: Run, measure: str) -> dict[str, np.ndarray]:
@@ -196,46 +197,46 @@ def _of_cleaners(run: Run, measure: str) -> dict[str, np.ndarray]:
     return shown
 
 
-def comparison_pictures(comparison: Comparison) -> list[ReportFigure]:
-    """Accuracy and AUC of each group over epochs, mean of its seeds; none where there are too many groups to tell."""
+def comparison_figures(comparison: Comparison) -> list[ReportFigure]:
+    """Accuracy and AUC of each group over epochs, mean of its seeds; none above MOST_GROUPS groups."""
     if len(comparison.groups) > MOST_GROUPS:
         return []
-    pictures = []
+    figures = []
     for key, title, unit, measure in (
         ("accuracy", "Test accuracy", "%", lambda run: series(run, "test_top1")),
-        ("auc", "AUC of the cleaner that rules", "AUC", ruling_auc),
+        ("auc", "AUC of the active cleaner", "AUC", active_auc),
     ):
         shown = {group_name(group): mean_over_runs(group.runs, measure) for group in comparison.groups}
         shown = {name: values for name, values in shown.items() if np.isfinite(values).any()}
         if shown:
-            last = ", ".join(f"{name}: {_say(_last(values), 3)}" for name, values in shown.items())
+            last = ", ".join(f"{name}: {_shown(_last(values), 3)}" for name, values in shown.items())
             text = f"{title} over epochs, mean over seeds; last: {last}."
-            pictures.append(
+            figures.append(
                 draw(key, title, "Mean over the seeds of each group.", text, group_painter(shown, unit), height=1.3)
             )
-    return pictures
+    return figures
 
 
 def group_name(group: RunGroup) -> str:
-    """The settings by which a group differs, in a line."""
+    """The settings by which a group differs, as one line."""
     return plain_name(", ".join(group.values.values()), 60) or group.config.cleaner.kind
 
 
-def ruling_auc(run: Run) -> np.ndarray:
-    """AUC by epoch of the cleaner that the run is named after, mean of both networks: (E,), NaN where not known."""
+def active_auc(run: Run) -> np.ndarray:
+    """AUC by epoch of the last cleaner of cleaner.kind, mean of both networks: (E,), NaN where unknown."""
     cleaners = cleaners_of(run.config.cleaner.kind)
     name = f"auc_{cleaners[-1].name if cleaners else 'gmm'}"
     return np.asarray((series(run, name, 0) + series(run, name, 1)) / 2)
 
 
 def mean_over_runs(runs: Sequence[Run], measure: Callable[[Run], np.ndarray]) -> np.ndarray:
-    """A measure by epoch, mean of the runs as far as the shortest of them goes."""
+    """A measure by epoch, mean of the runs, cut to the shortest run."""
     rows = [measure(run) for run in runs]
     return np.asarray(np.mean([row[: min(map(len, rows))] for row in rows], axis=0))
 
 
 def group_painter(shown: dict[str, np.ndarray], unit: str) -> Callable[[Axes], None]:
-    """A painter of one line a group over epochs, with the legend below it."""
+    """A painter of one line per group over epochs, with the legend below."""
 
     def paint(ax: Axes) -> None:
         for number, (name, values) in enumerate(shown.items()):
@@ -260,7 +261,7 @@ def _lines(
     *,
     legend: bool = True,
 ) -> ReportFigure:
-    """Lines over epochs; the epochs of warm-up are shaded."""
+    """Lines over epochs; the warm-up is shaded."""
     return draw(key, title, caption, text, _lines_painter(run, unit, shown, more, legend=legend))
 
 
@@ -304,5 +305,5 @@ def _last(values: np.ndarray) -> float:
     return float(finite[-1]) if len(finite) else float("nan")
 
 
-def _say(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}" if np.isfinite(value) else "not known"
+def _shown(value: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}" if np.isfinite(value) else "unknown"

@@ -1,4 +1,4 @@
-"""The suspected labels as cards with small pictures, the worst first."""
+"""The suspected labels as cards with thumbnails, worst first."""
 
 import base64
 import io
@@ -19,16 +19,17 @@ from fastcpc.report.results.run import Run
 from fastcpc.report.results.suspects import Suspects, suspects_table
 
 SIDE = 160  # pixels of the longer side of a thumbnail
-SMALL_SIDE = 48  # a picture up to this size goes in as it is
-MOST_BYTES = 20_000  # of one thumbnail; 200 of them and their base64 stay below 5.5 MB
+SMALL_SIDE = 48  # images up to this size are not scaled
+MOST_BYTES = 20_000  # of one thumbnail; 200 of them in base64 are below 5.5 MB
 MOST_TEXT = 300  # characters of a file's or a class's name in the page
 
 
 @dataclass(frozen=True)
 class Card:
-    """One suspected label. picture: a data URL; empty where there is none, and then fault says why.
+    """One suspected label.
 
-    scores: pairs of a name and a number in words. pixelated: whether its pixels are to be seen.
+    image: a data URL; empty without an image, and then problem gives the reason. scores: pairs of name and formatted
+    number. pixelated: whether the browser scales it without smoothing.
     """
 
     number: int
@@ -40,16 +41,16 @@ class Card:
     predicted_label: int
     true: str
     scores: tuple[tuple[str, str], ...]
-    picture: str
+    image: str
     pixelated: bool
     problem: str
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """cards: the worst MOST_CARDS at most. total: suspected labels in all. fault: why there are no pictures at all.
+    """cards: at most MOST_CARDS, worst first. total: number of all suspected labels. problem: why there are no images.
 
-    table: the cards' rows with the columns of the table of suspects, as JSON: {"columns": [...], "rows": [[...]]}.
+    table: the rows of the cards in the table of suspects, as JSON: {"columns": [...], "rows": [[...]]}.
     """
 
     cards: list[Card]
@@ -61,13 +62,13 @@ class Gallery:
 def make_gallery(
     run: Run, samples: SampleTable, suspects: Suspects, images: TrainingImages, most: int = MOST_CARDS
 ) -> Gallery:
-    """Cards of the worst ``most`` suspected labels. Pictures that cannot be read leave their cards without one."""
+    """Cards of the worst ``most`` suspected labels. Cards of unreadable images have no image."""
     rows = suspects.rows[: min(most, MOST_CARDS)]
     table = suspects_table(run, samples, suspects, rows)
     records = table.to_pylist()
     cards = []
     for number, (row, record) in enumerate(zip(rows.tolist(), records, strict=True), start=1):
-        picture, pixelated, problem = _thumbnail(images, row)
+        image, pixelated, problem = _thumbnail(images, row)
         cards.append(
             Card(
                 number,
@@ -79,7 +80,7 @@ def make_gallery(
                 record["predicted_label"],
                 plain_name(record.get("true_class") or "", MOST_TEXT),
                 _scores(record),
-                picture,
+                image,
                 pixelated,
                 problem,
             )
@@ -97,23 +98,23 @@ def _plain(table: pa.Table) -> dict[str, Any]:
 
 
 def _thumbnail(images: TrainingImages, row: int) -> tuple[str, bool, str]:
-    """A data URL, whether its pixels are to be seen, and why there is none."""
+    """A data URL, whether the image is tiny, and the problem of an unreadable image."""
     if images.problem:
         return "", False, ""
     try:
-        picture = images.picture(row)
-        return (*encode(picture), "")
+        image = images.image(row)
+        return (*encode(image), "")
     except BadImage as error:
         return "", False, plain_name(str(error), 80)
 
 
-def encode(picture: Image.Image) -> tuple[str, bool]:
-    """A picture of mode RGB or L as a data URL of at most MOST_BYTES before base64, and whether it is tiny."""
+def encode(image: Image.Image) -> tuple[str, bool]:
+    """An image of mode RGB or L as a data URL of at most MOST_BYTES before base64, and whether it is tiny."""
     buffer = io.BytesIO()
-    if max(picture.size) <= SMALL_SIDE:
-        picture.save(buffer, "PNG", optimize=True)
+    if max(image.size) <= SMALL_SIDE:
+        image.save(buffer, "PNG", optimize=True)
         return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", True
-    small = picture.copy()
+    small = image.copy()
     small.thumbnail((SIDE, SIDE))
     for quality in (82, 60, 40, 20, 5):
         buffer = io.BytesIO()
@@ -124,7 +125,7 @@ def encode(picture: Image.Image) -> tuple[str, bool]:
 
 
 def as_script(table: dict[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in: no <, > or &, no line separators."""
+    """JSON that cannot end its script element: no <, > or &, no line separators."""
     text = json.dumps(table)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -132,5 +133,5 @@ def as_script(table: dict[str, Any]) -> str:
 
 
 def names_of(labels: Sequence[int], run: Run) -> list[tuple[int, str]]:
-    """Class ids with their names, each once, in the order of ids."""
+    """Distinct class ids with their names, in the order of ids."""
     return [(label, plain_name(run.class_names[label], MOST_TEXT)) for label in sorted(set(labels))]

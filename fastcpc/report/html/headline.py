@@ -1,4 +1,4 @@
-"""The few numbers a reader wants first: accuracy, how many labels are wrong, and in which classes."""
+"""The main results of a run: accuracy, estimated noise, noise per class."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from fastcpc.report.results.suspects import Suspects
 
 @dataclass(frozen=True)
 class ClassNoise:
-    """One class of given labels. Shares in [0, 1], None where there is nothing to divide by or nothing is known.
+    """Noise among the given labels of one class. Shares in [0, 1]; None where the class is empty or unknown.
 
-    estimated: share of its labels that are not held clean. actual: share that is wrong, of those that are known.
-    suspects: labels of it that are suspected. predicted: how many samples the networks would give this class.
+    estimated: share of its labels that are predicted noisy. actual: share of wrong labels among those with a true
+    label. suspects: number of its suspected labels. predicted: number of samples predicted as this class.
     """
 
     label: int
@@ -28,7 +28,7 @@ class ClassNoise:
 
 @dataclass(frozen=True)
 class Noise:
-    """Estimated and actual share of wrong labels of all samples, and by class, the noisiest first."""
+    """Estimated and actual share of wrong labels of all samples and per class, noisiest class first."""
 
     estimated: float
     actual: float | None
@@ -36,13 +36,13 @@ class Noise:
 
     @property
     def noisiest(self) -> ClassNoise | None:
-        """The class with the highest estimate; None where no class has one above 0."""
+        """The class with the highest estimate; None where all estimates are 0."""
         return self.classes[0] if self.classes and self.classes[0].estimated else None
 
 
 def estimate_noise(run: Run, samples: SampleTable, suspects: Suspects) -> Noise:
-    """How many labels are wrong: the share that the run's cleaner does not hold clean."""
-    held_wrong_N = ~samples.is_clean_N
+    """Estimate the noise: the share of labels that the run's cleaner predicts noisy."""
+    noisy_N = ~samples.is_clean_N
     known_N = np.zeros(len(samples), np.bool_) if samples.true_N is None else samples.true_N >= 0
     wrong_N = known_N if samples.true_N is None else known_N & (samples.true_N != samples.given_N)
     predicted_K = np.bincount(samples.predicted_N, minlength=len(run.class_names))
@@ -54,14 +54,14 @@ def estimate_noise(run: Run, samples: SampleTable, suspects: Suspects) -> Noise:
             ClassNoise(
                 label,
                 count,
-                _share(held_wrong_N, own_N),
+                _share(noisy_N, own_N),
                 _share(wrong_N, own_N & known_N),
                 int(suspects.is_issue_N[own_N].sum()),
                 int(predicted_K[label]),
             )
         )
     classes.sort(key=lambda row: -1.0 if row.estimated is None else row.estimated, reverse=True)
-    return Noise(float(held_wrong_N.mean()), _share(wrong_N, known_N), classes)
+    return Noise(float(noisy_N.mean()), _share(wrong_N, known_N), classes)
 
 
 def _share(wrong_N: Bools, among_N: Bools) -> float | None:
@@ -70,7 +70,7 @@ def _share(wrong_N: Bools, among_N: Bools) -> float | None:
 
 @dataclass(frozen=True)
 class AccuracyFigures:
-    """Test accuracy in percent: of the last epoch, the best one (named: it is chosen on the test set), the last ten."""
+    """Test accuracy in percent: last epoch, best epoch (chosen on the test set), mean of the last ten."""
 
     final: float
     best: float
@@ -80,7 +80,7 @@ class AccuracyFigures:
 
 
 def accuracy_of(run: Run) -> AccuracyFigures | None:
-    """The accuracy of a run's epochs so far; None where none has been measured."""
+    """The accuracy of the epochs so far; None before the first."""
     values = [(line["test_top1"], line["epoch"]) for line in run.metrics if line.get("test_top1") is not None]
     if not values:
         return None
@@ -90,18 +90,18 @@ def accuracy_of(run: Run) -> AccuracyFigures | None:
 
 
 def describe_state(run: Run) -> str:
-    """Whether the run is finished, in words."""
+    """Whether the run is finished, as text."""
     done, epochs = len(run.metrics), run.config.train.epochs
     if run.summary is not None:
         return f"finished, {epochs} epochs"
-    return f"not finished: {done} of {epochs} epochs; what is there so far"
+    return f"not finished: {done} of {epochs} epochs so far"
 
 
 def describe_noise(run: Run) -> str:
-    """The kind of label noise, in words."""
+    """The kind of label noise, as text."""
     labels = run.labels
     if labels.noise_kind == "none":
-        return "labels as they came"
+        return "the data set's own"
     if labels.noise_kind == "file":
-        return "labels of a file"
+        return "from a label file"
     return f"{labels.noise_kind} noise on {100 * labels.nominal_rate:g} %"

@@ -1,3 +1,3 @@
-"""How much a page shows; without imports, so that --help can read it."""
+"""Limits of a page, in a module without imports for --help."""
 
 MOST_CARDS = 200  # suspects

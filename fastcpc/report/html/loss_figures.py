@@ -1,4 +1,4 @@
-"""The distribution of losses: with the mixtures that clean by it, and class against class (CPC, Fig. 1)."""
+"""Figures of the losses: histograms with their mixtures, densities and tests per class (CPC, Fig. 1)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,38 +13,38 @@ from fastcpc.report.html.canvas import INK, SERIES, ReportFigure, draw, plain_na
 from fastcpc.report.results.run import Run
 
 BINS = 40
-MOST_CLASSES = 100  # panels of single classes in a page
+MOST_CLASSES = 100  # classes with a panel of their own
 SMALL = 0.5
 SIGNIFICANT = 0.05
 
 
-def loss_pictures(run: Run, first: ScoreArrays | None, last: ScoreArrays | None) -> list[ReportFigure]:
-    """Losses of all samples with their mixture, after the warm-up and at the latest cleaning; network 1."""
-    pictures = []
+def loss_figures(run: Run, first: ScoreArrays | None, last: ScoreArrays | None) -> list[ReportFigure]:
+    """Losses of all samples with their mixture, at the first and at the latest cleaning; network 1."""
+    figures = []
     if first is not None and last is not None and first.epoch != last.epoch:
-        pictures.append(_of_all(run, first, "hist-first", "Losses after the warm-up"))
+        figures.append(_of_all(run, first, "hist-first", "Losses after the warm-up"))
     if last is not None:
-        pictures.append(_of_all(run, last, "hist-last", f"Losses {when(run, last)}"))
-    return [picture for picture in pictures if picture is not None]
+        figures.append(_of_all(run, last, "hist-last", f"Losses {when(run, last)}"))
+    return [figure for figure in figures if figure is not None]
 
 
 def when(run: Run, scores: ScoreArrays) -> str:
-    """When a cleaning was, in words."""
+    """When a cleaning was, as text."""
     return "at the end" if scores.epoch >= run.config.train.epochs else f"before epoch {scores.epoch}"
 
 
-def class_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
-    """A small panel for each class, in the order of ids, at most MOST_CLASSES: its losses and its own mixture."""
+def class_panels(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
+    """Losses and mixture of each class, in the order of ids, at most MOST_CLASSES."""
     values_N = scores.values(0) if scores is not None else None
     if scores is None or values_N is None:
         return []
-    pictures = []
+    figures = []
     for label, name in enumerate(run.class_names[:MOST_CLASSES]):
         own_N = run.labels.given_N == label
         mixture = scores.mixture(0, label)
-        told = "no mixture could be fitted" if mixture is None else _in_words(mixture)
-        text = f"Losses of the {int(own_N.sum())} samples labelled {plain_name(name)}: {told}."
-        pictures.append(
+        fit = "no mixture could be fitted" if mixture is None else _in_words(mixture)
+        text = f"Losses of the {int(own_N.sum())} samples labelled {plain_name(name)}: {fit}."
+        figures.append(
             draw(
                 f"hist-class-{label}",
                 plain_name(name, 40),
@@ -55,7 +55,7 @@ def class_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
                 height=0.56,
             )
         )
-    return pictures
+    return figures
 
 
 def _of_all(run: Run, scores: ScoreArrays, key: str, title: str) -> ReportFigure | None:
@@ -63,14 +63,14 @@ def _of_all(run: Run, scores: ScoreArrays, key: str, title: str) -> ReportFigure
     if values_N is None or painter is None:
         return None
     mixture = scores.mixture(0)
-    told = "no mixture could be fitted" if mixture is None else _in_words(mixture)
-    text = f"Histogram of {len(values_N)} normalised losses of network 1; {told}."
+    fit = "no mixture could be fitted" if mixture is None else _in_words(mixture)
+    text = f"Histogram of {len(values_N)} normalised losses of network 1; {fit}."
     caption = "Normalised cross entropy with the given label, network 1, and the mixture of all samples."
     return draw(key, title, caption, text, painter)
 
 
 def all_losses_painter(run: Run, scores: ScoreArrays) -> Callable[[Axes], None] | None:
-    """A painter of the losses of all samples with their mixture, network 1; None where the losses were no numbers."""
+    """A painter of the losses of all samples with their mixture, network 1; None where losses are NaN or inf."""
     values_N = scores.values(0)
     if values_N is None:
         return None
@@ -81,24 +81,24 @@ def all_losses_painter(run: Run, scores: ScoreArrays) -> Callable[[Axes], None] 
 def _wrong(run: Run, own_N: Bools) -> Bools | None:
     trusted_N = run.labels.trusted_N
     if trusted_N is None or (trusted_N[own_N] < 0).any():
-        return None  # where only some are known, no bar can be parted
+        return None  # bars cannot be split where some true labels are unknown
     return np.asarray((trusted_N != run.labels.given_N)[own_N])
 
 
 def _in_words(mixture: FittedMixture) -> str:
     (low, high), (share, _) = mixture.means, mixture.weights
     return (
-        f"the mixture puts {100 * share:.0f} % around {low:.2f} (clean) and {100 - 100 * share:.0f} % around {high:.2f}"
+        f"the mixture has {100 * share:.0f} % around {low:.2f} (clean) and {100 - 100 * share:.0f} % around {high:.2f}"
     )
 
 
 def _histogram(
     values_M: Floats, wrong_M: Bools | None, mixture: FittedMixture | None, *, small: bool
 ) -> Callable[[Axes], None]:
-    """A painter: bars of density (right and wrong labels stacked where known), and both components as lines."""
+    """A painter: histogram (correct and wrong labels stacked where known), and both components as lines."""
     bins = np.linspace(0, 1, (BINS // 2 if small else BINS) + 1)
     parts = [(values_M, "labels")] if wrong_M is None else [
-        (values_M[~wrong_M], "right labels"), (values_M[wrong_M], "wrong labels")
+        (values_M[~wrong_M], "correct labels"), (values_M[wrong_M], "wrong labels")
     ]  # fmt: skip
 
     def paint(ax: Axes) -> None:
@@ -129,9 +129,10 @@ def _histogram(
 
 @dataclass(frozen=True)
 class LossTest:
-    """Whether classes' losses are distributed as all classes' are. p_values_K: None where a class has too few samples.
+    """Kolmogorov-Smirnov tests of each class's losses against all losses.
 
-    different: share of the classes tested with p below 0.05.
+    kind: of the labels, correct or wrong. p_values_K: None where a class has too few samples. different: share of the
+    tested classes with p below 0.05.
     """
 
     kind: str
@@ -140,15 +141,15 @@ class LossTest:
 
 
 def loss_tests(run: Run, scores: ScoreArrays | None) -> list[LossTest]:
-    """Kolmogorov-Smirnov tests of each class's raw losses against all, of right and of wrong labels apart (Fig. 1).
+    """Tests of each class's raw losses against all, separately for correct and wrong labels (Fig. 1).
 
-    Network 1; empty where trusted labels are not known or nothing was measured.
+    Network 1; empty without true labels or without scores.
     """
     trusted_N = run.labels.trusted_N
     if trusted_N is None or scores is None:
         return []
     tests = []
-    for kind, rows_N in right_and_wrong(run, trusted_N):
+    for kind, rows_N in correct_and_wrong(run, trusted_N):
         values = class_ks_pvalues(scores.arrays["loss"][0][rows_N], run.labels.given_N[rows_N], len(run.class_names))
         known = [value for value in values if value is not None]
         share = float(np.mean([value < SIGNIFICANT for value in known])) if known else None
@@ -156,21 +157,19 @@ def loss_tests(run: Run, scores: ScoreArrays | None) -> list[LossTest]:
     return tests
 
 
-def density_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
-    """Density of losses by class: the mean over classes and where the middle 95 % of them lie (CPC, Fig. 1)."""
+def density_figures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
+    """Density of losses by class: mean and middle 95 % of the classes (CPC, Fig. 1)."""
     trusted_N, values_N = run.labels.trusted_N, scores.values(0) if scores is not None else None
     if trusted_N is None or values_N is None:
         return []
-    pictures = []
-    for (kind, rows_N), colour in zip(right_and_wrong(run, trusted_N), SERIES, strict=False):
+    figures = []
+    for (kind, rows_N), colour in zip(correct_and_wrong(run, trusted_N), SERIES, strict=False):
         densities = class_densities(values_N[rows_N], run.labels.given_N[rows_N], len(run.class_names))
         if len(densities) < 2:
             continue
         text = f"Density of the losses of {kind} labels in {len(densities)} classes after the warm-up."
-        caption = (
-            "Each thin line is a class; the thick one is their mean, the band holds the middle 95 % of the classes."
-        )
-        pictures.append(
+        caption = "Thin lines: classes; thick line: their mean; band: the middle 95 % of the classes."
+        figures.append(
             draw(
                 f"density-{kind}",
                 f"Losses of {kind} labels by class",
@@ -179,17 +178,17 @@ def density_pictures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]
                 density_painter(densities, colour),
             )
         )
-    return pictures
+    return figures
 
 
-def right_and_wrong(run: Run, trusted_N: Ints) -> list[tuple[str, Bools]]:
-    """Which samples have a right label and which a wrong one, (N,) each; those that are not known are in neither."""
-    right_N = trusted_N == run.labels.given_N
-    return [("right", right_N), ("wrong", ~right_N & (trusted_N >= 0))]
+def correct_and_wrong(run: Run, trusted_N: Ints) -> list[tuple[str, Bools]]:
+    """Which samples have a correct and which a wrong label, (N,) each; unknown ones are in neither."""
+    correct_N = trusted_N == run.labels.given_N
+    return [("correct", correct_N), ("wrong", ~correct_N & (trusted_N >= 0))]
 
 
 def class_densities(values_M: Floats, labels_M: Ints, num_classes: int, bins: int = 25) -> Floats:
-    """Histogram density on [0, 1] of each class that has samples, (C, bins) float64."""
+    """Histogram density on [0, 1] of each class with samples, (C, bins) float64."""
     rows = [
         np.histogram(values_M[labels_M == label], bins, (0, 1), density=True)[0]
         for label in range(num_classes)
@@ -199,7 +198,7 @@ def class_densities(values_M: Floats, labels_M: Ints, num_classes: int, bins: in
 
 
 def density_painter(densities: Floats, colour: str) -> Callable[[Axes], None]:
-    """A painter of class densities (C, bins): thin lines (of at most 20 classes), their mean, and the middle 95 %."""
+    """A painter of class densities (C, bins): thin lines (up to 20 classes), mean, and middle 95 %."""
     middle = (np.arange(densities.shape[1]) + 0.5) / densities.shape[1]
     low, high = np.percentile(densities, [2.5, 97.5], axis=0)
 

@@ -1,4 +1,4 @@
-"""One run as one HTML file that needs nothing else: no network, no other file, and no name in it can run."""
+"""The report pages: self-contained HTML files with escaped text, so that names of files and classes cannot run."""
 
 import base64
 import hashlib
@@ -17,14 +17,14 @@ from fastcpc.errors import InputError
 from fastcpc.report.html.canvas import ReportFigure, plain_name
 from fastcpc.report.html.class_figures import (
     confusion,
-    confusion_picture,
-    map_picture,
-    probability_picture,
-    prototype_picture,
+    confusion_figure,
+    map_figure,
+    probability_figure,
+    prototype_figure,
     worst_pairs,
 )
 from fastcpc.report.html.comparison import Comparison
-from fastcpc.report.html.curves import comparison_pictures, curves
+from fastcpc.report.html.curves import comparison_figures, curves
 from fastcpc.report.html.gallery import MOST_TEXT, as_script, make_gallery, names_of
 from fastcpc.report.html.headline import (
     AccuracyFigures,
@@ -34,7 +34,7 @@ from fastcpc.report.html.headline import (
     estimate_noise,
 )
 from fastcpc.report.html.limits import MOST_CARDS
-from fastcpc.report.html.loss_figures import class_pictures, density_pictures, loss_pictures, loss_tests
+from fastcpc.report.html.loss_figures import class_panels, density_figures, loss_figures, loss_tests
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.samples import samples_of
@@ -46,17 +46,17 @@ FIRST_SHOWN = 20  # cards before "show all"
 
 @dataclass(frozen=True)
 class PageFigures:
-    """A section of figures, and the sentences that say what could not be drawn."""
+    """A section of figures, and a sentence for each figure that cannot be drawn."""
 
     title: str
-    pictures: list[ReportFigure]
+    figures: list[ReportFigure]
     missing: list[str]
 
 
 def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline: Run | None = None) -> str:
     """The report of a run, finished or not.
 
-    root: where the data set lies now; empty: where the run found it. baseline: another run to compare accuracy with.
+    root: folder of the images, if not data.root. baseline: another run to compare accuracy with.
     InputError where the run's files are damaged.
     """
     samples, no_samples = samples_of(run)
@@ -69,7 +69,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
         "baseline": _baseline(baseline),
         "no_samples": no_samples,
         "sections": _sections(run, samples, first, last),
-        "class_panels": class_pictures(run, last),
+        "class_panels": class_panels(run, last),
         "num_classes": len(run.class_names),
         "tests": loss_tests(run, first),
         "trusted": run.labels.trusted_N is not None,
@@ -92,7 +92,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
 
 def comparison_page(comparison: Comparison) -> str:
     """The report of several runs."""
-    content = {"title": "Comparison", "comparison": comparison, "pictures": comparison_pictures(comparison)}
+    content = {"title": "Comparison", "comparison": comparison, "figures": comparison_figures(comparison)}
     return render("compare.html.j2", [], content)
 
 
@@ -134,21 +134,21 @@ def _sections(
 ) -> list[PageFigures]:
     over_epochs, missing = curves(run)
     sections = [PageFigures("Over the epochs", over_epochs, missing)]
-    distributions = [*loss_pictures(run, first, last), *density_pictures(run, first)]
+    distributions = [*loss_figures(run, first, last), *density_figures(run, first)]
     absent = []
     if last is None:
-        absent.append("No cleaning has been made yet: there are no losses of single samples to draw.")
+        absent.append("No cleaning has been made yet, so there are no per-sample losses to draw.")
     elif run.labels.trusted_N is None:
         absent.append(
-            "Trusted labels are not known, so the losses of right and of wrong labels cannot be drawn apart, nor their "
-            "classes tested against each other."
+            "True labels are unknown, so the losses of correct and wrong labels are not separated, and there are no "
+            "tests per class."
         )
     elif first is None:
-        absent.append("This run kept no losses of its first cleaning, so classes are not tested against each other.")
+        absent.append("This run has no losses of its first cleaning, so there are no tests per class.")
     sections.append(PageFigures("Losses", distributions, absent))
-    pictures = [confusion_picture(run, samples) if samples is not None else None, probability_picture(run, last)]
-    pictures += [prototype_picture(run, last), map_picture(run, last)]
-    shown = [picture for picture in pictures if picture is not None]
+    figures = [confusion_figure(run, samples) if samples is not None else None, probability_figure(run, last)]
+    figures += [prototype_figure(run, last), map_figure(run, samples, last)]
+    shown = [figure for figure in figures if figure is not None]
     sections.append(PageFigures("Classes and cleaners", shown, _absent_of_classes(run, last)))
     return sections
 
@@ -156,11 +156,11 @@ def _sections(
 def _absent_of_classes(run: Run, last: ScoreArrays | None) -> list[str]:
     absent = []
     if last is not None and "prototypes" not in last.arrays:
-        absent.append(f"cleaner.kind={run.config.cleaner.kind} trains no prototypes: no map and no similarity of them.")
+        absent.append(f"cleaner.kind={run.config.cleaner.kind} has no prototypes, so there is no map or similarity.")
     elif last is not None and "q_gmm" not in last.arrays:
-        absent.append("This cleaner has no mixture to compare the prototypes' clean probability with.")
+        absent.append("This cleaner has no mixture, so its clean probabilities are not compared.")
     if len(run.class_names) > 50:
-        absent.append(f"{len(run.class_names)} classes are too many for a matrix; the table of changes says the most.")
+        absent.append(f"{len(run.class_names)} classes are too many for a matrix; see the table of changes.")
     return absent
 
 
@@ -169,7 +169,7 @@ def _baseline(baseline: Run | None) -> tuple[str, AccuracyFigures] | None:
         return None
     accuracy = accuracy_of(baseline)
     if accuracy is None:
-        raise InputError(f"{baseline.path}: has no finished epoch to compare with")
+        raise InputError(f"--baseline {baseline.path}: no finished epoch; give a run that has one")
     return baseline.path.resolve().name, accuracy
 
 

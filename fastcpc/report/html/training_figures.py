@@ -1,4 +1,4 @@
-"""Figures of a run for TensorBoard and W&B: losses with their mixture, AUC, confusion, the worst labels."""
+"""Figures for TensorBoard and W&B during training: losses with mixture, AUC, confusion, suspects."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +21,15 @@ from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import samples_of
 from fastcpc.report.results.suspects import find_suspects
 
-ROWS, COLUMNS = 4, 5  # pictures of the gallery
+ROWS, COLUMNS = 4, 5  # images of suspects
 SIDE = 160  # pixels of the longer side of each, at most
-Sheet = tuple[Callable[[Figure], object], tuple[float, float]]  # a painter, and its size in units of the usual one
+Sheet = tuple[Callable[[Figure], object], tuple[float, float]]  # a painter, and its size in units of canvas.SIZE
 
 
-def run_pictures(folder: Path, root: str = "") -> Pictures:
-    """What there is to draw of a run so far, finished or not: tag -> pixels, uint8 (H, W, 3).
+def run_figures(folder: Path, root: str = "") -> Pictures:
+    """The figures of a run, finished or not: tag -> pixels, uint8 (H, W, 3). fastcpc-train passes it to its log.
 
-    folder: the run's. root: where the data set lies now; empty: where the run found it. InputError where the run's
-    files are damaged.
+    folder: of the run. root: folder of the images, if not data.root. InputError where the run's files are damaged.
     """
     run = read_run(folder)
     sheets = _sheets(run, samples_of(run)[0], root)
@@ -63,7 +62,7 @@ def _panel(paint: Callable[[Axes], None], height: float) -> Sheet:
 
 
 def _suspects(sheet: Figure, run: Run, samples: SampleTable, images: TrainingImages, rows: list[int]) -> None:
-    """The worst labels as small pictures, given and suggested class above each; a grey field where there is none."""
+    """The worst labels as thumbnails below their given and suggested class; grey where an image is unreadable."""
     ax = sheet.add_subplot()
     for place, row in enumerate(rows):
         down, across = divmod(place, COLUMNS)
@@ -71,11 +70,11 @@ def _suspects(sheet: Figure, run: Run, samples: SampleTable, images: TrainingIma
         text = " > ".join(plain_name(name, 12) for name in names)
         ax.text(across + 0.42, down - 0.04, text, ha="center", va="bottom", fontsize=7)
         try:
-            picture = images.picture(row).convert("RGB")
+            image = images.image(row).convert("RGB")
         except BadImage:
-            picture = Image.new("RGB", (SIDE, SIDE), "lightgrey")
-        picture.thumbnail((SIDE, SIDE))
-        right, bottom = (0.84 * side / max(picture.size) for side in picture.size)
-        ax.imshow(np.asarray(picture), extent=(across, across + right, down + bottom, down))
+            image = Image.new("RGB", (SIDE, SIDE), "lightgrey")
+        image.thumbnail((SIDE, SIDE))
+        right, bottom = (0.84 * side / max(image.size) for side in image.size)
+        ax.imshow(np.asarray(image), extent=(across, across + right, down + bottom, down))
     ax.set(xlim=(0, COLUMNS), ylim=(ROWS, -0.2))
     ax.axis("off")

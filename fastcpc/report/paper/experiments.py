@@ -1,4 +1,4 @@
-"""What the paper's tables and figures consist of: runs in rows and columns, at full scale and on digits."""
+"""The runs of the paper's tables and figures, at full scale and on digits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Place:
-    """One place of a table, or one line or panel of a figure: the seeds of one config and cleaner."""
+    """A cell of a table, or a line or panel of a figure: the seeds of one config and cleaner."""
 
     row: str
     column: str
@@ -58,7 +58,7 @@ class Experiment:
 
 
 def own_cleaner(config: str) -> str:
-    """CPC's cleaner for a config: taught by one mixture where noise is asymmetric, else by one a class."""
+    """CPC's cleaner for a config: one mixture of all classes for asymmetric noise, else one per class."""
     return "cpc_agn" if "asym" in config or config.startswith("clothing1m") else "cpc_awr"
 
 
@@ -120,7 +120,7 @@ SCALES = ("small", "full")
 
 
 def experiment(name: str, scale: str) -> Experiment:
-    """An experiment by name and scale. InputError where it is not there at this scale."""
+    """An experiment by name and scale. InputError where it has no such scale."""
     if (name, scale) not in EXPERIMENTS:
         there = [other for (known, other) in EXPERIMENTS if known == name]
         raise InputError(f"{name}: has no scale {scale}; it is about CIFAR's noise rates: --scale {there[0]}")

@@ -1,4 +1,4 @@
-"""A grid of runs: finished ones are taken, missing ones are trained, each in a process of its own."""
+"""Train the missing runs of a grid, each in its own process; finished runs are reused."""
 
 import os
 import subprocess
@@ -16,15 +16,15 @@ from fastcpc.errors import InputError, RunError
 from fastcpc.report.paper.experiments import Cell
 from fastcpc.report.results.run import Run, read_run
 
-USAGE = 2  # exit code of a command that no other seed or cleaner would make better
+USAGE = 2  # exit code for wrong settings or data, which the other runs share
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the runs of a grid lie and what they have in common.
+    """The folder of a grid and the settings that its runs share.
 
-    folder: gets a folder a run. configs: where the config files are. settings: key=value for every run. data_root: the
-    folder with the data sets; empty: what the configs say. one_thread: whether each run computes on one thread.
+    folder: contains a folder per run. configs: folder of the config files. settings: key=value for every run.
+    data_root: the folder with the data sets; empty: as in the configs. one_thread: whether each run uses one thread.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Grid:
         """The arguments of fastcpc-train for a run."""
         file = self.configs / f"{cell.config}.yaml"
         if not file.is_file():
-            raise InputError(f"{file} is not there; give the folder of the repository's configs: --configs DIR")
+            raise InputError(f"{file}: no such file; give the folder of the repository's configs: --configs DIR")
         own = [f"cleaner.kind={cell.cleaner}", f"run.seed={cell.seed}", f"run.dir={self.path(cell)}"]
         return ["--config", str(file), *self._root(cell), "log.figures_every=0", *self.settings, *own]
 
@@ -51,13 +51,13 @@ class Grid:
         return load_config([Path(arguments[1])], arguments[2:])
 
     def finished(self, cell: Cell) -> Run | None:
-        """The run where it is finished. InputError where the folder holds a run with other settings."""
+        """The run, or None until it is finished. InputError where the folder contains a run with different settings."""
         path = self.path(cell)
         if not (path / "config.yaml").is_file():
             return None
         changed = changed_settings(read_config(path), self.config(cell))
         if changed:
-            raise InputError(f"{path} holds a run with other settings: {', '.join(changed)}; give another --out")
+            raise InputError(f"{path} contains a run with different settings: {', '.join(changed)}; give another --out")
         if not (path / "summary.json").is_file():
             return None
         run = read_run(path)
@@ -72,19 +72,19 @@ class Grid:
 
 
 def train_missing(grid: Grid, cells: Sequence[Cell], jobs: int, say: Callable[[str], object]) -> int:
-    """Train the runs that are not finished, ``jobs`` at a time; a stopped one goes on where it stood.
+    """Train the unfinished runs, ``jobs`` at a time; interrupted runs resume.
 
-    say: called with a line for each run that ends. On SIGINT and SIGTERM the runs write a checkpoint, and the signal's
-    number is returned, else 0. A run that fails does not keep the others from being tried, unless its settings or data
-    are at fault; then RunError names those that failed.
+    say: called with a line for each run that ends. On SIGINT and SIGTERM the runs write a checkpoint, and the number of
+    the signal is returned, else 0. The other runs continue after a failure, unless its settings or data are wrong.
+    RunError lists the failed runs.
     """
     missing = [cell for cell in cells if grid.finished(cell) is None]
     try:
         grid.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{grid.folder}: cannot be made ({error.strerror}); give another --out") from None
+        raise InputError(f"{grid.folder}: cannot be created ({error.strerror}); give another --out") from None
     failed: list[str] = []
-    num_ended, told = 0, False
+    num_ended, terminated = 0, False
     with StopRequest() as stop, ThreadPoolExecutor(jobs) as pool:
         queue, running = list(missing), dict[Future[int], tuple[Cell, subprocess.Popen[bytes]]]()
         while running or (queue and not stop.requested):
@@ -93,21 +93,21 @@ def train_missing(grid: Grid, cells: Sequence[Cell], jobs: int, say: Callable[[s
                 process = _start(grid, cell)
                 running[pool.submit(process.wait)] = cell, process
             ended, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-            if stop.requested and not told:
-                told = True  # once: a second signal may hit a run that has obeyed and is on its way out
+            if stop.requested and not terminated:
+                terminated = True  # once: a second signal would abort a run that is stopping
                 for _, process in running.values():
                     process.terminate()
             for future in ended:
                 cell, _ = running.pop(future)
                 code = future.result()
                 if code and not stop.requested:
-                    failed.append(f"{cell.name}: {_last_words(grid, cell)}")
+                    failed.append(f"{cell.name}: {_last_error(grid, cell)}")
                     queue = [] if code == USAGE else queue
                 num_ended += 1
                 say(f"{num_ended}/{len(missing)} {cell.name}: {_outcome(grid, cell, code)}")
     if failed:
         raise RunError(
-            "\n".join([f"{len(failed)} of {len(missing)} runs failed; start the same command again", *failed])
+            "\n".join([f"{len(failed)} of {len(missing)} runs failed; repeat the command to try them again", *failed])
         )
     return stop.requested
 
@@ -115,16 +115,16 @@ def train_missing(grid: Grid, cells: Sequence[Cell], jobs: int, say: Callable[[s
 def _start(grid: Grid, cell: Cell) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "fastcpc.cli.train", *grid.arguments(cell)]
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if grid.one_thread else {})
-    with _words(grid, cell).open("wb") as words:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=words)
+    with _stderr_file(grid, cell).open("wb") as file:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=file)
 
 
-def _words(grid: Grid, cell: Cell) -> Path:
+def _stderr_file(grid: Grid, cell: Cell) -> Path:
     return grid.folder / f"{cell.name}.err"
 
 
-def _last_words(grid: Grid, cell: Cell) -> str:
-    lines = _words(grid, cell).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def _last_error(grid: Grid, cell: Cell) -> str:
+    lines = _stderr_file(grid, cell).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1] if lines else "no message"
 
 
@@ -132,5 +132,5 @@ def _outcome(grid: Grid, cell: Cell, code: int) -> str:
     run = grid.finished(cell) if code == 0 else None
     if run is None or run.summary is None:
         return f"ended with {code}"
-    _words(grid, cell).unlink(missing_ok=True)
+    _stderr_file(grid, cell).unlink(missing_ok=True)
     return f"top-1 {run.summary['last10_top1']:.2f} (mean of the last 10) in {run.summary['seconds']:.0f} s"

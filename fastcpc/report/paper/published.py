@@ -1,4 +1,4 @@
-"""The CPC paper's own figures (arXiv version), to be set beside ours where a run repeats one of its cells."""
+"""Accuracies of the CPC paper (arXiv version), shown where a run repeats one of its cells."""
 
 from dataclasses import dataclass
 

@@ -13,9 +13,9 @@ from fastcpc.engine.outputs.score_file import FIRST
 from fastcpc.errors import RunError
 from fastcpc.report.html.canvas import SERIES, files
 from fastcpc.report.html.comparison import MEASURES, Spread, spread_of
-from fastcpc.report.html.curves import ruling_auc, series, shade_warmup
+from fastcpc.report.html.curves import active_auc, series, shade_warmup
 from fastcpc.report.html.headline import accuracy_of
-from fastcpc.report.html.loss_figures import class_densities, density_painter, right_and_wrong
+from fastcpc.report.html.loss_figures import class_densities, correct_and_wrong, density_painter
 from fastcpc.report.paper.experiments import Experiment, Place
 from fastcpc.report.paper.published import paper_cell
 from fastcpc.report.results.run import Run
@@ -27,9 +27,9 @@ def _of_both(key: str) -> Callable[[Run], np.ndarray]:
     return lambda run: np.asarray((series(run, key, 0) + series(run, key, 1)) / 2)
 
 
-# What the figures draw over epochs, by its name in the JSON; of both networks, their mean.
+# Curves of the figures by their names in the JSON; mean of both networks.
 CURVES: dict[str, dict[str, Callable[[Run], np.ndarray]]] = {
-    "figure3": {"auc": ruling_auc},
+    "figure3": {"auc": active_auc},
     "figure4": {key: _of_both(key) for key in ("kl_gmm_cpc", "agreement_gmm_cpc")},
 }
 
@@ -41,15 +41,17 @@ def measured(runs: Sequence[Run], measure: str = "last10") -> Spread:
 
 
 def short_name(config: str) -> str:
-    """A config's noise in words of the table: digits_sym80 -> "digits, sym 80"."""
+    """Title of a config in a table: digits_sym80 -> "digits, sym 80"."""
     data, _, noise = config.partition("_")
     kind = noise.rstrip("0123456789")
     return f"{data}, {kind} {noise[len(kind) :]}" if noise else data
 
 
 def markdown(experiment: Experiment, results: Results) -> list[str]:
-    """A table of lines: mean +- standard deviation (smallest) over seeds of the last ten epochs' mean, percent; behind
-    it the paper's figure where the runs repeat one of its cells."""
+    """A Markdown table: mean +- standard deviation (smallest) over seeds of the last-10 accuracy in percent.
+
+    The paper's value follows where the runs repeat one of its cells.
+    """
     lines = ["| | " + " | ".join(experiment.columns) + " |", "|---" * (len(experiment.columns) + 1) + "|"]
     for row in experiment.rows:
         cells = []
@@ -67,7 +69,7 @@ def _cell_text(runs: Sequence[Run]) -> str:
 
 
 def as_json(experiment: Experiment, scale: str, settings: Sequence[str], results: Results) -> str:
-    """Every number of the table or picture, and which runs it is of; curves with an entry an epoch."""
+    """The numbers of a table or figure with their runs; curves have an entry per epoch."""
     rows = []
     for place in experiment.places:
         runs = results[place]
@@ -96,27 +98,27 @@ def figure(experiment: Experiment, results: Results) -> tuple[str, bytes]:
 
 
 def _losses(sheet: Figure, experiment: Experiment, results: Results) -> None:
-    """Fig. 1: density of the losses of right and of wrong labels by class, a row a data set; network 1, first seed."""
+    """Fig. 1: densities per class of losses of correct and wrong labels, a row per data set; network 1, first seed."""
     axes = sheet.subplots(len(experiment.places), 2, squeeze=False)
     for place, row in zip(experiment.places, axes, strict=True):
         run = results[place][0]
         scores, trusted_N = run.scores(FIRST), run.labels.trusted_N
         values_N = scores.values(0) if scores is not None else None
         if values_N is None or trusted_N is None:
-            raise RunError(f"{run.path}: kept no losses of its first cleaning, or its trusted labels are not known")
-        for ax, (kind, rows_N), colour in zip(row, right_and_wrong(run, trusted_N), SERIES, strict=False):
+            raise RunError(f"{run.path}: no losses of the first cleaning, or no true labels; train the run again")
+        for ax, (kind, rows_N), colour in zip(row, correct_and_wrong(run, trusted_N), SERIES, strict=False):
             densities = class_densities(values_N[rows_N], run.labels.given_N[rows_N], len(run.class_names))
             density_painter(densities, colour)(ax)
             ax.set_title(f"{short_name(place.row)}: losses of {kind} labels, by class")
 
 
 def _auc(sheet: Figure, experiment: Experiment, results: Results) -> None:
-    """Fig. 3: AUC of each cleaner over epochs, a panel a data set; mean of seeds, band: standard deviation."""
+    """Fig. 3: AUC of each cleaner over epochs, a panel per data set; mean of seeds, band: standard deviation."""
     axes = sheet.subplots(1, len(experiment.rows), squeeze=False)[0]
     for ax, row in zip(axes, experiment.rows, strict=True):
         for place, colour in zip([p for p in experiment.places if p.row == row], SERIES, strict=False):
             _band(ax, [CURVES["figure3"]["auc"](run) for run in results[place]], colour, place.column)
-        _finish(ax, results, row, experiment, "AUC, right against wrong labels")
+        _finish(ax, results, row, experiment, "AUC, correct against wrong labels")
         ax.legend(loc="lower right")
 
 
@@ -139,7 +141,7 @@ def _band(ax: Axes, rows: Sequence[np.ndarray], colour: str, label: str) -> None
 
 
 def _by_epoch(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """A row a run, as far as the shortest of them goes: (S, E)."""
+    """A row per run, cut to the shortest run: (S, E)."""
     return np.stack([row[: min(map(len, rows))] for row in rows])
 
 

@@ -1,7 +1,6 @@
-"""The samples that are kept, in the form that their own data set reads: a list, a file of labels, or a folder of links.
+"""Write the samples without suspects in the data set's own list format, for fastcpc-clean --cleaned-list.
 
-Which samples are kept is the caller's decision; here every other part of the data set (val, test, classes not in use)
-goes along unchanged, so that a new run on what is written is judged by the same images.
+The other parts of the data set (val, test, unused classes) stay unchanged, so a new run has the same test images.
 """
 
 import csv
@@ -15,12 +14,10 @@ import pyarrow as pa
 
 from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
-from fastcpc.config.validation import PHOTOS
 from fastcpc.data.datasets.clothing1m import IMAGES
-from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.data.datasets.listing import Listing, find_file, read_lines
 from fastcpc.data.labels.noise import make_labels
-from fastcpc.data.registry import load_dataset
+from fastcpc.data.registry import dataset_spec, list_images, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
 from fastcpc.report.results.run import Run
@@ -30,20 +27,20 @@ LIST_ENDINGS = (".csv", ".parquet")
 
 
 def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    """Write the cleaned list of a run; returns how it is used, in a line.
+    """Write the cleaned list of a run; returns one line that says how to use it.
 
     digits, CIFAR: target.csv "index,label" of the whole training set for noise.kind=file; suspects get the predicted
-    class, for such a data set cannot leave samples out. clothing1m: a key list. webvision: the filelist without the
+    class, because these data sets cannot omit samples. clothing1m: a key list. webvision: the filelist without the
     suspects. imagefolder: target.csv or .parquet for data.list (with target.classes.txt), or a new folder of links.
-    InputError where the data set has no such form, or is not where the run found it; RunError on a failed write.
+    InputError where the data set has no such format or its files are missing; RunError on a failed write.
     """
     name = run.config.data.name
-    if name not in PHOTOS:
+    if dataset_spec(name).list_files is None:
         return _write_labels(run, samples, is_issue_N, target)
     if name != "imagefolder" and run.config.noise.kind != "none":
         raise InputError(
             f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from {name}'s "
-            "own lists; --out has them"
+            "own lists; use the table of --out"
         )
     if name == "clothing1m":
         return _write_keys(run, samples, is_issue_N, target)
@@ -64,12 +61,12 @@ def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
         raise InputError(f"--cleaned-list {target}: a label file of {run.config.data.name} must end in .csv")
     config = run.config
     dataset = load_dataset(config.data)
-    labels_A = make_labels(dataset, config.noise, config.run.seed).given  # of all samples, data.subset not yet taken
+    labels_A = make_labels(dataset, config.noise, config.run.seed).given  # of all samples, before data.subset
     place = {index: row for row, index in enumerate(dataset.train.source_index.tolist())}
     rows_N = np.array([place.get(index, -1) for index in samples.index_N.tolist()])
     if (rows_N < 0).any() or (labels_A[rows_N] != samples.given_N).any():
         raise InputError(
-            f"{config.data.name} has other labels now than this run was trained on: no label file is written"
+            f"{config.data.name} has other labels than this run was trained on; restore the data set of the run"
         )
     labels_A[rows_N[is_issue_N]] = samples.predicted_N[is_issue_N]
     lines = [
@@ -77,7 +74,7 @@ def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
     ]
     replace_file(target, "\n".join(["index,label", *lines, ""]).encode())
     return (
-        f"all {len(labels_A):,} labels, suspects with the predicted class (this data set cannot leave samples out): "
+        f"all {len(labels_A):,} labels, suspects with the predicted class (this data set cannot omit samples): "
         f"train with noise.kind=file noise.file={target}"
     )
 
@@ -86,31 +83,33 @@ def _write_keys(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path)
     kept = [samples.paths[row] for row in np.flatnonzero(~is_issue_N).tolist()]
     keys = [path if path.startswith(IMAGES) else f"{IMAGES}{path}" for path in kept]
     replace_file(target, "".join(f"{key}\n" for key in keys).encode())
-    return f"{len(keys):,} keys: put it in the place of noisy_train_key_list.txt"
+    return f"{len(keys):,} keys: replace noisy_train_key_list.txt with it"
 
 
 def _write_filelist(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
     data = run.config.data
     if data.flickr:
         raise InputError(
-            "--cleaned-list: with data.flickr there are two filelists; train and clean with one, or use --out"
+            "--cleaned-list: data.flickr has two filelists; train and clean with one of them, or use --out"
         )
     name = "train_filelist_google.txt"
     base = Path(data.root).expanduser()
     original = find_file(name, [base / "info", base])
     if original is None:
-        raise InputError(f"{base}: {name} is not there any more; its lines without the suspects would be written")
+        raise InputError(f"{base}: no {name}; restore it, because the cleaned list has its lines")
     dropped = {samples.paths[row] for row in np.flatnonzero(is_issue_N).tolist()}
     kept = [line.text for line in read_lines(original) if line.text.rsplit(None, 1)[0] not in dropped]
     replace_file(target, "".join(f"{text}\n" for text in kept).encode())
-    return f"{len(kept):,} lines, classes that were not in use included: put it in the place of info/{name}"
+    return f"{len(kept):,} lines with unused classes: replace info/{name} with it"
 
 
 def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
-    """path, label, split; the classes in their order stand in a file of their own."""
+    """Columns path, label, split; a second file has the classes in their order."""
     classes = target.with_suffix(".classes.txt")
     if any("\n" in name or name != name.strip() for name in (*listing.class_ids, *listing.class_names)):
-        raise InputError(f"--cleaned-list {target}: class names with line ends or outer blanks need a folder of links")
+        raise InputError(
+            f"--cleaned-list {target}: class names with line breaks or outer spaces need a folder of links"
+        )
     rows = [
         (samples.paths[row], listing.class_ids[samples.given_N[row]], "train")
         for row in np.flatnonzero(~is_issue_N).tolist()
@@ -122,7 +121,7 @@ def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path,
     else:
         odd = next((path for path, _, _ in rows if path != path.strip()), None)
         if odd is not None:
-            raise InputError(f"--cleaned-list {target}: {odd[:80]!r} begins or ends with a blank; use .parquet")
+            raise InputError(f"--cleaned-list {target}: {odd[:80]!r} begins or ends with a space; use .parquet")
         buffer = io.StringIO(newline="")
         csv.writer(buffer).writerows([("path", "label", "split"), *rows])
         data = buffer.getvalue().encode()
@@ -136,9 +135,9 @@ def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path,
 
 
 def _write_links(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
-    """train/CLASS/... and test/CLASS/...: links to the images, in the folder of the class that training was given."""
+    """train/CLASS/... and test/CLASS/...: links to the images in the folders of their given labels."""
     if run.config.data.list:
-        raise InputError(f"--cleaned-list {target}: this run was trained on a list; give a .csv or .parquet")
+        raise InputError(f"--cleaned-list {target}: this run was trained on a list; use .csv or .parquet")
     base = Path(run.config.data.root).expanduser().resolve()
     links = [
         (_linked("train", samples.paths[row], listing.class_ids[samples.given_N[row]]), samples.paths[row])
@@ -161,14 +160,14 @@ def _write_links(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path
 
 
 def _linked(split: str, path: str, class_id: str) -> Path:
-    """Where the link to an image stands: its own path below the class, with the part of the data set in front."""
+    """Path of the link to an image: split, class, and the path of the image below its class."""
     parts = Path(path).parts
     inner = parts[1:] if len(parts) > 2 and parts[0] != class_id and class_id == parts[1] else parts
     return Path(split, *inner) if inner[0] == class_id else Path(split, class_id, *parts)
 
 
 def _other_parts(listing: Listing) -> list[tuple[str, str, int]]:
-    """(split, path, label) of every image that is not for training; a part that goes by two names once."""
+    """(split, path, label) of every image outside the training split; a split with two names counts once."""
     seen: set[int] = {id(listing.splits["train"])}
     rows = []
     for name, split in listing.splits.items():

@@ -1,4 +1,4 @@
-"""The pictures of a run's training samples, as long as the data set is still where the run found it."""
+"""The training images of a run, read from the data set."""
 
 import dataclasses
 from pathlib import Path
@@ -6,38 +6,37 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fastcpc.config.validation import PHOTOS
 from fastcpc.data.dataset import ArraySplit
 from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes
-from fastcpc.data.registry import load_dataset
+from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
 from fastcpc.report.results.run import Run
 
 
 class TrainingImages:
-    """Pictures by row of ``SampleTable``.
+    """Images by row of ``SampleTable``.
 
-    fault: why there can be none at all (the data set is gone, or another one lies in its place); empty where there may
-    be. A single file can be missing nevertheless.
+    problem: why no image can be read: the data set is missing, or it is another one; else empty. Single files may still
+    be missing.
     """
 
     def __init__(self, run: Run, samples: SampleTable, root: str = "") -> None:
-        """root: where the data set lies now; empty: where the run found it (data.root, from the present folder)."""
+        """root: folder of the images; empty: data.root, relative to the current folder."""
         data = dataclasses.replace(run.config.data, root=root) if root else run.config.data
         self.problem = ""
         self._paths: tuple[str, ...] = ()
         self._pixels: np.ndarray | None = None
         try:
-            if data.name in PHOTOS:
+            if dataset_spec(data.name).list_files is not None:
                 self._paths = _image_paths(data.root, samples)
             else:
                 self._pixels = _pixels(load_dataset(data).train, samples)
         except InputError as error:
             self.problem = str(error).splitlines()[0]
 
-    def picture(self, row: int) -> Image.Image:
-        """The whole upright picture of a sample, mode RGB, or L of grey data sets. Raises BadImage, with the reason."""
+    def image(self, row: int) -> Image.Image:
+        """The whole upright image of a sample, mode RGB, or L for grey data sets. BadImage with the reason."""
         if self.problem:
             raise BadImage(self.problem)
         if self._pixels is None:

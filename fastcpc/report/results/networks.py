@@ -1,4 +1,4 @@
-"""The networks of a run, read back from one of its checkpoints."""
+"""Load the networks of a checkpoint."""
 
 import dataclasses
 from pathlib import Path

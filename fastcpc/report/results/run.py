@@ -1,7 +1,7 @@
-"""A run's folder, read back: settings, metrics, labels and predicted probabilities.
+"""Read a run's folder: settings, metrics, labels and predicted probabilities.
 
-Nothing here changes the folder, and nothing needs the data set's files. What a user can mend (no run, one that has not
-ended yet, a damaged file) is an InputError in one line.
+Readers do not change the folder and do not need the data set. A missing, unfinished or damaged run is an InputError in
+one line.
 """
 
 import json
@@ -27,7 +27,7 @@ _SUMMARY = ("best_top1", "last10_top1", "final_top1", "seconds")
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder. metrics: the objects of metrics.jsonl, one an epoch. summary: None until the run is finished."""
+    """A run's folder. metrics: the objects of metrics.jsonl, one per epoch. summary: None until the run is finished."""
 
     path: Path
     config: Config
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """Folders of the checkpoints, newest first, whole or not (``engine.checkpoint.named`` picks a whole one)."""
+        """Folders of the checkpoints, newest first, also damaged ones (``checkpoint.resume.named`` skips them)."""
         return candidates(self.path)
 
     def scores(self, name: str) -> ScoreArrays | None:
@@ -56,10 +56,10 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read a run, finished or not. InputError: no run, one that never began to train, damaged files."""
+    """Read a run, finished or not. InputError: no run, a run that failed before training, damaged files."""
     config = read_config(path)
     if not (path / LABELS_FILE).is_file():
-        raise InputError(f"{path} has no {LABELS_FILE}: this run ended before it began to train; start it again")
+        raise InputError(f"{path} has no {LABELS_FILE}: this run ended before training; start it again")
     try:
         labels = read_labels(path / LABELS_FILE)
     except ValueError as error:
@@ -68,7 +68,7 @@ def read_run(path: Path) -> Run:
 
 
 def read_pred_probs(run: Run) -> NDArray[np.float32]:
-    """Both networks' mean softmax, float32 (N, K), read-only and read from the disk as it is used.
+    """Both networks' mean softmax, float32 (N, K), a read-only memory map.
 
     InputError where the run is not finished, or where the file is damaged.
     """
@@ -83,26 +83,26 @@ def read_pred_probs(run: Run) -> NDArray[np.float32]:
         raise damaged_file(path, " ".join(str(error).split())[:120]) from None
     expected = (run.num_samples, len(run.class_names))
     if not isinstance(probs_NK, np.ndarray) or probs_NK.dtype != np.float32 or probs_NK.shape != expected:
-        raise damaged_file(path, f"does not hold float32 {expected}, a row a sample and a column a class")
+        raise damaged_file(path, f"does not hold float32 {expected}, a row per sample and a column per class")
     return probs_NK
 
 
 def progress_of(run: Run) -> str:
-    """How far a run has come, in words."""
+    """The number of finished epochs, as text."""
     done, epochs = len(run.metrics), run.config.train.epochs
     return f"this one has done {done} of {epochs} epochs"
 
 
 def damaged_file(path: Path, why: str) -> InputError:
-    """The fault of a file that the end of a run writes anew from its last checkpoint."""
+    """The error of a damaged file that fastcpc-train writes again from the last checkpoint."""
     return InputError(
-        f"{path}: {why}; delete summary.json there and start the same fastcpc-train command again, which writes the "
-        "file anew from the last checkpoint"
+        f"{path}: {why}; delete summary.json there and repeat the fastcpc-train command, which writes the file again "
+        "from the last checkpoint"
     )
 
 
 def _read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
-    """The whole lines; one that a kill, or a run that is writing it just now, left half-written at the end is none."""
+    """The complete lines; an incomplete last line (a killed run, or one that is writing it) is skipped."""
     try:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     except OSError as error:
@@ -117,8 +117,8 @@ def _read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
                 raise ValueError
         except (ValueError, KeyError):
             raise InputError(
-                f"{path}: line {number} is no object of an epoch; the file is damaged: delete that line and what "
-                "follows it, to see what comes before"
+                f"{path}: line {number} is not the object of an epoch (damaged); delete this line and all that follow "
+                "to read those before"
             ) from None
         records.append(record)
     return tuple(records)
@@ -138,5 +138,5 @@ def _read_summary(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         summary = None
     if not isinstance(summary, dict) or not _is_whole(summary):
-        raise InputError(f"{path}: is damaged; delete it and start the same fastcpc-train command again")
+        raise InputError(f"{path}: is damaged; delete it and repeat the fastcpc-train command")
     return summary if summary.get("finished") is True else None

@@ -1,4 +1,4 @@
-"""Tables of suspects as files: CSV that a spreadsheet may open without harm, or Parquet."""
+"""Write tables of suspects as Parquet, or as CSV that is safe to open in a spreadsheet."""
 
 import csv
 import io
@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 
 from fastcpc.errors import InputError
 
-# What makes a spreadsheet take a cell for a formula (OWASP, "CSV injection").
+# Spreadsheets evaluate cells that begin with these (OWASP, "CSV injection").
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def table_writer(path: Path) -> Callable[[pa.Table], bytes]:
-    """How a table becomes the bytes of a file of this ending; InputError for an ending that is neither."""
+    """The function from table to file content for this ending; InputError for another ending."""
     writers = {".csv": csv_bytes, ".parquet": parquet_bytes}
     if path.suffix.lower() not in writers:
         raise InputError(f"{path}: unknown kind of file; use .csv or .parquet")
@@ -23,9 +23,11 @@ def table_writer(path: Path) -> Callable[[pa.Table], bytes]:
 
 
 def csv_bytes(table: pa.Table) -> bytes:
-    """RFC 4180 in UTF-8 with a header. Text that a spreadsheet would compute gets an apostrophe in front: file and
-    class names are other people's text. ``index`` tells the sample whatever its name; Parquet has the names as they
-    are."""
+    """RFC 4180 in UTF-8 with a header.
+
+    Text that a spreadsheet would evaluate gets an apostrophe in front, because names of files and classes are
+    untrusted. Column ``index`` identifies a sample without its name; Parquet keeps names unchanged.
+    """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
     writer.writerow(table.column_names)

@@ -1,7 +1,7 @@
-"""Suspected label errors, the worst first, in the words of cleanlab beside ours.
+"""Suspected label errors with a score from 0 (wrong) to 1 (good), worst first, also in cleanlab's column names.
 
-A label is suspected when the cleaner does not hold it clean and both networks together predict another one. The scores
-are in-sample: the networks have trained on these images, though each on what the other one held clean.
+A label is suspected when it is predicted noisy and both networks together predict another class. The scores are
+in-sample: the networks have trained on these images, each on the labels that the other one predicted clean.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from fastcpc.report.results.run import Run
 
 @dataclass(frozen=True)
 class Quality:
-    """How right the suspicion is, among the samples whose true label is known. None: there is nothing to divide by.
+    """Quality of the suspects among the samples with a true label; None where the divisor is 0.
 
     precision: share of the suspected labels that are wrong. recall: share of the wrong labels that are suspected.
     suggestion_accuracy: share of the suspected and wrong labels whose suggested class is the true one.
@@ -30,11 +30,10 @@ class Quality:
 
 @dataclass(frozen=True)
 class Suspects:
-    """All samples in order of suspicion; rows are those of ``SampleTable``.
+    """The suspects of a run; rows are those of ``SampleTable``.
 
-    order_N: (N,) rows, the worst first. is_issue_N: (N,) whether row i is suspected. label_score_N: (N,) in [0, 1],
-    1 = good. threshold: of the clean probability, above which a label is not suspected. quality: None where no true
-    label is known.
+    order_N: (N,) all rows, worst first. is_issue_N: (N,) whether row i is suspected. label_score_N: (N,) in [0, 1],
+    1 = good. threshold: labels with a higher clean probability are not suspected. quality: None without true labels.
     """
 
     order_N: Ints
@@ -45,15 +44,15 @@ class Suspects:
 
     @property
     def rows(self) -> Ints:
-        """The suspected samples alone, the worst first."""
+        """The rows of the suspects, worst first."""
         return self.order_N[self.is_issue_N[self.order_N]]
 
 
 def find_suspects(run: Run, samples: SampleTable, threshold: float | None = None) -> Suspects:
-    """Suspected labels of a run.
+    """Find the suspected labels of a run.
 
-    threshold: in [0, 1]; None takes the run's own cleaner.tau. label_score is both networks' mean softmax at the given
-    label (cleanlab's self-confidence); equal scores are ordered by clean probability, then by index.
+    threshold: in [0, 1]; None: the run's cleaner.tau. label_score is both networks' mean softmax at the given label
+    (cleanlab's self-confidence). Equal scores are ordered by clean probability, then by index.
     """
     is_issue_N = samples.suspected(threshold)
     order_N = np.lexsort((samples.index_N, samples.clean_prob_N, samples.p_given_N))
@@ -62,7 +61,7 @@ def find_suspects(run: Run, samples: SampleTable, threshold: float | None = None
 
 
 def suspect_quality(samples: SampleTable, is_issue_N: Bools) -> Quality | None:
-    """Precision and recall of a suspicion, (N,) bool by row; None where no true label is known."""
+    """Precision and recall of suspects, given as (N,) bool by row; None without true labels."""
     if samples.true_N is None:
         return None
     known_N = samples.true_N >= 0
@@ -81,8 +80,8 @@ def suspect_quality(samples: SampleTable, is_issue_N: Bools) -> Quality | None:
 def suspects_table(run: Run, samples: SampleTable, suspects: Suspects, rows: Ints) -> pa.Table:
     """These rows as a table: given_label and predicted_label are class ids, ``*_class`` their names.
 
-    is_label_issue and label_score are as cleanlab's; the rest are the columns of clean_probabilities.parquet. Columns
-    that the run has not (q_gmm_*, q_cpc_*, true_*) are left out.
+    is_label_issue and label_score are as in cleanlab, the rest as in clean_probabilities.parquet. Columns that the run
+    lacks (q_gmm_*, q_cpc_*, true_*) are left out.
     """
     names = np.array(run.class_names, dtype=object)
     columns: dict[str, pa.Array] = {

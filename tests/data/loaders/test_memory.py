@@ -8,10 +8,11 @@ import torch
 
 from fastcpc.config.schema import AugmentConfig, DataConfig
 from fastcpc.data.augment.policies import WeakPolicy, strong_policy
+from fastcpc.data.dataset import Dataset
 from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.loaders.memory import MemoryLoader
-from fastcpc.data.registry import Dataset, load_dataset
+from fastcpc.data.registry import load_dataset
 from fastcpc.data.rng import generator
 from fastcpc.data.sampler import sequential_batches, shuffled_batches
 

@@ -10,11 +10,10 @@ import pytest
 
 from fastcpc.config.schema import DataConfig, NoiseConfig
 from fastcpc.data.dataset import ImageSplit
-from fastcpc.data.datasets.indexed_images import list_images
 from fastcpc.data.labels.noise import make_labels, take_subset
 from fastcpc.data.prepare.check_images import ImageCheck
 from fastcpc.data.prepare.index import index_path, read_index, write_index
-from fastcpc.data.registry import load_dataset
+from fastcpc.data.registry import list_images, load_dataset
 from fastcpc.errors import InputError, RunError
 
 

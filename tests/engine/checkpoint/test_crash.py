@@ -18,7 +18,7 @@ from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.errors import RunError
 
-KILLED_SAVES = Path(__file__).parents[2] / "support" / "killed_saves.py"
+KILLED_SAVES = Path(__file__).parents[2] / "support" / "checkpoints" / "killed_saves.py"
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def test_a_missing_file_is_named(store: CheckpointStore, name: str) -> None:
 def test_sums_that_list_something_else_are_refused(store: CheckpointStore, sums: str) -> None:
     save(store, 0)
     (store.folder / "epoch_0000" / "SHA256SUMS").write_text(sums, encoding="latin-1")
-    with pytest.raises(RunError, match="is damaged: SHA256SUMS"):
+    with pytest.raises(RunError, match=r"is damaged: (malformed line in )?SHA256SUMS"):
         load(store.folder / "epoch_0000")
 
 
@@ -65,7 +65,7 @@ def test_sums_with_something_behind_them_are_refused(store: CheckpointStore) -> 
     save(store, 0)
     with open(store.folder / "epoch_0000" / "SHA256SUMS", "a") as file:
         file.write("rest")
-    with pytest.raises(RunError, match="is damaged: SHA256SUMS"):
+    with pytest.raises(RunError, match=r"is damaged: (malformed line in )?SHA256SUMS"):
         load(store.folder / "epoch_0000")
 
 

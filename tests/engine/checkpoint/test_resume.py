@@ -1,19 +1,14 @@
 """A run that was stopped, or killed, and started again ends with the same bits as one that was not."""
 
-import os
-import random
-import signal
+import json
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from several_ranks import TIME_LIMIT
+from several_ranks import SUPPORT, TIME_LIMIT, environment
 from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, run, small_config, weights
 
 from fastcpc.config.load import to_yaml
@@ -21,6 +16,8 @@ from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import named
 from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError
+
+UNLUCKY = SUPPORT / "unlucky_train.py"
 
 
 @pytest.fixture(scope="module")
@@ -75,54 +72,25 @@ def test_resume_from_a_path_goes_the_same_way(undisturbed: tuple[Path, int], tmp
     assert_same_weights(weights(whole), weights(tmp_path / "branch"))
 
 
-@contextmanager
-def started(config_file: Path) -> Iterator[subprocess.Popen[str]]:
-    """A training process, which does not outlive the body."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "fastcpc.cli.train", "--config", str(config_file)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for_epochs(process: subprocess.Popen[str], folder: Path, num: int) -> None:
-    """Until that many epochs are in metrics.jsonl."""
-    deadline = time.monotonic() + TIME_LIMIT
-    file = folder / "metrics.jsonl"
-    while not (file.exists() and len(file.read_text().splitlines()) >= num):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.02)
+def started(config_file: Path, *accident: Any) -> "subprocess.CompletedProcess[str]":
+    """A training process to its end. accident: (rank, look, signal, target) of unlucky_train.py; none without."""
+    command = [sys.executable, str(UNLUCKY), json.dumps([accident] if accident else []), "--config", str(config_file)]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
 
 
 @pytest.mark.slow
-def test_processes_that_are_killed_or_told_to_stop(tmp_path: Path) -> None:
-    # three stops of one epoch and up to 0.1 s each: on a fast machine an epoch takes 0.1 s, and the run must not end
-    # before
-    long = {"train": {"epochs": 30}}
-    folder = tmp_path / "run"
-    file = tmp_path / "run.yaml"
-    file.write_text(to_yaml(small_config(folder, **long)))
-    for signum, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        done = len((folder / "metrics.jsonl").read_text().splitlines()) if folder.exists() else 0
-        with started(file) as process:
-            wait_for_epochs(process, folder, done + 1)
-            time.sleep(random.Random(done).random() * 0.1)
-            process.send_signal(signum)
-            output = process.communicate(timeout=TIME_LIMIT)[0]
-        assert process.returncode == code, output
-        if code > 0:
-            assert "start the same command again to resume" in output
-    with started(file) as process:
-        output = process.communicate(timeout=TIME_LIMIT)[0]
-    assert process.returncode == 0, output
-    assert "resumed from" in output
-    run(small_config(tmp_path / "whole", **long))
-    assert_same_run(tmp_path / "whole", folder)
+def test_processes_killed_or_stopped_by_signals_resume(undisturbed: tuple[Path, int], tmp_path: Path) -> None:
+    folder, file = tmp_path / "run", tmp_path / "run.yaml"
+    file.write_text(to_yaml(small_config(folder)))
+    # in epoch 1, again in epoch 1 (which a kill loses), and in epoch 2
+    for look, name, code in ((25, "SIGKILL", -9), (12, "SIGTERM", 143), (20, "SIGINT", 130)):
+        done = started(file, -1, look, name, "self")
+        assert done.returncode == code, done.stderr
+        assert ("start the same command again to resume" in done.stdout + done.stderr) == (code > 0)
+    done = started(file)
+    assert done.returncode == 0, done.stderr
+    assert "resumed from" in done.stdout
+    assert_same_run(undisturbed[0], folder)
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,18 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tqdm import tqdm
 
 from fastcpc.config.schema import Config, RunConfig
+from fastcpc.engine.loggers import progress
 from fastcpc.engine.loggers.progress import Progress, clock_text
 from fastcpc.engine.loggers.run_log import ConsoleHandler, RunLog, console_line, metrics_line, result_text
 from fastcpc.engine.outputs.run_dir import RunDir
@@ -184,8 +186,8 @@ def test_a_bar_is_drawn_only_for_a_terminal(
         stage.advance(5)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(progress, "tqdm", partial(tqdm, mininterval=0))  # by default one drawing per 0.1 s
     with Progress().stage("score", 2) as stage:
-        time.sleep(0.11)  # a bar is drawn ten times a second at most
         stage.advance(5)
     assert "score:" in (shown := capsys.readouterr().err)
     assert "1/2" in shown

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_run import StopAfter, assert_same_run, metrics, run, small_config
 
 from fastcpc import distributed
@@ -78,7 +79,9 @@ def test_a_stop_anywhere_changes_nothing(looks: int, whole: Path, tmp_path: Path
 def test_modes_do_not_mix_inside_an_epoch(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(small_config(tmp_path / "co", **CO), StopAfter(30))
-    with pytest.raises(InputError, match=r"stopped inside an epoch with parallel\.mode=co: go on with that, or start"):
+    with pytest.raises(
+        InputError, match=r"stopped inside an epoch with parallel\.mode=co: resume with that mode, or start"
+    ):
         run(small_config(tmp_path / "data", run={"resume": str(tmp_path / "co")}))
     assert run(small_config(tmp_path / "on", run={"resume": str(whole)}))["finished"]  # from an epoch's end all is well
 

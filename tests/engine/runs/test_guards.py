@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import StopAfter, assert_same_run, metrics, run, small_config
+from small_run import StopAfter, assert_same_run, metrics, run, small_config, weights
 
 from fastcpc.cleaner.partition import Partition
 from fastcpc.engine import cleaning, launch, train_epoch, trainer
@@ -23,14 +23,12 @@ def test_clean_data_trains(tmp_path: Path) -> None:
     assert metrics(tmp_path / "run")[-1]["auc_cpc"] == [None, None]  # nothing is noisy: no curve to speak of
 
 
-def test_a_partition_that_holds_nothing_clean_is_not_trained_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_empty_partition_falls_back_to_warmup(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fastcpc"):
         run(small_config(tmp_path / "run", "cpc_awr", cleaner={"tau": 0.999999}))
     lines = metrics(tmp_path / "run")
     assert lines[-1]["labelled"] == [240, 240]
-    assert "held clean, fewer than the 10 classes; it trains on all labels as in the warm-up" in caplog.text
+    assert "predicted clean, fewer than the 10 classes; it trains on all labels as in the warm-up" in caplog.text
 
 
 def test_the_last_good_partition_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -61,7 +59,7 @@ def test_a_class_without_clean_samples_is_named(
     with caplog.at_level(logging.WARNING, "fastcpc"):
         run(config)
     assert (
-        "network 1: no sample of class 3, 7 is held clean; a class-aware cleaner (cleaner.kind=cpc_awr)" in caplog.text
+        "network 1: no sample of class 3, 7 is predicted clean; a class-aware cleaner (cleaner.kind=cpc_awr)" in caplog.text
     )
 
 
@@ -180,4 +178,11 @@ def test_losses_that_are_nan_when_scored_name_the_samples(tmp_path: Path, monkey
 
 
 def test_fewer_samples_than_a_batch(tmp_path: Path) -> None:
-    assert run(small_config(tmp_path / "run", "gmm_awr", data={"subset": 30}))["finished"]
+    """The batch of 32 is filled up: each epoch still takes a step, and both networks learn."""
+    run(small_config(tmp_path / "run", "gmm_awr", data={"subset": 30}))
+    lines = metrics(tmp_path / "run")
+    assert lines[0]["labelled"] == [30, 30] and all(0 < number <= 30 for number in lines[-1]["labelled"])
+    assert all(0 < loss < 5 for line in lines for loss in line["loss_total"])
+    run(small_config(tmp_path / "short", "gmm_awr", data={"subset": 30}, train={"epochs": 2}))
+    for longer, shorter in zip(weights(tmp_path / "run"), weights(tmp_path / "short"), strict=True):
+        assert all(not longer[name].equal(shorter[name]) for name in longer if "head." not in name and longer[name].ndim > 1)

@@ -95,8 +95,14 @@ def test_what_a_run_of_scored_pools_leaves(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["finished"]
 
 
-def test_another_pool_is_another_run(tmp_path: Path) -> None:
-    for name, scored in (("all", "all"), ("pool", "pool")):
-        run(pool_config(tmp_path / name, scored))
-    one, two = (weights(tmp_path / name)[0] for name in ("all", "pool"))
-    assert any(not torch.equal(one[key], two[key]) for key in one)
+def test_scored_changes_the_training_after_the_warm_up_alone(tmp_path: Path) -> None:
+    for scored in ("all", "pool"):
+        run(pool_config(tmp_path / scored, scored))
+    lines = [metrics(tmp_path / scored) for scored in ("all", "pool")]
+    assert lines[0][0] == lines[1][0]
+    assert all(one["loss_total"] != other["loss_total"] for one, other in zip(lines[0][1:], lines[1][1:], strict=True))
+    for one, other in zip(weights(tmp_path / "all"), weights(tmp_path / "pool"), strict=True):
+        assert all(not one[key].equal(other[key]) for key in one if one[key].is_floating_point())
+    states = [load(named(tmp_path / scored, "latest"))[1]["members"] for scored in ("all", "pool")]
+    known = [[int((~member["partition"][1].isnan()).sum()) for member in members] for members in states]
+    assert known == [[240, 240], [96, 96]]

@@ -154,7 +154,7 @@ def test_ranks_apart_say_so_and_hold_one_network(on_two: Path) -> None:
     """Without synchronised BatchNorm the ranks still hold the same weights (each epoch checks it), and the log says
     what a batch is."""
     log = (on_two / "apart" / "train.log").read_text()
-    assert "2 processes (gloo), global batch 64 = 2 x 32, lr 0.02; BatchNorm a rank by itself, MixUp a rank" in log
+    assert "2 processes (gloo), global batch 64 = 2 x 32, lr 0.02; BatchNorm per rank, MixUp per rank" in log
     assert (on_two / "apart" / "train.rank1.log").exists()
 
 

@@ -1,16 +1,21 @@
 """Whole runs of a few seconds: every cleaner, the files it leaves, and the same bits twice."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from small_run import assert_same_run, metrics, run, small_config, weights
 
 from fastcpc.config.load import load_config
+from fastcpc.data.loaders.base import Batch
+from fastcpc.data.loaders.memory import MemoryLoader
 from fastcpc.engine import launch, train_epoch, trainer
 from fastcpc.engine.train_epoch import has_warmup_penalty
 
@@ -63,7 +68,11 @@ def test_same_seed_same_bits_and_another_seed_others(tmp_path: Path) -> None:
 def test_the_two_networks_differ(tmp_path: Path) -> None:
     run(small_config(tmp_path / "run", train={"epochs": 2}))
     first, second = weights(tmp_path / "run")
-    assert any(not (first[name] == second[name]).all() for name in first)
+    trained = [name for name in first if name.endswith("weight") and first[name].ndim > 1]
+    assert len(trained) >= 3
+    for name in trained:  # uncorrelated, not only different
+        pair = torch.stack([first[name].flatten(), second[name].flatten()])
+        assert abs(float(torch.corrcoef(pair)[0, 1])) < 0.5, name
 
 
 def test_trusted_labels_are_never_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +108,18 @@ def test_the_method_learns_what_the_labels_hide(tmp_path: Path) -> None:
     assert len(last["kl_gmm_cpc"]) == len(last["agreement_gmm_cpc"]) == 2
 
 
-def test_bfloat16_runs(tmp_path: Path) -> None:
-    assert run(replace(small_config(tmp_path / "run"), precision="bf16"))["finished"]
+def test_bfloat16_rounds_the_activations_and_not_the_weights(tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        config = small_config(tmp_path / precision, train={"epochs": 2})
+        run(replace(config, precision=precision))  # type: ignore[arg-type]
+    losses = [metrics(tmp_path / name)[0]["loss_total"] for name in ("fp32", "bf16")]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=2e-2)
+    for network in weights(tmp_path / "bf16"):
+        floats = [tensor for tensor in network.values() if tensor.is_floating_point()]
+        assert all(tensor.dtype == torch.float32 and bool(tensor.isfinite().all()) for tensor in floats)
+        # float32 values, not rounded to bfloat16
+        assert any(not tensor.equal(tensor.bfloat16().float()) for tensor in floats)
 
 
 @pytest.mark.parametrize(
@@ -128,10 +147,33 @@ def test_the_penalty_reaches_the_loss(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"augment": {"train": "weak"}}, {"augment": {"warmup": "strong", "strong": "randaugment"}}]
+    ("augment", "expected"),
+    [
+        ({}, [("weak",), ("test",), ("weak", "weak", "strong", "strong")]),
+        ({"train": "weak"}, [("weak",), ("test",), ("weak", "weak")]),
+        (
+            {"warmup": "strong", "strong": "randaugment"},
+            [("strong",), ("test",), ("weak", "weak", "strong", "strong")],
+        ),
+    ],
 )
-def test_other_views_run(extra: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    assert run(small_config(tmp_path / "run", train={"epochs": 2}, **extra))["finished"]
+def test_each_stage_reads_the_views_of_its_settings(
+    augment: dict[str, str], expected: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of first use is that of the stages. No two views of a batch are equal."""
+    seen: list[tuple[str, ...]] = []
+    honest = MemoryLoader.stream
+
+    def noted(self: MemoryLoader, batches: Any, views: Any, *arguments: Any) -> Iterator[Batch]:
+        seen.append(tuple(views))
+        for batch in honest(self, batches, views, *arguments):
+            assert len(batch.views) == len(views)
+            assert not any(one.equal(other) for one, other in combinations(batch.views, 2))
+            yield batch
+
+    monkeypatch.setattr(MemoryLoader, "stream", noted)
+    run(small_config(tmp_path / "run", train={"epochs": 2}, augment=augment))
+    assert list(dict.fromkeys(seen)) == expected
 
 
 @pytest.mark.parametrize("name", ["digits_sym80", "digits_asym40"])

@@ -9,7 +9,7 @@
   let all = false;
 
   const box = (card) => card.querySelector("input");
-  const ticked = () => cards.filter((card) => box(card).checked);
+  const selected = () => cards.filter((card) => box(card).checked);
 
   function show() {
     const given = find("given").value;
@@ -29,15 +29,15 @@
   }
 
   function count(shown, fits) {
-    const number = ticked().length;
+    const number = selected().length;
     find("status").textContent =
-      (shown === fits ? `${shown} shown` : `${shown} of ${fits} shown`) + `, ${number} ticked`;
+      (shown === fits ? `${shown} shown` : `${shown} of ${fits} shown`) + `, ${number} selected`;
     find("save").disabled = number === 0;
   }
 
   const shownCards = () => cards.filter((card) => !card.hidden);
 
-  // as fastcpc-clean: text that a spreadsheet would take for a formula gets an apostrophe in front
+  // as in fastcpc-clean: an apostrophe before text that a spreadsheet would evaluate
   function cell(value) {
     const formula = typeof value === "string" && /^[=+\-@\t\r]/.test(value);
     const text = value === null ? "" : (formula ? "'" : "") + String(value);
@@ -45,7 +45,7 @@
   }
 
   function save() {
-    const rows = ticked().map((card) => table.rows[Number(card.dataset.row)]);
+    const rows = selected().map((card) => table.rows[Number(card.dataset.row)]);
     const text = [table.columns, ...rows].map((row) => row.map(cell).join(",") + "\r\n").join("");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
@@ -58,11 +58,11 @@
   find("search").addEventListener("input", show);
   find("search").form.addEventListener("submit", (event) => event.preventDefault());
   list.addEventListener("change", show);
-  find("tick").addEventListener("click", () => {
+  find("select-shown").addEventListener("click", () => {
     for (const card of shownCards()) box(card).checked = true;
     show();
   });
-  find("untick").addEventListener("click", () => {
+  find("clear-selection").addEventListener("click", () => {
     for (const card of cards) box(card).checked = false;
     show();
   });

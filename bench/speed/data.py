@@ -1,9 +1,9 @@
-"""Feeds of image files: every view of every photo of a folder, by fastcpc's feeds and by what the peers do.
+"""Time passes over a folder of images: fastcpc's loaders against a DataLoader and a DALI reader per view.
 
-Compared are passes over the same photos with the same batches and kinds of views (resize 256, crop 224, flip; strong:
-AutoAugment of ImageNet on top), float32 and normalised at the end. "cached" takes the photos from what fastcpc-prepare
---cache wrote. The peers are a DataLoader whose workers decode each photo once by Pillow, or by torchvision's decoder,
-and XX"""
+All passes use the same images, batches and views (resize 256, crop 224, flip; strong views add ImageNet's AutoAugment)
+and end in normalised float32. "cached" reads what fastcpc-prepare --cache wrote. The workers of the DataLoader decode
+each image once, with Pillow or with torchvision's decoder. The DALI peer has one reader per view.
+"""
 
 import os
 import sys
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from dali_readers import BATCH, CROP, MEAN, RESIZE, STD, DaliReader
-from harness import Check, Report, Row, arguments, this_machine, time_in_turns
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -34,6 +33,9 @@ from fastcpc.data.loaders.base import Loader, ViewName
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.prepare.cache import CacheWriter
 from fastcpc.data.prepare.check_images import check_and_shrink
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import Check, Report, Row, arguments, this_machine, time_in_turns
 
 LIMIT = 1.0  # level of 255
 VIEWS: dict[str, tuple[ViewName, ...]] = {

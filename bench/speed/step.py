@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Check, Report, Row, Timing, arguments, this_machine, time_in_turns
 from torch.utils.flop_counter import FlopCounterMode
 from trainers import cifar_config, made_up_cifar, scratch, trainer_of
 
@@ -26,6 +26,9 @@ from fastcpc.engine.step_loop import StepLoop
 from fastcpc.engine.train_epoch import draw_partners, paired_batches, semi_supervised
 from fastcpc.engine.trainer import Trainer
 from fastcpc.semisup.mixmatch import guess_targets, semisup_loss
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import Check, Report, Row, Timing, arguments, this_machine, time_in_turns
 
 EPOCH = 20  # past the warm-up, before the rate drops
 VIEWS: tuple[ViewName, ...] = ("weak", "weak", "strong", "strong")

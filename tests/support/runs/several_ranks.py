@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 SUPPORT = Path(__file__).parent
-ROOT = SUPPORT.parents[1]
+ROOT = SUPPORT.parents[2]
+HELPERS = [SUPPORT.parent, *(SUPPORT.parent / name for name in ("runs", "data", "checkpoints", "devices"))]
 TIME_LIMIT = 600  # seconds; only for what hangs
 
 
@@ -30,7 +31,7 @@ def free_port() -> int:
 
 def environment() -> dict[str, str]:
     """Of a process that can import the project and these helpers, on one core."""
-    paths = os.pathsep.join([str(ROOT), str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(ROOT), *map(str, HELPERS), *filter(None, [os.environ.get("PYTHONPATH")])])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "RANK", "WORLD"))}
     return kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 

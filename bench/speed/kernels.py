@@ -12,15 +12,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Check, Report, Row, arguments, this_machine, time_in_turns
-from offline_compile import ARCHITECTURES, compile_offline, configurations
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
 from fastcpc.kernels import prototype_loss, prototype_scores
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import Check, Report, Row, arguments, this_machine, time_in_turns
+from offline_compile import ARCHITECTURES, compile_offline, configurations
 
 DIM = 128
 CPU_SHAPES = tuple((b, k, "float32") for b, k in ((64, 10), (128, 100), (1024, 100), (8192, 100), (1024, 1000)))

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-sys.path.append(str(Path(__file__).parents[1]))  # tests/support; at the end, where it hides nothing
+sys.path.append(str(Path(__file__).parents[1]))  # forced_cpu.py; at the end, where it hides nothing
 
 
 class WatchesForTorch:

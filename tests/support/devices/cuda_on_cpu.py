@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 SUPPORT = Path(__file__).parent
-KERNELS = SUPPORT.parents[1] / "kernels"
+KERNELS = SUPPORT.parents[2] / "kernels"
 MULTIPROCESSORS = 3
 
 

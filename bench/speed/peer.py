@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from divide_mix import SIZE, DivideMix, write_cifar
-from harness import Check, Report, Row, arguments, this_machine, time_in_turns
 from torch import nn
 from trainers import cifar_config, trainer_of
 
@@ -31,6 +30,9 @@ from fastcpc.config.schema import Config
 from fastcpc.data.dataset import ArraySplit
 from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.trainer import Trainer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import Check, Report, Row, arguments, this_machine, time_in_turns
 
 EPOCH = 20  # past the warm-up, before the rate drops
 POSTERIOR_LIMIT = 0.02  # the peer starts its mixture by k-means with a random start, and stops early

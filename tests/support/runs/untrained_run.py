@@ -7,7 +7,7 @@ import torch
 
 from fastcpc.config.load import load_config, to_yaml
 from fastcpc.data.labels.noise import Labels
-from fastcpc.data.test_transform import inference_transform
+from fastcpc.data.registry import inference_transform
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.engine.outputs.labels_file import write_labels
 from fastcpc.models.build import build_network

@@ -12,10 +12,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from harness import Check, Report, Row, Timing, arguments, this_machine
 from trainers import ROOT, cifar_config, made_up_cifar, scratch, trainer_of
 
 from fastcpc.config.load import load_config
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import Check, Report, Row, Timing, arguments, this_machine
 
 STAGES = ("score", "clean", "train", "eval")
 

@@ -1,7 +1,8 @@
 """Memory over a run: what the process holds after each epoch, and whether it still grows when the run is long.
 
-    python bench/memory.py                                                        # 50 epochs on digits
-    python bench/memory.py --name photos --config configs/clothing_small.yaml data.root=DIR semisup.batches_per_epoch=6
+    python bench/speed/memory.py                                                        # 50 epochs on digits
+    python bench/speed/memory.py --name photos --config configs/clothing_small.yaml data.root=DIR \
+        semisup.batches_per_epoch=6
 Trains a config epoch by epoch in this process, checkpoints and logs included, and reads the process's resident memory
 (on a GPU the memory of torch's allocator too). The first epochs fill caches and pools; growth is from the median of
 the second fifth of the epochs to that of the last fifth, and the check fails where it is more than ``LIMIT``. Writes
@@ -17,10 +18,12 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from harness import RESULTS, this_machine
 from trainers import ROOT, scratch, trainer_of
 
 from fastcpc.config.load import load_config
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import RESULTS, this_machine
 
 LIMIT = 16.0  # MiB
 MIB = 2**20
@@ -70,7 +73,9 @@ def main() -> int:
     machine = this_machine(device)
     content = {
         "machine": machine.line(),
-        "command": " ".join(["python bench/memory.py", *(re.sub("(?<==)/.*/", "", word) for word in sys.argv[1:])]),
+        "command": " ".join(
+            ["python bench/speed/memory.py", *(re.sub("(?<==)/.*/", "", word) for word in sys.argv[1:])]
+        ),
         "check": {"name": "growth, MiB", "value": grown, "limit": LIMIT, "passed": passed},
         "held_mib": {name: [round(value, 1) for value in kept] for name, kept in held.items()},
     }

@@ -1,6 +1,6 @@
 """The table of speed in docs/performance.md, from the committed results of the benches.
 
-    python bench/speed_table.py     # after a bench; `make bench` ends with it
+    python bench/tables/speed_table.py     # after a bench; `make bench` ends with it
 
 Reads bench/results/<machine>/*.json and writes one table per machine between two markers of the page, with a row for
 each comparison of ``LINES``. A row shows a ratio of medians, both medians, the number of measurements, and the range
@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS
 from pages import DOCS, ROOT, put_between
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import RESULTS
+
 PAGE = DOCS / "performance.md"
-BEGIN, END = "<!-- speed: bench/speed_table.py -->", "<!-- end of speed -->"
+BEGIN, END = "<!-- speed: bench/tables/speed_table.py -->", "<!-- end of speed -->"
 HEAD = ["| work | fastcpc is | file |", "|---|---|---|"]
 
 

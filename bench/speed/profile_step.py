@@ -1,6 +1,6 @@
 """Where a step's time goes, operation by operation: torch.profiler's list, and a trace for chrome://tracing.
 
-The same stretch of steps as bench/step.py, behind some that are not profiled. Prints the operations that took most of
+Profiles the steps of bench/speed/step.py after a few unprofiled ones. Prints the operations that took most of
 the device's own time, and writes their shares to results/<machine>/profile.json and the trace beside it (``--trace``).
 """
 
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import arguments, this_machine
 from step import Stretch, our_config
 from torch.profiler import ProfilerActivity, profile
 from trainers import made_up_cifar, scratch, trainer_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import arguments, this_machine
 
 TOP = 25
 

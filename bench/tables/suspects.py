@@ -1,7 +1,7 @@
 """Suspected label errors compared with true labels: fastcpc's rule, and cleanlab's on the same predictions.
 
-    python bench/suspects.py                            # digits, three kinds of noise, three seeds: 9 runs of a minute
-    python bench/suspects.py --cifar10 /path/to/cifar   # and one run of configs/cifar10_small.yaml
+    python bench/tables/suspects.py                   # digits, three kinds of noise, three seeds: 9 runs of a minute
+    python bench/tables/suspects.py --cifar10 /path/to/cifar   # and one run of configs/cifar10_small.yaml
 
 Each run is `fastcpc-train --config configs/CONFIG.yaml run.seed=SEED`, in its own process; a finished run is
 reused. Precision: share of the suspected labels that are wrong. Recall: share of the wrong labels that are suspected.
@@ -22,7 +22,6 @@ from typing import Any
 
 import cleanlab
 import numpy as np
-from harness import this_machine
 from numpy.typing import NDArray
 from pages import DOCS, ROOT, put_between
 from sklearn.metrics import average_precision_score
@@ -31,13 +30,16 @@ from fastcpc.report.results.run import read_pred_probs, read_run
 from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspects import find_suspects
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import this_machine
+
 RESULT = ROOT / "bench" / "results" / "suspects.json"
 DIGITS = ("digits_sym50", "digits_asym40", "digits_sym80")
 CIFAR = "cifar10_small"
 SEEDS = (1, 2, 3)
 FILTERS = ("prune_by_noise_rate", "confident_learning")  # cleanlab's default, and its other well-known one
 RULES = ("ours", *(f"cleanlab, {name}" for name in FILTERS))
-BEGIN, END = "<!-- suspects table: bench/suspects.py -->", "<!-- end of suspects table -->"
+BEGIN, END = "<!-- suspects table: bench/tables/suspects.py -->", "<!-- end of suspects table -->"
 
 
 def train(config: str, seed: int, folder: Path, root: str) -> Path:
@@ -136,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     records = [measure(train(config, seed, options.folder, options.cifar10)) for config, seed in wanted]
     lines = table(records)
     print("\n".join(lines))
-    command = "python bench/suspects.py" + (" --cifar10 DIR" if options.cifar10 else "")
+    command = "python bench/tables/suspects.py" + (" --cifar10 DIR" if options.cifar10 else "")
     content = {
         "machine": this_machine("cpu").line(),
         "command": command,

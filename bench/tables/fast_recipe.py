@@ -1,6 +1,6 @@
 """The fast recipe beside the paper's on digits: accuracy and CPU time over several seeds.
 
-    python bench/fast_recipe.py                  # 10 runs, one after the other; a stopped bench goes on where it stood
+    python bench/tables/fast_recipe.py                  # 10 runs in turn; a stopped bench resumes
 Each run is `fastcpc-train --config configs/[fast/]digits_sym80.yaml run.seed=SEED` on one thread, in a process of its
 own, from the start of Python to its end. CPU seconds are the process's own, user and system: a busy machine stretches
 the clock much more than them. Writes bench/results/fast_recipe.json.
@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
 from harness import this_machine
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "bench" / "results" / "fast_recipe.json"
 CONFIGS = {"paper": "configs/digits_sym80.yaml", "fast": "configs/fast/digits_sym80.yaml"}
 SEEDS = 5
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     content = {
         "machine": this_machine("cpu").line(),
         "load_average": os.getloadavg()[1],
-        "command": "python bench/fast_recipe.py " + " ".join(options.settings),
+        "command": "python bench/tables/fast_recipe.py " + " ".join(options.settings),
         "table": lines,
         "runs": runs,
     }

@@ -11,17 +11,16 @@ import torch
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import Config
 from fastcpc.data.augment.policies import WeakPolicy
-from fastcpc.data.dataset import ArraySplit
+from fastcpc.data.dataset import ArraySplit, Dataset
 from fastcpc.data.datasets.cifar_meta import CIFAR10
 from fastcpc.data.labels.noise import Labels, make_labels
-from fastcpc.data.registry import Dataset
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.loggers.run_log import RunLog
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.step_loop import StopRequest
 from fastcpc.engine.trainer import Trainer
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def cifar_config(overrides: Sequence[str]) -> Config:

@@ -1,7 +1,7 @@
 """The digits table: every cleaner on three kinds of noise, several seeds, the same settings and epochs for all.
 
-    python bench/digits_table.py                 # 75 runs, two at a time; repeat the command to resume
-    python bench/digits_table.py --seeds 3       # printed only: the README's table takes 5
+    python bench/tables/digits_table.py                 # 75 runs, two at a time; repeat the command to resume
+    python bench/tables/digits_table.py --seeds 3       # printed only: the README's table takes 5
 
 It is `fastcpc-reproduce table3 --scale small --seeds 5`, with the result in the README. Each run is
 `fastcpc-train --config configs/digits_NOISE.yaml cleaner.kind=KIND run.seed=SEED` on one thread, in its own process.
@@ -13,15 +13,18 @@ used for training or selection: "last 10" is the mean over the last ten epochs, 
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from digits_grid import arguments, trained
-from harness import this_machine
 from pages import README, ROOT, put_between
 
 from fastcpc.report.paper.tables import Results, markdown
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import this_machine
+
 RESULT = ROOT / "bench" / "results" / "digits_table.json"
-BEGIN, END = "<!-- digits table: bench/digits_table.py -->", "<!-- end of digits table -->"
+BEGIN, END = "<!-- digits table: bench/tables/digits_table.py -->", "<!-- end of digits table -->"
 SEEDS = 5
 
 
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.seeds == SEEDS:
         content = {
             "machine": this_machine("cpu").line(),
-            "command": "python bench/digits_table.py",
+            "command": "python bench/tables/digits_table.py",
             "table": lines,
             "runs": records(results),
         }

@@ -1,6 +1,6 @@
 """The clothing table: plain training and CPC on images with 40 % asymmetric label noise, several seeds.
 
-    python bench/clothing_table.py --root /path/to/clothing-small     # 9 runs, one at a time; repeat to resume
+    python bench/tables/clothing_table.py --root /path/to/clothing-small     # 9 runs, one at a time; repeat to resume
 
 First `fastcpc-prepare imagefolder --cache` resizes every image once; then each run is `fastcpc-train --config
 configs/clothing_small.yaml cleaner.kind=KIND run.seed=SEED` on one thread, in its own process. Writes
@@ -19,18 +19,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import this_machine
 from pages import DOCS, ROOT, put_between
 from tqdm import tqdm
 
 from fastcpc.config.load import load_config
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import this_machine
 
 CONFIG = ROOT / "configs" / "clothing_small.yaml"
 RESULT = ROOT / "bench" / "results" / "clothing_table.json"
 KINDS = ("none", "cpc_agn", "cpc_awr")
 SEEDS = 3
 LAST = 5
-BEGIN, END = "<!-- clothing table: bench/clothing_table.py -->", "<!-- end of clothing table -->"
+BEGIN, END = "<!-- clothing table: bench/tables/clothing_table.py -->", "<!-- end of clothing table -->"
 
 Record = dict[str, Any]
 
@@ -104,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         content = {
             "machine": this_machine("cpu").line(),
             "load": os.getloadavg(),
-            "command": "python bench/clothing_table.py --root clothing-small",
+            "command": "python bench/tables/clothing_table.py --root clothing-small",
             "complete": whole,
             "table": table(records),
             "runs": records,

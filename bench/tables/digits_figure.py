@@ -1,6 +1,6 @@
 """The paper's Fig. 3 on digits: AUC of four cleaners over the epochs, three seeds, the same settings for all.
 
-    python bench/digits_figure.py                # 24 runs, two at a time; repeat to resume
+    python bench/tables/digits_figure.py                # 24 runs, two at a time; repeat to resume
 
 It is `fastcpc-reproduce figure3 --scale small`, with the figure in docs/images, its values in
 bench/results/digits_figure.json, and a table of the first and last cleaning in docs/experiments.md.
@@ -9,20 +9,23 @@ bench/results/digits_figure.json, and a table of the first and last cleaning in 
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from digits_grid import arguments, trained
-from harness import this_machine
 from pages import DOCS, ROOT, put_between
 
 from fastcpc.report.paper.experiments import CLEANERS
 from fastcpc.report.paper.tables import as_json, figure, short_name
 from fastcpc.report.results.run import Run
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import this_machine
+
 RESULT = ROOT / "bench" / "results" / "digits_figure.json"
 FIGURE = DOCS / "images" / "figure3-digits.svg"
-BEGIN, END = "<!-- digits figure: bench/digits_figure.py -->", "<!-- end of digits figure -->"
+BEGIN, END = "<!-- digits figure: bench/tables/digits_figure.py -->", "<!-- end of digits figure -->"
 
 
 def table(places: Sequence[dict[str, Any]]) -> list[str]:
@@ -58,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     head = {
         "machine": this_machine("cpu").line(),
         "runs_trained_at": sorted(trained_at),
-        "command": "python bench/digits_figure.py",
+        "command": "python bench/tables/digits_figure.py",
         "table": lines,
     }
     RESULT.write_text(json.dumps(head | content, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Accuracy in bf16 beside fp32 on digits with 80 % noise, several seeds.
 
-    python bench/precision.py            # 10 runs, one after the other; a stopped bench goes on where it stood
+    python bench/speed/precision.py            # 10 runs, one after the other; a stopped bench goes on where it stood
 Each run is `fastcpc-train --config configs/digits_sym80.yaml precision=PRECISION run.seed=SEED` on one thread, in a
 process of its own. Says nothing of speed: most CPUs imitate bf16 in float32. Writes bench/results/precision.json; exits
 with 1 where the means of the last ten epochs' accuracy are further apart than ``LIMIT``.
@@ -16,9 +16,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
 from harness import this_machine
-from pages import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "bench" / "results" / "precision.json"
 CONFIG = "configs/digits_sym80.yaml"
 PRECISIONS = ("fp32", "bf16")
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     apart = abs(means[0] - means[1])
     content = {
         "machine": this_machine("cpu").line(),
-        "command": f"python bench/precision.py --seeds {options.seeds}",
+        "command": f"python bench/speed/precision.py --seeds {options.seeds}",
         "check": {"name": "means apart, points", "value": apart, "limit": LIMIT, "passed": apart <= LIMIT},
         "table": lines,
         "runs": runs,

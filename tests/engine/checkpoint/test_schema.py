@@ -1,0 +1,21 @@
+"""The keys of state.pt: what a run writes is what checkpoint/format.py lists, and a missing key is named."""
+
+from pathlib import Path
+
+import pytest
+from small_run import run, small_config
+
+from fastcpc.engine.checkpoint.format import CheckpointState, LearnerState, checked_state, load
+from fastcpc.engine.checkpoint.resume import named
+from fastcpc.errors import RunError
+
+
+def test_a_run_writes_the_keys_of_the_schema(tmp_path: Path) -> None:
+    run(small_config(tmp_path / "run", train={"epochs": 1}))
+    path = named(tmp_path / "run", "latest")
+    _, state = load(path)
+    assert state.keys() == CheckpointState.__annotations__.keys()
+    assert all(learner.keys() == LearnerState.__annotations__.keys() for learner in state["members"])
+    del state["past"], state["members"][1]["sums"]
+    with pytest.raises(RunError, match=r"epoch_0000 is damaged: state\.pt lacks past, members\.sums$"):
+        checked_state(path, state)
