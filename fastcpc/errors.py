@@ -1,4 +1,4 @@
-"""Errors that a user can mend. A command prints their message as one line and ends with their exit code."""
+"""Errors that a user can fix. A command prints their message as one line and ends with their exit code."""
 
 
 class InputError(ValueError):
@@ -9,7 +9,7 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that started well cannot go on: a damaged checkpoint, a full disk, losses of NaN. Exit code 1."""
+    """A run that has started cannot continue: a damaged checkpoint, a full disk, losses of NaN. Exit code 1."""
 
     exit_code = 1
     on_all_ranks = False

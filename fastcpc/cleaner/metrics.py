@@ -16,8 +16,10 @@ def auc(clean_prob_N: Floats, truly_clean_N: Bools) -> float | None:
 
 
 def precision_recall_accuracy(held_clean_N: Bools, truly_clean_N: Bools) -> tuple[float | None, float | None, float]:
-    """Of the samples held clean, the share that is; of the clean samples, the share that is held so; share judged
-    rightly."""
+    """Precision, recall and accuracy of "predicted clean", as shares in [0, 1].
+
+    Precision is None where no sample is predicted clean, recall where no sample is clean.
+    """
     hits = float((held_clean_N & truly_clean_N).sum())
     held, clean = float(held_clean_N.sum()), float(truly_clean_N.sum())
     accuracy = float((held_clean_N == truly_clean_N).mean())

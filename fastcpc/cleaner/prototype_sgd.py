@@ -66,7 +66,7 @@ def sgd_epoch(
 def _own_rows(
     feat_nD: Tensor, chunk_SB: Tensor, weight_SBK: Tensor, target_SBK: Tensor, position_N: Tensor, shard: Shard
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Features and both weights of each batch of a chunk, cut to the samples that lie on this rank."""
+    """Features and both weights of each batch of a chunk, cut to the samples of this rank."""
     if shard.is_whole:
         yield from zip(feat_nD[chunk_SB].float().unbind(), weight_SBK.unbind(), target_SBK.unbind(), strict=True)
         return

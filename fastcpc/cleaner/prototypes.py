@@ -39,7 +39,7 @@ def pseudo_labels(
     """Classes of the confident samples of U_GMM, -1 elsewhere (the set P of eq. 4).
 
     A sample of U_GMM is confident when its predicted class k has a probability above the mean of p_j[k] over the
-    samples j of X_GMM with given label k; a class without samples in X_GMM admits none.
+    samples j of X_GMM with given label k. For a class without samples in X_GMM no sample is confident.
     predicted_N: (N,) int64, argmax of the softmax. prob_predicted_N, prob_given_N: (N,) float32, softmax at the
     predicted and at the given label. clean_N: (N,) bool, in X_GMM. Returns (N,) int64.
     """

@@ -1,8 +1,7 @@
 """Gradients averaged over the ranks while the backward pass still runs.
 
-Plain all-reduces of fixed buckets instead of DistributedDataParallel: that one lays its buckets out anew after the
-first step of a process, so that with three or more ranks a resumed run sums in another order than one that was not
-stopped.
+This module all-reduces fixed buckets itself. DistributedDataParallel rearranges its buckets after the first step of
+each process. With three or more ranks a resumed run would then sum in another order than a run that was not stopped.
 """
 
 from collections.abc import Callable, Sequence

@@ -199,8 +199,8 @@ def paired_batches(own: Learner, training: TrainContext, epoch: int) -> list[Ten
     """Index batches of 2B: B of X, then B of U; one pass over X (or semisup.batches_per_epoch), U cycled.
 
     With train.pool_batches, X and U are the epoch's pools. If U has fewer than B samples (clean data), its half is
-    drawn from all scored samples: the same few images in every batch would distort BatchNorm, and guessing a label for
-    a clean sample does no harm.
+    drawn from all scored samples. The same few images in every batch would distort BatchNorm. To guess a label for a
+    clean sample does no harm.
     """
     config, partition = training.config, own.partition
     assert partition is not None

@@ -31,9 +31,9 @@ def unlabelled_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
 def prior_penalty(logits_BK: Tensor) -> Tensor:
     """Divergence of the batch's mean prediction from uniform classes, sum_k pi_k log(pi_k / mean_i p_ik), pi_k = 1/K.
 
-    logits_BK: (B, K) floating. Returns a 0-d tensor, 0 or more. Source: DivideMix, eq. 11. With several ranks, each
-    with as many rows: the penalty of all rows together, the same on each rank, and a gradient such that the mean over
-    ranks is that of the whole.
+    logits_BK: (B, K) floating. Returns a 0-d tensor, 0 or more. Source: DivideMix, eq. 11.
+    With several ranks, all have the same number of rows. Each rank returns the penalty of all rows together. The mean
+    of its gradients over the ranks is the gradient of the whole.
     """
     num_samples, num_classes = logits_BK.shape
     # The logarithm of a mean of softmaxes, never the softmaxes: a class that nobody predicts stays finite.

@@ -1,7 +1,7 @@
 """One step, of the warm-up or semi-supervised, as a function of tensors, which torch.compile takes whole.
 
-Nothing here asks the device for a value or branches on one. What changes from step to step (lam, the permutation, the
-weight of the unlabelled loss) comes in as tensors, so that nothing is compiled twice.
+No function of this module reads a value from the device or branches on one. What changes from step to step
+(lam, the permutation, the weight of the unlabelled loss) comes in as tensors, so that nothing is compiled twice.
 """
 
 from typing import NamedTuple
@@ -48,8 +48,8 @@ def semisup_loss(
     own: the network that is trained, in train mode; other: the fixed one, in eval mode; both map images to logits.
     guess_views, train_views: two (2B, C, H, W) floating each, the B labelled samples first, then the B unlabelled.
     labels_B: (B,) int64, given labels; clean_prob_B: (B,) floating in [0, 1].
-    lam: 0-d floating in [0.5, 1]; partners: in MixUp, of the train views laid out as labelled of view 1, labelled of
-    view 2, unlabelled of view 1, unlabelled of view 2; of 4B rows, or of the 2B labelled ones (labelled_half_only).
+    lam: 0-d floating in [0.5, 1]; partners: in MixUp, of 4B rows, or of the 2B labelled ones (labelled_half_only).
+    Order of these rows: labelled of train view 1, labelled of view 2, unlabelled of view 1, unlabelled of view 2.
     weight_u: 0-d floating, lambda_u times its ramp; settings, num_classes: constants of the run.
     Autocast is the caller's; softmaxes, logarithms and losses are float32 in any case.
     Returns StepLosses; ``unlabelled`` is unweighted, and 0 where the unlabelled half is not passed through the network.

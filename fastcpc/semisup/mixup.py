@@ -24,11 +24,11 @@ def sample_lambda(alpha: float, generator: torch.Generator) -> float:
 
 @dataclass(frozen=True)
 class Partners:
-    """Which rows of the training views this rank's rows are mixed with, and where those lie.
+    """Which rows of the training views this rank's rows are mixed with, and how to get them.
 
     wanted: int64 (P,) on the device, partners of rows 0..P-1. With one rank, rows of its own views. With several, rows
-    of what the ranks send it: ``send``, int64, this rank's rows that others (and itself) want, by rank; send_counts,
-    receive_counts: how many rows go to and come from each.
+    of what the ranks send it. ``send``: int64, this rank's rows that the ranks (itself included) want, in the order of
+    ranks. send_counts, receive_counts: the number of rows sent to and received from each rank.
     """
 
     wanted: Tensor
@@ -49,9 +49,9 @@ class Partners:
 def find_partners(permutation: Tensor, blocks: int, num_mixed: int, device: torch.device) -> Partners:
     """Partners by a permutation of the global batch.
 
-    permutation: int64 (M,) on the CPU, over rows laid out in ``blocks`` blocks of equal length (labelled of view 1, of
-    view 2, unlabelled of ...), of each of which a rank has an equal, contiguous share. num_mixed: the first rows that
-    are mixed at all, a whole number of blocks.
+    permutation: int64 (M,) on the CPU, over the rows of ``blocks`` blocks of equal length (labelled of view 1, of view
+    2, unlabelled of ...). Each rank has an equal, contiguous share of each block. num_mixed: the number of rows, from
+    the first on, that are mixed; a whole number of blocks.
     """
     if world_size() == 1:
         return Partners(permutation[:num_mixed].to(device, non_blocking=True))

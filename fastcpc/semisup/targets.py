@@ -46,7 +46,7 @@ def co_refine(
 ) -> Tensor:
     """Mix the given labels of labelled samples with the network's own predictions of them.
 
-    labels_B: (B,) int64 in [0, K); clean_prob_B: (B,) floating in [0, 1], how far the label is trusted;
+    labels_B: (B,) int64 in [0, K). clean_prob_B: (B,) floating in [0, 1], the weight of the given label.
     logits: (B, K) floating each, of the own network on both weak views; temperature: T > 0; num_classes: K.
     Returns (B, K) float32. Source: DivideMix, eqs. 4 and 5 (co-refinement).
     """

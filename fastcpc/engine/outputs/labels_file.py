@@ -42,9 +42,9 @@ def write_labels(
 ) -> None:
     """Write the file, which numpy.load reads with allow_pickle=False.
 
-    Arrays: given, trusted (only where all true labels are known), partly_trusted (only where some are; -1 elsewhere),
-    source_index (int64 (N,)); class_names (K,); class_ids (K,); noise_kind, nominal_rate, actual_rate (NaN where
-    unknown), seed (0-d). RunError when it cannot be written.
+    Arrays int64 (N,): given, trusted, partly_trusted, source_index. The file has trusted only where all true labels are
+    known. It has partly_trusted, with -1 for unknown, only where some are. Arrays (K,): class_names, class_ids.
+    Arrays 0-d: noise_kind, nominal_rate, actual_rate (NaN where unknown), seed. RunError when it cannot be written.
     """
     arrays: dict[str, np.ndarray] = {
         "given": labels.given,

@@ -22,8 +22,8 @@ def write_pred_probs(
 ) -> None:
     """Write the mean softmax of both networks, float32 (N, K), row i of sample i; numpy.load reads it without pickle.
 
-    The classifiers are applied again to the features that the scoring pass has kept, batch by batch (batch_size as in
-    that pass), so that N x K numbers are never held at once. Rank 0 writes, and every rank must call.
+    The classifiers are applied again to the features that the scoring pass has kept. This is done in batches of
+    batch_size, as in that pass, so that N x K numbers are never in memory at once. Rank 0 writes; every rank must call.
     RunError when the file cannot be written.
     """
     num_samples = len(scoring.pair.loss_N)
@@ -52,7 +52,7 @@ def write_pred_probs(
 
 @torch.no_grad()
 def _mean_softmax(networks: Sequence[Network], scoring: ScoringResult, numerics: Numerics, position_B: Tensor) -> bytes:
-    """A batch's rows, from the ranks that hold its features; position_B: where those lie on this rank, or -1."""
+    """A batch's rows, from the ranks that hold its features; position_B: their rows on this rank, -1 elsewhere."""
     own = position_B >= 0
     prob_BK = torch.zeros(len(own), networks[0].num_classes, device=numerics.device)
     if own.any():

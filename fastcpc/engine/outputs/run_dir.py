@@ -37,9 +37,9 @@ class RunDir:
     """The folder of one run, held by one process until ``close``; also a context manager.
 
     Opening creates the folder (with its parents), takes the lock, writes config.yaml and environment.json, and
-    appends to train.log what the logger "fastcpc" says. InputError in one line: the path is no folder or cannot be
-    written, holds files that are not a run's, holds a run with other settings, holds any run while run.resume is never,
-    or is held by another process.
+    appends to train.log what the logger "fastcpc" says.
+    InputError in one line: the path is no folder or cannot be written, or another process has the lock. The same where
+    the folder holds files that are not a run's, a run with other settings, or any run while run.resume is never.
     """
 
     def __init__(self, config: Config) -> None:
@@ -50,7 +50,7 @@ class RunDir:
         try:
             _check_before_writing(self.path, config)  # again: another process may have started here in between
             _clear_traces(self.path)
-            # where this start began is no setting of the run: the saved config goes on from the run's own checkpoints
+            # run.resume holds for this start only: with the saved config the run resumes from its own checkpoints
             text = to_yaml(replace(config, run=replace(config.run, resume="auto"))).encode()
             if not (self.path / "config.yaml").exists() or (self.path / "config.yaml").read_bytes() != text:
                 replace_file(self.path / "config.yaml", text)
@@ -166,7 +166,7 @@ class FollowerRunDir(RunDir):
 
 
 def open_run_dir(config: Config) -> RunDir:
-    """The run's folder on every rank: rank 0 holds the lock and writes; where it may not, no rank goes on."""
+    """The run's folder on every rank: rank 0 holds the lock and writes; if it fails, every rank raises."""
     first = distributed.on_rank0(lambda: RunDir(config))
     return distributed.raise_on_all_ranks(lambda: first if first is not None else FollowerRunDir(config))
 
@@ -264,7 +264,7 @@ def _unusable(path: Path, error: OSError) -> InputError:
 
 
 class _LogFile(logging.FileHandler):
-    """train.log; when it cannot be written (a full disk), the run goes on without it, and stderr says so once."""
+    """train.log; when it cannot be written (a full disk), the run continues without it, and stderr says so once."""
 
     def __init__(self, path: Path, encoding: str) -> None:
         try:

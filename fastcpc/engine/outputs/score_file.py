@@ -44,9 +44,10 @@ def score_arrays(
 
     epoch: 0-d int64, the epoch that follows the cleaning. loss: (2, N) float32 cross entropy with the given label.
     values: (2, N) float32 in [0, 1], the normalised (and averaged) losses that mixtures are fitted to; absent where
-    losses are NaN or inf. agn_means, agn_variances, agn_weights: (2, 1, 2) float64, the mixture of all samples, the
-    smaller mean first; awr_*: (2, K, 2), one for each given label; NaN where there is no fit. Both are there whichever
-    of them the cleaner uses. q_NAME: (2, N) float32 clean probabilities by the cleaner of that name. With q_cpc also
+    losses are NaN or inf. agn_means, agn_variances, agn_weights: (2, 1, 2) float64, the mixture of all samples.
+    awr_*: (2, K, 2) float64, one mixture per given label. The smaller mean comes first; NaN where there is no fit. The
+    file has both kinds, whichever the cleaner uses. q_NAME: (2, N) float32 clean probabilities by cleaner NAME.
+    With q_cpc also
     rows: (M,) int64, M <= 5,000 samples spread evenly, embeddings: (2, M, d) float32 and prototypes: (2, K, d) float32.
 
     shard: as ``cleaner.gmm.fit_mixtures``.
