@@ -10,12 +10,12 @@ take a block of rows and walk over the prototypes for G C. G_ik = dL/ds_ik goes 
 scale kept apart, so that half precision neither overflows nor flushes what matters. With many classes (KEEP) the
 forward pass, which holds the same tile and the same exp, also sums sigmoid(s) C, and the second kind only scales it.
 
-Bytes moved beyond the caches, with rows of d elements of e bytes: forward B d e read; backward 2 B d e read and B d e
+Bytes moved beyond the caches, with rows of d elements of e bytes. Forward: B d e read. Backward: 2 B d e read and B d e
 written (with KEEP 8 B d more, of float32 sums). The few tiles of partial sums are extra. Work: 2 B K d and 8 B K d
 multiply and add, with KEEP 4 and 4.
 
 CHUNKS is 1 where a row fits a tile's BD columns, else 0. Under the interpreter, which cannot loop over a number known
-at run time only, CHUNKS, PARTS, TILES and BLOCKS are the counts of their loops; else the last three are 0.
+at run time only, CHUNKS, PARTS, TILES and BLOCKS are the counts of their loops. Else the last three are 0.
 """
 
 # mypy: ignore-errors

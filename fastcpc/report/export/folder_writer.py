@@ -12,7 +12,7 @@ from fastcpc.report.export.model_folder import CONFIG
 
 
 def refuse_folder(target: Path, *, force: bool) -> None:
-    """InputError where target cannot become an exported model: what stands there is only replaced if it is one."""
+    """InputError where target cannot become an exported model: only an exported model is replaced."""
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder, so {target.name} cannot be made there")
     if not os.path.lexists(target):

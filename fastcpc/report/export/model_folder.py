@@ -63,7 +63,7 @@ def files_of(model: ExportedModel) -> dict[str, bytes]:
 
 
 def load_model(folder: Path) -> ExportedModel:
-    """The model of an exported folder, on the CPU. InputError, one line, where it is none or is damaged."""
+    """The model of an exported folder, on the CPU. InputError, one line, where it is another folder or damaged."""
     config_file = folder / CONFIG
     if not config_file.is_file():
         raise InputError(f"{folder} is no exported model: it has no {CONFIG}; fastcpc-export RUN makes one")

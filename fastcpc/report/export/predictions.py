@@ -19,7 +19,7 @@ from fastcpc.report.export.ensemble import ExportedModel
 
 @dataclass(frozen=True)
 class Prediction:
-    """prob_K: float32 (K,), softmax of the networks' mean logits; None where the image cannot be read, fault: why."""
+    """prob_K: float32 (K,), softmax of the networks' mean logits; None where the image cannot be read. problem: why."""
 
     path: str
     prob_K: NDArray[np.float32] | None

@@ -172,7 +172,7 @@ def project(embeddings_ME: Floats) -> tuple[Floats, float]:
 
 
 def map_figure(run: Run, samples: SampleTable | None, scores: ScoreArrays | None) -> ReportFigure | None:
-    """A map of embeddings: filled where the label is held clean, hollow where not; names amid the filled."""
+    """A map of embeddings: filled where the label is predicted clean, hollow where not; names amid the filled."""
     if samples is None or scores is None or "embeddings" not in scores.arrays:
         return None
     if scores.arrays["embeddings"].shape[-1] < 2:

@@ -87,9 +87,9 @@ def spread_of(values: Sequence[float]) -> Spread:
 def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Comparison:
     """Group runs by config and set the groups beside a baseline.
 
-    baseline: one of the runs: then its group; or key=value: then each group is held against the one that has this value
-    and agrees with it in the most other settings, those of data and noise among them. InputError where there is no
-    finished run, or no such baseline.
+    baseline: one of the runs: then its group. Or key=value: then each group is compared with the one that has this
+    value and agrees with it in the most other settings, those of data and noise among them. InputError where there is
+    no finished run, or no such baseline.
     """
     left_out: list[str] = []
     finished = _finished(runs, left_out)

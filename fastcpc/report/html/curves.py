@@ -11,7 +11,7 @@ from fastcpc.report.html.canvas import FAINT, INK, SERIES, ReportFigure, draw, p
 from fastcpc.report.html.comparison import Comparison, RunGroup
 from fastcpc.report.results.run import Run
 
-MOST_GROUPS = 18  # lines that can still be told apart
+MOST_GROUPS = 18  # lines that a reader can distinguish
 STAGES = ("score", "clean", "train", "eval")
 _NETWORKS = ("network 1", "network 2")
 CLEANER_TITLES = {"gmm": "mixture", "cpc": "prototypes"}  # others are shown by their names

@@ -26,7 +26,7 @@ MOST_TEXT = 300  # characters of a file's or a class's name in the page
 
 @dataclass(frozen=True)
 class Card:
-    """One suspected label. image: a data URL; empty where there is none, and then fault says why.
+    """One suspected label. image: a data URL; empty where there is none. problem: why.
 
     scores: pairs of a name and a number in words. pixelated: whether its pixels are to be seen.
     """
@@ -47,7 +47,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """cards: the worst MOST_CARDS at most. total: suspected labels in all. fault: why there are no images at all.
+    """cards: the worst MOST_CARDS at most. total: suspected labels in all. problem: why there are no images at all.
 
     table: the cards' rows with the columns of the table of suspects, as JSON: {"columns": [...], "rows": [[...]]}.
     """
@@ -124,7 +124,7 @@ def encode(image: Image.Image) -> tuple[str, bool]:
 
 
 def as_script(table: dict[str, Any]) -> str:
-    """JSON that cannot end the script element it stands in: no <, > or &, no line separators."""
+    """JSON that cannot end the script element around it: no <, > or &, no line separators."""
     text = json.dumps(table)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

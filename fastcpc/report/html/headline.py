@@ -14,7 +14,7 @@ from fastcpc.report.results.suspects import Suspects
 class ClassNoise:
     """One class of given labels. Shares in [0, 1], None where there is nothing to divide by or nothing is known.
 
-    estimated: share of its labels that are not held clean. actual: share that is wrong, of those that are known.
+    estimated: share of its labels that are not predicted clean. actual: share that is wrong, of those that are known.
     suspects: labels of it that are suspected. predicted: how many samples the networks would give this class.
     """
 

@@ -70,7 +70,7 @@ def _of_all(run: Run, scores: ScoreArrays, key: str, title: str) -> ReportFigure
 
 
 def all_losses_painter(run: Run, scores: ScoreArrays) -> Callable[[Axes], None] | None:
-    """A painter of the losses of all samples with their mixture, network 1; None where the losses were no numbers."""
+    """A painter of the losses of all samples with their mixture, network 1; None where losses were NaN or inf."""
     values_N = scores.values(0)
     if values_N is None:
         return None
@@ -157,7 +157,7 @@ def loss_tests(run: Run, scores: ScoreArrays | None) -> list[LossTest]:
 
 
 def density_figures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
-    """Density of losses by class: the mean over classes and where the middle 95 % of them lie (CPC, Fig. 1)."""
+    """Density of losses by class: the mean over classes and the middle 95 % of them (CPC, Fig. 1)."""
     trusted_N, values_N = run.labels.trusted_N, scores.values(0) if scores is not None else None
     if trusted_N is None or values_N is None:
         return []

@@ -56,7 +56,7 @@ class PageFigures:
 def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline: Run | None = None) -> str:
     """The report of a run, finished or not.
 
-    root: where the data set lies now; empty: where the run found it. baseline: another run to compare accuracy with.
+    root: where the data set is now; empty: where the run found it. baseline: another run to compare accuracy with.
     InputError where the run's files are damaged.
     """
     samples, no_samples = samples_of(run)

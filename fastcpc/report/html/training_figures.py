@@ -29,7 +29,7 @@ Sheet = tuple[Callable[[Figure], object], tuple[float, float]]  # a painter, and
 def run_figures(folder: Path, root: str = "") -> Pictures:
     """What there is to draw of a run so far, finished or not: tag -> pixels, uint8 (H, W, 3).
 
-    folder: the run's. root: where the data set lies now; empty: where the run found it. InputError where the run's
+    folder: the run's. root: where the data set is now; empty: where the run found it. InputError where the run's
     files are damaged.
     """
     run = read_run(folder)

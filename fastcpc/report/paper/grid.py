@@ -21,7 +21,7 @@ USAGE = 2  # exit code of a command that no other seed or cleaner would make bet
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the runs of a grid lie and what they have in common.
+    """Where the runs of a grid are and what they have in common.
 
     folder: gets a folder a run. configs: where the config files are. settings: key=value for every run. data_root: the
     folder with the data sets; empty: what the configs say. one_thread: whether each run computes on one thread.
@@ -72,11 +72,11 @@ class Grid:
 
 
 def train_missing(grid: Grid, cells: Sequence[Cell], jobs: int, say: Callable[[str], object]) -> int:
-    """Train the runs that are not finished, ``jobs`` at a time; a stopped one goes on where it stood.
+    """Train the runs that are not finished, ``jobs`` at a time; a stopped one resumes.
 
     say: called with a line for each run that ends. On SIGINT and SIGTERM the runs write a checkpoint, and the signal's
     number is returned, else 0. A run that fails does not keep the others from being tried, unless its settings or data
-    are at fault; then RunError names those that failed.
+    are wrong; then RunError names those that failed.
     """
     missing = [cell for cell in cells if grid.finished(cell) is None]
     try:

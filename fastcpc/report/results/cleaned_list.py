@@ -1,7 +1,7 @@
 """The samples that are kept, in the form that their own data set reads: a list, a file of labels, or a folder of links.
 
-Which samples are kept is the caller's decision; here every other part of the data set (val, test, classes not in use)
-goes along unchanged, so that a new run on what is written is judged by the same images.
+Which samples are kept is the caller's decision. Every other part of the data set (val, test, classes not in use)
+stays unchanged. So a new run on the written list is evaluated on the same images.
 """
 
 import csv
@@ -105,7 +105,7 @@ def _write_filelist(run: Run, samples: SampleTable, is_issue_N: Bools, target: P
 
 
 def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
-    """path, label, split; the classes in their order stand in a file of their own."""
+    """path, label, split; the classes in their order are in a file of their own."""
     classes = target.with_suffix(".classes.txt")
     if any("\n" in name or name != name.strip() for name in (*listing.class_ids, *listing.class_names)):
         raise InputError(f"--cleaned-list {target}: class names with line ends or outer blanks need a folder of links")
@@ -159,7 +159,7 @@ def _write_links(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path
 
 
 def _linked(split: str, path: str, class_id: str) -> Path:
-    """Where the link to an image stands: its own path below the class, with the part of the data set in front."""
+    """Where the link to an image is: its own path below the class, with the part of the data set in front."""
     parts = Path(path).parts
     inner = parts[1:] if len(parts) > 2 and parts[0] != class_id and class_id == parts[1] else parts
     return Path(split, *inner) if inner[0] == class_id else Path(split, class_id, *parts)

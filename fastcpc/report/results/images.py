@@ -17,12 +17,12 @@ from fastcpc.report.results.run import Run
 class TrainingImages:
     """Images by row of ``SampleTable``.
 
-    fault: why there can be none at all (the data set is gone, or another one lies in its place); empty where there may
+    problem: why there can be none at all (the data set is gone or replaced by another one); empty where there may
     be. A single file can be missing nevertheless.
     """
 
     def __init__(self, run: Run, samples: SampleTable, root: str = "") -> None:
-        """root: where the data set lies now; empty: where the run found it (data.root, from the present folder)."""
+        """root: where the data set is now; empty: where the run found it (data.root, from the present folder)."""
         data = dataclasses.replace(run.config.data, root=root) if root else run.config.data
         self.problem = ""
         self._paths: tuple[str, ...] = ()

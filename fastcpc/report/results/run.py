@@ -1,6 +1,6 @@
 """A run's folder, read back: settings, metrics, labels and predicted probabilities.
 
-Nothing here changes the folder, and nothing needs the data set's files. What a user can mend (no run, one that has not
+This module changes no file and does not need the data set's files. What a user can fix (no run, one that has not
 ended yet, a damaged file) is an InputError in one line.
 """
 
@@ -94,7 +94,7 @@ def progress_of(run: Run) -> str:
 
 
 def damaged_file(path: Path, why: str) -> InputError:
-    """The fault of a file that the end of a run writes anew from its last checkpoint."""
+    """The error for a file that the end of a run writes again from its last checkpoint."""
     return InputError(
         f"{path}: {why}; delete summary.json there and start the same fastcpc-train command again, which writes the "
         "file anew from the last checkpoint"
@@ -102,7 +102,7 @@ def damaged_file(path: Path, why: str) -> InputError:
 
 
 def _read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
-    """The whole lines; one that a kill, or a run that is writing it just now, left half-written at the end is none."""
+    """The whole lines, without a half-written last line of a killed or running process."""
     try:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     except OSError as error:

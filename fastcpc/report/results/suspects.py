@@ -1,7 +1,7 @@
 """Suspected label errors, the worst first, in the words of cleanlab beside ours.
 
-A label is suspected when the cleaner does not hold it clean and both networks together predict another one. The scores
-are in-sample: the networks have trained on these images, though each on what the other one held clean.
+A label is suspected when the cleaner does not predict it clean and both networks together predict another one.
+The scores are in-sample: the networks have trained on these images, though each on what the other one predicted clean.
 """
 
 from dataclasses import dataclass
