@@ -123,7 +123,7 @@ def _positions(bad: npt.NDArray[Any]) -> str:
 
 
 def library(value: Any) -> str:
-    """Whose array it is, "numpy", "torch" or "cupy"; nothing for what is none of these."""
+    """Whose array it is, "numpy", "torch" or "cupy"; empty for any other kind."""
     if isinstance(value, torch.Tensor):
         return "torch"
     if type(value).__module__.split(".")[0] == "cupy" and hasattr(value, "dtype"):  # known without importing it

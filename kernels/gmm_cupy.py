@@ -28,7 +28,7 @@ DOUBLE = np.float64
 
 
 class DeviceOrder(NamedTuple):
-    """Where the samples of each group stand: a stable order by group, and where groups begin in it (G + 1,)."""
+    """Where the samples of each group are: a stable order by group, and where groups begin in it (G + 1,)."""
 
     order: Any
     offsets: Any
@@ -53,7 +53,7 @@ def plan_teams(num_samples: int, num_groups: int, multiprocessors: int) -> tuple
 def order_on_device(groups: Any, num_groups: int) -> DeviceOrder:
     """Sorts once what every fit of the same groups needs."""
     with _current(groups) as cupy:
-        ids = _view(groups).astype(INT)  # an id beyond that is a fault, which the fit reports
+        ids = _view(groups).astype(INT)  # the fit reports an id beyond that as an error
         order = cupy.argsort(ids, kind="stable")
         return DeviceOrder(order, cupy.searchsorted(ids[order], cupy.arange(num_groups + 1, dtype=INT)).astype(LONG))
 

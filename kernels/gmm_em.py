@@ -114,7 +114,7 @@ def fit_gmm(
     that cannot be fitted are not looked at. None: 2-means of each group, deterministic.
 
     A group of fewer than 8 samples or of variance below 1e-12 is not fitted, nor is one whose component collapses to
-    no variance (reg_covar 0). The same input gives the same bits; in main memory in whatever order the samples stand.
+    no variance (reg_covar 0). The same input gives bit-identical results; in main memory, in any order of samples.
     ValueError: wrong kinds, shapes, dtypes; NaN or infinite values and group ids out of range, with the first
     positions.
 

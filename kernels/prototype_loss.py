@@ -1,10 +1,12 @@
 """The sigmoid-prototype loss of CPC (eqs. 2-5) and the clean probability it teaches.
 
-s_ik = v_i . c_k
-L_X  = -1/|X| sum_{i in X} [log sg(s_{i,y_i}) + neg_weight sum_{k != y_i} log(1 - sg(s_ik))]
-L_U  = -1/|U| sum_{i in U} log(1 - sg(s_{i,y_i}))
-L_P  = -1/|P| sum_{i in P} log sg(s_{i,k_i})
-L_C  = L_X + L_U + alpha L_P          an empty set contributes 0
+    s_ik = v_i . c_k
+    L_X  = -1/|X| sum_{i in X} [log sg(s_{i,y_i}) + neg_weight sum_{k != y_i} log(1 - sg(s_ik))]
+    L_U  = -1/|U| sum_{i in U} log(1 - sg(s_{i,y_i}))
+    L_P  = -1/|P| sum_{i in P} log sg(s_{i,k_i})
+    L_C  = L_X + L_U + alpha L_P
+
+An empty set contributes 0.
 """
 
 from typing import Literal, get_args
@@ -42,8 +44,8 @@ def prototype_loss(
     in [0, K) for the samples of X_P and -1 elsewhere; None: no sample is in X_P. alpha: weight of L_P, 0 or more.
     neg_weight: weight of the negatives in L_X, 0 or more; None means 1/K. backend: "auto" takes Triton for CUDA
     tensors, plain PyTorch elsewhere. set_sizes: (3,) numeric tensor on the same device, |X|, |U| and |P| to divide by
-    instead of this batch's own counts, for a batch that is spread over several processes (each process then returns
-    its share of the sum).
+    instead of this batch's own counts. It is for a batch that is spread over several processes; each of them then
+    returns its share of the sum.
 
     Returns a scalar: float32, or float64 where embeddings or prototypes are float64. Sums are kept in that dtype.
     ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range (looked at on a

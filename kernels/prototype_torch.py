@@ -1,7 +1,7 @@
 """The prototype loss in plain PyTorch: autograd's form, and the form of many small CPU steps on one linear head.
 
 logits_BK = V C' are formed whole, once; no one-hot matrix is. The gradient is written out beside the loss instead of
-left to autograd: each term's derivative is a sigmoid that the loss needs anyhow, and on a CPU, where a training batch
+left to autograd. Each term's derivative is a sigmoid that the loss needs anyhow, and on a CPU, where a training batch
 is 64 rows, autograd's bookkeeping costs several times the arithmetic. Every log sg(s) is logsigmoid(s) and every
 log(1 - sg(s)) logsigmoid(-s), which neither overflow nor cancel at logits of +-1e4.
 

@@ -40,7 +40,7 @@ class Tiles:
 
     def constants(self) -> dict[str, Any]:
         """The compile-time arguments that both passes share, but for loop counts."""
-        # The interpreter holds bfloat16 as integers, on whose bits a dot would work.
+        # The interpreter holds bfloat16 as integers, and a dot would multiply these integers.
         dot = torch.float32 if INTERPRETED and self.dot == torch.bfloat16 else self.dot
         return {
             "KEEP": self.keep, "DOT": DTYPES[dot], "BD": self.columns, "BM": self.rows, "BK": self.classes,

@@ -1,21 +1,21 @@
-"""The prototype loss and scores in Triton, device code: no B x K matrix, the same bits every time, no host in between.
+"""The prototype loss and scores in Triton, device code: no B x K matrix, bit-identical repeats, no host in between.
 
 Forward, one launch: a program takes a block of rows, walks over all prototypes in tiles and keeps one number a row,
 sum_{k != y} softplus(s_ik). The logits of the given and of the pseudo-label come from their gathered prototypes. The
 program that ends last adds up all programs' sums and counts in order, and leaves the loss and 1/|X|, 1/|U|, alpha/|P|.
 
 Backward, one launch: programs of the first kind take a tile of prototypes and a run of rows, recompute the tile's
-logits and sum G'V; the last to end of a tile's programs adds their partial sums in order. Programs of the second kind
+logits and sum G'V. The last to end of a tile's programs adds their partial sums in order. Programs of the second kind
 take a block of rows and walk over the prototypes for G C. G_ik = dL/ds_ik goes into a dot as a number of at most 1, its
 scale kept apart, so that half precision neither overflows nor flushes what matters. With many classes (KEEP) the
 forward pass, which holds the same tile and the same exp, also sums sigmoid(s) C, and the second kind only scales it.
 
-Bytes moved beyond the caches, with rows of d elements of e bytes: forward B d e read; backward 2 B d e read and B d e
-written (with KEEP 8 B d more, of float32 sums); plus the few tiles of partial sums. Work: 2 B K d and 8 B K d multiply
-and add, with KEEP 4 and 4.
+Bytes moved beyond the caches, with rows of d elements of e bytes. Forward: B d e read. Backward: 2 B d e read and B d e
+written (with KEEP 8 B d more, of float32 sums). The few tiles of partial sums are extra. Work: 2 B K d and 8 B K d
+multiply and add, with KEEP 4 and 4.
 
 CHUNKS is 1 where a row fits a tile's BD columns, else 0. Under the interpreter, which cannot loop over a number known
-at run time only, CHUNKS, PARTS, TILES and BLOCKS are the counts of their loops; else the last three are 0.
+at run time only, CHUNKS, PARTS, TILES and BLOCKS are the counts of their loops. Else the last three are 0.
 """
 
 # mypy: ignore-errors
@@ -29,7 +29,7 @@ from triton.runtime.interpreter import InterpretedFunction
 DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 ALIGNMENT = 16  # bytes of a matrix's start, elements of its rows: without it no tile fits the registers
 SIZES = ["num_rows", "num_classes", "num_class_programs", "num_splits", "blocks_per_split"]
-RUN_TIME = [*SIZES, "has_pseudo", "has_sizes"]  # Triton would compile anew for 1 and for multiples of 16
+RUN_TIME = [*SIZES, "has_pseudo", "has_sizes"]  # Triton would compile again for 1 and for multiples of 16
 ANYWHERE = ["label_ptr", "clean_ptr", "pseudo_ptr", "size_ptr", "upstream_ptr"]  # these may start at any element
 SUMS = 7  # columns of the forward pass's partial sums: three sums, three counts, labels out of range
 

@@ -1,4 +1,4 @@
-"""The formulas, line by line, for reading and as truth in float64. Nothing here is fast; training calls none of it."""
+"""The formulas, line by line, for reading and as truth in float64. It is slow; training does not call it."""
 
 import math
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def em_reference(
 ) -> tuple[list[float], list[float], list[float], float, int, bool]:
     """One two-component 1-D mixture by EM, number by number: means, variances, weights, lower bound, n_iter, converged.
 
-    The same steps in the same order as scikit-learn's GaussianMixture: the bound of an iteration is taken before its
+    The same steps in the same order as scikit-learn's GaussianMixture. The bound of an iteration is taken before its
     M step, and an iteration whose bound moved by less than ``tol`` is the last.
     """
     mean, variance, weight = list(means), list(variances), list(weights)
