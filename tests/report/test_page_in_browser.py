@@ -176,7 +176,7 @@ def test_page_works_with_the_keyboard(page: Chrome, folder: Path) -> None:
     assert len(saved(folder)) == 1
     page.find_element(By.ID, "more").send_keys(Keys.ENTER)
     number = page.switch_to.active_element.get_attribute("aria-label")
-    assert number is not None and number.startswith("Tick number 21:")
+    assert number is not None and number.startswith("Select number 21:")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
