@@ -1,4 +1,7 @@
-"""The interface of loaders: sample indices in, batches of the requested views out."""
+"""The interface of loaders: sample indices in, batches of the requested views out.
+
+``MemoryLoader`` and ``ImageLoader`` implement it.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Normalisation of uint8 crops on a CPU, and reusable memory for batches."""
+"""Normalisation of uint8 crops on a CPU, and reusable memory for batches.
+
+The image loader, the decoders and ``cpu_ops`` call it.
+"""
 
 import weakref
 from collections.abc import Sequence

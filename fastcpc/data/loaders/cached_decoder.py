@@ -1,4 +1,7 @@
-"""A decoder that reads images from the cache and decodes only the others."""
+"""A decoder that reads images from the cache and decodes only the others.
+
+``factory`` creates it from two decoders: one for cached images, one for the others.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -22,7 +25,7 @@ class CachedDecoder:
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
         """See ``Decoder.decode``."""
         todo = iter(requests)
-        following: list[DecodeRequest] = []  # the request that ended a run
+        following: list[DecodeRequest] = []  # the request that ended a run of requests, if any
 
         def run(cached: bool) -> Iterator[DecodeRequest]:
             for request in chain([following.pop()], todo):

@@ -34,8 +34,8 @@ Bounds: TypeAlias = tuple[int, int] | None
 class Layout:
     """The positions of a request's images in its pixels, and of its views in the images.
 
-    Sheet 0 holds an image as it is cached. Sheet 1 holds it resized, where crops need another size than the cached one.
-    An image can be in one or both. Each sheet holds only the rows that a view needs.
+    Sheet 0 holds an image as it is cached. Sheet 1 holds it enlarged, if crops need a larger image than the cached one.
+    An image is in one sheet or in both. Each sheet holds only the rows that a view needs.
     size_2B2: int64, height and width of the whole image. first_2B, last_2B: int64, the first row and the row after the
     last; first >= last means no rows. start_2B: int64, the first pixel. table_V5B, bounds: see ``crop_views``.
     num_pixels: P.

@@ -1,4 +1,7 @@
-"""The image files of a split: contents, sizes, pixels by Pillow, and the list of bad images."""
+"""The image files of a split: contents, sizes, pixels by Pillow, and the list of bad images.
+
+The decoders, ``fastcpc-prepare`` and the report call it. It decodes only the formats in ``FORMATS``.
+"""
 
 import contextlib
 import io

@@ -1,4 +1,7 @@
-"""The loader for data sets that fit in device memory: it indexes uint8 pixels per batch."""
+"""The loader for data sets that fit in device memory: it indexes uint8 pixels per batch.
+
+``factory`` creates it.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
