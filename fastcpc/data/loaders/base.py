@@ -1,4 +1,7 @@
-"""What serves images: any list of sample indices in, as many views as are asked for out."""
+"""The interface of loaders: sample indices in, batches of the requested views out.
+
+``MemoryLoader`` and ``ImageLoader`` implement it.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +15,9 @@ ViewName = Literal["test", "weak", "strong"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of some samples, on the feed's device.
+    """Images of some samples, on the loader's device.
 
-    index: int64 (B,). views: one float32 (B, C, H, W) for each view asked for, normalised.
+    index: int64 (B,). views: one float32 (B, C, H, W) per requested view, normalised.
     """
 
     index: Tensor
@@ -22,7 +25,7 @@ class Batch:
 
 
 class Loader(Protocol):
-    """Serves batches of one split."""
+    """Delivers batches of one split."""
 
     num_samples: int
 
@@ -34,13 +37,13 @@ class Loader(Protocol):
         start: int = 0,
         part: Tensor | None = None,
     ) -> Iterator[Batch]:
-        """Serve the batches from number ``start`` on.
+        """Deliver the batches from number ``start`` on.
 
-        batches: int64 index tensors (B,) on the CPU, any B >= 1. views: what to make of each image; a name that occurs
-        twice gives two independent views. seed: batch number i draws from ``generator(seed, i)`` alone, so that a
-        stream started at k equals the tail of the whole stream. part: int64 (P,) on the CPU, the positions within each
-        batch that are wanted, for a process that shares batches with others; what is random is drawn for the whole
-        batch, so that the parts together are the batch. None: all.
+        batches: int64 index tensors (B,) on the CPU, any B >= 1. views: the views of each image. A name that occurs
+        twice gives two independent views. seed: batch number i draws only from ``generator(seed, i)``. So a stream
+        that starts at k equals the tail of the whole stream. part: int64 (P,) on the CPU, or None for all. It holds
+        the positions within each batch that this rank needs. The loader draws random numbers for the whole batch.
+        So the parts of all ranks together equal the batch.
         """
         ...
 
@@ -48,7 +51,7 @@ class Loader(Protocol):
 def check_stream(
     num_samples: int, batches: Sequence[Tensor], views: Sequence[ViewName], start: int, *, has_strong: bool
 ) -> None:
-    """Raise ValueError where a stream cannot be served: unknown views, empty batches, indices out of range."""
+    """Raise ValueError for unknown views, empty batches, and a start or indices out of range."""
     for view in views:
         if view not in get_args(ViewName) or (view == "strong" and not has_strong):
             raise ValueError(f"this feed has no {view!r} view")

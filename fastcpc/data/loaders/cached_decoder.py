@@ -1,4 +1,7 @@
-"""Puts a cache of resized photos before a decoder: what is cached is not decoded."""
+"""A decoder that reads images from the cache and decodes only the others.
+
+``factory`` creates it from two decoders: one for cached images, one for the others.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -9,7 +12,7 @@ from fastcpc.data.prepare.cache import ImageCache
 
 
 class CachedDecoder:
-    """Requests whose photos are all cached are cut from the cache, runs of others go to the decoder behind."""
+    """Crops requests from the cache if it holds all their images, and passes the other requests to a decoder."""
 
     def __init__(self, cached: Decoder, cache: ImageCache, behind: Decoder) -> None:
         self._cached, self._present, self._behind = cached, cache.present, behind
@@ -20,9 +23,9 @@ class CachedDecoder:
         return self._cached.num_decoded + self._behind.num_decoded
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
-        """See ``Decoder.cut``."""
+        """See ``Decoder.decode``."""
         todo = iter(requests)
-        following: list[DecodeRequest] = []  # the request that ended a run
+        following: list[DecodeRequest] = []  # the request that ended a run of requests, if any
 
         def run(cached: bool) -> Iterator[DecodeRequest]:
             for request in chain([following.pop()], todo):

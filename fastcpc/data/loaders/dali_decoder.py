@@ -1,6 +1,6 @@
-"""The decoder by NVIDIA DALI: prepares requests for its pipelines, and finds out which photo broke one.
+"""The decoder by NVIDIA DALI: prepares requests and finds images that DALI cannot decode.
 
-On a GPU the photos are decoded by ``mixed`` decoding and stay there.
+``factory`` creates it. On a GPU, DALI decodes the images by ``mixed`` decoding, and they stay there.
 """
 
 import io
@@ -31,12 +31,12 @@ from fastcpc.data.loaders.image_files import (
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest, replacement_order
 from fastcpc.errors import RunError
 
-FORMATS = frozenset({"JPEG", "PNG", "WEBP", "BMP"})  # that DALI decodes to the values that Pillow gives, or within one
+FORMATS = frozenset({"JPEG", "PNG", "WEBP", "BMP"})  # DALI decodes these to Pillow's values, +-1
 UNKNOWN = 0
 
 
 class DaliDecoder:
-    """Decodes by DALI. The size of a photo, which its crops depend on, is read from the file once and remembered."""
+    """Decodes by DALI. It reads the size of an image from its file once and keeps it: crops depend on it."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class DaliDecoder:
         device: torch.device,
         hw_load: float = 0.65,
     ) -> None:
-        """num_threads: 1 or more. hw_load: share of JPEGs that a GPU's hardware decoder takes."""
+        """num_threads: 1 or more. hw_load: share of JPEGs that the GPU's hardware decoder decodes."""
         self.num_decoded = 0
         self.num_built = 0
         self._files, self._bad, self._device = files, bad, device
@@ -58,13 +58,13 @@ class DaliDecoder:
         self._geometry = CropGeometry(transform)
         self._buffers = Buffers()
         self._sizes_N2 = np.full((bad.num_samples, 2), UNKNOWN, np.int64)
-        self._copies: dict[int, str] = {}  # photos that DALI does not read, written anew for it
+        self._copies: dict[int, str] = {}  # copies of images that DALI cannot read, in a format that it reads
         self._idle: dict[tuple[ViewKind, ...], list[DaliPipeline]] = {}
         self._folder: Path | None = None
         self._blank = b""
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
-        """See ``Decoder.cut``."""
+        """See ``Decoder.decode``."""
         todo = iter(requests)
         pipeline: DaliPipeline | None = None
         try:
@@ -110,7 +110,7 @@ class DaliDecoder:
         return DaliPipeline(kinds, self._settings)
 
     def _give_back(self, pipeline: DaliPipeline) -> None:
-        """Empty a lane for the next stream; one that breaks on what it threw away is not used again."""
+        """Empty a pipeline for the next stream. If it fails on a discarded image, it is not used again."""
         try:
             pipeline.drain()
         except RuntimeError:
@@ -118,11 +118,11 @@ class DaliDecoder:
         self._idle[pipeline.kinds].append(pipeline)
 
     def _stream(self) -> Any:
-        """Where the device reads what DALI delivers."""
+        """The CUDA stream that reads what DALI delivers; None on a CPU."""
         return torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
 
     def _tensor(self, view: Any) -> Tensor:
-        """A copy of a view, (B, S, S, 3): the pipeline writes over its own."""
+        """A copy of a view (B, S, S, 3), because the pipeline overwrites its own."""
         if self._device.type == "cuda":
             return torch.utils.dlpack.from_dlpack(view.as_tensor()).clone()
         own = view.as_array()
@@ -133,7 +133,7 @@ class DaliDecoder:
     # ---- before decoding ----
 
     def _prepare(self, request: DecodeRequest) -> PipelineInput:
-        """Read every file, find every photo's size, and put others in the place of those that cannot be read."""
+        """Read all files and sizes, and take replacement images for those that cannot be read."""
         rows, files, sizes_B2 = request.rows.copy(), [], np.ones((len(request.rows), 2), np.int64)
         for position, row in enumerate(request.rows.tolist()):
             content = self._readable(row)
@@ -162,7 +162,7 @@ class DaliDecoder:
         )
 
     def _places(self, drawn: np.ndarray, sizes_B2: np.ndarray, whole_B2: np.ndarray) -> np.ndarray:
-        """What a pipeline needs to know of a view, float32 (B, 4)."""
+        """The crop of each image for a view, float32 (B, 4), as ``PLACE`` says."""
         if self._geometry.is_resized_crop(drawn):
             return self._geometry.boxes(drawn, sizes_B2).astype(np.float32)
         place = np.zeros((len(drawn), PLACE), np.float32)
@@ -171,7 +171,7 @@ class DaliDecoder:
         return place
 
     def _readable(self, row: int) -> bytes | None:
-        """The bytes to decode a photo from; None where it is known, or found here, that it cannot be read."""
+        """The bytes of an image in a format that DALI reads; None if the image cannot be read."""
         if row in self._bad.rows:
             return None
         try:
@@ -189,7 +189,7 @@ class DaliDecoder:
         return content
 
     def _copy(self, row: int) -> bytes:
-        """Write a photo anew in a format that DALI reads, without loss; returns its bytes. Raises BadImage."""
+        """Write a lossless copy of an image in a format that DALI reads. Returns its bytes. Raises BadImage."""
         image = decode_image(self._files.read(row))
         path = str(self._scratch() / f"{row}.png")
         image.save(path, compress_level=1)
@@ -197,7 +197,7 @@ class DaliDecoder:
         return read_bytes(path)
 
     def _blank_file(self) -> bytes:
-        """A photo of the fill colour, of one pixel."""
+        """The file of an image of one pixel in the fill colour."""
         if not self._blank:
             buffer = io.BytesIO()
             red, green, blue = (round(255 * value) for value in self._settings.normaliser.mean)
@@ -206,7 +206,7 @@ class DaliDecoder:
         return self._blank
 
     def _scratch(self) -> Path:
-        """A folder that goes when this object does."""
+        """A temporary folder, deleted together with this object."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="fastcpc-photos-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
@@ -215,9 +215,9 @@ class DaliDecoder:
     # ---- after a failure ----
 
     def _find_culprits(self, jobs: Iterable[PipelineInput], error: RuntimeError) -> None:
-        """Name the bad photos of the first job that holds any: DALI does not. RunError where none is to be found.
+        """Add the bad images of the first job that has any to the list, because DALI does not name them.
 
-        A photo that Pillow reads and DALI does not is written anew for it.
+        An image that Pillow reads and DALI does not gets a copy for DALI. Raises RunError if it finds no such image.
         """
         jobs = list(jobs)
         for job in jobs:

@@ -1,8 +1,7 @@
-"""NVIDIA DALI, and the only door to it: a pipeline that decodes photos and cuts their views on its own threads, or on
-a GPU.
+"""The DALI pipeline: decodes images and crops their views in its threads or on a GPU.
 
-A pipeline is built once a run for each combination of views. It is handed the bytes of files and numbers; which photos
-come next is decided elsewhere, so that a new partition is only another list.
+``dali_decoder`` calls it. No other module uses NVIDIA DALI. A run builds one pipeline per combination of views. A
+pipeline gets file contents and numbers. The caller selects the images, so a new partition needs no new pipeline.
 """
 
 import importlib
@@ -18,12 +17,12 @@ import numpy as np
 from fastcpc.data.loaders.buffers import Normaliser
 from fastcpc.data.loaders.image_loader import CHUNK, DecodeRequest
 
-DEPTH = 2  # requests that a pipeline works on at a time
-PLACE = 4  # numbers a view: of a crop the place (x, y) in [0, 1] of the room; of a box top, left, bottom, right
+DEPTH = 2  # requests that a pipeline processes at a time
+PLACE = 4  # numbers per view: crop: (x, y) in [0, 1] of the free space; resized crop: top, left, bottom, right
 
 
 def dali_problem() -> str:
-    """Why DALI cannot be used here, in a few words; empty where it can."""
+    """The reason why DALI cannot be used, in a few words; empty if it can."""
     if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
         return "nvidia.dali is not installed"
     return ""
@@ -31,8 +30,10 @@ def dali_problem() -> str:
 
 @dataclass(frozen=True)
 class ViewKind:
-    """What a pipeline does for a view. is_box: resample a box, else crop the resized photo. in_levels: uint8, else
-    normalised float32."""
+    """What a pipeline does for a view.
+
+    is_resized_crop: make a random resized crop, else crop the resized image. in_levels: uint8, else normalised float32.
+    """
 
     is_resized_crop: bool
     in_levels: bool
@@ -40,8 +41,10 @@ class ViewKind:
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """What all pipelines of a decoder share. device_id: of a GPU, None for the CPU. hw_load: share of JPEGs that a
-    GPU's hardware decoder takes."""
+    """What all pipelines of a decoder share.
+
+    device_id: of a GPU, None for the CPU. hw_load: share of JPEGs that the GPU's hardware decoder decodes.
+    """
 
     normaliser: Normaliser
     num_threads: int
@@ -51,10 +54,10 @@ class PipelineSettings:
 
 @dataclass
 class PipelineInput:
-    """A request made ready for a pipeline of V views, B photos.
+    """The inputs of a pipeline for one request of V views of B images.
 
-    rows: after replacement. files: the bytes of each file. whole_B2: float32, height and width to resize the photo to
-    where resize_B (bool) says that it has not this size already. places_BV4: float32. mirror_BV: int32, 0 or 1.
+    rows: after replacement. files: the bytes of each file. whole_B2: float32, height and width of the resized image.
+    resize_B: bool, whether the image has another size. places_BV4: float32. mirror_BV: int32, 0 or 1.
     """
 
     request: DecodeRequest
@@ -66,13 +69,13 @@ class PipelineInput:
     mirror_BV: np.ndarray
 
     def inputs(self, has_crops: bool) -> tuple[Any, ...]:
-        """In the order in which the pipeline takes them; sizes only where it has crops of resized photos."""
+        """The inputs in the order of the pipeline. It takes sizes only if it has crops of resized images."""
         common = self.files, self.rows[:, None], self.places_BV4, self.mirror_BV
         return (*common, self.resize_B, self.whole_B2) if has_crops else common
 
 
 class DaliPipeline:
-    """A pipeline and the jobs it has taken. ``waiting`` holds those that it has not delivered yet."""
+    """A pipeline and its jobs. ``waiting`` holds the jobs that it took and has not delivered yet."""
 
     def __init__(self, kinds: Sequence[ViewKind], settings: PipelineSettings) -> None:
         self.waiting: deque[PipelineInput] = deque()
@@ -95,20 +98,23 @@ class DaliPipeline:
 
     @property
     def wants_more(self) -> bool:
-        """Whether the pipeline could run dry before the next job is put."""
+        """Whether the queue is shorter than DEPTH, so that the pipeline could run out of jobs."""
         return len(self._ready) < DEPTH
 
     def taken_back(self) -> list[PipelineInput]:
-        """All jobs that were put and not delivered, for a pipeline that broke."""
+        """All queued jobs that a failed pipeline has not delivered."""
         return [*self.waiting, *self._ready]
 
     def run(self, stream: Any = None) -> tuple[PipelineInput, list[Any], np.ndarray] | None:
-        """The oldest job with its views and the indices that came out with them; None when all are done, after which
-        new jobs may be put. RuntimeError where a photo of a waiting job cannot be decoded: then this lane is dead.
+        """Return the oldest job, its views, and the rows that DALI delivered with them.
 
-        stream: the CUDA stream on which the views are read. DALI uses their memory again once they are let go, in this
-        stream's order; without one that would be at once, before the GPU may have come to read them."""
-        if not self._started:  # it asks for jobs at once: they must be there before, or it would start with old ones
+        None means that all jobs are done; new jobs may then be put. Raises RuntimeError if an image of a waiting job
+        cannot be decoded. The pipeline is then unusable.
+
+        stream: the CUDA stream that reads the views. DALI reuses their memory after release, in the order of this
+        stream. Without a stream, DALI reuses it at once, maybe before the GPU has read it.
+        """
+        if not self._started:  # it takes jobs at once, so they must be queued before; else it starts with old ones
             self._pipeline.reset()
             self._started = True
         try:
@@ -119,13 +125,13 @@ class DaliPipeline:
         return self.waiting.popleft(), views, np.asarray(index.as_array()).reshape(-1)
 
     def drain(self) -> None:
-        """Throw away what is under way. RuntimeError as in ``run``."""
+        """Discard all jobs. Raises RuntimeError as ``run`` does."""
         self._ready.clear()
         while self._started and self.run() is not None:
             pass
 
     def graph(self) -> bytes:
-        """The pipeline as DALI writes it down."""
+        """The pipeline as DALI serialises it."""
         return bytes(self._pipeline.serialize())
 
 
@@ -134,7 +140,7 @@ def _has_crops(kinds: Sequence[ViewKind]) -> bool:
 
 
 def _build(dali: ModuleType, source: Any, kinds: tuple[ViewKind, ...], settings: PipelineSettings) -> Any:
-    """The pipeline: files, rows and numbers in; views (B, S, S, 3) and rows out."""
+    """Build the pipeline: files, rows and numbers in; views (B, S, S, 3) and rows out."""
     fn, types = dali.fn, dali.types
     on_gpu, side = settings.device_id is not None, settings.normaliser.side
     levels_mean = [255 * value for value in settings.normaliser.mean]
@@ -169,8 +175,8 @@ def _build(dali: ModuleType, source: Any, kinds: tuple[ViewKind, ...], settings:
         options = {"device": "mixed", "hw_decoder_load": settings.hw_load} if on_gpu else {"device": "cpu"}
         photo = fn.decoders.image(encoded, output_type=types.RGB, **options)
         whole = photo
-        if has_crops:  # noqa: SIM102 (DALI takes the inner condition for each photo by itself)
-            if sizes[0]:  # the photos of many sets have that size already
+        if has_crops:  # noqa: SIM102 (DALI evaluates the inner condition per image)
+            if sizes[0]:  # images of many data sets already have that size
                 whole = fn.resize(photo, size=sizes[1], **sampling)
         views = [view(kinds[i], photo, whole, places[i], mirrors[i]) for i in range(len(kinds))]
         return (*views, row)

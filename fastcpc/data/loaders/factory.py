@@ -1,4 +1,4 @@
-"""Which feed serves a split."""
+"""Selection of the loader and the decoder for a split."""
 
 import logging
 import os
@@ -28,9 +28,9 @@ MOST_WORKERS = 16
 
 
 def choose_loader(dataset: Dataset, data: DataConfig, device: torch.device) -> tuple[str, str]:
-    """The feed that ``data.feed`` stands for here: memory, dali or torch; and why, in a few words.
+    """The loader that ``data.feed`` selects (memory, dali or torch), and the reason in a few words.
 
-    Raises InputError for a feed that cannot serve this data set, or is not installed.
+    Raises InputError for a loader that does not support this data set or is not installed.
     """
     asked = data.feed
     if isinstance(dataset.train, ArraySplit):
@@ -53,15 +53,14 @@ def choose_loader(dataset: Dataset, data: DataConfig, device: torch.device) -> t
 
 
 def describe_loader(dataset: Dataset, data: DataConfig, device: torch.device) -> str:
-    """The feed, why this one, and the resized photos that it cuts its views from where there are any; raises as
-    ``choose_loader`` does."""
+    """The loader, the reason for it, and the cache if there is one. Raises InputError as ``choose_loader`` does."""
     name, why = choose_loader(dataset, data, device)
     cache = cache_file(dataset, data)
     return f"{name} ({why})" + (f" for photos that are not in the cache {cache}" if cache else "")
 
 
 def num_workers(data: DataConfig) -> int:
-    """Threads that decode: ``data.workers``, or one for each core that this process may use."""
+    """Number of decoder threads: ``data.workers``, or one per core of this process, at most MOST_WORKERS."""
     if data.workers:
         return data.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -76,9 +75,9 @@ def make_loader(
     device: torch.device,
     bad_list: Path | None = None,
 ) -> Loader:
-    """The feed that ``data.feed`` names, for one split of the data set.
+    """The loader that ``data.feed`` selects, for one split of the data set.
 
-    bad_list: file that gets a line for each image that cannot be read. Raises InputError as ``choose_loader`` does.
+    bad_list: file that gets a line per image that cannot be read. Raises InputError as ``choose_loader`` does.
     """
     name, _ = choose_loader(dataset, data, device)
     if isinstance(split, ArraySplit):
@@ -90,8 +89,10 @@ def make_loader(
 
 
 def cache_file(dataset: Dataset, data: DataConfig) -> Path | None:
-    """The table of the resized photos that ``data.cache`` names, or that lies beside the index; None where there is
-    none. Raises InputError for a name without a file."""
+    """The cache file that ``data.cache`` names, or the one next to the index; None if there is no cache.
+
+    Raises InputError if the named file does not exist.
+    """
     if dataset.image is None or data.cache == "off" or (data.cache == "auto" and not data.root):
         return None
     index = Path(data.index).expanduser() if data.index else index_path(data.root, data.name)
@@ -104,9 +105,9 @@ def cache_file(dataset: Dataset, data: DataConfig) -> Path | None:
 
 
 def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCache | None:
-    """The resized photos of a split in ``cache_file``; None where there are none.
+    """The cache of a split, from ``cache_file``; None if there is no cache.
 
-    Raises InputError for a file that cannot serve.
+    Raises InputError for a file that does not fit the split.
     """
     path = cache_file(dataset, data)
     if path is None:

@@ -1,8 +1,9 @@
-"""The cache's decoder for a GPU: threads copy photos as they lie in the cache, and the GPU cuts all views from them.
+"""The decoder for cached images on a GPU: threads copy images, the GPU crops all views.
 
-A view costs the CPU a few numbers. Crops are gathered. Boxes are resampled in the whole numbers of Pillow's
-BILINEAR, rows first, so that no setting of a device's arithmetic moves a level. Pillow 13 takes columns first where the
-height shrinks by more than twice the pixels of the width: there, levels are one apart in places.
+``factory`` creates it. For each view the CPU computes only a few numbers. The GPU gathers crops. It resamples random
+resized crops with the integer arithmetic of Pillow's BILINEAR, rows first. So no arithmetic setting of a device changes
+a level. Pillow 13 takes columns first where the height shrinks by more than twice the pixels of the width. There, some
+levels differ by one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,20 +24,21 @@ from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
 from fastcpc.data.loaders.pillow_decoder import PART, AsyncJob, work_ahead
 from fastcpc.data.prepare.cache import ImageCache
 
-WEIGHT_BITS = 22  # of Pillow's weights behind the point: 32 - 8 for a level - 2 in reserve
-# Of a view of boxes: height of the tallest, and how many pixels of a row or column make one of the square at most;
-# of a view of crops: None.
+WEIGHT_BITS = 22  # binary places of Pillow's weights: 32 - 8 for a level - 2 in reserve
+# For a view of random resized crops: the largest height, and the maximum number of source pixels per output pixel and
+# axis. For a view of crops: None.
 Bounds: TypeAlias = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the photos of a request lie in its pixels, and where its views are cut from them.
+    """The positions of a request's images in its pixels, and of its views in the images.
 
-    A photo lies there as it is cached (sheet 0), where the cache holds it smaller than crops need it as large as they
-    do (sheet 1), or both; of each only the rows that a view needs. size_2B2: int64, height and width of all of it.
-    first_2B, last_2B: int64, the rows, from and up to; none where not from < up to. start_2B: int64, the first pixel.
-    table_V5B, bounds: see ``crop_views``. num_pixels: P.
+    Sheet 0 holds an image as it is cached. Sheet 1 holds it enlarged, if crops need a larger image than the cached one.
+    An image is in one sheet or in both. Each sheet holds only the rows that a view needs.
+    size_2B2: int64, height and width of the whole image. first_2B, last_2B: int64, the first row and the row after the
+    last; first >= last means no rows. start_2B: int64, the first pixel. table_V5B, bounds: see ``crop_views``.
+    num_pixels: P.
     """
 
     size_2B2: NDArray[np.int64]
@@ -50,45 +52,45 @@ class Layout:
 
 @dataclass
 class _CopyJob(AsyncJob[None]):
-    """A request under way and its pixels, uint8 (P, 3) in the CPU's memory, that threads fill."""
+    """A request in progress and its pixels, uint8 (P, 3) in CPU memory, which threads fill."""
 
     layout: Layout
     pixels_P3: Tensor
 
 
 class GpuCropDecoder:
-    """Serves requests whose photos are all cached; its threads last as long as it does."""
+    """Answers requests whose images are all cached. Its threads live as long as the decoder."""
 
     num_decoded = 0
 
     def __init__(self, cache: ImageCache, transform: ImageTransform, num_threads: int, device: torch.device) -> None:
-        """num_threads: 1 or more. device: where views are cut."""
+        """num_threads: 1 or more. device: crops the views."""
         self._cache, self._side, self._device = cache, transform.crop, device
         self._geometry = CropGeometry(transform)
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="packed")
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
-        """See ``Decoder.cut``; views are uint8, on the device, and nothing waits for it."""
+        """See ``Decoder.decode``. Views are uint8, on the device. The CPU does not wait for the device."""
         return work_ahead(requests, self._submit, self._collect)
 
     def _submit(self, request: DecodeRequest) -> _CopyJob:
         layout, num_images = self._layout(request), len(request.rows)
         pixels_P3 = torch.empty(
             (layout.num_pixels, RGB), dtype=torch.uint8, pin_memory=self._device.type == "cuda"
-        )  # pinned memory is not given to others before the copy from it is done
+        )  # torch reuses pinned memory only after the copy from it is done
         job = _CopyJob(request, [], layout, pixels_P3)
         parts = [slice(first, first + PART) for first in range(0, num_images, PART)]
         job.futures = [self._pool.submit(self._copy, job, part) for part in parts]
         return job
 
     def _layout(self, request: DecodeRequest) -> Layout:
-        """All geometry of a request."""
+        """Compute all positions of a request."""
         size_B2 = self._cache.size_N2[request.rows]
         whole_B2 = self._geometry.resized(size_B2)
         box_VB4, sheet_VB, bounds = [], [], list[Bounds]()
         for drawn in request.drawn:
             if self._geometry.is_resized_crop(drawn):
-                box_B4 = self._geometry.boxes(drawn, size_B2).astype(np.int64)  # they lie on whole pixels
+                box_B4 = self._geometry.boxes(drawn, size_B2).astype(np.int64)  # corners are whole pixels
                 extent_B2 = box_B4[:, 2:] - box_B4[:, :2]
                 bounds.append((int(extent_B2[:, 0].max()), -(-2 * max(int(extent_B2.max()), self._side) // self._side)))
                 sheet_VB.append(np.zeros(len(box_B4), np.int64))
@@ -114,7 +116,7 @@ class GpuCropDecoder:
         return Layout(size_2B2, first_2B, last_2B, start_2B, table_V5B, tuple(bounds), int(num_2B.sum()))
 
     def _copy(self, job: _CopyJob, part: slice) -> None:
-        """Put some photos into the job's pixels."""
+        """Copy some images to the job's pixels."""
         layout, values = job.layout, job.pixels_P3.numpy().reshape(-1)
         rows = job.request.rows[part].tolist()
         for sheet in range(2):
@@ -138,11 +140,11 @@ class GpuCropDecoder:
 
 
 def crop_views(pixels_P3: Tensor, table_V5B: Tensor, bounds: Sequence[Bounds], side: int) -> tuple[Tensor, ...]:
-    """Views uint8 (B, S, S, 3) of photos, on the device of the photos; no value is read.
+    """Crop views uint8 (B, S, S, 3) from images, on their device. No value is read back to the CPU.
 
-    pixels_P3: uint8, photos row by row. table_V5B: int64, for each view of each photo the pixel at the top of its box,
-    at the left or for a mirrored one at the right; pixels from row to row, and from column to column (1 or -1); height
-    and width of the box. bounds: of each view. side: S.
+    pixels_P3: uint8, images row by row. table_V5B: int64, five numbers per view and image. These are the first
+    pixel, the step between rows, the step between columns (1 or -1), and the crop's height and width. The first pixel
+    is at the top left, or at the top right for a mirrored view. bounds: one per view. side: S.
     """
     return tuple(
         _crops(pixels_P3, table_5B, side) if bound is None else _boxes(pixels_P3, table_5B, side, *bound)
@@ -158,11 +160,11 @@ def _crops(pixels_P3: Tensor, table_5B: Tensor, side: int) -> Tensor:
 
 
 def _boxes(pixels_P3: Tensor, table_5B: Tensor, side: int, num_rows: int, num_taps: int) -> Tensor:
-    """Boxes as squares: Pillow's BILINEAR, rows first, each pass rounded to a level. num_rows: H."""
+    """Random resized crops: Pillow's BILINEAR, rows first, each pass rounded to a level. num_rows: H."""
     num_images, at = table_5B.shape[1], pixels_P3.device
     start_B1, stride_B1, step_B1, height_B1, _ = table_5B[:, :, None]
     place_2BST, weight_2BST = (both.unflatten(0, (2, -1)) for both in _taps(table_5B[3:].flatten(), side, num_taps))
-    row_BH = torch.arange(num_rows, device=at).minimum(height_B1 - 1)  # shorter boxes repeat their last, unused
+    row_BH = torch.arange(num_rows, device=at).minimum(height_B1 - 1)  # shorter crops repeat their last row, unused
     along_BST = place_2BST[1] * step_B1[..., None]
     index_BHST = (start_B1 + row_BH * stride_B1)[..., None, None] + along_BST[:, None]
     picked = pixels_P3.index_select(0, index_BHST.view(-1)).view(*index_BHST.shape, RGB)
@@ -174,10 +176,10 @@ def _boxes(pixels_P3: Tensor, table_5B: Tensor, side: int, num_rows: int, num_ta
 
 
 def _taps(length_A: Tensor, side: int, num_taps: int) -> tuple[Tensor, Tensor]:
-    """Where the pixels come from that lengths A are resampled from to S, and how much each of them weighs.
+    """Source pixels and their weights for resampling each of A lengths to S pixels.
 
-    length_A: int64, 1 or more. Returns int64 and int32 (A, S, T). The weight of a pixel falls linearly with its
-    distance from the centre, to nothing at one pixel of the longer of the two scales.
+    length_A: int64, 1 or more. Returns positions int64 and weights int32, both (A, S, T). The weight of a pixel falls
+    linearly with its distance from the centre. It is 0 at a distance of max(length / S, 1) source pixels.
     """
     length_A11 = length_A[:, None, None]
     along_S = torch.arange(side, device=length_A.device, dtype=torch.float64)
@@ -193,5 +195,5 @@ def _taps(length_A: Tensor, side: int, num_taps: int) -> tuple[Tensor, Tensor]:
 
 
 def _level(sum_of_weighted: Tensor) -> Tensor:
-    """Rounded; never above 255, as weights sum to 1 within far less than half a level."""
+    """Round to uint8. No value is above 255, because the weights sum to 1 within far less than half a level."""
     return sum_of_weighted.add_(2 ** (WEIGHT_BITS - 1)).bitwise_right_shift_(WEIGHT_BITS).to(torch.uint8)

@@ -1,4 +1,7 @@
-"""The image files of a split: their sizes, their pixels by Pillow, and those that cannot be read."""
+"""The image files of a split: contents, sizes, pixels by Pillow, and the list of bad images.
+
+The decoders, ``fastcpc-prepare`` and the report call it. It decodes only the formats in ``FORMATS``.
+"""
 
 import contextlib
 import io
@@ -15,18 +18,18 @@ from fastcpc.data.dataset import ImageSplit
 from fastcpc.errors import RunError
 
 logger = logging.getLogger("fastcpc")
-TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that swap width and height
+TURNED = (5, 6, 7, 8)  # values of the EXIF orientation that swap width and height
 ORIENTATION = 0x0112
-# What Pillow decodes by itself. It knows more: PostScript, whatever the file is called, it hands to Ghostscript to run.
+# Formats that Pillow decodes itself. Without this list, Pillow runs Ghostscript on PostScript, whatever the file name.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "JPEG2000", "PPM")
 
 
-class BadImage(Exception):  # noqa: N818 (always dealt with: counted and replaced)
-    """A file that holds no image that can be decoded. The message says why, on one line."""
+class BadImage(Exception):  # noqa: N818 (always caught: counted and replaced)
+    """A file without a decodable image. The message gives the reason on one line."""
 
 
 def read_bytes(path: str) -> bytes:
-    """A whole file. Raises BadImage where it is not there, cannot be read or is empty."""
+    """Read a whole file. Raises BadImage if it does not exist, cannot be read or is empty."""
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError as error:
@@ -39,9 +42,9 @@ def read_bytes(path: str) -> bytes:
 
 
 def decode_image(content: bytes) -> Image.Image:
-    """A whole photo as upright RGB: alpha dropped, grey and CMYK converted, 16 bits a channel cut to 8.
+    """Decode a whole image to upright RGB: drop alpha, convert grey and CMYK, reduce 16 bits per channel to 8.
 
-    content: of the file. Raises BadImage, also where only the end of the file is missing.
+    content: of the file. Raises BadImage, also if only the end of the file is missing.
     """
     with _bad_where_it_fails(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.load()
@@ -49,20 +52,20 @@ def decode_image(content: bytes) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image as ``decode_image`` gives it; may change the image."""
+    """Convert a loaded image to the form that ``decode_image`` returns. May change the image in place."""
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "RGB":
         return image.copy() if image.readonly else image
-    if image.mode.startswith("I"):  # 16 bits of grey, which convert() would clip
+    if image.mode.startswith("I"):  # 16-bit grey, which convert() would clip
         return Image.fromarray((np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info:  # else Pillow warns of palettes
+    if "transparency" in image.info:  # else Pillow warns about palettes
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the head of a file says: Pillow's name of its format, and the size of the upright photo."""
+    """The header of a file: Pillow's name of its format, and the size of the upright image."""
 
     format: str
     height: int
@@ -70,7 +73,7 @@ class ImageHeader:
 
 
 def read_image_header(content: bytes) -> ImageHeader:
-    """Read a file's head. Raises BadImage."""
+    """Read the header of a file. Raises BadImage."""
     with _bad_where_it_fails(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if image.getexif().get(ORIENTATION) in TURNED:
@@ -80,7 +83,7 @@ def read_image_header(content: bytes) -> ImageHeader:
 
 @contextlib.contextmanager
 def _bad_where_it_fails() -> Iterator[None]:
-    """Pillow's readers raise whatever their parsing stumbles over; only a lack of memory is not the file's fault."""
+    """Raise BadImage for all errors but MemoryError, because Pillow's readers raise exceptions of any type."""
     try:
         yield
     except MemoryError:
@@ -92,13 +95,13 @@ def _bad_where_it_fails() -> Iterator[None]:
 
 
 class FileBytes:
-    """The files of a split as bytes; once read they stay in memory while the budget lasts.
+    """The files of a split as bytes. Files that were read stay in memory, up to a budget.
 
-    num_read: files that were read from disk. num_kept, kept_bytes: those that are held.
+    num_read: number of files read from disk. num_kept, kept_bytes: number and size of the files in memory.
     """
 
     def __init__(self, paths: tuple[str, ...], budget: int) -> None:
-        """budget: bytes that may be held, 0 or more."""
+        """budget: maximum bytes to keep in memory, 0 or more."""
         self.num_read = self.kept_bytes = 0
         self._paths, self._budget = paths, budget
         self._kept: dict[int, bytes] = {}
@@ -125,18 +128,20 @@ class FileBytes:
 class BadImages:
     """Counts the files of a split that cannot be read, and names them in a file.
 
-    rows: where in the split they stand.
+    rows: their positions in the split.
     """
 
     def __init__(self, split: ImageSplit, max_bad: float | None, listed_in: Path | None) -> None:
-        """max_bad: largest share of the split that may be bad; None for a test set, which must be whole. listed_in:
-        gets a line a file, if any; None: no list."""
+        """max_bad: the maximum share of bad files; None for a test set, which must be complete.
+
+        listed_in: file that gets a line per bad file; None: no list.
+        """
         self.rows: set[int] = set()
         self.num_samples = len(split)
         self._split, self._max_bad, self._listed_in = split, max_bad, listed_in
 
     def add(self, row: int, reason: str) -> None:
-        """Count a file. Raises RunError when they are too many."""
+        """Count a bad file. Raises RunError if there are too many."""
         if row in self.rows:
             return
         self.rows.add(row)
@@ -154,6 +159,6 @@ class BadImages:
         if self._listed_in is None:
             return
         known = self._listed_in.read_text(encoding="utf-8") if self._listed_in.exists() else ""
-        if line not in known.splitlines(keepends=True):  # a resumed run meets them again
+        if line not in known.splitlines(keepends=True):  # a resumed run finds the same files again
             with self._listed_in.open("a", encoding="utf-8") as file:
                 file.write(line)

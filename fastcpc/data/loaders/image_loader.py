@@ -1,7 +1,8 @@
-"""The feed for image files: what is drawn and what happens after decoding; a decoder is plugged in.
+"""The loader for image files: draws random numbers, and finishes the views of a decoder.
 
-All that is random is drawn here, a batch at a time, on the CPU. A decoder decodes each image of a batch once, cuts
-every view from it, and finishes those that it can. On a GPU the strong views' operations run on whole batches.
+``factory`` creates it with a decoder. The loader draws all random numbers on the CPU, one batch at a time. The decoder
+decodes each image of a batch once and crops all its views. It finishes the views that it can. On a GPU, the operations
+of strong views run on whole batches.
 """
 
 from collections import deque
@@ -24,16 +25,17 @@ from fastcpc.data.loaders.base import Batch, ViewName, check_stream
 from fastcpc.data.loaders.buffers import Buffers, Normaliser
 from fastcpc.data.rng import generator
 
-CHUNK = 64  # images that are decoded at a time: bounds memory where batches are large
+CHUNK = 64  # images decoded at a time: limits memory for large batches
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """Views to cut from some photos.
+    """Views to crop from some images.
 
-    rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, of ``CropGeometry.draw``. strong: for each view, what is
-    done to its crops, None where it is no strong view. in_place: a photo that cannot be read keeps its place as a grey
-    square (scoring, where each index must come exactly once); otherwise another photo takes its place, index and all.
+    rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, the result of ``CropGeometry.draw``. strong: for each view,
+    the operations on its crops; None for a test or weak view. in_place: True gives a grey square for an image that
+    cannot be read. Scoring needs it, because each index must occur exactly once. False takes a replacement image with
+    its index.
     """
 
     rows: np.ndarray
@@ -44,30 +46,36 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class DecodedChunk:
-    """What a decoder makes of a request: int64 rows (B,), those of photos that took a place included; for each view
-    (B, S, S, 3), on the CPU or on the feed's device: crops in uint8, or float32 where it is finished."""
+    """The answer of a decoder to a request.
+
+    rows: int64 (B,), with the rows of replacement images. views: (B, S, S, 3) each, on the CPU or on the loader's
+    device. uint8 views are crops. float32 views are finished.
+    """
 
     rows: np.ndarray
     views: tuple[Tensor, ...]
 
 
 class Decoder(Protocol):
-    """Decodes each photo of a request once.
+    """Decodes each image of a request once.
 
-    num_decoded: photos decoded so far, those decoded ahead included.
+    num_decoded: number of images decoded so far, with those decoded ahead.
     """
 
     @property
     def num_decoded(self) -> int: ...
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
-        """Answer requests in their order, working ahead. The iterator must be closed."""
+        """Answer requests in their order and decode ahead. The caller must close the iterator."""
         ...
 
 
 def replacement_order(request: DecodeRequest, position: int, num_samples: int) -> Iterator[int]:
-    """Rows that may take the place of a photo that cannot be read, best first: the request's own, which come from the
-    same list, from the position on; then those that follow in the split."""
+    """Rows of possible replacement images, best first.
+
+    The rows of the request come first, starting after the position, because they come from the same list. Then come
+    the rows that follow in the split.
+    """
     own = request.rows.tolist()
     yield from own[position + 1 :] + own[:position]
     yield from ((own[position] + step) % num_samples for step in range(1, num_samples))
@@ -86,8 +94,8 @@ class ImageLoader:
         decoder: Decoder,
         device: torch.device,
     ) -> None:
-        """mean, std: of red, green and blue, of pixels scaled to [0, 1]. strong: None where no strong view will be
-        asked for."""
+        """mean, std: of red, green and blue, of pixels scaled to [0, 1]. strong: None if no caller requests strong
+        views."""
         self.num_samples = num_samples
         self.decoder = decoder
         self.device = device
@@ -97,7 +105,7 @@ class ImageLoader:
         )
         self._buffers = Buffers()
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
-        self._one_by_one = None  # for crops that a decoder leaves on a CPU
+        self._one_by_one = None  # for uint8 crops of a decoder on a CPU
         if strong is not None and device.type == "cpu":
             self._one_by_one = CpuStrongAugmenter(Normaliser(mean, std, transform.crop))
 
@@ -109,15 +117,17 @@ class ImageLoader:
         start: int = 0,
         part: Tensor | None = None,
     ) -> Iterator[Batch]:
-        """See ``Loader.stream``; images lie channels_last in memory. Raises ValueError on unknown views, empty batches
-        and indices out of range."""
+        """See ``Loader.stream``. Images have the memory format channels_last.
+
+        Raises ValueError for unknown views, empty batches and indices out of range.
+        """
         check_stream(self.num_samples, batches, views, start, has_strong=self._augmenter is not None)
         return self._serve(batches, tuple(views), seed, start, part)
 
     def _serve(
         self, batches: Sequence[Tensor], views: tuple[ViewName, ...], seed: int, start: int, part: Tensor | None
     ) -> Iterator[Batch]:
-        coming: deque[list[DecodeRequest]] = deque()  # of batches that are being decoded
+        coming: deque[list[DecodeRequest]] = deque()  # requests of the batches in progress
         with closing(self.decoder.decode(self._requests(batches, views, seed, start, part, coming))) as cuts:  # type: ignore[type-var]
             for decode in cuts:
                 chunks = coming.popleft()
@@ -167,8 +177,8 @@ class ImageLoader:
         return groups.numpy(), rows.numpy()
 
     def _finish(self, parts: list[Tensor], strong: list[StrongDraw | None]) -> Tensor:
-        """One view of a batch from its parts, (B, S, S, 3) each, as float32 (B, 3, S, S), channels_last."""
-        if len({(part.dtype, part.device.type) for part in parts}) > 1:  # from the cache and not
+        """Join the parts (B, S, S, 3) of one view of a batch to float32 (B, 3, S, S), channels_last."""
+        if len({(part.dtype, part.device.type) for part in parts}) > 1:  # some from the cache, some decoded
             return torch.cat([self._finish([part], [draw]) for part, draw in zip(parts, strong, strict=True)])
         if parts[0].is_floating_point():
             return self._on_device(parts).permute(0, 3, 1, 2)
@@ -187,7 +197,7 @@ class ImageLoader:
         return self._normalise(self._augmenter.apply(images.permute(0, 3, 1, 2).contiguous(), plan))
 
     def _strong_views(self, crops: Tensor, strong: StrongDraw) -> Tensor:
-        """Crops (B, S, S, 3) on a CPU, with the operations drawn for them, as float32."""
+        """Apply the drawn operations to crops (B, S, S, 3) on a CPU. Returns float32."""
         assert self._one_by_one is not None
         views = self._buffers.take(tuple(crops.shape), "float32")
         for i, crop in enumerate(crops.numpy()):
@@ -195,7 +205,7 @@ class ImageLoader:
         return torch.from_numpy(views)
 
     def _on_device(self, parts: list[Tensor]) -> Tensor:
-        """The parts together."""
+        """Join the parts on the device."""
         if parts[0].device.type != "cpu":  # a decoder on the GPU
             return parts[0] if len(parts) == 1 else torch.cat(parts)
         if len(parts) == 1:
@@ -205,5 +215,5 @@ class ImageLoader:
         return send(torch.cat(parts, out=whole), self.device)
 
     def _normalise(self, images: Tensor) -> Tensor:
-        """Levels (B, C, S, S) to float32, channels_last."""
+        """Normalise levels (B, C, S, S) to float32, channels_last."""
         return images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)

@@ -1,4 +1,7 @@
-"""Serves a data set whose images all fit on the device: uint8 pixels stay there, a batch is an index."""
+"""The loader for data sets that fit in device memory: it indexes uint8 pixels per batch.
+
+``factory`` creates it.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +17,7 @@ from fastcpc.data.rng import generator
 
 
 class MemoryLoader:
-    """Batches straight from device memory."""
+    """Makes batches from pixels in device memory."""
 
     def __init__(
         self,
@@ -27,7 +30,7 @@ class MemoryLoader:
     ) -> None:
         """pixels: uint8 (N, C, S, S), square. mean, std: per channel, of pixels scaled to [0, 1].
 
-        strong: None where no strong view will be asked for. Raises ValueError on other pixels or norms.
+        strong: None if no caller requests strong views. Raises ValueError for other pixels, mean or std.
         """
         if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
             raise ValueError(f"pixels must be uint8 (N, C, S, S), got {pixels.dtype} {tuple(pixels.shape)}")
@@ -51,7 +54,7 @@ class MemoryLoader:
         start: int = 0,
         part: Tensor | None = None,
     ) -> Iterator[Batch]:
-        """See ``Loader.stream``. Raises ValueError on unknown views, empty batches and indices out of range."""
+        """See ``Loader.stream``. Raises ValueError for unknown views, empty batches and indices out of range."""
         check_stream(self.num_samples, batches, views, start, has_strong=self._augmenter is not None)
         return self._serve(batches, views, seed, start, part)
 
@@ -76,7 +79,7 @@ class MemoryLoader:
         if view == "weak" or self._augmenter is None:
             return self._crop(index, crops_2B)
         plan = self._augmenter.plan(num_drawn, draws, part)
-        if plan.moves is not None:  # the crop brings the images into the first step's order at no cost
+        if plan.moves is not None:  # cropping sorts the images for the first operation at no cost
             index, crops_2B = index[plan.moves[0]], crops_2B[:, plan.moves[0]]
         return self._augmenter.apply(self._crop(index, crops_2B), self._send_plan(plan))
 

@@ -1,6 +1,6 @@
-"""The decoder that runs everywhere: Pillow in threads, or photos that were resized before, from a memory-mapped file.
+"""The decoder by Pillow in threads, which also crops cached images on a CPU.
 
-Pillow decodes and resamples, and NumPy copies, without Python's lock.
+``factory`` creates it. It runs everywhere. Pillow and NumPy release Python's lock while they decode, resample and copy.
 """
 
 import threading
@@ -24,13 +24,13 @@ from fastcpc.data.prepare.cache import ImageCache
 from fastcpc.errors import RunError
 
 Found = TypeVar("Found")
-AHEAD = 2  # requests that are being decoded while one is used
-PART = 8  # photos that a thread takes at a time
+AHEAD = 2  # requests in progress while the caller uses one
+PART = 8  # images that a thread takes at a time
 
 
 @dataclass
 class AsyncJob(Generic[Found]):
-    """A request under way, and what its threads work on."""
+    """A request in progress, and the futures of its threads."""
 
     request: DecodeRequest
     futures: list[Future[Found]]
@@ -44,8 +44,11 @@ def work_ahead(
     submit: Callable[[DecodeRequest], AnyJob],
     collect: Callable[[AnyJob], DecodedChunk],
 ) -> Iterator[DecodedChunk]:
-    """Answer requests in their order, with AHEAD more under way. Closed early, what has not begun never will; what has
-    holds its job's memory until it is done."""
+    """Answer requests in their order, with AHEAD more in progress.
+
+    If the caller closes the iterator early, work that has not started is cancelled. Work that has started keeps the
+    memory of its job until it is done.
+    """
     waiting: deque[AnyJob] = deque()
     todo = iter(requests)
     try:
@@ -63,8 +66,11 @@ def work_ahead(
 
 @dataclass
 class _DecodeJob(AsyncJob[list[tuple[int, BadImage]]]):
-    """A request under way. For each view its memory, which are mirrored, and, where all sizes are known before, what
-    to cut (``PillowDecoder._places``); and what its threads found to be bad, by position."""
+    """A request in progress. Its futures return bad images with their positions.
+
+    views: memory per view. mirror_VB: which images to mirror. places: crops per view (``PillowDecoder._places``), if
+    all sizes are known before decoding, else None.
+    """
 
     views: list[PixelArray]
     mirror_VB: list[np.ndarray]
@@ -72,7 +78,7 @@ class _DecodeJob(AsyncJob[list[tuple[int, BadImage]]]):
 
 
 class PillowDecoder:
-    """Decodes by Pillow, or takes photos from a cache; its threads last as long as it does."""
+    """Decodes by Pillow, or reads images from a cache. Its threads live as long as the decoder."""
 
     def __init__(
         self,
@@ -85,8 +91,10 @@ class PillowDecoder:
         cache: ImageCache | None = None,
         normalise: bool = True,
     ) -> None:
-        """num_threads: 1 or more. cache: photos that need no decoding. normalise: False leaves every view in levels,
-        which are a quarter of the bytes on the way to a GPU."""
+        """num_threads: 1 or more. cache: images that need no decoding.
+
+        normalise: False leaves all views as uint8 levels. This sends a quarter of the bytes to a GPU.
+        """
         self.num_decoded = 0
         self.num_cached = 0
         self._files, self._side, self._bad, self._cache = files, transform.crop, bad, cache
@@ -98,7 +106,7 @@ class PillowDecoder:
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="photo")
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
-        """See ``Decoder.cut``."""
+        """See ``Decoder.decode``."""
         return work_ahead(requests, self._submit, self._collect)
 
     def _submit(self, request: DecodeRequest) -> _DecodeJob:
@@ -107,7 +115,7 @@ class PillowDecoder:
         views = [self._buffers.take(shape, dtype) for _ in request.drawn]
         mirror_VB, places = [self._geometry.mirrored(drawn) for drawn in request.drawn], None
         if self._cache is not None and self._cache.present[request.rows].all():
-            # At once: a photo at a time it takes 80 us for four views, as long as to copy two or three (measured).
+            # All images at once: per image this takes 80 us for four views, as long as 2 to 3 copies (measured).
             places = [self._places(drawn, self._cache.size_N2[request.rows]) for drawn in request.drawn]
         job = _DecodeJob(request, [], views, mirror_VB, places)
         parts = [range(first, min(first + PART, num_images)) for first in range(0, num_images, PART)]
@@ -115,13 +123,13 @@ class PillowDecoder:
         return job
 
     def _places(self, drawn: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
-        """What to cut from photos for a view: boxes of the photo (B, 4), or corners in the resized photo (B, 2)."""
+        """Crops of a view: random resized crops in the image (B, 4), or corners in the resized image (B, 2)."""
         if self._geometry.is_resized_crop(drawn):
             return self._geometry.boxes(drawn, sizes_B2)
         return self._geometry.corners(drawn, self._geometry.resized(sizes_B2))
 
     def _some(self, job: _DecodeJob, positions: range) -> list[tuple[int, BadImage]]:
-        """Cut the photos at these positions; returns those that could not be."""
+        """Crop the views of the images at these positions. Returns the bad images."""
         problems = []
         for position in positions:
             try:
@@ -131,7 +139,7 @@ class PillowDecoder:
         return problems
 
     def _one(self, row: int, position: int, job: _DecodeJob) -> None:
-        """Decode one photo and cut its views. Raises BadImage."""
+        """Decode one image and crop its views. Raises BadImage."""
         if row in self._bad.rows:
             raise BadImage("known to be bad")
         image: Image.Image | PixelArray
@@ -159,7 +167,7 @@ class PillowDecoder:
                 self._augmenter().put(crop, strong, position, job.views[view][position])
 
     def _augmenter(self) -> CpuStrongAugmenter:
-        """This thread's own."""
+        """The augmenter of this thread."""
         if not hasattr(self._own, "augmenter"):
             self._own.augmenter = CpuStrongAugmenter(self._normaliser)
         augmenter: CpuStrongAugmenter = self._own.augmenter
@@ -180,8 +188,8 @@ class PillowDecoder:
         return DecodedChunk(rows, tuple(torch.from_numpy(view) for view in job.views))
 
     def _replace(self, job: _DecodeJob, position: int) -> int:
-        """Cut another photo with the random numbers of this position; returns its row."""
-        job = replace(job, places=None)  # they are another photo's
+        """Crop a replacement image with the random numbers of this position. Returns its row."""
+        job = replace(job, places=None)  # they belong to the bad image
         for row in replacement_order(job.request, position, self._bad.num_samples):
             try:
                 self._one(row, position, job)
@@ -193,7 +201,7 @@ class PillowDecoder:
 
 
 def _resize(image: Image.Image | PixelArray, size_2: np.ndarray) -> Image.Image | PixelArray:
-    """The whole photo at a height and width."""
+    """Resize the whole image to a height and width."""
     height, width = size_2.tolist()
     if isinstance(image, np.ndarray):
         if image.shape[:2] == (height, width):
@@ -203,7 +211,7 @@ def _resize(image: Image.Image | PixelArray, size_2: np.ndarray) -> Image.Image 
 
 
 def _crop(image: Image.Image | PixelArray, top: int, left: int, side: int, mirror: bool) -> PixelArray:
-    """A square of whole pixels, uint8 (S, S, 3)."""
+    """A crop of whole pixels, uint8 (S, S, 3)."""
     if isinstance(image, np.ndarray):
         part = image[top : top + side, left : left + side]
         return part[:, ::-1] if mirror else part
@@ -212,7 +220,7 @@ def _crop(image: Image.Image | PixelArray, top: int, left: int, side: int, mirro
 
 
 def _resample(image: Image.Image | PixelArray, box_4: np.ndarray, side: int, mirror: bool) -> PixelArray:
-    """A box as a square, uint8 (S, S, 3)."""
+    """A random resized crop, uint8 (S, S, 3)."""
     top, left, bottom, right = box_4.tolist()
     if isinstance(image, np.ndarray):
         first, start = int(top), int(left)
