@@ -1,4 +1,4 @@
-"""Clothing1M: a million photos of clothes with noisy labels, and clean lists to validate and test on."""
+"""Lists Clothing1M: a million images of clothes with noisy labels, and clean lists for validation and test."""
 
 from pathlib import Path
 

@@ -162,7 +162,7 @@ def _from_list(
 ) -> tuple[str, tuple[str, ...], dict[str, ImageSplit]]:
     """Labels are names of classes; whole numbers from 0 where all are such; or ids, names and numbers of data.classes.
 
-    Paths may lie outside base, or be absolute: the list is the user's own.
+    Paths may be absolute or outside base, because the list comes from the user.
     """
     parts: dict[str, list[Row]] = {}
     seen: dict[str, str] = {}

@@ -49,7 +49,7 @@ class Line:
 
 
 def existing_folder(setting: str, root: str) -> Path:
-    """The folder that a setting names; InputError where it is none."""
+    """The folder that a setting names. InputError where it is not a folder."""
     folder = Path(root).expanduser()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.is_file() else "no such folder"

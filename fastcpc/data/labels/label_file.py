@@ -31,8 +31,8 @@ Place = Callable[[int], str]
 class Table:
     """A label file as it was read.
 
-    columns: by name, "" for a file that is one bare list; anything but a list or vector in them is passed over.
-    place: where row i stands in the file, for messages. by_position: rows are samples by position, not by name.
+    columns: by name, "" for a file that is one bare list; only lists and vectors are used.
+    place: the position of row i in the file, for messages. by_position: rows are samples by position, not by name.
     """
 
     columns: dict[str, Any]

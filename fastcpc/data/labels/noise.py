@@ -24,8 +24,8 @@ class Labels:
 
     given: int64 (N,), what training sees. trusted: int64 (N,), for metrics only; None unless every sample has one.
     nominal_rate: the share of samples that were drawn; 0 for a label file. actual_rate: the share whose given label
-    differs from the trusted one, of those that have one, or None. seed: the noise's. partly: int64 (N,), where only
-    some samples have a trusted label, -1 elsewhere (Clothing1M's twice labelled photos); else None.
+    differs from the trusted one, of those that have one, or None. seed: the seed of the noise. partly: int64 (N,)
+    where only some samples have a trusted label, -1 for the others; else None. On Clothing1M, some images have both.
     """
 
     given: np.ndarray
@@ -45,8 +45,8 @@ class Labels:
 def make_labels(dataset: Dataset, noise: NoiseConfig, run_seed: int) -> Labels:
     """The labels to train on, over the whole training set in its official order.
 
-    dataset: its training labels are the trusted ones; those of photos only where noise.kind is not none, for photos
-    come with noise of their own. run_seed: seeds the noise where noise.seed is -1.
+    dataset: its training labels are the trusted ones. Image files already have noise, so there this holds only where
+    noise.kind is not none. run_seed: seeds the noise where noise.seed is -1.
     Raises InputError for a kind of noise that the data set does not have, and for an unusable label file.
     """
     seed = run_seed if noise.seed < 0 else noise.seed

@@ -100,7 +100,10 @@ def load_pickle(content: bytes) -> Any:
 
 
 def unwrap(value: Any) -> Any:
-    """The NumPy array inside a PickledArray; anything else as it is. Raises UnpicklingError for an empty stand-in."""
+    """The NumPy array inside a PickledArray; any other value unchanged.
+
+    Raises UnpicklingError for an array without content.
+    """
     if isinstance(value, PickledArray):
         if value.array is None:
             raise pickle.UnpicklingError("an array without content")
