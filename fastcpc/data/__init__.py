@@ -1,1 +1,1 @@
-"""Data sets, label noise, views of images, and the order in which they are served."""
+"""Data sets, label noise, views of images, and the order of samples."""

@@ -1,4 +1,4 @@
-"""What a data set is once it is loaded: pixels, trusted labels, names, in the official order."""
+"""A loaded data set: pixels or files, labels and names, in the official order."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 
 from fastcpc.data.augment.policies import WeakPolicy
 
-RGB = 3  # channels of every photo, whatever its file holds
+RGB = 3  # channels of each decoded image file, also of grey files
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ AnySplit = ArraySplit | ImageSplit
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """How a photo becomes a square.
+    """How a decoded image becomes a square.
 
-    resize: length of the shorter side in pixels. crop: side of the square, at the centre in test views, at random in
-    weak ones. random_resized_crop: weak views take a box of random area and aspect ratio instead. flip: weak views
-    are mirrored left to right with probability 1/2.
+    resize: length of the shorter side in pixels. crop: side of the square. It is at the centre in test views and at
+    random in weak views. random_resized_crop: weak views take a crop of random area and aspect ratio instead. flip:
+    weak views are mirrored left to right with probability 1/2.
     """
 
     resize: int
@@ -89,11 +89,12 @@ class ImageTransform:
 class Dataset:
     """A whole data set.
 
-    mean, std: per channel, of pixels scaled to [0, 1]. weak: the data set's customary weak view; photo: that of image
-    files, None where all pixels are in memory. class_ids: what the classes are called in the data set's own files,
-    where that is not their name. broken: rows of the training set that are known not to decode.
-    superclass_of: for each class the number of its superclass; empty where the data set has none. published_order:
-    False for a copy whose samples stand in another order than the published one, in which noise files are written.
+    mean, std: per channel, of pixels scaled to [0, 1]. weak: the usual weak view of the data set.
+    image: the views of image files; None where all pixels are in memory.
+    class_ids: the ids of the classes in the files of the data set, where they differ from the names.
+    broken: rows of the training set that do not decode.
+    superclass_of: the number of the superclass per class; empty where the data set has none.
+    published_order: False for a copy whose samples are not in the published order. Noise files use that order.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""Registry of the data sets: how each one is loaded, listed, seen by a trained network, and licensed.
+"""Registry of the data sets: loading, listing, test view and licence of each.
 
-A data set of your own: add its name to ``fastcpc.config.names.DATASETS``, call ``register_dataset``, and train with
+To add a data set: add its name to ``fastcpc.config.names.DATASETS``, call ``register_dataset``, and train with
 data.name=NAME.
 """
 
@@ -29,9 +29,9 @@ class DatasetSpec:
     """A data set.
 
     load: reads the whole data set; InputError where files under data.root are missing, damaged or foreign.
-    inference: the test view, known without the files.
+    inference: the test view, which needs no files.
     list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
-    licence: in the words of model hubs. terms: what is known of the images' terms, in a sentence without a full stop.
+    licence: the identifier that model hubs use. terms: the known terms of the images, a sentence without a full stop.
     """
 
     name: str
@@ -46,9 +46,9 @@ _DATASETS: dict[str, DatasetSpec] = {}
 
 
 def register_dataset(spec: DatasetSpec) -> None:
-    """Make a data set known as data.name=NAME.
+    """Register a data set as data.name=NAME.
 
-    ValueError where config/names.py does not have the name, or has it as another kind.
+    ValueError where config/names.py does not have the name, or has another kind for it.
     """
     traits = names.DATASETS.get(spec.name)
     if traits is None:
@@ -78,7 +78,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 
 def list_images(config: DataConfig) -> Listing:
-    """Files and labels of a data set of image files. Raises InputError as the data sets' own modules do."""
+    """Files and labels of a data set of image files. Raises InputError as the module of the data set does."""
     list_files = dataset_spec(config.name).list_files
     assert list_files is not None
     return list_files(config)

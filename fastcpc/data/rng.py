@@ -1,7 +1,7 @@
-"""Random numbers by position: every draw of a run is a function of where it happens, never of what was drawn before.
+"""Random numbers by position: each draw depends on its position, never on earlier draws.
 
-A step's augmentation, MixUp and dropout depend on (run seed, epoch, network, step) alone. So a run that was stopped and
-resumed draws what it would have drawn, without saving any random state.
+A step's augmentation, MixUp and dropout depend only on (run seed, epoch, network, step). So a resumed run draws the
+same numbers as an uninterrupted run, without a saved random state.
 """
 
 import zlib

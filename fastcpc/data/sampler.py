@@ -1,4 +1,4 @@
-"""In which order samples are served: lists of index tensors, made on the CPU before an epoch starts."""
+"""Makes the order of samples: lists of index tensors, on the CPU, before an epoch starts."""
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ def sequential_batches(num_samples: int, batch_size: int) -> list[Tensor]:
 def shuffled_batches(
     index: Tensor, batch_size: int, generator: torch.Generator, num_batches: int | None = None
 ) -> tuple[list[Tensor], int]:
-    """Full batches from a shuffled index, which is shuffled anew each time it runs out.
+    """Full batches from a shuffled index. After each pass, the index is shuffled again.
 
     index: int64 (N,) on the CPU, not empty. batch_size: 1 or more. generator: on the CPU. num_batches: 0 or more; None
-    takes ceil(N / batch_size), one whole pass. Returns the batches, int64 (batch_size,) each, and how many entries
-    beyond the first whole pass were added to fill them. Raises ValueError on an empty index or impossible sizes.
+    takes ceil(N / batch_size), one whole pass. Returns the batches, int64 (batch_size,) each, and the number of
+    entries beyond the first whole pass. Raises ValueError on an empty index or impossible sizes.
     """
     if index.ndim != 1 or not len(index):
         raise ValueError(f"index must be a vector with at least one entry, got shape {tuple(index.shape)}")
@@ -40,8 +40,8 @@ def shuffled_batches(
 def draw_pool(labels_N: Tensor, num: int, generator: torch.Generator, *, balanced: bool) -> Tensor:
     """Positions of ``num`` samples, drawn without replacement: int64 (M,) in ascending order, M of ``num`` at most.
 
-    labels_N: int64 (N,) on the CPU. num: 1 or more. balanced: of each label that occurs at most an equal share of num,
-    rounded up; a label with fewer samples gives all of them, and nothing takes their place (DivideMix on Clothing1M).
+    labels_N: int64 (N,) on the CPU. num: 1 or more. balanced: each label that occurs gives at most an equal share of
+    num, rounded up. A label with fewer samples gives all of them, and no others replace them (DivideMix on Clothing1M).
     """
     if num < 1:
         raise ValueError(f"num must be 1 or more, got {num}")
@@ -49,7 +49,7 @@ def draw_pool(labels_N: Tensor, num: int, generator: torch.Generator, *, balance
     if balanced and len(order):
         counts_K = torch.bincount(labels_N)
         share = -(-num // int((counts_K > 0).sum()))
-        by_label = labels_N[order].argsort(stable=True)  # the drawn order stays within a label
+        by_label = labels_N[order].argsort(stable=True)  # keeps the drawn order within a label
         rank = torch.empty_like(order)
         rank[by_label] = torch.arange(len(order)) - (counts_K.cumsum(0) - counts_K).repeat_interleave(counts_K)
         order = order[rank < share]

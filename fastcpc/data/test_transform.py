@@ -1,4 +1,4 @@
-"""The test view of an image: what a trained network sees, without the files of its data set."""
+"""Makes the test view of an image for a trained network, without the files of its data set."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from fastcpc.data.loaders.image_files import decode_image, read_bytes
 
 @dataclass(frozen=True)
 class InferenceTransform:
-    """The test view. Digits and CIFAR are not resized; an image of another size is resized to theirs.
+    """The test view. Digits and CIFAR are not resized; an image of another size is resized to their size.
 
     channels: 1 or 3. resize: length of the shorter side, pixels. crop: side of the square at the centre, pixels.
     mean, std: per channel, of pixels scaled to [0, 1].
@@ -26,7 +26,7 @@ class InferenceTransform:
 
 
 def center_crop_view(path: str, inputs: InferenceTransform) -> np.ndarray:
-    """An image as the networks see it, uint8 (C, crop, crop): the pixels of training's own test view.
+    """The test view of an image file, uint8 (C, crop, crop), with the same pixels as in training.
 
     Raises BadImage where the file cannot be read.
     """

@@ -1,8 +1,8 @@
 """Makes weak and strong views of whole batches on the device.
 
-Everything random is drawn on the CPU, a batch at a time, and sent ahead of its use; nothing is asked of the device,
-so that the host never waits for it. There is no loop over samples: a crop is one gather, all geometric operations of a
-step are another, and each other operation runs once on the images that it fell to.
+The CPU draws all random numbers of a batch and sends them before they are used. No value is read back from the
+device, so the host never waits for it. There is no loop over samples. A crop is one gather, and all geometric
+operations of a step are another gather. Each other operation runs once, on the images for which it was drawn.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from torch import Tensor
 from fastcpc.data.augment.batched_ops import AFFINE_OPS, POINT_OPS, affine, centred_grid, strengths
 from fastcpc.data.augment.policies import MAGNITUDES, SIGNED, StrongPolicy, WeakPolicy
 
-CACHED = 2**20  # values of a piece of a batch, which operations on a CPU hold several times as float32
-UNTOUCHED, MOVED = 0, 1  # group numbers; the point operations follow
+CACHED = 2**20  # values in one part of a batch on a CPU; operations hold several float32 copies of a part
+UNTOUCHED, MOVED = 0, 1  # group numbers; those of the point operations follow
 GROUPS = ("", "affine", *POINT_OPS)
 
 
@@ -27,7 +27,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Cropper:
-    """The weak view: zero padding, a random crop of the image's own size, a random flip."""
+    """Makes the weak view: zero padding, a random crop of the original size, a random flip."""
 
     def __init__(self, policy: WeakPolicy, size: int, device: torch.device) -> None:
         """size: height and width of the images in pixels."""
@@ -36,18 +36,21 @@ class Cropper:
         self._padded = size + 2 * policy.padding
         row = torch.arange(size)[:, None] * self._padded
         column = torch.arange(size)[None, :]
-        # Where an output pixel comes from in the flattened padded image, before the crop's corner is added.
+        # Index of each output pixel's source in the flattened padded image, without the offset of the crop.
         self._source = torch.stack((row + column, row + column.flip(1))).view(2, size * size).to(device)
 
     def draw(self, num_images: int, generator: torch.Generator) -> Tensor:
-        """Corners and flips, int64 (2, B) on the CPU."""
+        """Draw corners and flips. Returns int64 (2, B) on the CPU."""
         padding, padded = self.policy.padding, self._padded
         top_left_2B = torch.randint(2 * padding + 1, (2, num_images), generator=generator)
         flip_B = torch.randint(2 if self.policy.flip else 1, (num_images,), generator=generator)
         return torch.stack((top_left_2B[0] * padded + top_left_2B[1], flip_B))
 
     def apply(self, images: Tensor, drawn_2B: Tensor) -> Tensor:
-        """images: uint8 (B, C, H, W). drawn_2B: of ``draw``, on the device."""
+        """Return the weak views, uint8 (B, C, H, W).
+
+        images: uint8 (B, C, H, W). drawn_2B: the result of ``draw``, on the device.
+        """
         num_images, num_channels = images.shape[:2]
         padding = self.policy.padding
         canvas = torch.nn.functional.pad(images, (padding,) * 4).view(num_images, num_channels, -1)
@@ -57,11 +60,12 @@ class Cropper:
 
 @dataclass(frozen=True)
 class StrongPlan:
-    """What happens to a batch, drawn on the CPU.
+    """The operations on a batch, drawn on the CPU.
 
-    strengths: float32 (S, B, 6), rows of step s in the order of its groups. groups: for each step, runs of equal group
-    as (group, first, end). moves: int64 (S + 1, B): the batch order of step 0, then of each step in terms of the one
-    before, then back to the original order; None where no step needs an order.
+    strengths: float32 (S, B, 6); the rows of step s are in the order of its groups.
+    groups: for each step, the runs of images of one group, as (group, first, end).
+    moves: int64 (S + 1, B), or None where no step needs an order. Row 0 is the batch order of step 0. Each next row
+    gives the order of a step relative to the step before. The last row restores the original order.
     """
 
     strengths: Tensor
@@ -81,7 +85,7 @@ class StrongAugmenter:
         self._compile(size)
 
     def _compile(self, size: int) -> None:
-        """One table row for each (policy row, step, sign), and a last one that leaves an image as it is."""
+        """Make one table row per (policy row, step, sign). A last row leaves an image unchanged."""
         groups, rows, odds = [], [], []
         for policy_row in self.policy.rows:
             for choice in policy_row:
@@ -97,9 +101,9 @@ class StrongAugmenter:
         self._odds_RC = torch.tensor(odds, dtype=torch.float32).view(len(self.policy.rows), -1)
 
     def draw(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The operation of each step of each image: groups int64 (S, B) and strengths float32 (S, B, 6), on the CPU.
+        """Draw the operation of each step and image: groups int64 (S, B), strengths float32 (S, B, 6), on the CPU.
 
-        part: int64 (P,), the positions of the images that are wanted, P instead of B then; None: all.
+        part: int64 (P,), positions of the images to return; the results then have P columns. None returns all.
         """
         num_rows, num_columns = self._odds_RC.shape
         steps = self.policy.num_steps
@@ -114,13 +118,13 @@ class StrongAugmenter:
         return self._group_T[table_SB], self._strength_T6[table_SB]
 
     def plan(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> StrongPlan:
-        """``draw`` a batch and ``arrange`` it."""
+        """Call ``draw`` for a batch, then ``arrange``."""
         return self.arrange(*self.draw(num_images, generator, part))
 
     def arrange(self, group_SB: Tensor, strength_SB6: Tensor) -> StrongPlan:
-        """Arrange what was drawn so that in each step the images of one group lie side by side."""
+        """Sort the images of each step by group, so that each group is one contiguous run."""
         steps, num_images = group_SB.shape
-        if self._only_affine:  # an image that stays as it is moves by the identity: cheaper than sorting
+        if self._only_affine:  # an unchanged image gets the identity map, which is cheaper than sorting
             return StrongPlan(strength_SB6, [[(MOVED, 0, num_images)]] * steps, None)
         order_SB = group_SB.argsort(dim=1, stable=True)
         back_SB = order_SB.argsort(dim=1)
@@ -129,12 +133,14 @@ class StrongAugmenter:
         return StrongPlan(arranged, [_runs(row_B) for row_B in group_SB], torch.stack(moves))
 
     def apply(self, images: Tensor, plan: StrongPlan) -> Tensor:
-        """Run a plan. Returns uint8, or float32 with the same whole values where all operations are geometric.
+        """Run a plan. Returns uint8 (B, C, H, W).
 
-        images: uint8 (B, C, H, W), already in the order of moves[0]; written to. plan: its tensors on the device.
+        Where all operations are geometric, the result is float32 with the same whole values.
+        images: uint8 (B, C, H, W), already in the order of moves[0]; they are overwritten.
+        plan: its tensors are on the device.
         """
         if plan.moves is None:
-            images = images.to(torch.float32)  # once, and not to and fro at each step
+            images = images.to(torch.float32)  # convert once, not at each step
         for step, runs in enumerate(plan.groups):
             if step and plan.moves is not None:
                 images = images.index_select(0, plan.moves[step])
@@ -148,7 +154,7 @@ class StrongAugmenter:
         return images if plan.moves is None else images.index_select(0, plan.moves[-1])
 
     def _pieces(self, runs: list[tuple[int, int, int]], images: Tensor) -> Iterator[tuple[int, int, int]]:
-        """On a CPU, runs cut to what its cache holds: twice as fast for photos, and the same values."""
+        """Split runs into parts that fit the cache of a CPU: twice as fast for image files, with the same values."""
         most = len(images) if self.device.type != "cpu" else max(1, CACHED // images[0].numel())
         for group, first, end in runs:
             for start in range(first, end, most):
@@ -162,7 +168,7 @@ def _group(op: str) -> int:
 
 
 def _runs(group_B: Tensor) -> list[tuple[int, int, int]]:
-    """Where each group but the untouched one lies after sorting."""
+    """Return (group, first, end) of each group after sorting, except the untouched one."""
     runs, first = [], 0
     for group, count in enumerate(torch.bincount(group_B).tolist()):
         if count and group != UNTOUCHED:

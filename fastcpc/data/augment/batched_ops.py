@@ -1,8 +1,9 @@
 """Image operations on groups of uint8 images, each image with its own strength.
 
-Every function takes images uint8 (G, C, H, W), C of 1 or 3, and a row of numbers for each image, float32 (G, 6), whose
-meaning is the operation's; ``strengths`` makes such rows. The results are those of torchvision.transforms.v2 on uint8
-tensors (nearest neighbour, black where nothing is), to within one level where float sums may round differently.
+Each function takes images, uint8 (G, C, H, W) with C of 1 or 3, and one row of numbers per image, float32 (G, 6).
+The operation defines the meaning of a row; ``strengths`` makes the rows. The results equal those of
+torchvision.transforms.v2 on uint8 tensors (nearest neighbour, black outside the image). They may differ by one level
+where float sums round differently.
 """
 
 import math
@@ -23,11 +24,11 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def strengths(op: str, magnitude: float, size: int) -> tuple[float, ...]:
-    """What an operation needs to know at run time, as ``NUM_STRENGTHS`` numbers.
+    """The parameters of an operation at run time, ``NUM_STRENGTHS`` numbers.
 
     magnitude: signed, in the unit of ``policies.MAGNITUDES``. size: height and width in pixels.
-    Geometric operations: the inverse map [a, b, c, d, e, f]; an output pixel at (x, y) from the centre comes from
-    (ax + by + c, dx + ey + f), counted in half image sizes. Blends: factor and 1 - factor. Posterize: the bit mask.
+    Geometric operations: the inverse map [a, b, c, d, e, f], in half image sizes. The output pixel at (x, y) from the
+    centre is read at (ax + by + c, dx + ey + f). Blends: factor and 1 - factor. Posterize: the bit mask.
     Solarize: the lowest value that is inverted.
     """
     half = 0.5 * size
@@ -35,7 +36,7 @@ def strengths(op: str, magnitude: float, size: int) -> tuple[float, ...]:
         turn = math.radians(magnitude) if op == "Rotate" else 0.0
         matrices = {
             "Identity": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-            # Shears keep the top row, or the left column, where it is.
+            # ShearX keeps the top row in place, ShearY the left column.
             "ShearX": (1.0, magnitude, magnitude * half, 0.0, 1.0, 0.0),
             "ShearY": (1.0, 0.0, 0.0, magnitude, 1.0, magnitude * half),
             "TranslateX": (1.0, 0.0, -float(int(magnitude)), 0.0, 1.0, 0.0),
@@ -48,7 +49,7 @@ def strengths(op: str, magnitude: float, size: int) -> tuple[float, ...]:
     elif op == "Posterize":
         row = (float(0xFF & (0xFF << (8 - int(magnitude)))),)
     elif op == "Solarize":
-        # The comparison is done in float32: 255 * 2/3 must come out as 170, not as 170 and a bit.
+        # The product is compared in float32, because 255 * 2/3 must give 170 and not slightly more.
         row = (float(math.ceil(np.float32(255.0 * magnitude))),)
     else:
         row = ()
@@ -56,7 +57,7 @@ def strengths(op: str, magnitude: float, size: int) -> tuple[float, ...]:
 
 
 def centred_grid(height: int, width: int, device: torch.device) -> Tensor:
-    """Pixel centres measured from the image's centre, float32 (2, H, W, 1): x, then y."""
+    """Positions of pixel centres relative to the image centre, float32 (2, H, W, 1): x, then y."""
     y = torch.linspace((1.0 - height) * 0.5, (height - 1.0) * 0.5, height)
     x = torch.linspace((1.0 - width) * 0.5, (width - 1.0) * 0.5, width)
     rows, columns = torch.meshgrid(y, x, indexing="ij")
@@ -64,12 +65,12 @@ def centred_grid(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def affine(images: Tensor, rows: Tensor, grid: Tensor) -> Tensor:
-    """All geometric operations in one gather; float32 images are taken too.
+    """Apply all geometric operations in one gather. Images may also be float32.
 
-    grid: of ``centred_grid`` for these images' size, on their device.
+    grid: the result of ``centred_grid`` for the size of the images, on their device.
     """
     along_x, along_y, shift = rows.view(-1, 1, 1, 2, 3).unbind(-1)
-    # Written out, in the order in which torchvision rounds: a matrix product would follow autocast or TF32.
+    # The sums are in the order in which torchvision rounds. A matrix product would use autocast or TF32.
     where = torch.addcmul(along_x * grid[0], along_y, grid[1]).add_(shift)
     moved = F.grid_sample(images.to(torch.float32), where, mode="nearest", padding_mode="zeros", align_corners=False)
     return moved.to(images.dtype)
@@ -98,7 +99,7 @@ def brightness(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def color(images: Tensor, rows: Tensor) -> Tensor:
-    """Blend with the grey image; grey images stay as they are. rows: factor, 1 - factor."""
+    """Blend with the grey image. Images of one channel do not change. rows: factor, 1 - factor."""
     if images.shape[1] == 1:
         return images
     return _to_levels((images * _factor(rows)).add_(_grey(images) * _factor(rows, 1)))
@@ -111,14 +112,14 @@ def contrast(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, rows: Tensor) -> Tensor:
-    """Blend with the 3x3 mean (centre weighs 5, the others 1); the border stays. rows: factor, 1 - factor."""
+    """Blend with the 3x3 mean (weight 5 at the centre, else 1), except at the border. rows: factor, 1 - factor."""
     height, width = images.shape[2:]
     if height <= 2 or width <= 2:
         return images
     values = images.to(torch.float32)
     columns = values[..., :-2] + values[..., 1:-1] + values[..., 2:]
     inner = values[..., 1:-1, 1:-1]
-    # Sums are whole numbers, so the rounded thirteenth is exact whatever the order of additions.
+    # The sums are whole numbers, so a thirteenth rounds the same in each order of additions.
     smooth = columns[..., :-2, :] + columns[..., 1:-1, :] + columns[..., 2:, :]
     smooth = smooth.add_(inner, alpha=4.0).div_(13.0).round_()
     inner.add_(smooth.sub_(inner).mul_(_factor(rows, 1)))
@@ -126,17 +127,17 @@ def sharpness(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, rows: Tensor) -> Tensor:
-    """Keep the upper bits. rows: mask, 0..255."""
+    """Clear the low-order binary digits of each value. rows: mask, 0..255."""
     return images & _factor(rows).to(torch.uint8)
 
 
 def solarize(images: Tensor, rows: Tensor) -> Tensor:
-    """Invert values from a threshold on. rows: threshold, 0..255."""
+    """Invert the values at or above a threshold. rows: threshold, 0..255."""
     return images ^ (images >= _factor(rows).to(torch.uint8)).to(torch.uint8).neg_()  # 255 where inverted
 
 
 def autocontrast(images: Tensor, rows: Tensor) -> Tensor:
-    """Stretch each channel to 0..255; a channel of one value stays. rows: -."""
+    """Stretch each channel to 0..255. A channel with one value does not change. rows: -."""
     low, high = (extreme(dim=(2, 3), keepdim=True).to(torch.float32) for extreme in (images.amin, images.amax))
     flat = low == high
     scale = torch.where(flat, 1.0, (high - low) * (1.0 / 255.0))
@@ -144,10 +145,10 @@ def autocontrast(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, rows: Tensor) -> Tensor:
-    """Flatten each channel's histogram, by Pillow's table. rows: -."""
+    """Equalize the histogram of each channel with Pillow's table. rows: -."""
     num_images, num_channels, height, width = images.shape
     planes = images.reshape(num_images * num_channels, height * width)
-    if images.device.type == "cpu":  # fewer and smaller passes; on a GPU bincount would wait for the device
+    if images.device.type == "cpu":  # fewer, smaller passes; on a GPU, bincount would wait for the device
         offset = torch.arange(len(planes), dtype=torch.int32)[:, None] * LEVELS
         pixels = offset + planes  # levels of all planes one after another
         histogram = torch.bincount(pixels.view(-1), minlength=LEVELS * len(planes)).view(-1, LEVELS)
@@ -161,7 +162,7 @@ def equalize(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def _equalizing(histogram: Tensor, brightest: Tensor, num_pixels: int) -> Tensor:
-    """Pillow's table a plane, int64 (P, 256). histogram: int64 (P, 256); brightest: the last filled bin (P, 1)."""
+    """Pillow's table per plane, int64 (P, 256). histogram: int64 (P, 256). brightest: the last filled bin (P, 1)."""
     step = (num_pixels - histogram.gather(1, brightest)).div_(255, rounding_mode="floor")
     below = histogram.cumsum(1).sub_(histogram)
     table = below.add_(step // 2).div_(step.clamp(min=1), rounding_mode="floor").clamp_(0, 255)

@@ -1,9 +1,9 @@
-"""The strong view's operations on one photo at a time, on a CPU: what ``augment_ops`` does to groups on any device.
+"""Strong operations for one image at a time on a CPU; ``batched_ops`` works on groups.
 
-A photo of 224 pixels is 150 kB. In memory that is used again, as bytes, words of 16 bits and float32, it stays in a
-core's cache, and NumPy's few passes over it take between 0.6 and 0.1 of the time of torch's (measured on one core).
-The values are those of ``augment_ops``; where the border between two pixels, or a level, is a matter of float32's last
-bit, they may fall to the other side of it.
+An image of 224 pixels has 150 kB. The buffers (uint8, int16, float32) are reused, so the image stays in the cache of a
+core. NumPy needs few passes, which take 0.1 to 0.6 of the time of torch (measured on one core).
+The values equal those of ``batched_ops``. Where float32 rounding decides, a value may be the neighbouring pixel or
+level.
 """
 
 from typing import TypeAlias
@@ -20,16 +20,16 @@ from fastcpc.data.loaders.buffers import Normaliser, PixelArray
 
 Row = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float32]
-# What is done to a batch: groups int64 (steps, B) and strengths float32 (steps, B, 6), of ``StrongAugmenter.draw``.
+# Result of ``StrongAugmenter.draw``: groups int64 (steps, B) and strengths float32 (steps, B, 6).
 StrongDraw: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
-LARGEST = 4094  # pixels a side: the places of all pixels of a plane with its frame are exact in float32
+LARGEST = 4094  # pixels per side: float32 holds the index of each pixel of a plane with its frame exactly
 LUMA_F32 = np.array(LUMA, np.float32)
 
 
 class CpuOps:
-    """Operations on a photo in place, uint8 (3, S, S), C-contiguous; each takes a row of ``augment_ops.strengths``.
+    """Operations on one image in place, uint8 (3, S, S), C-contiguous. Each takes a row of ``batched_ops.strengths``.
 
-    For one thread at a time: the memory in between is its own.
+    One object serves one thread at a time, because it reuses its buffers.
     """
 
     def __init__(self, side: int) -> None:
@@ -37,25 +37,25 @@ class CpuOps:
         if side > LARGEST:
             raise ValueError(f"side: expected at most {LARGEST}, got {side}")
         self._side = side
-        # Little memory for all operations together: at 224 pixels twice as much would not stay in a core's cache.
+        # All operations share few buffers: at 224 pixels, twice as many would not fit the cache of a core.
         self._floats = np.zeros((3, side, side), np.float32)
         self._words = np.zeros((3, side * side), np.int16)
         self._flags = np.empty((side, side), np.bool_)
-        self._framed = np.zeros((side + 2, side + 2), np.uint8)  # a plane, and black around it
-        self._bytes = bytearray(side * side)  # a plane, where Python can look up each byte in a table
+        self._framed = np.zeros((side + 2, side + 2), np.uint8)  # a plane with a black frame
+        self._bytes = bytearray(side * side)  # a plane, in a form that bytes.translate accepts
         self._plane = np.frombuffer(self._bytes, np.uint8).reshape(side, side)
         self._index = np.empty((side, side), np.intp)
         self._centre_x, self._centre_y = centred_grid(side, side, torch.device("cpu")).squeeze(-1).numpy()
         self._by_group = [None, self.affine, *(getattr(self, name.lower()) for name in GROUPS[MOVED + 1 :])]
 
     def run(self, group: int, image: PixelArray, row: Row) -> None:
-        """The operation of a group, see ``augment.GROUPS``; UNTOUCHED is none."""
+        """Run the operation of a group, see ``batched.GROUPS``. UNTOUCHED has no operation."""
         operation = self._by_group[group]
         assert operation is not None
         operation(image, row)
 
     def affine(self, image: PixelArray, row: Row) -> None:
-        """Move pixels; black comes in. row: the inverse map, in half image sizes."""
+        """Move pixels; pixels from outside the image are black. row: the inverse map, in half image sizes."""
         y, x, part = self._floats
         wide = np.float32(self._side + 2)
         self._from(row[3:], y, part)
@@ -66,10 +66,10 @@ class CpuOps:
         np.copyto(self._index, y, casting="unsafe")
         for plane in image:
             self._framed[1:-1, 1:-1] = plane
-            np.take(self._framed.reshape(-1), self._index, out=plane, mode="wrap")  # all are inside; "raise" would copy
+            np.take(self._framed.reshape(-1), self._index, out=plane, mode="wrap")  # valid indices; "raise" would copy
 
     def _from(self, row: Row, out: Floats, part: Floats) -> None:
-        """One coordinate of the pixels that the output's come from."""
+        """Write one coordinate of the source of each output pixel to out."""
         half = np.float32(0.5 * self._side)
         np.multiply(self._centre_x, row[0] * half, out=out)
         out += np.multiply(self._centre_y, row[1] * half, out=part)
@@ -77,7 +77,7 @@ class CpuOps:
         np.clip(np.rint(out, out=out), -1, self._side, out=out)  # the frame is at -1 and S
 
     def _put(self, values: Floats, plane: PixelArray) -> None:
-        """Cut off at the decimal point, and at 0 and 255: in this order, for words are faster."""
+        """Truncate values to integers, then clip them to 0..255. Clipping is faster on int16 than on float32."""
         words = self._words[0, : values.size].reshape(values.shape)
         np.copyto(words, values, casting="unsafe")
         np.copyto(plane, np.clip(words, 0, 255, out=words), casting="unsafe")
@@ -96,7 +96,7 @@ class CpuOps:
         return grey
 
     def _blend(self, image: PixelArray, factor: np.float32, other: Floats | np.float32 | None = None) -> None:
-        """photo * factor + other."""
+        """Write image * factor + other to the image."""
         values = self._floats[1]
         for plane in image:
             np.copyto(values, plane)
@@ -110,7 +110,7 @@ class CpuOps:
         self._blend(image, row[0])
 
     def color(self, image: PixelArray, row: Row) -> None:
-        """Blend with the grey photo. row: factor, 1 - factor."""
+        """Blend with the grey image. row: factor, 1 - factor."""
         grey = self._grey(image)
         grey *= row[1]
         self._blend(image, row[0], grey)
@@ -120,11 +120,11 @@ class CpuOps:
         self._blend(image, row[0], self._grey(image).mean() * row[1])
 
     def sharpness(self, image: PixelArray, row: Row) -> None:
-        """Blend with the 3x3 mean (centre weighs 5, the others 1); the border stays. row: factor, 1 - factor."""
+        """Blend with the 3x3 mean (weight 5 at the centre, else 1), except at the border. row: factor, 1 - factor."""
         side = self._side
         if side <= 2:
             return
-        # A plane is one line of pixels here: what comes out wrong lies on borders, which are left out at the end.
+        # A plane is treated as one line of pixels. Only border values are wrong, and they are not written back.
         words, columns, sums = self._words
         inner = slice(side + 1, words.size - side - 1)
         values, change = (array.reshape(-1)[inner] for array in self._floats[:2])
@@ -135,7 +135,7 @@ class CpuOps:
             smooth = np.add(columns[1 : -2 * side - 1], columns[inner], out=sums[inner])
             smooth += columns[2 * side + 1 : -1]
             smooth += np.multiply(words[inner], np.int16(4), out=columns[inner])
-            smooth += np.int16(6)  # 13 * 255 + 6 at most; a thirteenth never lies half way, so this rounds it
+            smooth += np.int16(6)  # 13 * 255 + 6 at most; a thirteenth is never a tie, so this rounds it
             smooth //= np.int16(13)
             smooth -= words[inner]
             np.copyto(change, smooth)
@@ -145,17 +145,17 @@ class CpuOps:
             self._put(self._floats[0, 1:-1, 1:-1], plane[1:-1, 1:-1])
 
     def posterize(self, image: PixelArray, row: Row) -> None:
-        """Keep the upper bits. row: mask."""
+        """Clear the low-order binary digits of each value. row: mask."""
         image &= np.uint8(row[0])
 
     def solarize(self, image: PixelArray, row: Row) -> None:
-        """Invert levels from a threshold on. row: threshold."""
+        """Invert the levels at or above a threshold. row: threshold."""
         for plane in image:
             flips = np.greater_equal(plane, np.uint8(row[0]), out=self._flags).view(np.uint8)
             plane ^= np.negative(flips, out=flips)  # 255 where inverted
 
     def autocontrast(self, image: PixelArray, row: Row) -> None:
-        """Stretch each channel to 0..255; a channel of one level stays."""
+        """Stretch each channel to 0..255. A channel with one level does not change."""
         values = self._floats[0]
         for plane in image:
             low, high = np.float32(plane.min()), np.float32(plane.max())
@@ -166,7 +166,7 @@ class CpuOps:
                 self._put(values, plane)
 
     def equalize(self, image: PixelArray, row: Row) -> None:
-        """Flatten each channel's histogram, by Pillow's table."""
+        """Equalize the histogram of each channel with Pillow's table."""
         for plane in image:
             count_L = np.array(Image.frombuffer("L", plane.shape, plane, "raw", "L", 0, 1).histogram())
             step = (plane.size - int(count_L[plane.max()])) // 255
@@ -181,7 +181,7 @@ class CpuOps:
 
 
 class CpuStrongAugmenter:
-    """Makes strong views of crops: operations, then what networks take. For one thread at a time."""
+    """Makes strong views of crops: operations, then normalisation. One object serves one thread at a time."""
 
     def __init__(self, normaliser: Normaliser) -> None:
         self._normaliser = normaliser
@@ -190,15 +190,15 @@ class CpuStrongAugmenter:
         self._crop = np.empty((normaliser.side, normaliser.side, RGB), np.uint8)
 
     def put(self, crop: PixelArray, strong: StrongDraw, position: int, out: PixelArray) -> None:
-        """Write the strong view of a crop, which stays as it is.
+        """Write the strong view of a crop to out. The crop does not change.
 
-        crop: uint8 (S, S, 3). strong, position: what is done, and which of its columns is the crop's. out: float32
-        (S, S, 3).
+        crop: uint8 (S, S, 3). strong: the operations of the batch. position: the column of the crop in strong.
+        out: float32 (S, S, 3).
         """
         groups, rows = strong
         steps = [step for step in range(len(groups)) if groups[step, position] != UNTOUCHED]
         if steps:
-            # Channel by channel: numpy takes seven times as long for all at once.
+            # Copy per channel: NumPy takes seven times as long for all channels at once.
             for channel, plane in enumerate(self._planes):
                 plane[:] = crop[:, :, channel]
             for step in steps:

@@ -1,6 +1,6 @@
-"""What the views of an image are: the weak view's settings, and the strong view's policies as tables.
+"""Settings of the weak view, and the policies of the strong view as tables.
 
-An operation's strength is looked up in ``MAGNITUDES`` by bin, as torchvision does it; ``augment`` applies it.
+``MAGNITUDES`` gives the strength of an operation per bin, as torchvision does. ``batched`` and ``cpu_ops`` apply it.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class StrongPolicy:
-    """What is done to a weak view to make it a strong one.
+    """The operations that turn a weak view into a strong view.
 
-    rows: the choices of each row are applied one after another; rows are drawn uniformly. num_bins: of the magnitudes.
-    draws: None draws one row a view; a number draws that many rows a view, independently, each with a single choice.
+    rows: drawn uniformly; the choices of a row are applied in order. num_bins: number of bins of the magnitudes.
+    draws: None draws one row per view. A number draws that many rows per view, independently, with one choice each.
     """
 
     rows: tuple[tuple[Choice, ...], ...]
@@ -46,7 +46,7 @@ class StrongPolicy:
 
     @property
     def num_steps(self) -> int:
-        """Operations a view, one after another."""
+        """Number of operations per view, applied in order."""
         return len(self.rows[0]) if self.draws is None else self.draws
 
 
@@ -54,7 +54,7 @@ def _linear(low: float, high: float) -> Callable[[int, int], Tensor]:
     return lambda bins, size: torch.linspace(low, high, bins)
 
 
-# Strength by bin, (bins, image size in pixels) -> (bins,); operations that are not here have none.
+# Strength by bin, (bins, image size in pixels) -> (bins,). Other operations have no strength.
 MAGNITUDES: dict[str, Callable[[int, int], Tensor]] = {
     "ShearX": _linear(0.0, 0.3),
     "ShearY": _linear(0.0, 0.3),
@@ -68,7 +68,7 @@ MAGNITUDES: dict[str, Callable[[int, int], Tensor]] = {
     "Posterize": lambda bins, size: (8 - torch.arange(bins) / ((bins - 1) / 4)).round(),
     "Solarize": _linear(1.0, 0.0),
 }
-# Operations whose strength takes a minus sign with probability 1/2.
+# Operations whose strength is negative with probability 1/2.
 SIGNED = frozenset({"ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"}) | {
     "Brightness",
     "Color",
@@ -105,7 +105,7 @@ AUTOAUGMENT_CIFAR10 = (
     (Choice("Equalize", 0.8, None), Choice("Invert", 0.1, None)),
     (Choice("TranslateY", 0.7, 9), Choice("AutoContrast", 0.9, None)),
 )
-# The 25 sub-policies that AutoAugment found on ImageNet (the same, Tab. 9), some of them twice.
+# The 25 sub-policies that AutoAugment found on ImageNet (Cubuk et al. 2019, Tab. 9). Some occur twice.
 AUTOAUGMENT_IMAGENET = (
     (Choice("Posterize", 0.4, 8), Choice("Rotate", 0.6, 9)),
     (Choice("Solarize", 0.6, 5), Choice("AutoContrast", 0.6, None)),
@@ -145,9 +145,10 @@ RANDAUGMENT_OPS = (
 def strong_policy(augment: AugmentConfig, *, images: bool = False) -> StrongPolicy:
     """The policy that ``augment.strong`` names.
 
-    autoaugment: CIFAR-10's sub-policies, ImageNet's for photos. randaugment: ``augment.randaugment_ops`` operations,
-    each drawn from 14, at bin ``augment.randaugment_magnitude`` of 31 (Cubuk et al. 2020). geometric: the same with the
-    six that move pixels.
+    autoaugment: the sub-policies of CIFAR-10, or those of ImageNet for image files.
+    randaugment: ``augment.randaugment_ops`` operations, each drawn from 14 (Cubuk et al. 2020). Their bin is
+    ``augment.randaugment_magnitude`` of 31.
+    geometric: as randaugment, with the identity and the five operations that move pixels.
     """
     if augment.strong == "autoaugment":
         return StrongPolicy(AUTOAUGMENT_IMAGENET if images else AUTOAUGMENT_CIFAR10, AUTOAUGMENT_BINS)

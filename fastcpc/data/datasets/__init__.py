@@ -1,1 +1,1 @@
-"""What each data set is on disk: files, classes, given and true labels."""
+"""Readers of the data sets: files, classes, given and true labels."""

@@ -1,4 +1,4 @@
-"""Loads CIFAR-10 and CIFAR-100 from either published layout: binary records, or pickles that are not trusted."""
+"""Loads CIFAR-10 and CIFAR-100 from either published layout: binary records, or untrusted pickles."""
 
 import pickle
 from pathlib import Path
@@ -20,8 +20,8 @@ Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 def load_cifar(root: str, facts: CifarFacts) -> Dataset:
     """Load a CIFAR data set in its official order (training files one after another).
 
-    root: the folder of the files, or its parent. facts: what the files are checked against.
-    Raises InputError, one line naming the file, for missing, truncated, foreign or damaged files and impossible labels.
+    root: the folder of the files, or its parent. facts: the published facts that the files must match.
+    Raises InputError, one line with the file, for missing, truncated, foreign or damaged files and impossible labels.
     """
     folder, layout = _find(root, facts)
     read = _read_binary if layout.kind == "binary" else _read_pickle
@@ -42,7 +42,7 @@ def load_cifar(root: str, facts: CifarFacts) -> Dataset:
 
 
 def _find(root: str, facts: CifarFacts) -> tuple[Path, CifarLayout]:
-    """The folder and layout in which every file is there; else the most telling InputError."""
+    """The folder and layout with all files. Else raises an InputError that names the closest match."""
     layouts = " or ".join(f"{layout.folder} ({', '.join(layout.files)})" for layout in facts.layouts)
     if not root:
         raise InputError(f"data.root is empty: name the folder that holds {facts.title}'s {layouts}")
@@ -143,7 +143,7 @@ def _read_class_names(path: Path, facts: CifarFacts) -> tuple[str, ...]:
 
 
 def _superclasses(parts: list[Part], facts: CifarFacts, folder: Path) -> tuple[int, ...]:
-    """The coarse label of each class, read off the training records; empty where there are none."""
+    """The coarse label of each class, from the training records. Empty where the data set has no superclasses."""
     if not facts.num_superclasses:
         return ()
     fine = np.concatenate([part[1] for part in parts])

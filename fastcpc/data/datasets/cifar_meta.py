@@ -1,11 +1,11 @@
-"""What is published about CIFAR-10 and CIFAR-100: file names, counts, classes, norms."""
+"""Published facts of CIFAR-10 and CIFAR-100: file names, counts, classes, mean and std."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class CifarLayout:
-    """One of the two published forms. kind: "binary" or "python". meta: the file of class names, if one is needed."""
+    """One of the two published layouts. kind: "binary" or "python". meta: the file of class names, or empty."""
 
     kind: str
     folder: str
@@ -20,11 +20,11 @@ class CifarLayout:
 
 @dataclass(frozen=True)
 class CifarFacts:
-    """What a copy on disk is checked against.
+    """The published facts that a copy on disk must match.
 
-    train_records, test_records: images in each training file, and in each test file. class_names: empty where they come
-    from the meta file. num_superclasses: 0 where a record has no coarse label. label_key, coarse_key: of the pickles.
-    first_labels: how the training labels begin in the published order, in which noise files are written.
+    train_records, test_records: images per training file and per test file. class_names: empty where the meta file
+    gives them. num_superclasses: 0 where a record has no coarse label. label_key, coarse_key: keys in the pickles.
+    first_labels: the first training labels in the published order. Noise files use that order.
     """
 
     name: str
@@ -44,7 +44,7 @@ class CifarFacts:
 
     @property
     def label_bytes(self) -> int:
-        """Bytes before the pixels in a binary record: the coarse label, where there is one, then the label."""
+        """Bytes before the pixels in a binary record: the coarse label, where it exists, then the label."""
         return 2 if self.num_superclasses else 1
 
     @property

@@ -1,4 +1,4 @@
-"""Clothing1M: a million photos of clothes with noisy labels, and clean lists to validate and test on."""
+"""Lists Clothing1M: a million images of clothes with noisy labels, and clean lists for validation and test."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ CLASSES = (
     *("T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker"),
     *("Jacket", "Downcoat", "Suit", "Shawl", "Dress", "Vest", "Underwear"),
 )
-# Split -> list of keys, labels of keys, the two merged into one list, published number.
+# Split -> file of keys, file of labels per key, one file with both, published number of images.
 PARTS = {
     "train": ("noisy_train_key_list.txt", "noisy_label_kv.txt", "noisy_train.txt", 1_000_000),
     "val": ("clean_val_key_list.txt", "clean_label_kv.txt", "clean_val.txt", 14_313),
@@ -37,10 +37,12 @@ WHERE = "its authors send the link by mail, see github.com/Cysu/noisy_label"
 
 
 def list_clothing1m(root: str) -> Listing:
-    """Noisy train list, clean_val as "val", clean_test as "test"; trusted labels of what is labelled twice.
+    """List Clothing1M: the noisy train list, clean_val as "val", clean_test as "test".
+
+    Training images that also have a clean label get it as trusted label.
 
     root: holds images/0 .. images/9, or 0 .. 9, and the text files (also in annotations/ or annotation/).
-    Raises InputError naming file and line for missing lists, lines without a label, unknown keys and foreign classes.
+    Raises InputError with file and line for missing lists, lines without a label, unknown keys and foreign classes.
     """
     base = existing_folder("data.root", root)
     places = [base / name for name in TEXT_FOLDERS]
@@ -66,7 +68,7 @@ def list_clothing1m(root: str) -> Listing:
 
 
 def _read_part(part: str, base: Path, places: list[Path]) -> tuple[list[str], list[int]]:
-    """Keys and labels of a split in its list's order."""
+    """Keys and labels of a split, in the order of its list."""
     list_name, label_name, merged_name, _ = PARTS[part]
     keys_file, labels_file = find_file(list_name, places), find_file(label_name, places)
     if keys_file is not None and labels_file is not None:
@@ -107,7 +109,7 @@ def _key_and_label(line: Line) -> tuple[str, int]:
 
 
 def _once(rows: list[tuple[Line, str, int]]) -> tuple[list[str], list[int]]:
-    """Keys and labels; InputError on a key that comes twice."""
+    """Keys and labels. InputError on a repeated key."""
     seen: dict[str, int] = {}
     for line, key, _ in rows:
         if key in seen:
@@ -119,7 +121,7 @@ def _once(rows: list[tuple[Line, str, int]]) -> tuple[list[str], list[int]]:
 
 
 def _check_classes(places: list[Path]) -> None:
-    """The class file must name the fourteen classes in their order, where it is there at all."""
+    """Check that the class file, if it exists, names the fourteen classes in their order."""
     path = find_file(CLASS_FILE, places)
     names = [] if path is None else [line.text for line in read_lines(path)]
     if path is not None and tuple(name.lower() for name in names) != tuple(name.lower() for name in CLASSES):

@@ -1,4 +1,4 @@
-"""Handwritten digits of scikit-learn: 1,797 grey images of 8x8, embedded in the package, nothing to download."""
+"""Loads the digits of scikit-learn: 1,797 grey images of 8x8, part of the package, no download."""
 
 import numpy as np
 import torch
@@ -9,16 +9,16 @@ from fastcpc.data.dataset import ArraySplit, Dataset
 NUM_TEST = 360
 SIZE = 8  # pixels
 MAX_VALUE = 16  # the embedded images count dots in 4x4 blocks
-MEAN, STD = (0.3054,), (0.3760,)  # of the training part; a test holds them to it
+MEAN, STD = (0.3054,), (0.3760,)  # of the training part; a test checks them
 
 
 def load_digits_dataset() -> Dataset:
     """The digits, split into 1,437 training and 360 test images.
 
-    The split is stratified and drawn with a fixed seed: it is a property of the data set here, not of a run.
-    source_index is the position in scikit-learn's own order.
+    The split is stratified and drawn with a fixed seed, so all runs have the same split.
+    source_index is the position in the order of scikit-learn.
     """
-    # here, so that other data sets do not wait for scikit-learn
+    # imported here, so that other data sets do not load scikit-learn
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

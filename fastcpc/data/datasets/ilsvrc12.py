@@ -1,6 +1,6 @@
-"""ILSVRC12's validation images of WebVision's classes, in any of the four layouts that are met.
+"""Lists ILSVRC12's validation images of WebVision's classes, in any of four common layouts.
 
-A class is found by its WordNet id, never by its position: the devkit numbers classes in another order.
+The WordNet id identifies a class where the layout has it, because the devkit numbers classes in another order.
 """
 
 import os
@@ -24,10 +24,10 @@ LAYOUTS = "val/<wnid>/, val/<0..49>/, imagenet_val.txt beside the images, or ILS
 
 
 def list_ilsvrc12(root: str, wnids: Sequence[str], num_classes: int) -> tuple[ImageSplit, str]:
-    """The 50 images of each of the first classes, class by class, sorted by name; and which layout it is, in words.
+    """The 50 images of each of the first classes, sorted by class and name, and a description of the layout.
 
     root: holds the images in one of the four layouts. wnids: WordNet ids of all 1,000 classes in WebVision's order.
-    Raises InputError where no layout fits, a class is missing, or a class has not its 50 images.
+    Raises InputError where no layout fits, a class is missing, or a class does not have 50 images.
     """
     base = existing_folder("data.ilsvrc12", root)
     folders = [base / name for name in IMAGE_FOLDERS if (base / name).is_dir()]
@@ -73,7 +73,7 @@ def _by_folder(base: Path, folder: Path, kept: Sequence[str], known: Sequence[st
 
 
 def _by_list(base: Path, folders: Sequence[Path], listed: Path, wnids: Sequence[str], num_classes: int) -> ImageSplit:
-    """Lines "file label": a WordNet id, or a class number from 0 in WebVision's order."""
+    """Read lines "file label". A label is a WordNet id, or a class number from 0 in WebVision's order."""
     class_of = {wnid: k for k, wnid in enumerate(wnids)}
     rows = []
     for line in read_lines(listed):

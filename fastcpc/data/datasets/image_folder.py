@@ -1,4 +1,4 @@
-"""Anyone's images: a folder a class, with or without train/val/test above them, or a list."""
+"""Lists a user's images: one folder per class, below train/val/test or not, or a list file."""
 
 import os
 from collections.abc import Sequence
@@ -25,11 +25,12 @@ SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "valid": "val",
 
 
 def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", holdout: float = 0.1) -> Listing:
-    """Images by folder, or by a list whose paths are relative to root; classes sorted by name, or in a file's order.
+    """List images by folder, or by a list whose paths are relative to root.
 
-    classes_file: a line "name" or "id name" a class; folders and labels may go by id or by name. holdout: share of each
-    class that becomes "test" where there is neither a val nor a test part; the draw is fixed, it belongs to the data
-    set. Raises InputError for classes and splits that do not fit together, naming the folder, or the list and its line.
+    Classes are sorted by name, or have the order of classes_file. classes_file: one line "name" or "id name" per class;
+    folders and labels may use the id or the name. holdout: share of each class that becomes "test" where there is
+    neither a val nor a test part. This draw has a fixed seed, so all runs have the same split. Raises InputError, with
+    the folder or the line of the list, where classes and splits do not match.
     """
     base = existing_folder("data.root", root)
     known = _read_classes(classes_file) if classes_file else None
@@ -55,7 +56,7 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
 
 
 def _read_classes(file: str) -> list[tuple[str, str]]:
-    """Id and name of each class; they are the same on lines of one word."""
+    """Id and name of each class. Both are equal where a line gives only one."""
     path = Path(file).expanduser()
     if not path.is_file():
         raise InputError(f"data.classes={file}: no such file")
@@ -113,7 +114,7 @@ def _class_ids(folder: Path, found: list[str], known: list[tuple[str, str]] | No
 
 
 def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str]) -> ImageSplit:
-    """All images below the class folders: class by class, each sorted by path."""
+    """All images below the class folders, sorted by class and path."""
     names: list[str] = []
     labels: list[int] = []
     other: list[str] = []
@@ -132,7 +133,7 @@ def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str]) -> I
 
 
 def _folders(folder: Path) -> list[str]:
-    """Names of the folders inside, sorted, hidden ones left out."""
+    """Sorted names of the folders inside, without hidden folders."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
@@ -141,7 +142,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Paths of all files below a folder, sorted, hidden ones left out; links to folders are followed once."""
+    """Sorted paths of all files below a folder, without hidden files. Links to folders are followed once."""
     found: list[str] = []
     seen: set[str] = set()
 
@@ -160,9 +161,9 @@ def _files(folder: Path) -> list[str]:
 def _from_list(
     base: Path, rows: list[Row], known: list[tuple[str, str]] | None
 ) -> tuple[str, tuple[str, ...], dict[str, ImageSplit]]:
-    """Labels are names of classes; whole numbers from 0 where all are such; or ids, names and numbers of data.classes.
+    """Labels are class names, or whole numbers from 0, or ids, names and numbers of data.classes.
 
-    Paths may lie outside base, or be absolute: the list is the user's own.
+    Paths may be absolute or outside base, because the list comes from the user.
     """
     parts: dict[str, list[Row]] = {}
     seen: dict[str, str] = {}
@@ -190,7 +191,7 @@ def _from_list(
 
 
 def _list_classes(train: list[Row], known: list[tuple[str, str]] | None) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Class ids in order, and the class of each spelling of a label."""
+    """Class ids in order, and the class number of each label text."""
     if known is not None:
         class_of = {str(k): k for k in range(len(known))}
         for k, (wnid, name) in enumerate(known):
@@ -218,7 +219,7 @@ def _class(row: Row, text: str, class_of: dict[str, int]) -> int:
 
 
 def _hold_out(whole: ImageSplit, share: float) -> dict[str, ImageSplit]:
-    """Each class split by a fixed draw: at least one image of two or more is kept out."""
+    """Split each class with a fixed seed. A class with two or more images gives at least one to the test part."""
     draws = generator(0, "holdout")
     out = np.zeros(len(whole), bool)
     for label in np.unique(whole.labels):

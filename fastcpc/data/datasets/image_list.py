@@ -1,4 +1,4 @@
-"""A user's list of images: CSV, TSV or Parquet with named columns, or text lines "path label"."""
+"""Reads a user's list of images: CSV, TSV or Parquet with named columns, or lines "path label"."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ ENDINGS = (".csv", ".tsv", ".parquet", ".txt")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a list, all of it text as it stood there; split and trusted_label are empty where not given.
+    """One image of a list, as the text of the file. split and trusted_label are empty where not given.
 
     place: file and line (or row), for messages.
     """
@@ -33,7 +33,7 @@ class Row:
 
 
 def read_list(file: str) -> list[Row]:
-    """The images of a list in its order. Raises InputError, naming the file and the line, for whatever is no list."""
+    """The images of a list in its order. Raises InputError with file and line where the file is not a valid list."""
     path = Path(file).expanduser()
     ending = path.suffix.lower()
     if ending not in ENDINGS:

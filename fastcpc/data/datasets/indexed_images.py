@@ -1,4 +1,4 @@
-"""A data set of image files: its listing, the index of fastcpc-prepare, and the settings of its views."""
+"""Makes a data set of image files from its listing, the index of fastcpc-prepare and the settings."""
 
 import logging
 
@@ -13,10 +13,10 @@ logger = logging.getLogger("fastcpc")
 
 
 def load_listing(listing: Listing, config: DataConfig) -> Dataset:
-    """The data set of a listing, with what fastcpc-prepare found out about its images.
+    """The data set of a listing, with the checks of fastcpc-prepare.
 
-    Broken training images are named in ``Dataset.broken``, up to ``data.max_bad`` of them. Raises InputError beyond
-    that, for a broken test image, and where lists, files or index do not fit together.
+    ``Dataset.broken`` lists the broken training images. Raises InputError for more than ``data.max_bad`` of them, for a
+    broken test image, and where lists, files and index do not match.
     """
     for remark in listing.remarks:
         logger.warning("%s: %s", config.name, remark)

@@ -1,4 +1,4 @@
-"""What a data set of image files holds, before anything is decoded; and how its text files are read."""
+"""The files and labels of a data set of image files, and functions that read its text files."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,19 @@ import numpy as np
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.errors import InputError
 
-# The shorter endings first in messages; case does not matter. What a file holds is seen by decoding it.
+# Messages list them in this order. Case does not matter. Only decoding shows the format of a file.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-UNKNOWN = -1  # a trusted label that is not there
+UNKNOWN = -1  # marks a sample without a trusted label
 
 
 @dataclass(frozen=True)
 class Listing:
     """Files and labels of a data set in its official order.
 
-    layout: which of the accepted layouts it is, in words. class_ids: names of the classes in the data set's own files
+    layout: a description of the layout. class_ids: names of the classes in the data set's own files
     (folder, WordNet id), one for each class. splits: "train", and "val", "test" or others where they are there.
-    remarks: what a user should know, a line each, none of it an error. mean, std: per channel, of [0, 1] pixels.
+    remarks: lines for the user that are not errors. mean, std: per channel, of [0, 1] pixels.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Line:
     text: str
 
     def problem(self, reason: str) -> InputError:
-        """The error that names file and line."""
+        """An InputError with file and line."""
         return InputError(f"{self.file}: line {self.number} {reason}")
 
 
 def existing_folder(setting: str, root: str) -> Path:
-    """The folder that a setting names; InputError where it is none."""
+    """The folder that a setting names. InputError where it is not a folder."""
     folder = Path(root).expanduser()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.is_file() else "no such folder"
@@ -63,7 +63,7 @@ def find_file(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def need_file(name: str, folders: Sequence[Path], hint: str) -> Path:
-    """As ``find_file``; InputError with the places that were looked at and a hint where it is nowhere."""
+    """As ``find_file``, but raises InputError with the searched folders and a hint where no folder has the file."""
     path = find_file(name, folders)
     if path is None:
         places = ", ".join(str(folder) for folder in folders)
@@ -72,7 +72,7 @@ def need_file(name: str, folders: Sequence[Path], hint: str) -> Path:
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The lines of a UTF-8 text file that are not blank, without blanks at their ends. InputError names the file."""
+    """The non-blank lines of a UTF-8 text file, stripped. InputError names the file."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -86,7 +86,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def path_and_label(line: Line, num_classes: int) -> tuple[str, int]:
-    """A line "path label", split at its last blank: paths hold commas, and blanks too."""
+    """A line "path label", split at its last blank, because paths may contain commas and blanks."""
     parts = line.text.rsplit(None, 1)
     if len(parts) != 2:
         raise line.problem(f"has no label: {shorten(line.text)!r}; expected 'path label'")
@@ -99,14 +99,14 @@ def path_and_label(line: Line, num_classes: int) -> tuple[str, int]:
 
 
 def inside(path: str, line: Line) -> str:
-    """A path of a list, which must stay inside the data set's folder."""
+    """Return a path of a list. InputError where it is outside the data set's folder."""
     if os.path.isabs(path) or ".." in path.split("/"):
         raise line.problem(f"names {shorten(path)!r}, which lies outside the data set's folder")
     return path
 
 
 def shorten(text: str) -> str:
-    """Enough of a text for a message."""
+    """The first 80 characters of a text, for a message."""
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
@@ -115,7 +115,7 @@ def make_split(
 ) -> ImageSplit:
     """A split in the order given; names are relative to base. trusted: -1 where not known.
 
-    Raises InputError for a name that is not UTF-8, which no table could hold.
+    Raises InputError for a name that is not UTF-8, because a table cannot store it.
     """
     try:
         "".join(names).encode()
@@ -136,11 +136,11 @@ def make_split(
 
 
 def _is_utf8(name: str) -> bool:
-    # bytes that are none come as surrogates from the file system
+    # the file system returns bytes that are not UTF-8 as surrogates
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def first_exists(split: ImageSplit, what: str) -> None:
-    """InputError when the first file of a split is not there: the folder of images is, then, another one."""
+    """Raise InputError when the first file of a split is missing: the images are probably in another folder."""
     if len(split) and not os.path.exists(split.paths[0]):
         raise InputError(f"{split.paths[0]}: no such file, though it is the first of {what}; are the images unpacked?")

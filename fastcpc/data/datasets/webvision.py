@@ -1,4 +1,4 @@
-"""WebVision 1.0 and its first classes (mini-WebVision): web photos found by query, noisy labels, a clean val list."""
+"""WebVision 1.0 and its first classes (mini-WebVision): web images with noisy labels, a clean val list."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Label files made of arrays: .npy, .npz and torch's .pt. Nothing in them is unpickled freely.
+"""Reads label files of arrays: .npy, .npz and torch's .pt, without unrestricted unpickling.
 
 Readers raise ValueError or pickle.UnpicklingError with the reason, on one line and without the file's name.
 """
@@ -17,7 +17,7 @@ from numpy.lib import format as npy_format
 
 from fastcpc.data.labels.safe_pickle import ALLOWED
 
-MAX_BYTES = 1 << 30  # of a label file, packed or unpacked
+MAX_BYTES = 1 << 30  # of a label file, compressed or not
 HEADER_ROOM = 1 << 16
 ORDERED_HINT = (
     "it holds a pickled object, which is not read; CIFAR-N's *_human_ordered.npy are in the order of TFDS, not in that"
@@ -27,13 +27,13 @@ ORDERED_HINT = (
 
 @dataclass(frozen=True)
 class Unread:
-    """Stands for an array that is in the file but cannot be labels, with the reason."""
+    """An array of the file that cannot be labels, with the reason."""
 
     reason: str
 
 
 def read_npy(content: bytes) -> np.ndarray:
-    """The array in a .npy file of plain numbers; of more than one dimension only the shape is right."""
+    """The array in a .npy file of plain numbers. With more than one dimension, only the shape is correct."""
     stream = io.BytesIO(content)
     readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     try:
@@ -54,7 +54,7 @@ def read_npy(content: bytes) -> np.ndarray:
 
 
 def read_npz(content: bytes, num_samples: int) -> dict[str, Any]:
-    """The arrays in a .npz file by name. num_samples: arrays too large to be labels of so many are not unpacked."""
+    """The arrays in a .npz file by name. num_samples: larger arrays than labels need are not read."""
     columns: dict[str, Any] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -91,7 +91,7 @@ def read_torch(content: bytes) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(allowed):
             value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file can raise anything; whatever it is, it is not used
+    except Exception as error:  # a damaged or hostile file can raise any type, and is never used
         raise ValueError(f"not a data file that is safe to read: {_reason(error)}") from None
     if not isinstance(value, dict):
         raise ValueError(f"holds {type(value).__name__}, expected a dict of label lists")
@@ -99,7 +99,7 @@ def read_torch(content: bytes) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What torch objects to, without its advice, for which it wraps the cause, to load the file unsafely."""
+    """The cause of torch's error, without its advice to load the file unsafely."""
     cause = error.__context__
     if isinstance(error, pickle.UnpicklingError) and isinstance(cause, pickle.UnpicklingError):
         return " ".join(str(cause).split()).split(" Please ")[0].rstrip(".")[:160]

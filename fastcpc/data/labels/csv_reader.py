@@ -1,4 +1,4 @@
-"""Label files as CSV: one label a line, or "index,label", or "path,label", with or without a header."""
+"""Reads CSV label files: lines "label", "index,label" or "path,label", with or without a header."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ from typing import Any
 
 from fastcpc.data.dataset import AnySplit
 
-# Header names by which a row says which sample it is.
+# Columns that identify the sample of a row.
 INDEX, PATH = "index", "path"
 
 
@@ -31,7 +31,7 @@ def read_csv(content: bytes, split: AnySplit) -> tuple[dict[str, Any], list[int]
 
 
 def _rows(content: bytes) -> list[tuple[int, list[str]]]:
-    """The lines that are not blank, with their numbers from 1."""
+    """The non-blank lines, with their numbers from 1."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -87,7 +87,7 @@ def _match(rows: list[tuple[int, list[str]]], column: int, key: str, split: AnyS
 
 
 def _columns(header: list[str], rows: list[tuple[int, list[str]]]) -> dict[str, Any]:
-    """Columns by name but those that say which sample a row is; whole numbers as int, the rest as text."""
+    """Columns by name, without those that identify the sample. Whole numbers are int, other values text."""
     return {
         name: [_value(row[column]) for _, row in rows]
         for column, name in enumerate(header)

@@ -1,6 +1,7 @@
-"""Label files from outside, one label a training sample: JSON, NumPy, CSV and CIFAR-N's .pt. None of them can run code.
+"""Reads external label files, one label per training sample, without running code from them.
 
-A reader turns a file into named columns; which one is meant, its length and its values are checked in one place.
+The formats are JSON, NumPy, CSV and CIFAR-N's .pt. A reader turns a file into named columns. This module selects the
+column and checks its length and values.
 """
 
 import json
@@ -19,9 +20,9 @@ from fastcpc.data.labels.csv_reader import read_csv
 from fastcpc.data.labels.safe_pickle import PickledArray
 from fastcpc.errors import InputError
 
-# Columns taken without being asked for, first come first: our own files, UNICON's, a run's labels.npz, LongReMix's.
+# Columns used where noise.key is empty, in this order: own files, UNICON's, a run's labels.npz, LongReMix's.
 USUAL_KEYS = ("labels", "label", "given", "given_label", "noise_labels")
-# Columns of true labels; they tell whether the file is in the data set's order.
+# Columns of true labels. They show whether the file is in the order of the data set.
 TRUSTED_KEYS = ("clean_label", "trusted", "trusted_label", "true_label")
 
 Place = Callable[[int], str]
@@ -31,8 +32,8 @@ Place = Callable[[int], str]
 class Table:
     """A label file as it was read.
 
-    columns: by name, "" for a file that is one bare list; anything but a list or vector in them is passed over.
-    place: where row i stands in the file, for messages. by_position: rows are samples by position, not by name.
+    columns: by name, "" for a file that is one bare list; only lists and vectors are used.
+    place: the position of row i in the file, for messages. by_position: rows are samples by position, not by name.
     """
 
     columns: dict[str, Any]
@@ -43,9 +44,9 @@ class Table:
 def read_label_file(file: str, key: str, dataset: Dataset) -> np.ndarray:
     """Read the given labels of a training set.
 
-    file: path of a .json, .npy, .npz, .csv or .pt. key: name of the column; empty takes the only or the usual one.
-    dataset: its training part tells how many labels there must be, and of which classes. Returns int64 (N,), its order.
-    Raises InputError, one line with file and place, for anything that cannot be such labels.
+    file: path of a .json, .npy, .npz, .csv or .pt. key: name of the column; empty selects the only or the usual one.
+    dataset: its training part gives the number of labels and the classes. Returns int64 (N,) in its order.
+    Raises InputError, one line with file and place, for invalid labels.
     """
     path, content = _open(file)
     num_samples = len(dataset.train)
@@ -153,7 +154,7 @@ def _choose(path: Path, vectors: dict[str, Sequence[Any] | Unread], key: str) ->
 def _checked(
     path: Path, name: str, values: Sequence[Any] | Unread, num_samples: int, num_classes: int, place: Place
 ) -> np.ndarray:
-    """The labels as int64 (N,), or an InputError that names the first value that cannot be one."""
+    """The labels as int64 (N,). InputError names the first invalid value."""
     what = f"{name}: " if name else ""
     if isinstance(values, Unread):
         raise InputError(f"{path}: {what}{values.reason}")

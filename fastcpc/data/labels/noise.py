@@ -1,4 +1,4 @@
-"""Label noise: the labels that training sees, and what is known about them."""
+"""Makes the given labels of a run, with or without noise, and keeps the trusted labels."""
 
 import difflib
 from dataclasses import dataclass, replace
@@ -22,10 +22,10 @@ BLOCK = 5
 class Labels:
     """The labels of a training set, in its order.
 
-    given: int64 (N,), what training sees. trusted: int64 (N,), for metrics only; None unless every sample has one.
+    given: int64 (N,), the labels to train on. trusted: int64 (N,), for metrics only; None unless every sample has one.
     nominal_rate: the share of samples that were drawn; 0 for a label file. actual_rate: the share whose given label
-    differs from the trusted one, of those that have one, or None. seed: the noise's. partly: int64 (N,), where only
-    some samples have a trusted label, -1 elsewhere (Clothing1M's twice labelled photos); else None.
+    differs from the trusted one, of those that have one, or None. seed: the seed of the noise. partly: int64 (N,)
+    where only some samples have a trusted label, -1 for the others; else None. On Clothing1M, some images have both.
     """
 
     given: np.ndarray
@@ -45,8 +45,8 @@ class Labels:
 def make_labels(dataset: Dataset, noise: NoiseConfig, run_seed: int) -> Labels:
     """The labels to train on, over the whole training set in its official order.
 
-    dataset: its training labels are the trusted ones; those of photos only where noise.kind is not none, for photos
-    come with noise of their own. run_seed: seeds the noise where noise.seed is -1.
+    dataset: its training labels are the trusted ones. Image files already have noise, so there this holds only where
+    noise.kind is not none. run_seed: seeds the noise where noise.seed is -1.
     Raises InputError for a kind of noise that the data set does not have, and for an unusable label file.
     """
     seed = run_seed if noise.seed < 0 else noise.seed
@@ -69,8 +69,8 @@ def make_labels(dataset: Dataset, noise: NoiseConfig, run_seed: int) -> Labels:
 def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) -> tuple[Dataset, Labels]:
     """Keep the first ``subset`` training samples of a seeded shuffle, in the official order; 0 keeps all.
 
-    Images that are known to be broken are left out before that: not earlier, because label files count them. Test sets
-    stay as they are; the actual noise rate is that of the samples kept. Raises InputError where subset is negative or
+    Broken images are removed before the shuffle, but after the noise, because label files include them. Test sets do
+    not change. The actual noise rate is that of the remaining samples. Raises InputError where subset is negative or
     exceeds the training set.
     """
     if dataset.broken:
@@ -95,7 +95,7 @@ def _keep(dataset: Dataset, labels: Labels, rows: np.ndarray) -> tuple[Dataset, 
 
 
 def _with_trusted(labels: Labels, known: np.ndarray | None) -> Labels:
-    """The labels with these trusted ones, -1 where there is none, and the rate of wrong ones among those."""
+    """Add trusted labels (-1 where unknown) and the rate of wrong given labels among the known ones."""
     has = np.zeros(0, bool) if known is None else known >= 0
     if known is None or not has.any():
         return replace(labels, trusted=None, partly=None, actual_rate=None)
@@ -118,7 +118,7 @@ def _inject(dataset: Dataset, noise: NoiseConfig, seed: int) -> np.ndarray:
 
 
 def _successors(dataset: Dataset, kind: str) -> np.ndarray:
-    """For each class the class that it is mistaken for: int64 (K,)."""
+    """The class that replaces each class: int64 (K,)."""
     num_classes = dataset.num_classes
     successors = np.arange(num_classes)
     if kind == "asym":
@@ -145,7 +145,7 @@ def _successors(dataset: Dataset, kind: str) -> np.ndarray:
 
 
 def _pairs(dataset: Dataset, text: str) -> np.ndarray:
-    """As ``_successors``, from 'class -> class, class -> class'. InputError on what the data set does not have."""
+    """As ``_successors``, from 'class -> class, class -> class'. InputError on an unknown class."""
     number_of = {name: number for number, name in enumerate(dataset.class_names)}
     successors, seen = np.arange(dataset.num_classes), set()
     for pair in text.split(","):

@@ -1,7 +1,7 @@
-"""Reads pickles that came from outside without running anything in them.
+"""Reads untrusted pickles without running code from them.
 
-Only four names may occur in such a file, those that NumPy arrays are pickled with. Even these do not reach NumPy: each
-stands for an inert class of this module, which keeps the bytes and lets nothing but plain number arrays through.
+Only the names that pickled NumPy arrays need may occur in a file. Each name maps to a class or function of this module
+that runs no code of the file. Only plain number arrays pass.
 """
 
 import io
@@ -15,7 +15,7 @@ PLAIN_CODES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "
 
 
 class PickledDtype:
-    """Stands for numpy.dtype: the type of a plain number, nothing structured, no objects."""
+    """Replaces numpy.dtype: the type of plain numbers, without structured types and objects."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
         if not isinstance(code, str) or code not in PLAIN_CODES:
@@ -32,7 +32,7 @@ class PickledDtype:
 
 
 class PickledArray:
-    """Stands for numpy.ndarray: its shape and bytes, checked against one another before NumPy sees them."""
+    """Replaces numpy.ndarray: checks that shape and bytes match before NumPy reads them."""
 
     def __init__(self) -> None:
         self.array: np.ndarray | None = None
@@ -54,20 +54,20 @@ class PickledArray:
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> PickledArray:
-    """Stands for numpy's function of this name: an empty array that is filled by its state."""
+    """Replaces NumPy's function of this name: an empty array, filled later from its state."""
     if kind is not PickledArray:
         raise pickle.UnpicklingError("an array of an unknown kind")
     return PickledArray()
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """Stands for _codecs.encode, with which Python 2's bytes are written."""
+    """Replaces _codecs.encode, which pickles use for bytes of Python 2."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "iso-8859-1"):
         raise pickle.UnpicklingError("text in an encoding other than latin1")
     return text.encode("latin1")
 
 
-# The whole list of names that may occur in a file from outside; torch's weights-only loader is given the same.
+# All names that may occur in an untrusted file. torch's weights-only loader gets the same list.
 ALLOWED: dict[str, Any] = {
     "numpy.core.multiarray._reconstruct": _reconstruct,
     "numpy._core.multiarray._reconstruct": _reconstruct,
@@ -95,12 +95,15 @@ def load_pickle(content: bytes) -> Any:
         return _RestrictedUnpickler(io.BytesIO(content), encoding="latin1").load()
     except pickle.UnpicklingError as error:
         raise pickle.UnpicklingError(" ".join(str(error).split())) from None
-    except Exception as error:  # a damaged pickle can raise anything; whatever it is, the file is not usable
+    except Exception as error:  # a damaged pickle can raise any type, and is never used
         raise pickle.UnpicklingError(f"damaged or truncated ({type(error).__name__})") from None
 
 
 def unwrap(value: Any) -> Any:
-    """The NumPy array inside a PickledArray; anything else as it is. Raises UnpicklingError for an empty stand-in."""
+    """The NumPy array inside a PickledArray; any other value unchanged.
+
+    Raises UnpicklingError for an array without content.
+    """
     if isinstance(value, PickledArray):
         if value.array is None:
             raise pickle.UnpicklingError("an array without content")

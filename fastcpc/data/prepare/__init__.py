@@ -1,1 +1,1 @@
-"""What fastcpc-prepare writes: checked images, the index, the cache of resized images."""
+"""The parts of fastcpc-prepare: checks of images, the index, the cache of resized images."""

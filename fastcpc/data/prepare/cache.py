@@ -1,8 +1,8 @@
-"""Photos that were resized once, as raw pixels in one file that is memory-mapped: later epochs decode nothing.
+"""Writes and reads the cache: all images resized, as raw pixels in one memory-mapped file.
 
-A cached photo is the upright RGB photo with its shorter side at ``side`` pixels (Pillow, bilinear with antialiasing, as
-torchvision's Resize does it); a smaller photo is kept as it is. So test views and crops of ``data.resize=side`` have
-the very levels that Resize and a crop give. Boxes of random area are cut from the resized photo.
+With a cache, no epoch decodes images. A cached image is the upright RGB image with its shorter side at ``side`` pixels.
+Pillow resizes it (bilinear with antialiasing), as torchvision's Resize does. A smaller image keeps its size. Test views
+and crops with ``data.resize=side`` equal those of Resize and a crop. Random resized crops come from the resized image.
 """
 
 import json
@@ -26,9 +26,9 @@ from fastcpc.errors import InputError, RunError
 
 META = b"fastcpc"
 VERSION = 1
-TOKEN = 32  # bytes at the head of the pixels: which table they belong to
+TOKEN = 32  # bytes before the pixels; they identify the table of the pixels
 ABSENT = -1
-STAT_AT_MOST = 20_000  # photos whose files are compared with the cache when it is opened, spread evenly
+STAT_AT_MOST = 20_000  # number of images whose files are compared with the cache on opening, evenly spread
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -42,12 +42,12 @@ SCHEMA = pa.schema(
 
 
 def cache_path(index: Path, side: int) -> Path:
-    """The cache that belongs to an index: its table; the pixels lie beside it, with the ending .bin."""
+    """Path of the table of an index's cache. The pixels are in the same folder, with the ending .bin."""
     return index.with_name(f"{index.stem}.cache-{side}.parquet")
 
 
 def shrink(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """An upright RGB photo as it is cached, uint8 (H, W, 3)."""
+    """Resize an upright RGB image for the cache. Returns uint8 (H, W, 3)."""
     width, height = image.size
     shorter = min(width, height)
     if shorter > side:
@@ -57,10 +57,10 @@ def shrink(image: Image.Image, side: int) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class ImageCache:
-    """The cached photos of a split.
+    """The cached images of a split.
 
-    path: of the table. pixels: uint8, all photos one after another. offset_N: int64, where a photo begins, -1 where it
-    is not there. size_N2: int64, height and width.
+    path: path of the table. pixels: uint8, all images concatenated. offset_N: int64, first position of each image, -1
+    where it is not cached. size_N2: int64, height and width.
     """
 
     path: Path
@@ -70,26 +70,26 @@ class ImageCache:
 
     @property
     def present(self) -> NDArray[np.bool_]:
-        """Which photos are there, (N,)."""
+        """Which images are cached, bool (N,)."""
         present: NDArray[np.bool_] = self.offset_N != ABSENT
         return present
 
     def has(self, row: int) -> bool:
-        """Whether a photo is there."""
+        """Whether an image is cached."""
         return bool(self.offset_N[row] != ABSENT)
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """A photo's pixels, (H, W, 3), in the mapped file."""
+        """Pixels of an image in the mapped file, uint8 (H, W, 3)."""
         height, width = self.size_N2[row].tolist()
         first = int(self.offset_N[row])
         return self.pixels[first : first + height * width * RGB].reshape(height, width, RGB)
 
 
 class CacheWriter:
-    """Writes a cache photo by photo; it is there at once when all of it is written, and not at all otherwise."""
+    """Writes a cache image by image. The cache appears only when it is complete."""
 
     def __init__(self, path: Path, name: str, side: int, num_images: int, mean_bytes: float) -> None:
-        """path: of the table. mean_bytes: of a cached photo, a guess. RunError where the disk has not so much room."""
+        """path: path of the table. mean_bytes: estimated bytes per image. RunError if the disk has too little space."""
         self.path, self._about = path, {"version": VERSION, "data": name, "side": side, "token": secrets.token_hex(16)}
         self._part = _pixels(path).with_name(f"{_pixels(path).name}.part")
         self._columns: dict[str, list[Any]] = {field: [] for field in SCHEMA.names}
@@ -104,7 +104,7 @@ class CacheWriter:
         self._file.write(str(self._about["token"]).encode())
 
     def add(self, name: str, pixels: NDArray[np.uint8], num_bytes: int, mtime_ns: int) -> None:
-        """Append a photo. RunError where the disk is full."""
+        """Append an image. RunError where the disk is full."""
         try:
             self._file.write(pixels.tobytes())
         except OSError as error:
@@ -122,7 +122,7 @@ class CacheWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the cache in place; leave nothing behind after an error."""
+        """Move the cache to its path. After an error, delete what was written."""
         try:
             self._file.close()
             if kind is None:
@@ -136,21 +136,21 @@ class CacheWriter:
         schema = SCHEMA.with_metadata({META: json.dumps(self._about | {"size": self._size}).encode()})
         part = self.path.with_name(f"{self.path.name}.part")
         pq.write_table(pa.Table.from_pydict(self._columns, schema=schema), part)
-        os.replace(self._part, _pixels(self.path))  # between the two, the token tells that they do not fit together
+        os.replace(self._part, _pixels(self.path))  # between the two calls, the token shows that the files do not match
         os.replace(part, self.path)
 
 
 def open_cache(path: Path, name: str, side: int, split: ImageSplit, again: str) -> ImageCache:
-    """The cached photos of a split.
+    """Open the cached images of a split.
 
-    side: of ``data.resize``. again: the command that makes the cache. InputError for one that is damaged, of another
-    data set or size, or of other files than are there now.
+    side: the value of ``data.resize``. again: the command that makes the cache. Raises InputError if the cache is
+    damaged, belongs to another data set or size, or was made from files that have changed since.
     """
     hint = f"run {again}, or set data.cache=off"
     try:
         table = pq.read_table(path)
         about = json.loads((table.schema.metadata or {}).get(META, b"{}"))
-        pixels = np.asarray(np.memmap(_pixels(path), np.uint8, mode="c"))  # never written to; torch wants it writable
+        pixels = np.asarray(np.memmap(_pixels(path), np.uint8, mode="c"))  # never written; torch needs it writable
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a cache that can be read ({str(error).splitlines()[0][:80]}); {hint}") from None
     if about.get("version") != VERSION or about.get("data") != name:
@@ -179,7 +179,7 @@ def _pixels(path: Path) -> Path:
 
 
 def _spread(rows: Sequence[int] | NDArray[np.int64]) -> Iterator[int]:
-    """Some of the rows, at even distances."""
+    """Yield at most STAT_AT_MOST of the rows, evenly spread."""
     places = np.linspace(0, len(rows) - 1, min(len(rows), STAT_AT_MOST)).astype(np.int64)
     yield from (int(rows[place]) for place in places)
 

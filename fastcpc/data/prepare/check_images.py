@@ -1,4 +1,4 @@
-"""Decodes images once, to see that they can be: in this process or in many."""
+"""Checks that images can be decoded, in one process or in several."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ from fastcpc.data.prepare.cache import shrink
 from fastcpc.errors import RunError
 
 CHUNK = 32
-SMALL = 32  # pixels; a shorter side below this is worth a remark
+SMALL = 32  # pixels; a shorter side below this gets a note
 EXIF_TURN = 0x0112
 FORMAT_OF_ENDING = {
     **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
@@ -34,10 +34,10 @@ FORMAT_OF_ENDING = {
 
 @dataclass(frozen=True, slots=True)
 class ImageCheck:
-    """What decoding an image showed.
+    """The result of decoding an image.
 
-    fault: why it cannot be used, empty where it can. note: what is unusual though it decodes. width, height: pixels
-    as stored, 0 where unknown.
+    problem: why the image cannot be used; empty where it can. note: what is unusual about an image that decodes.
+    width, height: pixels as stored; 0 where unknown.
     """
 
     problem: str = ""
@@ -50,7 +50,7 @@ class ImageCheck:
 
 @dataclass(frozen=True, slots=True)
 class ResizedImage:
-    """A photo as it is cached, uint8 (H, W, 3); mtime_ns: of its file, in ns."""
+    """An image for the cache. pixels: uint8 (H, W, 3). mtime_ns: modification time of its file, in ns."""
 
     pixels: NDArray[np.uint8]
     mtime_ns: int
@@ -62,7 +62,7 @@ def check_image(path: str) -> ImageCheck:
 
 
 def check_and_shrink(path: str, side: int) -> tuple[ImageCheck, ResizedImage | None]:
-    """As ``check_image``, and from the same decode the photo as it is cached, where it decodes; side: 0 for none."""
+    """As ``check_image``; also returns the decoded image for the cache. side: 0 returns no image."""
     small: ResizedImage | None = None
     try:
         status = os.stat(path)
@@ -74,7 +74,7 @@ def check_and_shrink(path: str, side: int) -> tuple[ImageCheck, ResizedImage | N
     if not num_bytes:
         return ImageCheck("is empty (zero bytes)"), None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd EXIF blocks; what matters is whether the pixels come
+        warnings.simplefilter("ignore")  # ignore unusual EXIF blocks; only the pixels matter
         try:
             with Image.open(path, formats=FORMATS) as image:
                 kind, mode, (width, height) = image.format or "", image.mode, image.size
@@ -85,7 +85,7 @@ def check_and_shrink(path: str, side: int) -> tuple[ImageCheck, ResizedImage | N
                     small = ResizedImage(shrink(photo, side), status.st_mtime_ns)
         except UnidentifiedImageError:
             return ImageCheck("is no image that can be identified", num_bytes=num_bytes), None
-        except Exception as error:  # whatever a decoder throws at a damaged file: SyntaxError, struct.error, ...
+        except Exception as error:  # decoders raise many types on a damaged file: SyntaxError, struct.error, ...
             reason = " ".join(str(error).split()) or type(error).__name__
             return ImageCheck(f"cannot be decoded ({reason[:120]})", num_bytes=num_bytes), None
     note = _note(path, kind, mode, min(width, height), turn)
@@ -107,12 +107,15 @@ def _note(path: str, kind: str, mode: str, shorter: int, turn: object) -> str:
 
 
 def check_images(paths: Sequence[str], jobs: int, side: int = 0) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
-    """Check many files, in their order, and shrink them where side is not 0. jobs: processes; 1 uses this one. RunError
-    when a process dies. No more than a few chunks are done ahead of what is taken."""
+    """Check many files in their order, and resize them for the cache where side is not 0.
+
+    jobs: number of processes; 1 uses this process. The processes work only a few chunks ahead of the caller. Raises
+    RunError when a process dies.
+    """
     if jobs == 1 or len(paths) <= CHUNK:
         yield from (check_and_shrink(path, side) for path in paths)
         return
-    # not forked: the parent has threads of other libraries, whose locks a copy could never take
+    # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
     context = multiprocessing.get_context("spawn")
     parts = iter([paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)])
     try:

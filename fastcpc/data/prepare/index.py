@@ -1,4 +1,4 @@
-"""What fastcpc-prepare found out about each image, as a Parquet file that training reads."""
+"""Writes and reads the index: the checks of fastcpc-prepare per image, as a Parquet file."""
 
 import contextlib
 import json
@@ -37,19 +37,19 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Index:
-    """fault of each checked image by its path relative to the root; empty where it decodes."""
+    """problems: the problem of each checked image, by its path relative to the root; empty where it decodes."""
 
     path: Path
     problems: dict[str, str]
 
 
 def index_path(root: str, name: str) -> Path:
-    """Where the index of a data set lies unless told otherwise."""
+    """Default path of the index of a data set."""
     return Path(root).expanduser() / FOLDER / f"{name}.parquet"
 
 
 def write_index(path: Path, listing: Listing, checks: dict[str, ImageCheck]) -> None:
-    """Write a row for each image of each split, replacing the file at once. checks: by name. RunError if it cannot."""
+    """Write a row per image and split, and replace the file atomically. checks: by name. RunError if writing fails."""
     columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
     for split_name, split in unique_splits(listing):
         trusted = [None] * len(split) if split.trusted is None else [v if v >= 0 else None for v in split.trusted]
@@ -77,7 +77,7 @@ def write_index(path: Path, listing: Listing, checks: dict[str, ImageCheck]) -> 
 
 
 def unique_splits(listing: Listing) -> list[tuple[str, ImageSplit]]:
-    """The splits by name, one that goes by two names only once."""
+    """The splits with their names. A split with two names appears once, with its first name."""
     seen: set[int] = set()
     chosen = []
     for name, split in listing.splits.items():
@@ -88,9 +88,9 @@ def unique_splits(listing: Listing) -> list[tuple[str, ImageSplit]]:
 
 
 def read_index(root: str, name: str, file: str = "") -> Index | None:
-    """The index that data.index names, or that lies in the root; None where none does.
+    """Read the index that data.index names, or the one in the root. Returns None where the root has no index.
 
-    Raises InputError for one that cannot be read or was written for another data set.
+    Raises InputError for an index that cannot be read or belongs to another data set.
     """
     path = Path(file).expanduser() if file else index_path(root, name)
     if not path.is_file():
@@ -109,10 +109,10 @@ def read_index(root: str, name: str, file: str = "") -> Index | None:
 
 
 def bad_list(pairs: Iterable[tuple[str, str]]) -> str:
-    """Text of the list of broken images: path, tab, reason, a line each."""
+    """Text of the list of broken images, one line per image: path, tab, reason."""
     return "".join(f"{name}\t{reason}\n" for name, reason in pairs)
 
 
 def invalid_rows(names: Sequence[str], index: Index) -> list[int]:
-    """Positions of the images that the index calls broken."""
+    """Positions of the images that have a problem in the index."""
     return [row for row, name in enumerate(names) if index.problems.get(name)]
