@@ -1,8 +1,7 @@
-"""What every bench shares: the machine's line, timing in turns, the table, the JSON, and no speed for a wrong result.
+"""What every bench shares: machine, timing in turns, table, JSON, and no speed for a wrong result.
 
-Calls that are compared are timed in turns (a, b, c, a, b, c, ...) in one process, so that a busy moment of the
-machine hits all of them. On a GPU a call is timed by events on its stream; on a CPU only the ratios of a row mean
-anything.
+The compared calls are timed in turns (a, b, c, a, b, c, ...) in one process. A busy moment of the machine then affects
+all of them. On a GPU, events on the stream time a call. On a CPU, only the ratios of a row are meaningful.
 """
 
 import argparse
@@ -28,7 +27,7 @@ PACKAGES = ("torch", "triton", "numpy", "scikit-learn", "cupy-cuda13x")
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a bench ran: enough to tell whether two results may be compared."""
+    """Where a bench ran: enough to decide whether two results are comparable."""
 
     name: str
     device: str
@@ -72,7 +71,7 @@ def this_machine(device: str) -> Machine:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: median, 20th and 80th percentile of n."""
+    """Seconds per call: median, 20th and 80th percentile of n."""
 
     median: float
     low: float
@@ -82,7 +81,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Check:
-    """What must hold before a row shows a speed: ``value`` of at most ``limit``."""
+    """The condition for a row to show a speed: ``value`` is at most ``limit``."""
 
     name: str
     value: float

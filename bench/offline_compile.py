@@ -1,4 +1,4 @@
-"""Compile the Triton prototype ops for GPUs that this machine does not have, and read their use of resources.
+"""Compile the Triton prototype ops for GPUs that this machine does not have, and read resource use.
 
 bench/speed/kernels.py and tests/kernels call it. It needs no driver. It needs a process without TRITON_INTERPRET=1.
 """

@@ -1,11 +1,12 @@
-"""How much the ranks of a run send each other: counted with 1, 2 and 4 gloo processes, and computed for many GPUs.
+"""How much the ranks of a run send each other: counted with 1, 2 and 4 gloo processes, computed for GPUs.
 
     python bench/scaling.py            # counts, checks and prints; writes results/scaling.json
     python bench/scaling.py --table    # the computed table alone, as in docs/scaling.md
-    python bench/scaling.py --photos data/clothing-small    # how far 2 and 4 ranks are from 1 on a folder of photos
+    python bench/scaling.py --photos data/clothing-small    # how far 2 and 4 ranks are from 1 on a folder of images
 
-A count only stands where the runs agree: the same sizes of labelled sets as with one process in every epoch, and
-gradients of exactly the computed volume. No time is measured: one machine's loopback says nothing of a cluster.
+A count is valid only if the runs agree. In every epoch the labelled sets have the same sizes as with one process. The
+gradients have exactly the computed volume. The bench measures no time: loopback on one machine does not predict a
+cluster.
 """
 
 import argparse
@@ -28,13 +29,13 @@ from small_run import metrics, small_config, weights  # noqa: E402
 
 from fastcpc.config.load import load_config, to_yaml  # noqa: E402
 
-# Assumed, not measured: images a second of one GPU on ResNet-50 at 224 pixels in bf16, forward and backward together
-# and forward alone; bytes a second that a rank sends, inside a node of 8 and beyond it.
+# These values are assumed, not measured. Images per second of one GPU are for ResNet-50 at 224 pixels in bf16: forward
+# and backward together, and forward alone. Bytes per second that a rank sends are inside a node of 8 and beyond it.
 TRAIN_RATE, FORWARD_RATE = 2_500.0, 8_000.0
 INSIDE, BEYOND = 300e9, 40e9
 
-# Runs of configs/clothing_small.yaml. "short": before a rounding has grown, where ranks must agree; "longer": three
-# epochs (warm-up, divided by the mixture, by CPC) at a larger learning rate, to see how far they part.
+# Runs of configs/clothing_small.yaml. "short" ends before rounding errors grow, so ranks must agree. "longer" has three
+# epochs (warm-up, mixture, prototypes) at a larger learning rate, and shows how far ranks diverge.
 PHOTO_RUNS = {
     "short": (
         "data.subset=320", "data.feed=torch", "data.workers=1", "train.epochs=2", "train.warmup_epochs=1",
@@ -50,7 +51,7 @@ PROBABILITIES = ("q_gmm_1", "q_gmm_2", "q_cpc_1", "q_cpc_2", "clean_probability"
 
 @dataclass(frozen=True)
 class Case:
-    """A ResNet-50 on web photos: labelled_half_only, 64 labelled samples a rank and step, half of all held clean."""
+    """A ResNet-50 on web images: labelled_half_only, 64 labelled samples per rank and step, half predicted clean."""
 
     num_ranks: int
     num_samples: float
@@ -148,7 +149,7 @@ def count() -> list[dict[str, Any]]:
 
 
 def compare_images(root: Path, kind: str) -> dict[str, Any]:
-    """A run of PHOTO_RUNS on a folder of photos with 1, 2 and 4 ranks: how far the others are from one, at most."""
+    """A run of PHOTO_RUNS on a folder of images with 1, 2 and 4 ranks: the largest difference from one rank."""
     rows: list[dict[str, Any]] = []
     settings = [f"data.root={root.resolve()}", *PHOTO_RUNS[kind]]
     with TemporaryDirectory(prefix="fastcpc-scaling-") as name:

@@ -1,18 +1,18 @@
-"""A run between two stretches of training, in a few small files that can be carried from machine to machine.
+"""A run between two stretches of training, in a few small files that can be copied between machines.
 
 A folder holds, for its latest stretch (003 here),
 
     stretch_003.json        format, epochs closed, the config's text, every stretch so far, the summary at the end
-    stretch_003.00.bin ...  one torch.save of weights and state, cut into files of at most LIMIT bytes
+    stretch_003.00.bin ...  one torch.save of weights and state, split into files of at most LIMIT bytes
     SHA256SUMS              of these; it is replaced last, and only what it lists counts
-    metrics.jsonl           a line an epoch, as the run goes; the run itself goes on from the lines in the .bin files
+    metrics.jsonl           a line an epoch, as the run goes; the run itself continues from the lines in the .bin files
 
-so that a kill at any moment leaves the former state or the new one, whole.
+A kill at any moment leaves either the former state or the new one complete.
 
-Rounded to bf16 are float32 tensors of two or more dimensions and SMALL or more numbers: of both networks, and of the
-momentum of their optimisers where it is kept. All else is exact: BatchNorm, biases, counters, prototypes and their
-optimiser, loss histories, partitions. Without the momentum (the default) the first step of the next stretch starts it
-anew, as at the start of a run.
+float32 tensors with two or more dimensions and SMALL or more elements are rounded to bf16. This applies to both
+networks, and to the momentum of their optimisers where it is kept. All else is exact: BatchNorm, biases, counters,
+prototypes and their optimiser, loss histories, partitions. By default the momentum is left out. The next stretch then
+starts it from zero, as at the start of a run.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ _SUM_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_OWN.pattern})")
 
 @dataclass(frozen=True)
 class SmallState:
-    """A run that stands between two epochs.
+    """A run between two epochs.
 
     epoch: how many are closed. config: the run's settings as YAML. metrics: the lines of metrics.jsonl of the closed
     epochs. stretches: what is noted of each so far, plain JSON. summary: summary.json of a finished run, else None.
@@ -131,7 +131,7 @@ def check_same(small: SmallState, config: Config, folder: Path) -> None:
 
 
 def newest(run: Path) -> tuple[Path, list[dict[str, Tensor]], dict[str, Any]] | None:
-    """The newest whole checkpoint of a run that stands between two epochs, with its networks and state."""
+    """The newest complete checkpoint of a run between two epochs, with its networks and state."""
     for path in candidates(run):
         try:
             networks, state = load(path)

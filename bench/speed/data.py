@@ -45,7 +45,7 @@ VIEWS: dict[str, tuple[ViewName, ...]] = {
 
 
 class Peer(TorchDataset[list[Tensor]]):
-    """Photos as a DataLoader's workers make them: decoded once, transformed once a view."""
+    """Images as a DataLoader's workers make them: decoded once, transformed once per view."""
 
     def __init__(self, paths: Sequence[str], views: Sequence[ViewName], *, pillow: bool) -> None:
         self.paths, self.pillow = paths, pillow
@@ -92,7 +92,7 @@ def consume(batches: Iterable[Any], device: torch.device) -> None:
 
 
 def ours(feed: Loader, views: Sequence[ViewName], num: int, device: torch.device) -> None:
-    """A pass of one of our feeds."""
+    """A pass of one of fastcpc's loaders."""
     consume(feed.stream(list(torch.arange(num).split(BATCH)), views, 1), device)
 
 
@@ -108,7 +108,7 @@ def readers_pass(readers: Sequence[DaliReader], num: int, device: torch.device) 
 
 
 def check(loaders: Sequence[Loader], paths: Sequence[str], workers: int, device: torch.device) -> Check:
-    """Test views of some photos: every feed and the peers against the first feed."""
+    """Compare test views of some images: every loader and the peers against the first loader."""
     index = torch.tensor([row for row in range(len(paths)) if has_a_centre(paths[row])][:BATCH])
     chosen = [paths[row] for row in index.tolist()]
     views = [next(feed.stream([index], ("test",), 1)).views[0].cpu() for feed in loaders]
@@ -121,7 +121,7 @@ def check(loaders: Sequence[Loader], paths: Sequence[str], workers: int, device:
 
 
 def has_a_centre(path: str) -> bool:
-    """Whether the square at the centre lies on whole pixels; DALI and torchvision round halves each in its own way."""
+    """Whether the centre crop starts on whole pixels. DALI and torchvision round halves differently."""
     with Image.open(path) as image:
         shorter, longer = sorted(image.size)
     return RESIZE * longer // shorter % 2 == CROP % 2
@@ -163,7 +163,7 @@ def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: to
 
 
 def write_cache(paths: Sequence[str], folder: Path) -> Path:
-    """The photos as ``fastcpc-prepare --cache`` keeps them."""
+    """The images as ``fastcpc-prepare --cache`` stores them."""
     table = folder / f"photos.cache-{RESIZE}.parquet"
     with CacheWriter(table, "imagefolder", RESIZE, len(paths), 0.0) as writer:
         for path in paths:
@@ -175,7 +175,7 @@ def write_cache(paths: Sequence[str], folder: Path) -> Path:
 
 
 def main() -> int:
-    """Prints the table, writes the JSON."""
+    """Print the table and write the JSON."""
     parser = arguments(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of JPEG files, searched in depth")
     parser.add_argument("--photos", type=int, default=512, help="how many of them a pass takes")

@@ -1,11 +1,11 @@
-"""prototype_loss (loss and both gradients) and prototype_scores against plain PyTorch; what the kernels take of a GPU.
+"""prototype_loss (loss, both gradients) and prototype_scores against plain PyTorch; kernel resources.
 
-"plain" is the loss as one writes it in PyTorch: logits in the input's dtype, one-hot labels, autograd. On a GPU the
-rows compare plain, plain under torch.compile, and the Triton kernel ("fastcpc"); on a CPU plain and our plain-PyTorch
-form. The check of a row: for loss and both gradients against float64, the error is at most 2 x plain's error plus
-what rounding the result costs; the column shows the worst error as a share of that limit. The floor (H200 only) is
-the longer of moving the inputs and outputs once at 4.3 TB/s and 6 B K d operations at 790 TFLOP/s, both roofs
-measured by the project.
+"plain" is the usual loss in PyTorch: logits in the input's dtype, one-hot labels, autograd. On a GPU the rows compare
+plain, plain under torch.compile, and the Triton kernel ("fastcpc"). On a CPU they compare plain and fastcpc's
+plain-PyTorch form. The check of a row compares loss and both gradients with float64. The error is at most twice plain's
+error plus the rounding error of the result. The column shows the worst error as a share of that limit. The floor (H200
+only) is the longer of two times: moving inputs and outputs once at 4.3 TB/s, and 6 B K d operations at 790 TFLOP/s.
+The project measured both rates.
 """
 
 import sys
@@ -46,7 +46,7 @@ def make_batch(num_rows: int, num_classes: int, dtype: torch.dtype, device: str)
 
 
 def plain_loss(embeddings: Tensor, prototypes: Tensor, labels: Tensor, clean: Tensor, pseudo: Tensor) -> Tensor:
-    """Eqs. 2-5 as one writes them."""
+    """Eqs. 2-5 in the usual PyTorch form."""
     num_classes = prototypes.shape[0]
     logits = (embeddings @ prototypes.T).to(torch.promote_types(embeddings.dtype, torch.float32))
     target = one_hot(labels, num_classes).to(logits.dtype)

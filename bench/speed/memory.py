@@ -1,11 +1,12 @@
-"""Memory over a run: what the process holds after each epoch, and whether it still grows when the run is long.
+"""Memory over a run: what the process holds after each epoch, and whether it still grows in a long run.
 
     python bench/speed/memory.py                                                        # 50 epochs on digits
     python bench/speed/memory.py --name photos --config configs/clothing_small.yaml data.root=DIR \
         semisup.batches_per_epoch=6
-Trains a config epoch by epoch in this process, checkpoints and logs included, and reads the process's resident memory
-(on a GPU the memory of torch's allocator too). The first epochs fill caches and pools; growth is from the median of
-the second fifth of the epochs to that of the last fifth, and the check fails where it is more than ``LIMIT``. Writes
+
+Trains a config epoch by epoch in this process, with checkpoints and logs. Reads the process's resident memory, and on a
+GPU also the memory of torch's allocator. The first epochs fill caches and pools. Growth is the median of the last fifth
+of the epochs minus the median of the second fifth. The check fails if growth exceeds ``LIMIT``. Writes
 results/<machine>/memory_NAME.json.
 """
 

@@ -1,9 +1,10 @@
-"""Accuracy in bf16 beside fp32 on digits with 80 % noise, several seeds.
+"""Accuracy in bf16 compared with fp32 on digits with 80 % noise, several seeds.
 
-    python bench/speed/precision.py            # 10 runs, one after the other; a stopped bench goes on where it stood
-Each run is `fastcpc-train --config configs/digits_sym80.yaml precision=PRECISION run.seed=SEED` on one thread, in a
-process of its own. Says nothing of speed: most CPUs imitate bf16 in float32. Writes bench/results/precision.json; exits
-with 1 where the means of the last ten epochs' accuracy are further apart than ``LIMIT``.
+    python bench/speed/precision.py            # 10 runs, one after the other; repeat to resume
+
+Each run is `fastcpc-train --config configs/digits_sym80.yaml precision=PRECISION run.seed=SEED` on one thread, in its
+own process. The bench says nothing about speed: most CPUs emulate bf16 in float32. Writes bench/results/precision.json.
+Exits with 1 if the mean accuracies of the last ten epochs differ by more than ``LIMIT``.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Where a step's time goes, operation by operation: torch.profiler's list, and a trace for chrome://tracing.
+"""Where a step's time goes, per operation: torch.profiler's list, and a trace for chrome://tracing.
 
-Profiles the steps of bench/speed/step.py after a few unprofiled ones. Prints the operations that took most of
-the device's own time, and writes their shares to results/<machine>/profile.json and the trace beside it (``--trace``).
+Profiles the steps of bench/speed/step.py after a few unprofiled ones. Prints the operations that took most of the
+device's own time, and writes their shares to results/<machine>/profile.json. ``--trace`` writes the trace beside it.
 """
 
 import json

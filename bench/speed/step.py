@@ -1,11 +1,10 @@
-"""The semi-supervised step of one network: eager against compiled, what its parts take, how near it comes to the peak.
+"""The semi-supervised step of one network: eager against compiled, its parts, its share of the peak.
 
-On made-up images of CIFAR's size, already in memory, with the paper's settings for CIFAR-10 (two weak views to guess
-from, two strong ones to train on). Row "step": a stretch of steps with its feed, eager and compiled whole; seconds of
-compilation stand apart. Its check: the mean loss of the stretch is the same. Row "parts": what of an eager step goes
-into feed, guessed targets, forward pass with the losses, backward pass and optimiser; a ratio is a part's share of the
-step. FLOPs are counted by torch from the operations of a step, the peak is a matrix product's, measured here in the
-same type.
+Uses made-up images of CIFAR's size in memory, with the paper's settings for CIFAR-10: two weak views for guessing, two
+strong views for training. Row "step" is a stretch of steps with its loader, eager and compiled. Seconds of compilation
+are listed separately. Its check: the mean loss of the stretch is the same. Row "parts" splits an eager step into
+loader, guessed targets, forward pass with the losses, backward pass and optimiser. A ratio is a part's share of the
+step. torch counts the FLOPs from the operations of a step. The peak is that of a matrix product in the same dtype, measured here.
 """
 
 import sys
@@ -49,7 +48,7 @@ def our_config(options: Any, folder: Any, compiled: str) -> Config:
 
 
 class Stretch:
-    """A number of steps of network 1, over and over."""
+    """A number of steps of network 1, which can be repeated."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -187,7 +186,7 @@ def launches(stretch: Stretch) -> int:
 
 
 def main() -> int:
-    """Prints the table, writes the JSON."""
+    """Print the table and write the JSON."""
     parser = arguments(__doc__)
     small = not torch.cuda.is_available()
     parser.add_argument("--width", type=int, default=16 if small else 64, help="of PreAct ResNet-18")
