@@ -6,8 +6,9 @@ Each such call is a stretch. It reads the run from the folder STATE (a few files
 continues the run with fastcpc-train, and writes it back when the minutes are over. The written state is that of the
 last closed epoch; an unfinished epoch is discarded. The same command again continues the run. STATE/metrics.jsonl grows
 by one line per epoch. A stretch costs the run some precision: at its end the weights are rounded to bf16, and momentum
-restarts from zero. The JSON holds the number of stretches. --epochs N trains N epochs instead of the config's, with the
-schedule scaled. The JSON records this too. Writes results/accuracy_NAME.json at the end of each stretch.
+restarts from zero without --momentum. The JSON holds the number of stretches. --epochs N trains N epochs instead of the
+config's, with the schedule scaled. The JSON records this too. Writes results/accuracy_NAME.json at the end of each
+stretch.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from fastcpc.engine.step_loop import StopRequest
 from fastcpc.errors import InputError, RunError
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAST_RATIO = 5  # epochs in all to those of the warm-up, where the schedule is scaled
+LEAST_RATIO = 5  # ratio of all epochs to warm-up epochs, if the schedule is scaled
 GRACE = 60.0  # seconds that a trainer has to stop; its state is on disk by then
 OBEYED = (
     130,
@@ -49,12 +50,12 @@ OBEYED = (
     -signal.SIGTERM,
     -signal.SIGKILL,
 )  # the last three: while it started, or after GRACE
-NEXT_EPOCH = 1.2  # how many times as long as the last one the next epoch may take
+NEXT_EPOCH = 1.2  # the next epoch may take this many times as long as the last one
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained. schedule: in words for the result. scaled: setting -> value of what --epochs changed."""
+    """What is trained. schedule: in words for the result. scaled: setting -> value for what --epochs changed."""
 
     config: Config
     schedule: str
@@ -122,7 +123,7 @@ def ends_here(lines: Sequence[bytes], num_epochs: int, last_epoch: int, left: fl
     remain for the next epoch.
     """
     if len(lines) == num_epochs:
-        return False  # what is left is short: the final cleaning
+        return False  # only the final cleaning is left, which is short
     return len(lines) >= last_epoch or NEXT_EPOCH * float(json.loads(lines[-1])["seconds"]["total"]) > left
 
 
@@ -180,7 +181,7 @@ def take(run: Path, config: Config, former: SmallState | None, note: dict[str, A
 
 
 def result(plan: Plan, small: SmallState, settings: Mapping[str, Any], reach: Sequence[float]) -> dict[str, Any]:
-    """What the JSON holds. settings: of the command line. reach: test accuracies in percent."""
+    """The content of the JSON. settings: of the command line. reach: test accuracies in percent."""
     lines = [json.loads(line) for line in small.metrics.splitlines()]
     seconds, passed = [], 0.0
     for line in lines:
@@ -195,7 +196,7 @@ def result(plan: Plan, small: SmallState, settings: Mapping[str, Any], reach: Se
         "scaled": plan.scaled,
         "finished": small.summary is not None,
         "epochs": [small.epoch, plan.config.train.epochs],
-        # of the epochs: without the starts of processes and the parts of epochs that stretches ended in
+        # of the epochs, without process starts and the unfinished epochs at the ends of stretches
         "seconds": passed,
         "stretch_seconds": sum(stretch["seconds"] for stretch in small.stretches),
         "reach": {goal: None if i is None else {"epoch": i, "seconds": seconds[i]} for goal, i in reached.items()},

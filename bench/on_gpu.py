@@ -27,7 +27,7 @@ WORTH_STARTING = 20.0  # seconds
 
 @dataclass(frozen=True)
 class Step:
-    """A command of Python, or of another program that must be there."""
+    """A command of Python, or of another program that must be installed."""
 
     name: str
     command: tuple[str, ...]
@@ -80,7 +80,7 @@ def run_step(step: Step, log: Path, seconds: float) -> Outcome:
             status = process.wait(seconds)
             end = f"{FAILED} (exit status {status})" if status else PASSED
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+            os.killpg(process.pid, signal.SIGKILL)  # with all processes that it started
             process.wait()
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise

@@ -69,7 +69,7 @@ class Case:
         return 2 * self.num_samples / 2 / (self.own_batch * self.num_ranks)
 
     def sent(self) -> dict[str, float]:
-        """Bytes a rank sends in an epoch, by purpose."""
+        """Bytes that a rank sends in an epoch, by purpose."""
         others, ring = self.num_ranks - 1, 2 * (self.num_ranks - 1) / self.num_ranks
         head = self.embedding_dim * (self.feature_dim + 1 + self.num_classes)
         prototype_steps = 2 * self.num_samples / (self.own_batch * self.num_ranks)
@@ -88,7 +88,7 @@ class Case:
         }
 
     def efficiency(self, sync_batchnorm: bool) -> float:
-        """Share of the networks' arithmetic in the time of that and of all messages one after the other."""
+        """Time of the networks' arithmetic divided by the time of arithmetic and all messages in sequence."""
         rate = INSIDE if self.num_ranks <= 8 else BEYOND
         own = self.num_samples / self.num_ranks
         trained, guessed = 2 * own, 2 * own * 3  # of both networks: half of all, two views; six guesses a pair
@@ -98,7 +98,7 @@ class Case:
         return seconds / (seconds + total / rate)
 
     def memory(self) -> tuple[float, float]:
-        """Bytes on a rank: what is kept of every sample, and features of the rank's own."""
+        """Bytes on a rank: the values kept for every sample, and the features of the rank's own samples."""
         of_every_sample = 3 * 20 + 2 * (4 + 5 + 4) + 8 + 3 * 12 * 2
         return self.num_samples * of_every_sample, 2 * 2 * self.feature_dim * self.num_samples / self.num_ranks
 
@@ -123,7 +123,7 @@ def table() -> str:
 
 
 def count() -> list[dict[str, Any]]:
-    """The small run of the tests on 1, 2 and 4 ranks: what a rank has sent, and whether the runs agree."""
+    """The small run of the tests on 1, 2 and 4 ranks: what a rank sends, and whether the runs agree."""
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory(prefix="fastcpc-scaling-") as name:
         folder = Path(name)
@@ -188,7 +188,7 @@ def _farthest(one: pa.Table, other: pa.Table) -> float:
 
 
 def main() -> int:
-    """Print the table; count or compare what is asked for."""
+    """Print the table, and count or compare as requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="the computed table alone")
     parser.add_argument("--photos", type=Path, metavar="ROOT", help="compare runs on this folder of photos instead")

@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def draw_kills(num_kills: int, seed: int) -> list[list[Any]]:
-    """Accidents as unlucky_train.py takes them: a rank, a step, and up to 50 ms more."""
+    """Kills in the format of unlucky_train.py: a rank, a step, and a delay of up to 50 ms."""
     draw = random.Random(seed)
     return [
         [draw.randrange(2), draw.randint(1, 30), "SIGKILL", "self", draw.uniform(0, 0.05)] for _ in range(num_kills)
@@ -105,7 +105,7 @@ def kill_under_torchrun(folder: Path, num_kills: int, seed: int) -> dict[str, An
 
 
 def kill_a_node(folder: Path) -> dict[str, Any]:
-    """Two nodes on loopback, one rank each; the second is killed after two epochs, and started again."""
+    """Two nodes on loopback, one rank each; the second is killed after two epochs, and restarted."""
     config = write_config(folder / "node")
     port = free_port()
     arguments = (str(SUPPORT / "unlucky_train.py"), "[]", "--config", str(config))

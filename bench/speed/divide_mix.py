@@ -28,12 +28,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-SIZE = 50_000  # of the training set: written into its code
-WORKERS = 5  # as its training script asks for
+SIZE = 50_000  # of the training set; a constant in its code
+WORKERS = 5  # as in its training script
 
 
 class DivideMix:
-    """Its epochs on networks that are given to it.
+    """Its epochs on given networks.
 
     functions: what its Train_cifar.py defines. loaders: its cifar_dataloader, over the files in ``folder``.
     """
@@ -63,7 +63,7 @@ class DivideMix:
         )  # fmt: skip
 
     def score(self, network: nn.Module) -> npt.NDArray[np.float64]:
-        """Its eval_train: one pass over all images, losses normalised, a mixture fitted. (50000,) clean probability."""
+        """Its eval_train: one pass over all images, normalised losses, a mixture. Clean probabilities (50000,)."""
         with _quiet(), _runnable():
             self.functions["eval_loader"] = self.loaders.run("eval_train")
             probability: npt.NDArray[np.float64] = self.functions["eval_train"](network, [])[0]

@@ -23,7 +23,7 @@ STAGES = ("score", "clean", "train", "eval")
 
 
 def epochs_of(options: Any, folder: Path) -> list[dict[str, Any]]:
-    """The metrics of the run's epochs behind the warm-up."""
+    """The metrics of the run's epochs after the warm-up."""
     settings = [
         f"run.dir={folder}", f"device={options.device}", f"precision={options.precision}",
         f"compile={options.compile}", f"train.epochs={2 + options.epochs}", "train.warmup_epochs=1", *options.settings,

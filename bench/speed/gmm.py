@@ -29,7 +29,7 @@ POSTERIOR_LIMIT = 1e-6
 
 
 def losses(num_samples: int, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two-mode values in [0, 1], as normalised losses at 50 % noise are, and group ids in no order."""
+    """Two-mode values in [0, 1], like normalised losses at 50 % noise, and group ids in random order."""
     rng = np.random.default_rng(0)
     clean = rng.random(num_samples) < 0.5
     values = np.where(clean, rng.beta(1.2, 20, num_samples), rng.beta(6, 5, num_samples))
@@ -44,7 +44,7 @@ class Loop:
         self.columns = [values[learner][:, None] for learner in self.learners]
 
     def run(self, starts: tuple[np.ndarray, ...] | None) -> tuple[list[np.ndarray], list[int]]:
-        """Posteriors of the smaller mean, and iterations, of each group."""
+        """Posteriors of the component with the smaller mean, and iterations, for each group."""
         posteriors, iterations = [], []
         for g, column in enumerate(self.columns):
             start: dict[str, Any] = {"random_state": 0}

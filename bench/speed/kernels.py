@@ -86,7 +86,7 @@ def loss_row(num_rows: int, num_classes: int, dtype: str, device: str, repeats: 
     embeddings, prototypes, sets = make_batch(num_rows, num_classes, getattr(torch, dtype), device)
     losses = {"fastcpc": prototype_loss, "plain": plain_loss}
     if device == "cuda":
-        torch.compiler.reset()  # or the shapes before this one count against the limit of recompilations
+        torch.compiler.reset()  # otherwise earlier shapes count towards the limit of recompilations
         losses["compiled"] = torch.compile(plain_loss, fullgraph=True, dynamic=False)
     check = check_loss(prototype_loss, embeddings, prototypes, sets)
     calls = {name: lambda loss=loss: differentiate(loss, embeddings, prototypes, sets) for name, loss in losses.items()}
@@ -96,7 +96,7 @@ def loss_row(num_rows: int, num_classes: int, dtype: str, device: str, repeats: 
 
 
 def floor(num_rows: int, num_classes: int, device: str) -> float | None:
-    """Seconds that loss and gradients cannot go below on an H200 in bfloat16; None elsewhere."""
+    """Minimum seconds of loss and gradients on an H200 in bfloat16; None elsewhere."""
     if device != "cuda" or "H200" not in torch.cuda.get_device_name():
         return None
     moved = 4 * num_rows * DIM + 6 * num_classes * DIM + 17 * num_rows
@@ -104,7 +104,7 @@ def floor(num_rows: int, num_classes: int, device: str) -> float | None:
 
 
 def scores_row(num_rows: int, num_classes: int, device: str, repeats: int) -> Row:
-    """Scores of a whole data set of kept features in one call."""
+    """Scores for the stored features of a whole data set in one call."""
     embeddings, prototypes, (labels, _, _) = make_batch(num_rows, num_classes, torch.float32, device)
 
     def plain() -> Tensor:
@@ -129,7 +129,7 @@ def resources(architectures: list[int]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
-    """Prints the tables, writes the JSON."""
+    """Print the tables and write the JSON."""
     parser = arguments(__doc__)
     parser.add_argument(
         "--architectures", type=int, nargs="*", choices=ARCHITECTURES, default=[90], help="to compile for"

@@ -31,20 +31,20 @@ MIB = 2**20
 
 
 def resident() -> float:
-    """What this process holds in main memory, MiB."""
+    """Resident memory of this process in MiB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
     return int(kilobytes) / 1024
 
 
 def growth(held: Sequence[float]) -> float:
-    """From the second fifth of the epochs to the last, MiB."""
+    """Growth from the second fifth of the epochs to the last fifth, in MiB."""
     fifth = len(held) // 5
     return median(held[-fifth:]) - median(held[fifth : 2 * fifth])
 
 
 def main() -> int:
-    """Prints what is held every tenth epoch, writes the JSON."""
+    """Print the memory of every tenth epoch and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "digits_sym80.yaml")
     parser.add_argument("--name", default="digits", help="of the JSON: memory_NAME.json")

@@ -30,7 +30,7 @@ KEPT = ("last10_top1", "best_top1", "final_top1", "suspected_precision", "suspec
 
 
 def train(precision: str, seed: int, folder: Path) -> dict[str, Any]:
-    """A run's summary, or that of the run which was finished there before."""
+    """Train a run and return its summary. A run that is already finished there is reused."""
     target = folder / f"{precision}-{seed}"
     settings = [f"precision={precision}", f"run.seed={seed}", f"run.dir={target}", "device=cpu"]
     command = [sys.executable, "-m", "fastcpc.cli.train", "--config", CONFIG, *settings]

@@ -4,7 +4,8 @@ Uses made-up images of CIFAR's size in memory, with the paper's settings for CIF
 strong views for training. Row "step" is a stretch of steps with its loader, eager and compiled. Seconds of compilation
 are listed separately. Its check: the mean loss of the stretch is the same. Row "parts" splits an eager step into
 loader, guessed targets, forward pass with the losses, backward pass and optimiser. A ratio is a part's share of the
-step. torch counts the FLOPs from the operations of a step. The peak is that of a matrix product in the same dtype, measured here.
+step. torch counts the FLOPs from the operations of a step. The peak is that of a matrix product in the same dtype,
+measured here.
 """
 
 import sys
@@ -36,7 +37,7 @@ MATRIX = {"cpu": 1024, "cuda": 8192}
 
 
 def our_config(options: Any, folder: Any, compiled: str) -> Config:
-    """The paper's settings, but for sizes."""
+    """The paper's settings with other sizes."""
     return cifar_config(
         [
             "data.root=made-up", f"run.dir={folder}", f"model.width={options.width}", f"device={options.device}",
@@ -58,7 +59,7 @@ class Stretch:
         self.own.partition = partition_samples(clean_prob_N.to(trainer.numerics.device), 0.5)
 
     def __call__(self) -> int:
-        """Run them; returns how many."""
+        """Run them and return their number."""
         self.own.steps = []
         self.own.sums.zero_()
         return semi_supervised(self.own, self.other, self.trainer.training, BareSteps(), epoch=EPOCH, start=0)
@@ -68,12 +69,12 @@ class BareSteps(StepLoop):
     """Steps without progress, timing or stops."""
 
     def __init__(self) -> None:
-        """Nothing to hold."""
+        """Needs no state."""
 
     def train_steps(
         self, title: str, batches: Iterator[Batch], total: int, *, num_views: int
     ) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) from step 0 on."""
+        """Yield (step, batch) from step 0 on."""
         return enumerate(batches)
 
 
@@ -112,7 +113,7 @@ def step_row(options: Any) -> Row:
 
 
 def parts_row(options: Any) -> Row:
-    """What an eager step is made of."""
+    """The parts of an eager step."""
     with scratch() as folder, trainer_of(our_config(options, folder, "false"), made_up_cifar(8192, 256)) as trainer:
         stretch = Stretch(trainer)
         training, numerics, config = trainer.training, trainer.numerics, trainer.config
@@ -155,7 +156,7 @@ def parts_row(options: Any) -> Row:
 
 
 def labels_of(row: str, options: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """What a row's figures belong to."""
+    """The labels of a row: what its figures were measured on."""
     return {
         "row": row, "network": f"preact_resnet18 width {options.width}", "batch": options.batch,
         "precision": str(dtype).removeprefix("torch."),
@@ -163,14 +164,14 @@ def labels_of(row: str, options: Any, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def flops_of(stretch: Stretch) -> int:
-    """Operations of one step, multiplications and additions counted apart."""
+    """Operations of one step; a multiplication and an addition count as two."""
     with FlopCounterMode(display=False) as counter:
         steps = stretch()
     return int(counter.get_total_flops() / steps)
 
 
 def matmul_peak(device: str, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product of this type, the best of 10."""
+    """Operations per second of a large matrix product in this dtype, the best of 10."""
     size = MATRIX[device]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     timing = time_in_turns({"matmul": lambda: a @ b}, 10, device)["matmul"]

@@ -49,7 +49,7 @@ LINES = (
     Line("peer", {"row": "epoch"}, "training epoch of both networks, given partition", PEER),
     Line("peer", {"row": "score"}, "scoring pass of both networks with the mixture", PEER),
     Line("step", {"row": "step"}, "compiled training step", EAGER),
-    # from a given start: with its own start scikit-learn's time changed fourfold between two runs
+    # from a given start: with its own start, the time of scikit-learn changed fourfold between two runs
     Line("gmm", {"N": 50_000, "groups": 100, "start": "given"}, "mixtures of 50,000 losses in 100 classes", SKLEARN),
     Line(
         "gmm", {"N": 1_000_000, "groups": 14, "start": "given"}, "mixtures of 1,000,000 losses in 14 classes", SKLEARN
