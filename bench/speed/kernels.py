@@ -4,8 +4,8 @@
 plain, plain under torch.compile, and the Triton kernel ("fastcpc"). On a CPU they compare plain and fastcpc's
 plain-PyTorch form. The check of a row compares loss and both gradients with float64. The error is at most twice plain's
 error plus the rounding error of the result. The column shows the worst error as a share of that limit. The floor (H200
-only) is the longer of two times: moving inputs and outputs once at 4.3 TB/s, and 6 B K d operations at 790 TFLOP/s.
-The project measured both rates.
+only) is the longer of two times. One moves inputs and outputs once at 4.3 TB/s. The other takes 6 B K d operations at
+790 TFLOP/s. The project measured both rates.
 """
 
 import sys

@@ -26,8 +26,11 @@ HEAD = ["| work | fastcpc is | file |", "|---|---|---|"]
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a bench's JSON and the calls in it that are compared. ``labels`` select the row; ``others`` are (call,
-    name in the table) of what fastcpc is compared with; ``own`` is the call of fastcpc, "" for the row's subject."""
+    """A row of a bench's JSON and the compared calls in it.
+
+    ``labels`` select the row. ``others`` are (call, name in the table) of the compared programs. ``own`` is the call of
+    fastcpc, "" for the row's subject.
+    """
 
     bench: str
     labels: dict[str, Any]
