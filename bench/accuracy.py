@@ -1,12 +1,14 @@
-"""Accuracy of a config over the training time, on a machine that is lent for some minutes at a time and keeps nothing.
+"""Accuracy of a config over the training time, on a machine that is lent for minutes and keeps nothing.
 
     python bench/accuracy.py --config configs/cifar10_sym50.yaml data.root=DIR --state STATE --minutes 20 --reach 94 95
-Each such call is a stretch: it takes the run out of the folder STATE (a few files below 16 MiB: small_state.py), trains
-on with fastcpc-train, and puts it back there when the minutes are over: as it was at the end of an epoch, for the part
-of one is thrown away. The same command again goes on; STATE/metrics.jsonl grows by a line an epoch. What a stretch
-costs a run is that its weights are rounded to bf16 at the end and that momentum starts anew: the JSON says how many
-there were. --epochs N trains N epochs instead of the config's, with the schedule scaled, and the JSON says that too.
-Writes results/accuracy_NAME.json at the end of each stretch.
+
+Each such call is a stretch. It reads the run from the folder STATE (a few files below 16 MiB: small_state.py). It
+continues the run with fastcpc-train, and writes it back when the minutes are over. The written state is that of the
+last closed epoch; an unfinished epoch is discarded. The same command again continues the run. STATE/metrics.jsonl grows
+by one line per epoch. A stretch costs the run some precision: at its end the weights are rounded to bf16, and momentum
+restarts from zero without --momentum. The JSON holds the number of stretches. --epochs N trains N epochs instead of the
+config's, with the schedule scaled. The JSON records this too. Writes results/accuracy_NAME.json at the end of each
+stretch.
 """
 
 import argparse
@@ -39,8 +41,8 @@ from fastcpc.engine.step_loop import StopRequest
 from fastcpc.errors import InputError, RunError
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAST_RATIO = 5  # epochs in all to those of the warm-up, where the schedule is scaled
-GRACE = 60.0  # seconds that a trainer has for obeying; what is kept lies on the disk by then
+LEAST_RATIO = 5  # ratio of all epochs to warm-up epochs, if the schedule is scaled
+GRACE = 60.0  # seconds that a trainer has to stop; its state is on disk by then
 OBEYED = (
     130,
     143,
@@ -48,12 +50,12 @@ OBEYED = (
     -signal.SIGTERM,
     -signal.SIGKILL,
 )  # the last three: while it started, or after GRACE
-NEXT_EPOCH = 1.2  # how many times as long as the last one the next epoch may take
+NEXT_EPOCH = 1.2  # the next epoch may take this many times as long as the last one
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained. schedule: in words for the result. scaled: setting -> value of what --epochs changed."""
+    """What is trained. schedule: in words for the result. scaled: setting -> value for what --epochs changed."""
 
     config: Config
     schedule: str
@@ -61,11 +63,11 @@ class Plan:
 
 
 def scaled_settings(config: Config, epochs: int) -> dict[str, int]:
-    """The schedule of a config pressed (or stretched) into this many epochs.
+    """The schedule of a config scaled to this many epochs.
 
-    The drop of the learning rate and the ramp of lambda_u keep their share of the run. The warm-up keeps its epochs, as
-    the first cleaning needs networks that have learnt something, but takes a fifth of the run at the most.
-    cleaner.warmup is a share already.
+    The drop of the learning rate and the ramp of lambda_u keep their share of the run. The warm-up keeps its epochs,
+    because the first cleaning needs trained networks. It takes at most a fifth of the run. cleaner.warmup is already
+    a share.
     """
     share = epochs / config.train.epochs
     return {
@@ -96,7 +98,7 @@ def make_plan(files: Sequence[Path], overrides: Sequence[str], epochs: int) -> P
 
 
 def make_folder(path: Path, option: str) -> None:
-    """Make a folder that need not be new; InputError where that cannot be."""
+    """Make a folder, which may exist already. Raises InputError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,7 +106,7 @@ def make_folder(path: Path, option: str) -> None:
 
 
 def lay_out(run: Path, config: Config, small: SmallState | None) -> None:
-    """Make the folder of a run that fastcpc-train starts, or goes on with from the small state."""
+    """Make the folder of a run that fastcpc-train starts, or continues from the small state."""
     make_folder(run, "--run")
     if any(run.iterdir()):
         raise InputError(f"--run: {run} is not empty; give a new folder")
@@ -117,17 +119,18 @@ def lay_out(run: Path, config: Config, small: SmallState | None) -> None:
 def ends_here(lines: Sequence[bytes], num_epochs: int, last_epoch: int, left: float) -> bool:
     """Whether a stretch ends at the epoch that has just been closed.
 
-    lines: of metrics.jsonl. num_epochs: of the run. last_epoch: how many are to be closed at most. left: seconds, in
-    which the next epoch must fit.
+    lines: of metrics.jsonl. num_epochs: of the run. last_epoch: the maximum number of closed epochs. left: seconds that
+    remain for the next epoch.
     """
     if len(lines) == num_epochs:
-        return False  # what is left is short: the final cleaning
+        return False  # only the final cleaning is left, which is short
     return len(lines) >= last_epoch or NEXT_EPOCH * float(json.loads(lines[-1])["seconds"]["total"]) > left
 
 
 def train(run: Path, live: Path, config: Config, stop: StopRequest, deadline: float, last_epoch: int) -> int:
-    """Run fastcpc-train until it ends, or a stop is asked for, or no further epoch fits; returns its exit code, 0 where
-    it was stopped.
+    """Run fastcpc-train until it ends, a stop is requested, or no further epoch fits.
+
+    Returns its exit code, 0 if it was stopped.
 
     live: where metrics.jsonl is copied to after each epoch. deadline: by time.monotonic. last_epoch: as ``ends_here``.
     """
@@ -159,7 +162,7 @@ def train(run: Path, live: Path, config: Config, stop: StopRequest, deadline: fl
 
 
 def take(run: Path, config: Config, former: SmallState | None, note: dict[str, Any]) -> SmallState | None:
-    """The run as it stands now; None where it has closed no epoch and not ended since the former state."""
+    """The current state of the run; None if it has closed no epoch and has not ended since the former state."""
     found = small_state.newest(run)
     if found is None:
         return None
@@ -178,7 +181,7 @@ def take(run: Path, config: Config, former: SmallState | None, note: dict[str, A
 
 
 def result(plan: Plan, small: SmallState, settings: Mapping[str, Any], reach: Sequence[float]) -> dict[str, Any]:
-    """What the JSON holds. settings: of the command line. reach: test accuracies in percent."""
+    """The content of the JSON. settings: of the command line. reach: test accuracies in percent."""
     lines = [json.loads(line) for line in small.metrics.splitlines()]
     seconds, passed = [], 0.0
     for line in lines:
@@ -193,7 +196,7 @@ def result(plan: Plan, small: SmallState, settings: Mapping[str, Any], reach: Se
         "scaled": plan.scaled,
         "finished": small.summary is not None,
         "epochs": [small.epoch, plan.config.train.epochs],
-        # of the epochs: without the starts of processes and the parts of epochs that stretches ended in
+        # of the epochs, without process starts and the unfinished epochs at the ends of stretches
         "seconds": passed,
         "stretch_seconds": sum(stretch["seconds"] for stretch in small.stretches),
         "reach": {goal: None if i is None else {"epoch": i, "seconds": seconds[i]} for goal, i in reached.items()},
@@ -206,8 +209,10 @@ def result(plan: Plan, small: SmallState, settings: Mapping[str, Any], reach: Se
 def one_stretch(
     plan: Plan, small: SmallState | None, options: argparse.Namespace, begin: float
 ) -> tuple[SmallState, int]:
-    """Train on from the small state (None: from the start) and put the new one into its folder; returns it and the
-    exit code of the command."""
+    """Continue from the small state (None: from the start) and write the new one into its folder.
+
+    Returns the new state and the exit code of the command.
+    """
     place = tempfile.TemporaryDirectory(prefix="fastcpc-accuracy-") if options.run is None else nullcontext(options.run)
     with place as folder, StopRequest() as stop:
         run = Path(folder)
@@ -227,7 +232,7 @@ def one_stretch(
     if code < 0:
         raise RunError(f"fastcpc-train was ended by signal {-code}; {options.state} holds the epochs that it closed")
     if code > 0:
-        raise SystemExit(code)  # the trainer has said why
+        raise SystemExit(code)  # the trainer has printed the reason
     if now is None:
         raise RunError(
             f"no epoch ended in this stretch; {options.state} stands at epoch {closed} as before: more --minutes"

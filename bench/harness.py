@@ -1,8 +1,7 @@
-"""What every bench shares: the machine's line, timing in turns, the table, the JSON, and no speed for a wrong result.
+"""What every bench shares: machine, timing in turns, table, JSON, and no speed for a wrong result.
 
-Calls that are compared are timed in turns (a, b, c, a, b, c, ...) in one process, so that a busy moment of the
-machine hits all of them. On a GPU a call is timed by events on its stream; on a CPU only the ratios of a row mean
-anything.
+The compared calls are timed in turns (a, b, c, a, b, c, ...) in one process. A busy moment of the machine then affects
+all of them. On a GPU, events on the stream time a call. On a CPU, only the ratios of a row are meaningful.
 """
 
 import argparse
@@ -28,7 +27,7 @@ PACKAGES = ("torch", "triton", "numpy", "scikit-learn", "cupy-cuda13x")
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a bench ran: enough to tell whether two results may be compared."""
+    """Where a bench ran: enough to decide whether two results are comparable."""
 
     name: str
     device: str
@@ -52,7 +51,7 @@ class Machine:
 
 
 def this_machine(device: str) -> Machine:
-    """The machine, named after its GPU where ``device`` is "cuda", else after its processor."""
+    """The machine, named after its GPU if ``device`` is "cuda", else after its processor."""
     name, driver = _processor(), ""
     if device == "cuda":
         name = torch.cuda.get_device_name()
@@ -72,7 +71,7 @@ def this_machine(device: str) -> Machine:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: median, 20th and 80th percentile of n."""
+    """Seconds per call: median, 20th and 80th percentile of n."""
 
     median: float
     low: float
@@ -82,7 +81,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Check:
-    """What must hold before a row shows a speed: ``value`` of at most ``limit``."""
+    """The condition for a row to show a speed: ``value`` is at most ``limit``."""
 
     name: str
     value: float
@@ -102,16 +101,16 @@ class Row:
     check: Check
     subject: str
     timings: Mapping[str, Timing]
-    floor: float | None = None  # seconds that no implementation can beat on this machine
+    floor: float | None = None  # minimum seconds for any implementation on this machine
     notes: dict[str, Any] = field(default_factory=dict)
 
     def ratios(self) -> dict[str, float]:
-        """How many times as long each other call takes."""
+        """Time of each other call divided by the time of the subject."""
         own = self.timings[self.subject].median
         return {name: timing.median / own for name, timing in self.timings.items() if name != self.subject}
 
     def record(self) -> dict[str, Any]:
-        """What the JSON holds: without any speed where the check failed."""
+        """The row in the JSON, without any speed if the check failed."""
         record: dict[str, Any] = {"labels": self.labels, "check": asdict(self.check) | {"passed": self.check.passed}}
         if self.check.passed:
             record["seconds"] = {name: asdict(timing) for name, timing in self.timings.items()}
@@ -125,7 +124,7 @@ class Row:
 def time_in_turns(
     calls: Mapping[str, Callable[[], Any]], repeats: int, device: str, warmup: int = 1
 ) -> dict[str, Timing]:
-    """Times every call ``repeats`` times, in turns, after ``warmup`` untimed turns."""
+    """Time every call ``repeats`` times, in turns, after ``warmup`` untimed turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(warmup + repeats):
         for name, call in calls.items():
@@ -157,19 +156,19 @@ def _timing(seconds: Sequence[float]) -> Timing:
 
 
 class Report:
-    """A table on the terminal, line by line as rows come, and a JSON file at the end."""
+    """A table on the terminal, printed row by row, and a JSON file at the end."""
 
     def __init__(self, name: str, machine: Machine) -> None:
         self.name, self.machine, self.rows = name, machine, list[Row]()
         self.header: list[str] = []
-        self.extra: dict[str, Any] = {}  # what the JSON holds beside the rows
+        self.extra: dict[str, Any] = {}  # what the JSON holds besides the rows
         print(machine.line())
         print("Median ms a call, 20th-80th percentile in (), n calls in turns; FAIL: the check failed, so no speed.")
         if machine.device == "cpu":
             print("Times of a CPU hold for this run only: compare within a row.")
 
     def add(self, row: Row) -> None:
-        """Prints the row: its speed, or FAIL; a header first where the columns change."""
+        """Print the row: its speed, or FAIL. Prints a header first if the columns change."""
         cells = {name: str(value) for name, value in row.labels.items()} | self._speed(row)
         cells[row.check.name] = f"{row.check.value:.2g} (limit {row.check.limit:.2g})"
         widths = {name: max(len(name), len(cell), 24 if name in row.timings else 6) for name, cell in cells.items()}
@@ -190,7 +189,7 @@ class Report:
         return cells | {name: str(value) for name, value in row.notes.items()}
 
     def finish(self, folder: Path = RESULTS) -> int:
-        """Writes results/<machine>/<name>.json and returns the exit code: 1 where a row failed."""
+        """Write results/<machine>/<name>.json and return the exit code: 1 if a row failed."""
         path = folder / self.machine.slug() / f"{self.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {"bench": self.name, "machine": asdict(self.machine), "rows": [row.record() for row in self.rows]}
@@ -201,7 +200,7 @@ class Report:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """What every bench takes."""
+    """The options of every bench."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=0, help="timed turns a row (0: the bench's own choice)")

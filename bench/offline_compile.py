@@ -1,4 +1,4 @@
-"""Compile the Triton prototype ops for GPUs that this machine does not have, and read their use of resources.
+"""Compile the Triton prototype ops for GPUs that this machine does not have, and read resource use.
 
 bench/speed/kernels.py and tests/kernels call it. It needs no driver. It needs a process without TRITON_INTERPRET=1.
 """
@@ -36,14 +36,14 @@ from fastcpc.kernels.prototype_triton_kernels import (
 )
 
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
-SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}  # bytes a program may take
+SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}  # bytes that a program may take
 POINTERS = {"label_ptr": "*i64", "pseudo_ptr": "*i64", "clean_ptr": "*u8", "ticket_ptr": "*i32"}
 MATRICES = ("v_ptr", "c_ptr", "grad_v_ptr", "grad_c_ptr")
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One kernel as a launch can ask for it."""
+    """One kernel in a form that a launch can request."""
 
     kernel: str
     dtype: torch.dtype
@@ -59,11 +59,11 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a compiled kernel takes of a multiprocessor."""
+    """What a compiled kernel uses of a multiprocessor."""
 
-    registers: int  # a thread
-    spilled: int  # bytes a thread of stack and local memory
-    shared: int  # bytes a program
+    registers: int  # per thread
+    spilled: int  # bytes per thread of stack and local memory
+    shared: int  # bytes per program
 
 
 def configurations(architecture: int) -> Iterator[Configuration]:
@@ -82,7 +82,7 @@ def configurations(architecture: int) -> Iterator[Configuration]:
 
 
 def compile_offline(configuration: Configuration) -> Resources:
-    """Compiles to a binary for the configuration's architecture."""
+    """Compile to a binary for the configuration's architecture."""
     kernel = {"forward": forward_kernel, "backward": backward_kernel, "scores": scores_kernel}[configuration.kernel]
     constants = dict(configuration.constants)
     element = DTYPES[configuration.dtype].name
@@ -99,7 +99,7 @@ def compile_offline(configuration: Configuration) -> Resources:
 
 
 def _argument_type(name: str, element: str) -> str:
-    """As the launch passes it: ``element`` is the matrices' type."""
+    """The type that the launch passes; ``element`` is the type of the matrices."""
     if name in MATRICES:
         return f"*{element}"
     if name.endswith("_ptr"):
@@ -108,7 +108,7 @@ def _argument_type(name: str, element: str) -> str:
 
 
 def _usage(binary: bytes) -> tuple[int, int]:
-    """Registers a thread and bytes of stack and local memory, by the cuobjdump that Triton carries."""
+    """Registers per thread, and bytes of stack and local memory, from Triton's own cuobjdump."""
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary)

@@ -1,7 +1,7 @@
-"""All that a new GPU is asked, one thing after another: the tests marked gpu, the sanitizer, the benches.
+"""Every check for a new GPU, one after another: the tests marked gpu, the sanitizer, the benches.
 
-Each step has a time limit and its own log; one that fails does not end the rest. What has passed is not run again, so
-that the same call goes on where time was over: copy the folder to and fro where the GPU's machine keeps nothing.
+Each step has a time limit and its own log. A failed step does not end the others. The same call again continues where
+time ran out: steps that passed are not run again. If the GPU's machine keeps no files, copy the folder there and back.
 """
 
 import argparse
@@ -27,7 +27,7 @@ WORTH_STARTING = 20.0  # seconds
 
 @dataclass(frozen=True)
 class Step:
-    """A command of Python, or of another program that must be there."""
+    """A command of Python, or of another program that must be installed."""
 
     name: str
     command: tuple[str, ...]
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a step. last: the last line that it printed."""
+    """The result of a step. last: the last line that it printed."""
 
     name: str
     end: str
@@ -45,7 +45,7 @@ class Outcome:
 
 
 def steps(results: Path, images: Path | None) -> list[Step]:
-    """In the order in which they tell most: whether it is right, before how fast it is."""
+    """The steps in order of importance: correctness before speed."""
     python, bench = sys.executable, str(ROOT / "bench")
     test = (python, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider")
     to = ("--results", str(results))
@@ -72,7 +72,7 @@ def steps(results: Path, images: Path | None) -> list[Step]:
 
 
 def run_step(step: Step, log: Path, seconds: float) -> Outcome:
-    """Run a step for so long at most; all that it prints goes to the log."""
+    """Run a step for at most ``seconds``; all that it prints goes to the log."""
     start = time.monotonic()
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(step.command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
@@ -80,7 +80,7 @@ def run_step(step: Step, log: Path, seconds: float) -> Outcome:
             status = process.wait(seconds)
             end = f"{FAILED} (exit status {status})" if status else PASSED
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+            os.killpg(process.pid, signal.SIGKILL)  # with all processes that it started
             process.wait()
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
@@ -90,7 +90,7 @@ def run_step(step: Step, log: Path, seconds: float) -> Outcome:
 
 
 def run_all(todo: Sequence[Step], out: Path, minutes: float) -> list[Outcome]:
-    """Run the steps that have not passed yet, as far as the time goes; after each one the summary is written."""
+    """Run the steps that have not passed yet until time runs out. Writes the summary after each step."""
     deadline = time.monotonic() + 60 * minutes
     known = {outcome.name: outcome for outcome in read_summary(out)}
     for step in todo:
@@ -107,19 +107,19 @@ def run_all(todo: Sequence[Step], out: Path, minutes: float) -> list[Outcome]:
 
 
 def read_summary(out: Path) -> list[Outcome]:
-    """What earlier calls have left; nothing where the folder is new."""
+    """The outcomes of earlier calls; an empty list for a new folder."""
     path = out / SUMMARY
     return [Outcome(**line) for line in json.loads(path.read_text())["steps"]] if path.exists() else []
 
 
 def write_summary(out: Path, outcomes: Sequence[Outcome]) -> None:
-    """The machine and what came of each step."""
+    """Write the machine and the outcome of each step."""
     machine = asdict(this_machine("cuda" if torch.cuda.is_available() else "cpu"))
     (out / SUMMARY).write_text(json.dumps({"machine": machine, "steps": [asdict(o) for o in outcomes]}, indent=1))
 
 
 def main() -> int:
-    """Prints a line a step; exit code 1 where not all have passed."""
+    """Print a line per step; the exit code is 1 if not all have passed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of logs, results and on_gpu.json")
     parser.add_argument("--minutes", type=float, default=60.0, help="of this call")

@@ -1,11 +1,12 @@
-"""How much the ranks of a run send each other: counted with 1, 2 and 4 gloo processes, and computed for many GPUs.
+"""How much the ranks of a run send each other: counted with 1, 2 and 4 gloo processes, computed for GPUs.
 
     python bench/scaling.py            # counts, checks and prints; writes results/scaling.json
     python bench/scaling.py --table    # the computed table alone, as in docs/scaling.md
-    python bench/scaling.py --photos data/clothing-small    # how far 2 and 4 ranks are from 1 on a folder of photos
+    python bench/scaling.py --photos data/clothing-small    # how far 2 and 4 ranks are from 1 on a folder of images
 
-A count only stands where the runs agree: the same sizes of labelled sets as with one process in every epoch, and
-gradients of exactly the computed volume. No time is measured: one machine's loopback says nothing of a cluster.
+A count is valid only if the runs agree. In every epoch the labelled sets have the same sizes as with one process. The
+gradients have exactly the computed volume. The bench measures no time: loopback on one machine does not predict a
+cluster.
 """
 
 import argparse
@@ -28,13 +29,13 @@ from small_run import metrics, small_config, weights  # noqa: E402
 
 from fastcpc.config.load import load_config, to_yaml  # noqa: E402
 
-# Assumed, not measured: images a second of one GPU on ResNet-50 at 224 pixels in bf16, forward and backward together
-# and forward alone; bytes a second that a rank sends, inside a node of 8 and beyond it.
+# These values are assumed, not measured. Images per second of one GPU are for ResNet-50 at 224 pixels in bf16: forward
+# and backward together, and forward alone. Bytes per second that a rank sends are inside a node of 8 and beyond it.
 TRAIN_RATE, FORWARD_RATE = 2_500.0, 8_000.0
 INSIDE, BEYOND = 300e9, 40e9
 
-# Runs of configs/clothing_small.yaml. "short": before a rounding has grown, where ranks must agree; "longer": three
-# epochs (warm-up, divided by the mixture, by CPC) at a larger learning rate, to see how far they part.
+# Runs of configs/clothing_small.yaml. "short" ends before rounding errors grow, so ranks must agree. "longer" has three
+# epochs (warm-up, mixture, prototypes) at a larger learning rate, and shows how far ranks diverge.
 PHOTO_RUNS = {
     "short": (
         "data.subset=320", "data.feed=torch", "data.workers=1", "train.epochs=2", "train.warmup_epochs=1",
@@ -50,7 +51,7 @@ PROBABILITIES = ("q_gmm_1", "q_gmm_2", "q_cpc_1", "q_cpc_2", "clean_probability"
 
 @dataclass(frozen=True)
 class Case:
-    """A ResNet-50 on web photos: labelled_half_only, 64 labelled samples a rank and step, half of all held clean."""
+    """A ResNet-50 on web images: labelled_half_only, 64 labelled samples per rank and step, half predicted clean."""
 
     num_ranks: int
     num_samples: float
@@ -68,7 +69,7 @@ class Case:
         return 2 * self.num_samples / 2 / (self.own_batch * self.num_ranks)
 
     def sent(self) -> dict[str, float]:
-        """Bytes a rank sends in an epoch, by purpose."""
+        """Bytes that a rank sends in an epoch, by purpose."""
         others, ring = self.num_ranks - 1, 2 * (self.num_ranks - 1) / self.num_ranks
         head = self.embedding_dim * (self.feature_dim + 1 + self.num_classes)
         prototype_steps = 2 * self.num_samples / (self.own_batch * self.num_ranks)
@@ -87,7 +88,7 @@ class Case:
         }
 
     def efficiency(self, sync_batchnorm: bool) -> float:
-        """Share of the networks' arithmetic in the time of that and of all messages one after the other."""
+        """Time of the networks' arithmetic divided by the time of arithmetic and all messages in sequence."""
         rate = INSIDE if self.num_ranks <= 8 else BEYOND
         own = self.num_samples / self.num_ranks
         trained, guessed = 2 * own, 2 * own * 3  # of both networks: half of all, two views; six guesses a pair
@@ -97,7 +98,7 @@ class Case:
         return seconds / (seconds + total / rate)
 
     def memory(self) -> tuple[float, float]:
-        """Bytes on a rank: what is kept of every sample, and features of the rank's own."""
+        """Bytes on a rank: the values kept for every sample, and the features of the rank's own samples."""
         of_every_sample = 3 * 20 + 2 * (4 + 5 + 4) + 8 + 3 * 12 * 2
         return self.num_samples * of_every_sample, 2 * 2 * self.feature_dim * self.num_samples / self.num_ranks
 
@@ -122,7 +123,7 @@ def table() -> str:
 
 
 def count() -> list[dict[str, Any]]:
-    """The small run of the tests on 1, 2 and 4 ranks: what a rank has sent, and whether the runs agree."""
+    """The small run of the tests on 1, 2 and 4 ranks: what a rank sends, and whether the runs agree."""
     rows: list[dict[str, Any]] = []
     with TemporaryDirectory(prefix="fastcpc-scaling-") as name:
         folder = Path(name)
@@ -148,7 +149,7 @@ def count() -> list[dict[str, Any]]:
 
 
 def compare_images(root: Path, kind: str) -> dict[str, Any]:
-    """A run of PHOTO_RUNS on a folder of photos with 1, 2 and 4 ranks: how far the others are from one, at most."""
+    """A run of PHOTO_RUNS on a folder of images with 1, 2 and 4 ranks: the largest difference from one rank."""
     rows: list[dict[str, Any]] = []
     settings = [f"data.root={root.resolve()}", *PHOTO_RUNS[kind]]
     with TemporaryDirectory(prefix="fastcpc-scaling-") as name:
@@ -187,7 +188,7 @@ def _farthest(one: pa.Table, other: pa.Table) -> float:
 
 
 def main() -> int:
-    """Print the table; count or compare what is asked for."""
+    """Print the table, and count or compare as requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="the computed table alone")
     parser.add_argument("--photos", type=Path, metavar="ROOT", help="compare runs on this folder of photos instead")

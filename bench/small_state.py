@@ -1,18 +1,18 @@
-"""A run between two stretches of training, in a few small files that can be carried from machine to machine.
+"""A run between two stretches of training, in a few small files that can be copied between machines.
 
 A folder holds, for its latest stretch (003 here),
 
     stretch_003.json        format, epochs closed, the config's text, every stretch so far, the summary at the end
-    stretch_003.00.bin ...  one torch.save of weights and state, cut into files of at most LIMIT bytes
+    stretch_003.00.bin ...  one torch.save of weights and state, split into files of at most LIMIT bytes
     SHA256SUMS              of these; it is replaced last, and only what it lists counts
-    metrics.jsonl           a line an epoch, as the run goes; the run itself goes on from the lines in the .bin files
+    metrics.jsonl           a line per epoch during the run; the run itself continues from the lines in the .bin files
 
-so that a kill at any moment leaves the former state or the new one, whole.
+A kill at any moment leaves either the former state or the new one complete.
 
-Rounded to bf16 are float32 tensors of two or more dimensions and SMALL or more numbers: of both networks, and of the
-momentum of their optimisers where it is kept. All else is exact: BatchNorm, biases, counters, prototypes and their
-optimiser, loss histories, partitions. Without the momentum (the default) the first step of the next stretch starts it
-anew, as at the start of a run.
+float32 tensors with two or more dimensions and SMALL or more elements are rounded to bf16. This applies to both
+networks, and to the momentum of their optimisers where it is kept. All else is exact: BatchNorm, biases, counters,
+prototypes and their optimiser, loss histories, partitions. By default the momentum is left out. The next stretch then
+starts it from zero, as at the start of a run.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ from fastcpc.engine.checkpoint.resume import candidates
 from fastcpc.errors import InputError, RunError
 
 FORMAT = 1
-LIMIT = 2**24 - 2**16  # bytes a file: below 16 MiB
+LIMIT = 2**24 - 2**16  # bytes per file: below 16 MiB
 SMALL = 4096
 METRICS = "metrics.jsonl"
 _OWN = re.compile(r"stretch_\d{3,}\.(?:json|\d{2,}\.bin)")
@@ -46,10 +46,10 @@ _SUM_LINE = re.compile(rf"([0-9a-f]{{64}})  ({_OWN.pattern})")
 
 @dataclass(frozen=True)
 class SmallState:
-    """A run that stands between two epochs.
+    """A run between two epochs.
 
     epoch: how many are closed. config: the run's settings as YAML. metrics: the lines of metrics.jsonl of the closed
-    epochs. stretches: what is noted of each so far, plain JSON. summary: summary.json of a finished run, else None.
+    epochs. stretches: the record of each so far, plain JSON. summary: summary.json of a finished run, else None.
     header: text in the head of a checkpoint's weights files. networks, state: as a checkpoint has them.
     """
 
@@ -64,8 +64,11 @@ class SmallState:
 
 
 def write(folder: Path, small: SmallState, *, keep_momentum: bool = False, limit: int = LIMIT) -> None:
-    """Replace the folder's state in one step. keep_momentum: of the networks' optimisers, rounded as their weights are.
-    limit: bytes of a .bin file. RunError where it cannot be written; the former state is whole then."""
+    """Replace the folder's state in one step.
+
+    keep_momentum: keep the momentum of the networks' optimisers, rounded like the weights. limit: bytes of a .bin file.
+    Raises RunError if the state cannot be written; the former state is then still complete.
+    """
     files = _files(small, keep_momentum, limit)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,9 +88,9 @@ def write(folder: Path, small: SmallState, *, keep_momentum: bool = False, limit
 
 
 def read(folder: Path) -> SmallState | None:
-    """The folder's state, weights in float32 again; None where the folder is not there or holds none yet.
+    """The folder's state, weights in float32 again; None if the folder is missing or holds no state yet.
 
-    InputError in one line: a file is missing or damaged, the folder holds other files, the format is another one.
+    Raises InputError in one line if a file is missing or damaged, the folder holds other files, or the format differs.
     """
     try:
         there = [path.name for path in folder.iterdir()]
@@ -102,7 +105,7 @@ def read(folder: Path) -> SmallState | None:
             raise InputError(f"--state: {folder} holds files that are no run's state; give an empty or new folder")
         return None
     files = read_checked(folder, read_sums(folder, _SUM_LINE, _damaged), _damaged)  # the .json first
-    # With the right checksums only something else that wrote them can be wrong; the parsers raise many types then.
+    # If the checksums match, bad content comes from another program. The parsers then raise many types.
     try:
         about = json.loads(next(iter(files.values())))
         if about["format"] == FORMAT:
@@ -119,7 +122,7 @@ def read(folder: Path) -> SmallState | None:
 
 
 def check_same(small: SmallState, config: Config, folder: Path) -> None:
-    """InputError where the state is of a run with other settings."""
+    """Raises InputError if the state belongs to a run with other settings."""
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "config.yaml"
         file.write_text(small.config, encoding="utf-8")
@@ -131,7 +134,7 @@ def check_same(small: SmallState, config: Config, folder: Path) -> None:
 
 
 def newest(run: Path) -> tuple[Path, list[dict[str, Tensor]], dict[str, Any]] | None:
-    """The newest whole checkpoint of a run that stands between two epochs, with its networks and state."""
+    """The newest complete checkpoint of a run between two epochs, with its networks and state."""
     for path in candidates(run):
         try:
             networks, state = load(path)
@@ -179,7 +182,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def _each_momentum(state: Mapping[str, Any], change: Callable[[Tensor], Tensor] | None) -> dict[str, Any]:
-    """A checkpoint's state with the tensors of the networks' optimisers changed; change: None leaves them out."""
+    """A checkpoint's state with changed tensors of the networks' optimisers; change: None leaves them out."""
 
     def of_optimizer(optimizer: dict[str, Any]) -> dict[str, Any]:
         if change is None:

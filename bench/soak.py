@@ -1,11 +1,11 @@
-"""Kills a rank of a small run on two ranks again and again; the run must end as an undisturbed one, bit for bit.
+"""Kill ranks of a small run on two ranks many times; the result must be bit-identical to an undisturbed run.
 
     python bench/soak.py [--kills 30] [--seed 1]
 
-Each SIGKILL falls at a random step of a random rank, plus up to 50 ms, and all ranks are started anew: 30 times by a
-harness that forks them, some more by torchrun. Then a second node is killed whole, torchrun and all, and joins again.
-Prints what happened and writes it to results/soak.json; exits 1 where a metric, a weight or a probability differs in a
-bit. Needs no GPU; takes some minutes.
+Each SIGKILL hits a random rank at a random step, plus up to 50 ms. Then all ranks are restarted: 30 times by a harness
+that forks them, some more times by torchrun. At the end a second node with its torchrun is killed, and joins again.
+Prints what happened and writes it to results/soak.json. Exits with 1 if a metric, a weight or a probability is not
+bit-identical. Needs no GPU and takes some minutes.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from fastcpc.config.load import to_yaml  # noqa: E402
 
 LIMIT = 3600
 LONGER = {"train": {"epochs": 30}}
-FEW = 5  # kills under torchrun, which imports everything anew for each rank and start
+FEW = 5  # kills under torchrun, which imports everything again for each rank and start
 
 
 def main() -> int:
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def draw_kills(num_kills: int, seed: int) -> list[list[Any]]:
-    """Accidents as unlucky_train.py takes them: a rank, a step, and up to 50 ms more."""
+    """Kills in the format of unlucky_train.py: a rank, a step, and a delay of up to 50 ms."""
     draw = random.Random(seed)
     return [
         [draw.randrange(2), draw.randint(1, 30), "SIGKILL", "self", draw.uniform(0, 0.05)] for _ in range(num_kills)
@@ -65,7 +65,7 @@ def draw_kills(num_kills: int, seed: int) -> list[list[Any]]:
 
 
 def kill_ranks(folder: Path, num_kills: int, seed: int) -> dict[str, Any]:
-    """A run whose ranks are killed num_kills times, and started anew from an interpreter that is warm."""
+    """A run whose ranks are killed num_kills times, and restarted from a warm interpreter."""
     begin = time.monotonic()
     accidents = json.dumps(draw_kills(num_kills, seed))
     on_ranks(
@@ -88,7 +88,7 @@ def kill_ranks(folder: Path, num_kills: int, seed: int) -> dict[str, Any]:
 
 
 def kill_under_torchrun(folder: Path, num_kills: int, seed: int) -> dict[str, Any]:
-    """The same with torchrun starting them anew."""
+    """The same, but torchrun restarts the ranks."""
     config = write_config(folder / "torchrun")
     arguments = (str(SUPPORT / "unlucky_train.py"), json.dumps(draw_kills(num_kills, seed)), "--config", str(config))
     command = torchrun(2, *arguments, options=("--standalone", f"--max-restarts={num_kills}", "--monitor-interval=0.1"))
@@ -105,7 +105,7 @@ def kill_under_torchrun(folder: Path, num_kills: int, seed: int) -> dict[str, An
 
 
 def kill_a_node(folder: Path) -> dict[str, Any]:
-    """Two nodes on loopback, one rank each; the second is killed after two epochs, and started again."""
+    """Two nodes on loopback, one rank each; the second is killed after two epochs, and restarted."""
     config = write_config(folder / "node")
     port = free_port()
     arguments = (str(SUPPORT / "unlucky_train.py"), "[]", "--config", str(config))
@@ -146,7 +146,7 @@ def write_config(folder: Path) -> Path:
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Whether two runs ended with the same bits; says what differs."""
+    """Whether the results of two runs are bit-identical; prints what differs."""
     try:
         assert_same_run(one, other)
     except AssertionError as difference:

@@ -1,4 +1,4 @@
-"""Photos as most code with DALI has them: a pipeline for each view, which reads and decodes every photo for itself."""
+"""The usual DALI set-up: a pipeline for each view, which reads and decodes every image itself."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ auto_augment: Any = importlib.import_module("nvidia.dali.auto_aug.auto_augment")
 
 @dali.pipeline_def(batch_size=BATCH, prefetch_queue_depth=PREFETCH, enable_conditionals=True)  # type: ignore[untyped-decorator]
 def photos(paths: Sequence[str], view: ViewName, on_gpu: bool) -> Any:
-    """Read, decode, resize, cut, turn, normalise."""
+    """Read, decode, resize, crop, flip, normalise."""
     fn, types = dali.fn, dali.types
     encoded, _ = fn.readers.file(files=list(paths), pad_last_batch=True, name="reader")
     images = fn.decoders.image(encoded, device="mixed" if on_gpu else "cpu", output_type=types.RGB)
@@ -40,7 +40,7 @@ def photos(paths: Sequence[str], view: ViewName, on_gpu: bool) -> Any:
 
 
 class DaliReader:
-    """Batches of one view of photos, in the order of the paths, again and again."""
+    """Batches of one view of the images, in the order of the paths, repeated without end."""
 
     def __init__(self, paths: Sequence[str], view: ViewName, num_threads: int, device: torch.device) -> None:
         on_gpu = device.type == "cuda"
@@ -54,9 +54,9 @@ class DaliReader:
             self._pipeline.release_outputs()
 
     def batches(self, num: int) -> Iterator[Tensor]:
-        """The next ``num`` batches, float32 (B, 3, S, S) each, in memory that lasts until the next one is asked for.
+        """The next ``num`` batches, float32 (B, 3, S, S) each, in memory that is valid until the next request.
 
-        No work goes on between two calls, as ``Pipeline.run`` would have it, which prepares what nobody asked for yet.
+        No work happens between two calls. ``Pipeline.run`` would already prepare batches that nobody requested.
         """
         ahead = min(PREFETCH, num)
         for _ in range(ahead):

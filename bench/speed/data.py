@@ -37,7 +37,7 @@ from fastcpc.data.prepare.check_images import check_and_shrink
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
 from harness import Check, Report, Row, arguments, this_machine, time_in_turns
 
-LIMIT = 1.0  # level of 255
+LIMIT = 1.0  # in levels of 255
 VIEWS: dict[str, tuple[ViewName, ...]] = {
     "2 weak": ("weak", "weak"),
     "2 weak + 2 strong": ("weak", "weak", "strong", "strong"),
@@ -45,7 +45,7 @@ VIEWS: dict[str, tuple[ViewName, ...]] = {
 
 
 class Peer(TorchDataset[list[Tensor]]):
-    """Photos as a DataLoader's workers make them: decoded once, transformed once a view."""
+    """Images as a DataLoader's workers make them: decoded once, transformed once per view."""
 
     def __init__(self, paths: Sequence[str], views: Sequence[ViewName], *, pillow: bool) -> None:
         self.paths, self.pillow = paths, pillow
@@ -64,7 +64,7 @@ class Peer(TorchDataset[list[Tensor]]):
 
 
 def peer_transform(view: ViewName) -> Callable[[Any], Tensor]:
-    """torchvision's transforms of a view."""
+    """The transforms of torchvision for a view."""
     steps: list[Any] = [v2.Resize(RESIZE)]
     steps += [v2.CenterCrop(CROP)] if view == "test" else [v2.RandomCrop(CROP), v2.RandomHorizontalFlip()]
     steps += [v2.AutoAugment()] if view == "strong" else []
@@ -74,7 +74,7 @@ def peer_transform(view: ViewName) -> Callable[[Any], Tensor]:
 
 
 def loader(paths: Sequence[str], views: Sequence[ViewName], workers: int, *, pillow: bool) -> DataLoader[list[Tensor]]:
-    """A DataLoader whose workers stay alive from pass to pass."""
+    """A DataLoader whose workers stay alive between passes."""
     return DataLoader(
         Peer(paths, views, pillow=pillow),
         BATCH,
@@ -85,14 +85,14 @@ def loader(paths: Sequence[str], views: Sequence[ViewName], workers: int, *, pil
 
 
 def consume(batches: Iterable[Any], device: torch.device) -> None:
-    """Take every batch, to the device."""
+    """Move every batch to the device."""
     for batch in batches:
         for view in batch if isinstance(batch, list) else batch.views:
             view.to(device, non_blocking=True)
 
 
 def ours(feed: Loader, views: Sequence[ViewName], num: int, device: torch.device) -> None:
-    """A pass of one of our feeds."""
+    """A pass of one of fastcpc's loaders."""
     consume(feed.stream(list(torch.arange(num).split(BATCH)), views, 1), device)
 
 
@@ -108,20 +108,20 @@ def readers_pass(readers: Sequence[DaliReader], num: int, device: torch.device) 
 
 
 def check(loaders: Sequence[Loader], paths: Sequence[str], workers: int, device: torch.device) -> Check:
-    """Test views of some photos: every feed and the peers against the first feed."""
+    """Compare test views of some images: every loader and the peers against the first loader."""
     index = torch.tensor([row for row in range(len(paths)) if has_a_centre(paths[row])][:BATCH])
     chosen = [paths[row] for row in index.tolist()]
     views = [next(feed.stream([index], ("test",), 1)).views[0].cpu() for feed in loaders]
     for pillow in (True, False):
         views.append(torch.stack([Peer(chosen, ("test",), pillow=pillow)[row][0] for row in range(len(chosen))]))
     reader = DaliReader(chosen, "test", workers, device)
-    views += [batch[: len(chosen)].cpu().clone() for batch in reader.batches(1)]  # its memory goes with the pipeline
+    views += [batch[: len(chosen)].cpu().clone() for batch in reader.batches(1)]  # freed with the pipeline
     scale = 255 * torch.tensor(STD).view(3, 1, 1)
     return Check("levels apart", max(float(((view - views[0]) * scale).abs().mean()) for view in views[1:]), LIMIT)
 
 
 def has_a_centre(path: str) -> bool:
-    """Whether the square at the centre lies on whole pixels; DALI and torchvision round halves each in its own way."""
+    """Whether the centre crop starts on whole pixels. DALI and torchvision round halves differently."""
     with Image.open(path) as image:
         shorter, longer = sorted(image.size)
     return RESIZE * longer // shorter % 2 == CROP % 2
@@ -155,7 +155,7 @@ def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: to
     if timings:
         notes["cached vs Pillow"] = f"{timings[peer].median / timings['cached'].median:.2f}x"
         notes["torch vs Pillow"] = f"{timings[peer].median / timings['torch'].median:.2f}x"
-    if device.type == "cuda":  # a CPU's rates hold for no other run
+    if device.type == "cuda":  # rates on a CPU do not carry over to other runs
         for call, timing in timings.items():
             notes[call] = f"{num / timing.median:.0f} images/s, {num * len(views) / timing.median:.0f} views/s"
     labels = {"views": name, "photos": num, "batch": BATCH, "workers": workers}
@@ -163,7 +163,7 @@ def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: to
 
 
 def write_cache(paths: Sequence[str], folder: Path) -> Path:
-    """The photos as ``fastcpc-prepare --cache`` keeps them."""
+    """The images as ``fastcpc-prepare --cache`` stores them."""
     table = folder / f"photos.cache-{RESIZE}.parquet"
     with CacheWriter(table, "imagefolder", RESIZE, len(paths), 0.0) as writer:
         for path in paths:
@@ -175,7 +175,7 @@ def write_cache(paths: Sequence[str], folder: Path) -> Path:
 
 
 def main() -> int:
-    """Prints the table, writes the JSON."""
+    """Print the table and write the JSON."""
     parser = arguments(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of JPEG files, searched in depth")
     parser.add_argument("--photos", type=int, default=512, help="how many of them a pass takes")

@@ -1,8 +1,9 @@
-"""A checkout of the official DivideMix, made to run here: its own functions, taken from its files as they stand.
+"""A checkout of the official DivideMix, made to run here with its own unchanged functions.
 
-Nothing of it is stored here. Its training script runs as a whole on import, so only its functions and classes are
-taken, into a namespace that holds the globals they use. Replaced, because they no longer run: ``iterator.next()``
-(Python 2), torchnet's AUC meter (a dead package; scikit-learn's takes its place) and, without a GPU, ``.cuda()``.
+This repository stores none of its code. Its training script runs completely on import. Therefore only its functions and
+classes are loaded, into a namespace that holds the globals they use. Three parts no longer run and are replaced:
+``iterator.next()`` (Python 2), torchnet's AUC meter (an abandoned package; scikit-learn replaces it) and, without a
+GPU, ``.cuda()``.
 """
 
 import ast
@@ -27,12 +28,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-SIZE = 50_000  # of the training set: written into its code
-WORKERS = 5  # as its training script asks for
+SIZE = 50_000  # of the training set; a constant in its code
+WORKERS = 5  # as in its training script
 
 
 class DivideMix:
-    """Its epochs on networks that are given to it.
+    """Its epochs on given networks.
 
     functions: what its Train_cifar.py defines. loaders: its cifar_dataloader, over the files in ``folder``.
     """
@@ -62,7 +63,7 @@ class DivideMix:
         )  # fmt: skip
 
     def score(self, network: nn.Module) -> npt.NDArray[np.float64]:
-        """Its eval_train: one pass over all images, losses normalised, a mixture fitted. (50000,) clean probability."""
+        """Its eval_train: one pass over all images, normalised losses, a mixture. Clean probabilities (50000,)."""
         with _quiet(), _runnable():
             self.functions["eval_loader"] = self.loaders.run("eval_train")
             probability: npt.NDArray[np.float64] = self.functions["eval_train"](network, [])[0]
@@ -74,7 +75,7 @@ class DivideMix:
         optimizers: Sequence[torch.optim.Optimizer],
         probability_N: npt.NDArray[np.float64],
     ) -> None:
-        """An epoch of both networks on this division of the data, loaders included."""
+        """An epoch of both networks on this partition of the data, loaders included."""
         first, second = networks
         with _quiet(), _runnable():
             for own, other, optimizer in ((first, second, optimizers[0]), (second, first, optimizers[1])):
@@ -133,7 +134,7 @@ def _module(name: str, file: Path) -> ModuleType:
 
 @contextmanager
 def _runnable() -> Iterator[None]:
-    """Without a GPU, ``.cuda()`` leaves everything where it is; its own seeds go with its own generators."""
+    """Without a GPU, ``.cuda()`` does nothing. Its own seeds go with its own generators."""
     random.seed(123)
     if torch.cuda.is_available():
         yield
@@ -148,7 +149,7 @@ def _runnable() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Its line a step goes nowhere; nor does the DataLoader's advice on five workers, which is the peer's choice."""
+    """Discard its line per step, and the DataLoader's warning about five workers, which the peer chooses."""
     with redirect_stdout(StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")
         yield

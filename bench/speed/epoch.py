@@ -1,8 +1,8 @@
-"""A whole epoch, as a run has it: seconds of scoring, cleaning, training and evaluation, and the share spent waiting.
+"""A whole epoch of a run: seconds of scoring, cleaning, training and evaluation, and the waiting share.
 
 Runs a config (default: the paper's for CIFAR-10, on made-up images) for a warm-up epoch and a few epochs with both
-networks, checkpoints and logs included, and takes the figures from its metrics. A ratio is a stage's share of the
-epoch. The first epoch of each kind, in which code is compiled, is left out.
+networks. Checkpoints and logs are included. The figures come from the run's metrics. A ratio is a stage's share of the
+epoch. The first epoch of each kind is left out, because it compiles code.
 """
 
 import json
@@ -23,7 +23,7 @@ STAGES = ("score", "clean", "train", "eval")
 
 
 def epochs_of(options: Any, folder: Path) -> list[dict[str, Any]]:
-    """The metrics of the run's epochs behind the warm-up."""
+    """The metrics of the run's epochs after the warm-up."""
     settings = [
         f"run.dir={folder}", f"device={options.device}", f"precision={options.precision}",
         f"compile={options.compile}", f"train.epochs={2 + options.epochs}", "train.warmup_epochs=1", *options.settings,
@@ -41,7 +41,7 @@ def epochs_of(options: Any, folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Prints the table, writes the JSON."""
+    """Print the table and write the JSON."""
     parser = arguments(__doc__)
     parser.add_argument("--config", type=Path, help=f"a config instead of {ROOT.name}'s CIFAR-10 on made-up images")
     parser.add_argument("--images", type=int, default=50_000 if torch.cuda.is_available() else 1_024)

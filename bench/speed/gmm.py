@@ -1,9 +1,9 @@
-"""fit_gmm (fit and posterior of all groups at once) against a loop of scikit-learn fits, one a group.
+"""fit_gmm (fit and posterior of all groups at once) against a loop of scikit-learn fits, one per group.
 
-Two rows a shape: "own" is the loop as it is used (k-means start, fit, predict_proba) against ours with its own start;
-"given" gives both the same means, variances and weights, so that only EM and posterior remain. The check of both
-rows: from the same start every group stops after the same number of iterations, and every posterior agrees within
-1e-6.
+There are two rows per shape. "own" compares the usual loop (k-means start, fit, predict_proba) with fit_gmm from its
+own start. "given" passes the same means, variances and weights to both, so that only EM and posterior remain. Both
+rows share one check. From the same start every group stops after the same number of iterations, and every posterior
+agrees within 1e-6.
 """
 
 import sys
@@ -29,7 +29,7 @@ POSTERIOR_LIMIT = 1e-6
 
 
 def losses(num_samples: int, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two-mode values in [0, 1], as normalised losses at 50 % noise are, and group ids in no order."""
+    """Two-mode values in [0, 1], like normalised losses at 50 % noise, and group ids in random order."""
     rng = np.random.default_rng(0)
     clean = rng.random(num_samples) < 0.5
     values = np.where(clean, rng.beta(1.2, 20, num_samples), rng.beta(6, 5, num_samples))
@@ -37,14 +37,14 @@ def losses(num_samples: int, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Loop:
-    """scikit-learn, one fit a group; the groups are told apart before the clock starts."""
+    """scikit-learn, one fit per group; the samples are grouped before the clock starts."""
 
     def __init__(self, values: np.ndarray, groups: np.ndarray, num_groups: int) -> None:
         self.learners = [np.flatnonzero(groups == g) for g in range(num_groups)]
         self.columns = [values[learner][:, None] for learner in self.learners]
 
     def run(self, starts: tuple[np.ndarray, ...] | None) -> tuple[list[np.ndarray], list[int]]:
-        """Posteriors of the smaller mean, and iterations, of each group."""
+        """Posteriors of the component with the smaller mean, and iterations, for each group."""
         posteriors, iterations = [], []
         for g, column in enumerate(self.columns):
             start: dict[str, Any] = {"random_state": 0}
@@ -91,7 +91,7 @@ def compare(ours: Any, theirs: Any, learners: list[np.ndarray]) -> tuple[Check, 
 
 
 def main() -> int:
-    """Prints the table, writes the JSON."""
+    """Print the table and write the JSON."""
     parser = arguments(__doc__)
     parser.add_argument(
         "--large", action="store_true", help="also 2,400,000 samples in 1,000 groups (minutes on a CPU)"

@@ -1,11 +1,11 @@
-"""prototype_loss (loss and both gradients) and prototype_scores against plain PyTorch; what the kernels take of a GPU.
+"""prototype_loss (loss, both gradients) and prototype_scores against plain PyTorch; kernel resources.
 
-"plain" is the loss as one writes it in PyTorch: logits in the input's dtype, one-hot labels, autograd. On a GPU the
-rows compare plain, plain under torch.compile, and the Triton kernel ("fastcpc"); on a CPU plain and our plain-PyTorch
-form. The check of a row: for loss and both gradients against float64, the error is at most 2 x plain's error plus
-what rounding the result costs; the column shows the worst error as a share of that limit. The floor (H200 only) is
-the longer of moving the inputs and outputs once at 4.3 TB/s and 6 B K d operations at 790 TFLOP/s, both roofs
-measured by the project.
+"plain" is the usual loss in PyTorch: logits in the input's dtype, one-hot labels, autograd. On a GPU the rows compare
+plain, plain under torch.compile, and the Triton kernel ("fastcpc"). On a CPU they compare plain and fastcpc's
+plain-PyTorch form. The check of a row compares loss and both gradients with float64. The error is at most twice plain's
+error plus the rounding error of the result. The column shows the worst error as a share of that limit. The floor (H200
+only) is the longer of two times. One moves inputs and outputs once at 4.3 TB/s. The other takes 6 B K d operations at
+790 TFLOP/s. The project measured both rates.
 """
 
 import sys
@@ -46,7 +46,7 @@ def make_batch(num_rows: int, num_classes: int, dtype: torch.dtype, device: str)
 
 
 def plain_loss(embeddings: Tensor, prototypes: Tensor, labels: Tensor, clean: Tensor, pseudo: Tensor) -> Tensor:
-    """Eqs. 2-5 as one writes them."""
+    """Eqs. 2-5 in the usual PyTorch form."""
     num_classes = prototypes.shape[0]
     logits = (embeddings @ prototypes.T).to(torch.promote_types(embeddings.dtype, torch.float32))
     target = one_hot(labels, num_classes).to(logits.dtype)
@@ -86,7 +86,7 @@ def loss_row(num_rows: int, num_classes: int, dtype: str, device: str, repeats: 
     embeddings, prototypes, sets = make_batch(num_rows, num_classes, getattr(torch, dtype), device)
     losses = {"fastcpc": prototype_loss, "plain": plain_loss}
     if device == "cuda":
-        torch.compiler.reset()  # or the shapes before this one count against the limit of recompilations
+        torch.compiler.reset()  # otherwise earlier shapes count towards the limit of recompilations
         losses["compiled"] = torch.compile(plain_loss, fullgraph=True, dynamic=False)
     check = check_loss(prototype_loss, embeddings, prototypes, sets)
     calls = {name: lambda loss=loss: differentiate(loss, embeddings, prototypes, sets) for name, loss in losses.items()}
@@ -96,7 +96,7 @@ def loss_row(num_rows: int, num_classes: int, dtype: str, device: str, repeats: 
 
 
 def floor(num_rows: int, num_classes: int, device: str) -> float | None:
-    """Seconds that loss and gradients cannot go below on an H200 in bfloat16; None elsewhere."""
+    """Minimum seconds of loss and gradients on an H200 in bfloat16; None elsewhere."""
     if device != "cuda" or "H200" not in torch.cuda.get_device_name():
         return None
     moved = 4 * num_rows * DIM + 6 * num_classes * DIM + 17 * num_rows
@@ -104,7 +104,7 @@ def floor(num_rows: int, num_classes: int, device: str) -> float | None:
 
 
 def scores_row(num_rows: int, num_classes: int, device: str, repeats: int) -> Row:
-    """Scores of a whole data set of kept features in one call."""
+    """Scores for the stored features of a whole data set in one call."""
     embeddings, prototypes, (labels, _, _) = make_batch(num_rows, num_classes, torch.float32, device)
 
     def plain() -> Tensor:
@@ -129,7 +129,7 @@ def resources(architectures: list[int]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> int:
-    """Prints the tables, writes the JSON."""
+    """Print the tables and write the JSON."""
     parser = arguments(__doc__)
     parser.add_argument(
         "--architectures", type=int, nargs="*", choices=ARCHITECTURES, default=[90], help="to compile for"

@@ -1,11 +1,12 @@
-"""Memory over a run: what the process holds after each epoch, and whether it still grows when the run is long.
+"""Memory over a run: what the process holds after each epoch, and whether it still grows in a long run.
 
     python bench/speed/memory.py                                                        # 50 epochs on digits
     python bench/speed/memory.py --name photos --config configs/clothing_small.yaml data.root=DIR \
         semisup.batches_per_epoch=6
-Trains a config epoch by epoch in this process, checkpoints and logs included, and reads the process's resident memory
-(on a GPU the memory of torch's allocator too). The first epochs fill caches and pools; growth is from the median of
-the second fifth of the epochs to that of the last fifth, and the check fails where it is more than ``LIMIT``. Writes
+
+Trains a config epoch by epoch in this process, with checkpoints and logs. Reads the process's resident memory, and on a
+GPU also the memory of torch's allocator. The first epochs fill caches and pools. Growth is the median of the last fifth
+of the epochs minus the median of the second fifth. The check fails if growth exceeds ``LIMIT``. Writes
 results/<machine>/memory_NAME.json.
 """
 
@@ -30,20 +31,20 @@ MIB = 2**20
 
 
 def resident() -> float:
-    """What this process holds in main memory, MiB."""
+    """Resident memory of this process in MiB."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
     return int(kilobytes) / 1024
 
 
 def growth(held: Sequence[float]) -> float:
-    """From the second fifth of the epochs to the last, MiB."""
+    """Growth from the second fifth of the epochs to the last fifth, in MiB."""
     fifth = len(held) // 5
     return median(held[-fifth:]) - median(held[fifth : 2 * fifth])
 
 
 def main() -> int:
-    """Prints what is held every tenth epoch, writes the JSON."""
+    """Print the memory of every tenth epoch and write the JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "digits_sym80.yaml")
     parser.add_argument("--name", default="digits", help="of the JSON: memory_NAME.json")

@@ -1,12 +1,13 @@
-"""The official DivideMix beside ours: the same images, network, weights, labels and division of the data, in one run.
+"""The official DivideMix against fastcpc, with the same images, network, weights, labels and partition.
 
-``--divide-mix`` is a checkout of the official repository and ``--data`` a folder with CIFAR-10; nothing of either is
-stored here. Rows: "epoch" is one semi-supervised epoch of both networks on a given division, its loaders included, as
-its own script runs it; "score" is the pass over all 50,000 images by both networks with the mixture on the losses
-("score + prototypes": ours trains CPC's prototypes as well and scores by them, which DivideMix has not). Ours runs as
-``--precision`` says; the peer is float32. Checks: the posteriors of both scoring passes agree (same weights, float32);
-both epochs take the same number of labelled samples and end with finite weights. The first scoring pass is timed with
-what it compiles; before the epochs each side has a turn that is not counted.
+``--divide-mix`` is a checkout of the official repository and ``--data`` a folder with CIFAR-10. This repository stores
+neither. Row "epoch" is one semi-supervised epoch of both networks on a given partition. It includes the peer's loaders,
+as its own script runs it. Row "score" is the pass of both networks over all 50,000 images, with the mixture on the
+losses. In its call "with prototypes" fastcpc also trains CPC's prototypes and scores with them. DivideMix has none.
+``--precision`` sets the precision of fastcpc; the peer is float32. The check of "score": the posteriors of both scoring
+passes agree (same weights, float32). The check of "epoch": both take the same number of labelled samples and end with
+finite weights. The time of the first scoring pass includes compilation. Before the epochs each side has one untimed
+turn.
 """
 
 import copy
@@ -50,7 +51,7 @@ def our_config(options: Any, folder: Path) -> Config:
 
 
 def given_division(num_labelled: int) -> npt.NDArray[np.float64]:
-    """Clean probabilities (50000,): 0.9 for ``num_labelled`` samples drawn at random, 0.1 for the others."""
+    """Clean probabilities (50000,): 0.9 for ``num_labelled`` random samples, 0.1 for the others."""
     drawn = np.random.default_rng(0).permutation(SIZE)[:num_labelled]
     probability_N = np.full(SIZE, 0.1)
     probability_N[drawn] = 0.9
@@ -58,14 +59,14 @@ def given_division(num_labelled: int) -> npt.NDArray[np.float64]:
 
 
 class Ours:
-    """Our epoch and our scoring pass."""
+    """The epoch and the scoring pass of fastcpc."""
 
     def __init__(self, trainer: Trainer, probability_N: npt.NDArray[np.float64]) -> None:
         self.trainer = trainer
         self.partition = partition_samples(torch.from_numpy(probability_N).float().to(trainer.numerics.device), 0.5)
 
     def epoch(self) -> None:
-        """Both networks, one after the other."""
+        """Train both networks, one after the other."""
         self.trainer.run_state.record = {"epoch": EPOCH, "images": 0, "seconds": {}}
         for learner in self.trainer.learners:
             learner.partition = self.partition
@@ -74,7 +75,7 @@ class Ours:
             self.trainer.record_passes(train())
 
     def score(self, kind: Literal["gmm_agn", "cpc_agn"]) -> Cleaning:
-        """Scores of both networks and the cleaner of this kind on them."""
+        """Score with both networks and run the cleaner of this kind on the scores."""
         config = replace(self.trainer.config, cleaner=replace(self.trainer.config.cleaner, kind=kind))
         learners, labels_N = self.trainer.learners, self.trainer.training.labels_N
         scoring = self.trainer.score(EPOCH)
@@ -82,7 +83,7 @@ class Ours:
 
 
 def bench(options: Any, trainer: Trainer, peer: DivideMix) -> Iterator[Row]:
-    """The rows that are asked for; scoring first, while the weights of both sides are the same."""
+    """The requested rows. Scoring comes first, while both sides have the same weights."""
     device = trainer.numerics.device
     networks = [copy.deepcopy(learner.network) for learner in trainer.learners]
     for network in networks:
@@ -118,12 +119,12 @@ def bench(options: Any, trainer: Trainer, peer: DivideMix) -> Iterator[Row]:
 
 
 def not_finite(network: nn.Module) -> int:
-    """How many of its tensors hold a value that is no number."""
+    """How many of its tensors hold a NaN or an inf."""
     return sum(not bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
 
 
 def main() -> int:
-    """Prints the table, writes the JSON."""
+    """Print the table and write the JSON."""
     parser = arguments(__doc__)
     parser.add_argument("--divide-mix", type=Path, required=True, help="checkout of the official DivideMix")
     parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10, in either layout")

@@ -1,9 +1,10 @@
-"""Accuracy in bf16 beside fp32 on digits with 80 % noise, several seeds.
+"""Accuracy in bf16 compared with fp32 on digits with 80 % noise, several seeds.
 
-    python bench/speed/precision.py            # 10 runs, one after the other; a stopped bench goes on where it stood
-Each run is `fastcpc-train --config configs/digits_sym80.yaml precision=PRECISION run.seed=SEED` on one thread, in a
-process of its own. Says nothing of speed: most CPUs imitate bf16 in float32. Writes bench/results/precision.json; exits
-with 1 where the means of the last ten epochs' accuracy are further apart than ``LIMIT``.
+    python bench/speed/precision.py            # 10 runs, one after the other; repeat to resume
+
+Each run is `fastcpc-train --config configs/digits_sym80.yaml precision=PRECISION run.seed=SEED` on one thread, in its
+own process. The bench says nothing about speed: most CPUs emulate bf16 in float32. Writes bench/results/precision.json.
+Exits with 1 if the mean accuracies of the last ten epochs differ by more than ``LIMIT``.
 """
 
 import argparse
@@ -29,7 +30,7 @@ KEPT = ("last10_top1", "best_top1", "final_top1", "suspected_precision", "suspec
 
 
 def train(precision: str, seed: int, folder: Path) -> dict[str, Any]:
-    """A run's summary, or that of the run which was finished there before."""
+    """Train a run and return its summary. A run that is already finished there is reused."""
     target = folder / f"{precision}-{seed}"
     settings = [f"precision={precision}", f"run.seed={seed}", f"run.dir={target}", "device=cpu"]
     command = [sys.executable, "-m", "fastcpc.cli.train", "--config", CONFIG, *settings]

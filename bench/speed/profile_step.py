@@ -1,7 +1,7 @@
-"""Where a step's time goes, operation by operation: torch.profiler's list, and a trace for chrome://tracing.
+"""Where a step's time goes, per operation: torch.profiler's list, and a trace for chrome://tracing.
 
-Profiles the steps of bench/speed/step.py after a few unprofiled ones. Prints the operations that took most of
-the device's own time, and writes their shares to results/<machine>/profile.json and the trace beside it (``--trace``).
+Profiles the steps of bench/speed/step.py after a few unprofiled ones. Prints the operations that took most of the
+device's own time, and writes their shares to results/<machine>/profile.json. ``--trace FILE`` writes the trace.
 """
 
 import json
@@ -22,12 +22,12 @@ TOP = 25
 
 
 def own_microseconds(event: Any, device: str) -> float:
-    """Time of an operation without what it calls."""
+    """Time of an operation without the operations that it calls."""
     return float(event.self_device_time_total if device == "cuda" else event.self_cpu_time_total)
 
 
 def main() -> int:
-    """Prints the list, writes JSON and trace."""
+    """Print the list and write JSON and trace."""
     parser = arguments(__doc__)
     small = not torch.cuda.is_available()
     parser.add_argument("--width", type=int, default=16 if small else 64)

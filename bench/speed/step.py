@@ -1,11 +1,11 @@
-"""The semi-supervised step of one network: eager against compiled, what its parts take, how near it comes to the peak.
+"""The semi-supervised step of one network: eager against compiled, its parts, its share of the peak.
 
-On made-up images of CIFAR's size, already in memory, with the paper's settings for CIFAR-10 (two weak views to guess
-from, two strong ones to train on). Row "step": a stretch of steps with its feed, eager and compiled whole; seconds of
-compilation stand apart. Its check: the mean loss of the stretch is the same. Row "parts": what of an eager step goes
-into feed, guessed targets, forward pass with the losses, backward pass and optimiser; a ratio is a part's share of the
-step. FLOPs are counted by torch from the operations of a step, the peak is a matrix product's, measured here in the
-same type.
+Uses made-up images of CIFAR's size in memory, with the paper's settings for CIFAR-10: two weak views for guessing, two
+strong views for training. Row "step" is a stretch of steps with its loader, eager and compiled. Seconds of compilation
+are listed separately. Its check: the mean loss of the stretch is the same. Row "parts" splits an eager step into
+loader, guessed targets, forward pass with the losses, backward pass and optimiser. A ratio is a part's share of the
+step. torch counts the FLOPs from the operations of a step. The peak is that of a matrix product in the same dtype,
+measured here.
 """
 
 import sys
@@ -37,7 +37,7 @@ MATRIX = {"cpu": 1024, "cuda": 8192}
 
 
 def our_config(options: Any, folder: Any, compiled: str) -> Config:
-    """The paper's settings, but for sizes."""
+    """The paper's settings with other sizes."""
     return cifar_config(
         [
             "data.root=made-up", f"run.dir={folder}", f"model.width={options.width}", f"device={options.device}",
@@ -49,7 +49,7 @@ def our_config(options: Any, folder: Any, compiled: str) -> Config:
 
 
 class Stretch:
-    """A number of steps of network 1, over and over."""
+    """A number of steps of network 1, which can be repeated."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -59,7 +59,7 @@ class Stretch:
         self.own.partition = partition_samples(clean_prob_N.to(trainer.numerics.device), 0.5)
 
     def __call__(self) -> int:
-        """Run them; returns how many."""
+        """Run them and return their number."""
         self.own.steps = []
         self.own.sums.zero_()
         return semi_supervised(self.own, self.other, self.trainer.training, BareSteps(), epoch=EPOCH, start=0)
@@ -69,12 +69,12 @@ class BareSteps(StepLoop):
     """Steps without progress, timing or stops."""
 
     def __init__(self) -> None:
-        """Nothing to hold."""
+        """Needs no state."""
 
     def train_steps(
         self, title: str, batches: Iterator[Batch], total: int, *, num_views: int
     ) -> Iterator[tuple[int, Batch]]:
-        """(step, batch) from step 0 on."""
+        """Yield (step, batch) from step 0 on."""
         return enumerate(batches)
 
 
@@ -113,7 +113,7 @@ def step_row(options: Any) -> Row:
 
 
 def parts_row(options: Any) -> Row:
-    """What an eager step is made of."""
+    """The parts of an eager step."""
     with scratch() as folder, trainer_of(our_config(options, folder, "false"), made_up_cifar(8192, 256)) as trainer:
         stretch = Stretch(trainer)
         training, numerics, config = trainer.training, trainer.numerics, trainer.config
@@ -156,7 +156,7 @@ def parts_row(options: Any) -> Row:
 
 
 def labels_of(row: str, options: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """What a row's figures belong to."""
+    """The labels of a row: what its figures were measured on."""
     return {
         "row": row, "network": f"preact_resnet18 width {options.width}", "batch": options.batch,
         "precision": str(dtype).removeprefix("torch."),
@@ -164,14 +164,14 @@ def labels_of(row: str, options: Any, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def flops_of(stretch: Stretch) -> int:
-    """Operations of one step, multiplications and additions counted apart."""
+    """Operations of one step; a multiplication and an addition count as two."""
     with FlopCounterMode(display=False) as counter:
         steps = stretch()
     return int(counter.get_total_flops() / steps)
 
 
 def matmul_peak(device: str, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product of this type, the best of 10."""
+    """Operations per second of a large matrix product in this dtype, the best of 10."""
     size = MATRIX[device]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     timing = time_in_turns({"matmul": lambda: a @ b}, 10, device)["matmul"]
@@ -187,7 +187,7 @@ def launches(stretch: Stretch) -> int:
 
 
 def main() -> int:
-    """Prints the table, writes the JSON."""
+    """Print the table and write the JSON."""
     parser = arguments(__doc__)
     small = not torch.cuda.is_available()
     parser.add_argument("--width", type=int, default=16 if small else 64, help="of PreAct ResNet-18")

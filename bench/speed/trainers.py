@@ -1,4 +1,4 @@
-"""Trainers for benches: at the start of a run, in a folder that is thrown away, on given or on made-up images."""
+"""Trainers for benches at the start of a run, in a temporary folder, on given or made-up images."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ def cifar_config(overrides: Sequence[str]) -> Config:
 def made_up_cifar(num_train: int, num_test: int) -> Dataset:
     """Images of CIFAR's size and number of classes: a colour and a direction of stripes for each class, under noise.
 
-    Work and memory are those of CIFAR; only accuracy means nothing.
+    Work and memory are those of CIFAR. Accuracy has no meaning.
     """
     random = np.random.default_rng(0)
 
@@ -63,6 +63,6 @@ def trainer_of(config: Config, dataset: Dataset | None = None) -> Iterator[Train
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for a run."""
+    """A temporary folder for a run."""
     with tempfile.TemporaryDirectory(prefix="fastcpc-bench-") as folder:
         yield Path(folder) / "run"

@@ -5,7 +5,7 @@
 First `fastcpc-prepare imagefolder --cache` resizes every image once; then each run is `fastcpc-train --config
 configs/clothing_small.yaml cleaner.kind=KIND run.seed=SEED` on one thread, in its own process. Writes
 bench/results/clothing_table.json with the finished runs and prints the table in Markdown. When all runs are finished,
-it puts the table into docs/experiments.md between its two markers. Accuracies are those of the test split:
+it puts the table into docs/experiments.md between its two markers. Accuracies are those of the test split.
 "last 5" is the mean over the last five epochs, not the best epoch.
 """
 

@@ -13,7 +13,7 @@ from fastcpc.report.paper.tables import Results
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """What such a bench takes: ``jobs``, ``out``."""
+    """The options of such a bench: ``jobs``, ``out``."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "reproduce", help="where the runs are kept")
@@ -21,8 +21,10 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def trained(name: str, seeds: int, options: argparse.Namespace) -> tuple[Experiment, Grid, Results]:
-    """An experiment at its small scale with all its runs, after those that were missing are trained. seeds: 0 takes the
-    experiment's own number. SystemExit (128 + the signal) where it was stopped."""
+    """Train the missing runs of an experiment at its small scale, and return it with all its runs.
+
+    seeds: 0 takes the experiment's own number. Raises SystemExit (128 + the signal) if it was stopped.
+    """
     chosen, grid = experiment(name, "small"), grid_of("small", options.out, ROOT / "configs")
     seeds = seeds or chosen.seeds
     cells = [cell for place in chosen.places for cell in place.cells(seeds)]

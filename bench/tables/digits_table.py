@@ -7,7 +7,7 @@ It is `fastcpc-reproduce table3 --scale small --seeds 5`, with the result in the
 `fastcpc-train --config configs/digits_NOISE.yaml cleaner.kind=KIND run.seed=SEED` on one thread, in its own process.
 Writes bench/results/digits_table.json with every run's accuracy and prints the table in Markdown. When all seeds are
 finished, it puts the table into README.md between its two markers. Accuracies are those of the test split, which is not
-used for training or selection: "last 10" is the mean over the last ten epochs, not the best epoch.
+used for training or selection. "last 10" is the mean over the last ten epochs, not the best epoch.
 """
 
 import json

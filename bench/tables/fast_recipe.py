@@ -1,9 +1,10 @@
-"""The fast recipe beside the paper's on digits: accuracy and CPU time over several seeds.
+"""The fast recipe compared with the paper's on digits: accuracy and CPU time over several seeds.
 
-    python bench/tables/fast_recipe.py                  # 10 runs in turn; a stopped bench resumes
-Each run is `fastcpc-train --config configs/[fast/]digits_sym80.yaml run.seed=SEED` on one thread, in a process of its
-own, from the start of Python to its end. CPU seconds are the process's own, user and system: a busy machine stretches
-the clock much more than them. Writes bench/results/fast_recipe.json.
+    python bench/tables/fast_recipe.py                  # 10 runs in turn; repeat to resume
+
+Each run is `fastcpc-train --config configs/[fast/]digits_sym80.yaml run.seed=SEED` on one thread, in its own process.
+It is measured from the start of Python to its end. CPU seconds are user and system time of that process. A busy machine
+changes them much less than the clock time. Writes bench/results/fast_recipe.json.
 """
 
 import argparse

@@ -26,8 +26,11 @@ HEAD = ["| work | fastcpc is | file |", "|---|---|---|"]
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a bench's JSON and the calls in it that are compared. ``labels`` select the row; ``others`` are (call,
-    name in the table) of what fastcpc is compared with; ``own`` is the call of fastcpc, "" for the row's subject."""
+    """A row of a bench's JSON and the compared calls in it.
+
+    ``labels`` select the row. ``others`` are (call, name in the table) of the compared programs. ``own`` is the call of
+    fastcpc, "" for the row's subject.
+    """
 
     bench: str
     labels: dict[str, Any]
@@ -49,7 +52,7 @@ LINES = (
     Line("peer", {"row": "epoch"}, "training epoch of both networks, given partition", PEER),
     Line("peer", {"row": "score"}, "scoring pass of both networks with the mixture", PEER),
     Line("step", {"row": "step"}, "compiled training step", EAGER),
-    # from a given start: with its own start scikit-learn's time changed fourfold between two runs
+    # from a given start: with its own start, the time of scikit-learn changed fourfold between two runs
     Line("gmm", {"N": 50_000, "groups": 100, "start": "given"}, "mixtures of 50,000 losses in 100 classes", SKLEARN),
     Line(
         "gmm", {"N": 1_000_000, "groups": 14, "start": "given"}, "mixtures of 1,000,000 losses in 14 classes", SKLEARN

@@ -43,7 +43,7 @@ BEGIN, END = "<!-- suspects table: bench/tables/suspects.py -->", "<!-- end of s
 
 
 def train(config: str, seed: int, folder: Path, root: str) -> Path:
-    """A finished run's folder, trained now or found there."""
+    """The folder of a finished run, which is trained now unless it exists."""
     target = folder / f"{config}-{seed}"
     if (target / "summary.json").exists() and (target / "pred_probs.npy").exists():
         return target
@@ -90,7 +90,7 @@ def measure(path: Path) -> dict[str, Any]:
 
 
 def precision_recall(issue_N: NDArray[np.bool_], wrong_N: NDArray[np.bool_]) -> dict[str, float]:
-    """Shares in [0, 1]; 0 where nothing is suspected."""
+    """Shares in [0, 1]; 0 if there are no suspects."""
     found = float((issue_N & wrong_N).sum())
     return {
         "num_suspected": int(issue_N.sum()),
