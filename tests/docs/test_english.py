@@ -16,10 +16,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "bench" / "README.md"]
-# folders whose docstrings and comments are checked; fastcpc/data and bench are not yet rewritten
-PACKAGES = ("cleaner", "cli", "config", "distributed", "engine", "models", "report", "semisup")
-CHECKED_CODE = ("kernels", *(f"fastcpc/{name}" for name in PACKAGES))
-MODULES = [path for folder in CHECKED_CODE for path in sorted((ROOT / folder).rglob("*.py"))]
+CHECKED_CODE = ("fastcpc", "kernels", "bench")  # folders whose docstrings and comments are checked
+MODULES = [
+    path
+    for folder in CHECKED_CODE
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "fastcpc/kernels" not in path.as_posix()  # a symbolic link to kernels/
+]
 MAX_WORDS = 30
 MAX_WORDS_README = 25
 # technical uses of a listed word; a hyphen counts as a letter, so "stand-alone" is not "stand"
