@@ -23,7 +23,7 @@ def test_a_complete_image_folder(tmp_path: Path, capsys: Capture) -> None:
     before = names_below(root)
     assert main(["imagefolder", "--root", str(root), "--jobs", "1"]) == 0
     out = capsys.readouterr().out
-    assert "imagefolder: test/, train/ with a folder a class; 2 classes" in out
+    assert "imagefolder: test/, train/ with one folder per class; 2 classes" in out
     assert "  train: 8 images; fewest 3 (a), most 5 (b)" in out
     assert "all 10 images decode" in out
     index = root / ".fastcpc-index" / "imagefolder.parquet"

@@ -80,7 +80,7 @@ def _from_folders(
         if parts and len(parts) == len(inner):
             raise InputError(f"{base}: has {', '.join(f'{name}/' for name in parts)} but no train/")
         ids = _class_ids(base, inner, known)
-        return "a folder a class", ids, {"train": _walk(base, base, ids, remarks)}
+        return "one folder per class", ids, {"train": _walk(base, base, ids, remarks)}
     same = [name for name, which in parts.items() if which == "val"]
     if len(same) > 1:
         raise InputError(f"{base}: {' and '.join(f'{name}/' for name in same)} mean the same; keep one")
@@ -94,13 +94,13 @@ def _from_folders(
         if foreign:
             raise InputError(f"{base / name / foreign[0]}: class {foreign[0]!r} is not in train/")
         splits[split] = _walk(base, base / name, ids, remarks)
-    return f"{', '.join(f'{name}/' for name in parts)} with a folder a class", ids, splits
+    return f"{', '.join(f'{name}/' for name in parts)} with one folder per class", ids, splits
 
 
 def _class_ids(folder: Path, found: list[str], known: list[tuple[str, str]] | None) -> tuple[str, ...]:
     """The names of the class folders, in class order."""
     if len(found) < 2:
-        raise InputError(f"{folder}: {len(found)} class folders, two are the least; expected a folder a class")
+        raise InputError(f"{folder}: {len(found)} class folders; at least two are required, one folder per class")
     if known is None:
         return tuple(found)
     ids = tuple(wnid if wnid in found or name not in found else name for wnid, name in known)
@@ -207,7 +207,7 @@ def _list_classes(train: list[Row], known: list[tuple[str, str]] | None) -> tupl
     else:
         ids = tuple(sorted(texts))
     if len(ids) < 2:
-        raise InputError(f"{train[0].place.partition(': ')[0]}: {len(ids)} class, two are the least")
+        raise InputError(f"{train[0].place.partition(': ')[0]}: {len(ids)} class; at least two are required")
     return ids, {name: k for k, name in enumerate(ids)}
 
 
