@@ -49,7 +49,7 @@ def _broken(listing: Listing, index: Index, max_bad: float) -> tuple[int, ...]:
             first = split.names[rows[0]]
             raise InputError(
                 f"{first}: {index.problems[first]}; {len(rows):,} broken images in the {name} set, which must be "
-                "whole: mend them or take them out of the set"
+                "whole: replace them or take them out of the set"
             )
     train = listing.splits["train"]
     rows = invalid_rows(train.names, index)

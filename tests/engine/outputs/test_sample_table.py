@@ -111,5 +111,5 @@ def test_suspected_labels_by_hand() -> None:
 
 
 def test_missing_folder_is_an_error_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"cannot write .*gone/c\.parquet: No such file or directory; mend that"):
+    with pytest.raises(RunError, match=r"cannot write .*gone/c\.parquet: No such file or directory; fix this"):
         make_table(3).write(tmp_path / "gone" / "c.parquet")

@@ -142,7 +142,7 @@ def open_home() -> Iterator[Path]:
 def test_a_folder_that_becomes_read_only(open_home: Path, tmp_path: Path) -> None:
     home = open_home
     said = as_nobody("nobody_runs:train_until_read_only", home / "run", tmp_path / "before")
-    assert re.fullmatch(r"RunError: cannot write .*: Permission denied; mend that and start the same command.*", said)
+    assert re.fullmatch(r"RunError: cannot write .*: Permission denied; fix this and repeat the command.*", said)
     assert named(home / "run", "latest").name in ("epoch_0000", "epoch_0001")
     for folder in (home / "run", home / "run" / "checkpoints"):
         folder.chmod(0o777)
