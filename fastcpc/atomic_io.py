@@ -59,9 +59,7 @@ def sync_folder(path: Path) -> None:
 def write_failure(error: OSError, path: Path, num_bytes: int) -> RunError:
     """The one line for a write that failed; a full disk with what was needed and what is free."""
     if error.errno not in _FULL:
-        return RunError(
-            f"cannot write {path}: {error.strerror or error}; fix this and repeat the command to resume"
-        )
+        return RunError(f"cannot write {path}: {error.strerror or error}; fix this and repeat the command to resume")
     return RunError(
         f"cannot write {path}: {_FULL[error.errno]} ({_size(num_bytes)} needed, {_free(path)} free); "
         "make room and repeat the command to resume"
