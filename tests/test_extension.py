@@ -1,6 +1,7 @@
 """A data set, a cleaner and a network of one's own, registered together from a script, without a change in fastcpc/."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,16 @@ import torch
 from small_run import metrics, run, small_config
 from torch import nn
 
-from fastcpc.cleaner import registry as cleaners
 from fastcpc.cleaner.base import CleanerInput, CleanerResult
-from fastcpc.cleaner.registry import register_cleaner
+from fastcpc.cleaner.registry import register_cleaner, unregister_cleaner
 from fastcpc.cli import clean as clean_command
 from fastcpc.cli import report as report_command
 from fastcpc.config import names
-from fastcpc.data import registry as datasets
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import ArraySplit, Dataset
-from fastcpc.data.registry import DatasetSpec, register_dataset
+from fastcpc.data.registry import DatasetSpec, register_dataset, unregister_dataset
 from fastcpc.data.test_transform import InferenceTransform
-from fastcpc.models import registry as backbones
-from fastcpc.models.registry import register_backbone
+from fastcpc.models.registry import register_backbone, unregister_backbone
 
 MEAN, STD = (0.3, 0.3, 0.3), (0.2, 0.2, 0.2)
 
@@ -57,21 +55,21 @@ def flat_network(in_channels: int, image_size: int, width: int) -> nn.Module:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The three of this file, as a user's script registers them; taken back after the test."""
-    monkeypatch.setattr(datasets, "_DATASETS", dict(datasets._DATASETS))
-    monkeypatch.setattr(cleaners, "_CLEANERS", dict(cleaners._CLEANERS))
-    monkeypatch.setattr(backbones, "_BACKBONES", dict(backbones._BACKBONES))
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Registers the three of this file as a user's script does, for one test."""
     monkeypatch.setattr(names, "BACKBONES", [*names.BACKBONES, "flat"])
     monkeypatch.setitem(names.DATASETS, "colours", names.DatasetTraits("arrays", needs_root=False))
-    monkeypatch.setitem(names.CLEANER_KINDS, "small_loss", ("small_loss",))
     register_dataset(DatasetSpec("colours", load_colours, lambda _: InferenceTransform(3, 8, 8, MEAN, STD)))
     register_cleaner("small_loss", SmallLoss)
     register_backbone("flat")(flat_network)
+    yield
+    unregister_dataset("colours")
+    unregister_cleaner("small_loss")
+    unregister_backbone("flat")
 
 
 @pytest.mark.usefixtures("registered")
-def test_own_data_set_cleaner_and_network_train_and_are_reported(tmp_path: Path) -> None:
+def test_registered_data_set_cleaner_and_network_train_and_are_reported(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     config = small_config(
         folder,

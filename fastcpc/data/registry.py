@@ -59,6 +59,11 @@ def register_dataset(spec: DatasetSpec) -> None:
     _DATASETS[spec.name] = spec
 
 
+def unregister_dataset(name: str) -> None:
+    """Remove a data set that ``register_dataset`` added; its name stays in config/names.py."""
+    del _DATASETS[name]
+
+
 def registered_datasets() -> dict[str, DatasetSpec]:
     """Every registered data set by name."""
     return dict(_DATASETS)
@@ -89,7 +94,8 @@ def inference_transform(config: DataConfig) -> InferenceTransform:
     return dataset_spec(config.name).inference(config)
 
 
-def _cifar(facts: CifarFacts) -> DatasetSpec:
+def cifar_spec(facts: CifarFacts) -> DatasetSpec:
+    """CIFAR-10 or CIFAR-100."""
     view = InferenceTransform(RGB, facts.image_size, facts.image_size, facts.mean, facts.std)
     terms = f"{facts.title} states no licence and asks to cite Krizhevsky 2009"
     return DatasetSpec(facts.name, lambda config: load_cifar(config.root, facts), lambda _: view, terms=terms)
@@ -117,8 +123,8 @@ register_dataset(
         terms="scikit-learn's digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0",
     )
 )
-register_dataset(_cifar(CIFAR10))
-register_dataset(_cifar(CIFAR100))
+register_dataset(cifar_spec(CIFAR10))
+register_dataset(cifar_spec(CIFAR100))
 register_dataset(
     _images(
         "clothing1m",

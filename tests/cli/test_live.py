@@ -19,7 +19,7 @@ from wandb_file import history, records, summary
 from fastcpc.cli import train as command
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.launch import train
-from fastcpc.engine.loggers import run_log, wandb_logger
+from fastcpc.engine.loggers import run_log
 from fastcpc.engine.loggers.figure_schedule import FigureSchedule, Pictures
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.step_loop import Stopped
@@ -152,7 +152,7 @@ class Failing:
 def test_wandb_that_fails_to_start_gives_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(wandb_logger, "_import", lambda project: Failing(at="init"))
+    monkeypatch.setitem(sys.modules, "wandb", Failing(at="init"))
     assert main(tmp_path / "run", "log.wandb=digits") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fastcpc-train: error: log.wandb=digits: does not begin (api_key not configured")
@@ -162,7 +162,7 @@ def test_wandb_that_fails_to_start_gives_one_line(
 
 
 def test_wandb_that_fails_later_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wandb_logger, "_import", lambda project: Failing(at="log"))
+    monkeypatch.setitem(sys.modules, "wandb", Failing(at="log"))
     assert run(small_config(tmp_path / "run", log={"wandb": "digits"}))["finished"]
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("W&B is given up (RuntimeError: the service is gone); training goes on without it") == 1

@@ -10,7 +10,7 @@ from fastcpc.engine.checkpoint.resume import named
 from fastcpc.errors import RunError
 
 
-def test_a_run_writes_the_keys_of_the_schema(tmp_path: Path) -> None:
+def test_state_has_the_keys_of_the_schema(tmp_path: Path) -> None:
     run(small_config(tmp_path / "run", train={"epochs": 1}))
     path = named(tmp_path / "run", "latest")
     _, state = load(path)

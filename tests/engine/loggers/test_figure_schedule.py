@@ -43,13 +43,11 @@ def drawn_after(every: int, seconds: float, phases: list[str]) -> list[int]:
         (1, 8.0, [2, 3, 7]),  # 8 s are 2 % of the 408 s until epoch 3 ends, and 16 s of 816 s
     ],
 )
-def test_the_first_cleaning_and_every_kth_while_it_costs_little(
-    every: int, seconds: float, expected: list[int]
-) -> None:
+def test_figures_are_drawn_first_and_at_every_kth_cleaning(every: int, seconds: float, expected: list[int]) -> None:
     assert drawn_after(every, seconds, ["warmup"] * 2 + ["train"] * 8) == expected
 
 
-def test_the_last_figures_are_drawn_at_any_cost_unless_none_are_wanted() -> None:
+def test_last_figures_are_always_drawn_unless_off() -> None:
     for every in (0, 1):
         painter = Drawing(1000.0)
         figures = FigureSchedule(painter, Path("run"), every, clock=lambda painter=painter: painter.now)  # type: ignore[misc]
@@ -57,7 +55,7 @@ def test_the_last_figures_are_drawn_at_any_cost_unless_none_are_wanted() -> None
     assert FigureSchedule(None, Path("run"), 1).draw() == {}
 
 
-def test_a_drawing_that_fails_is_a_warning_and_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_drawing_is_a_warning_and_ends_drawing(caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 
     def paint(folder: Path) -> Pictures:
