@@ -76,11 +76,13 @@ class CleanerResult:
 class Cleaner(Protocol):
     """A cleaner of both networks, one call per network and epoch; subclasses inherit the defaults.
 
-    name: suffix of its columns q_<name>_1, q_<name>_2 and of its metric auc_<name>. uses_loss_history: whether
-    ``values_N`` is averaged over epochs. similarity: how its prototypes are compared; None where it trains none.
+    name: suffix of its columns q_<name>_1, q_<name>_2 and of its metric auc_<name>. title: its name in the texts of
+    reports; empty: its name. uses_loss_history: whether ``values_N`` is averaged over epochs. similarity: how its
+    prototypes are compared; None where it trains none.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
     uses_loss_history: ClassVar[bool] = False
     similarity: ClassVar[Similarity | None] = None
 

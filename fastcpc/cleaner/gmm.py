@@ -92,6 +92,7 @@ class Gmm(Cleaner):
 
     per_class: bool
     name = "gmm"
+    title = "mixture"
     uses_loss_history = True
 
     def clean(self, data: CleanerInput) -> CleanerResult:

@@ -157,6 +157,7 @@ class Prototypes(Cleaner):
     """CPC: prototypes that learn from the partition of the mixture before it."""
 
     name = "cpc"
+    title = "prototypes"
     similarity = "dot"
 
     def clean(self, data: CleanerInput) -> CleanerResult:
@@ -197,6 +198,7 @@ class ContrastivePrototypes(Cleaner):
     """The ablation without a mixture (CPC, Tab. 5): prototypes that learn from all given labels."""
 
     name = "cpc"
+    title = "prototypes"
     similarity = "cosine"
 
     def clean(self, data: CleanerInput) -> CleanerResult:

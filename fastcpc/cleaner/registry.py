@@ -43,6 +43,12 @@ def cleaners_of(kind: str) -> tuple[Cleaner, ...]:
     return tuple(_CLEANERS[name]() for name in CLEANER_KINDS[kind])
 
 
+def cleaner_title(name: str) -> str:
+    """The name in the texts of reports of the cleaner with this ``Cleaner.name``."""
+    titles = {cleaner.name: cleaner.title for cleaner in (factory() for factory in _CLEANERS.values())}
+    return titles.get(name) or name
+
+
 def prototype_similarity(kind: str) -> Similarity | None:
     """How a run of this cleaner.kind compares prototypes; None where it trains none."""
     return next((cleaner.similarity for cleaner in cleaners_of(kind) if cleaner.similarity), None)

@@ -4,7 +4,7 @@ To add a data set: add its name to ``fastcpc.config.names.DATASETS``, call ``reg
 data.name=NAME.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,10 +18,11 @@ from fastcpc.data.datasets.clothing1m import list_clothing1m
 from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.data.datasets.indexed_images import load_listing
 from fastcpc.data.datasets.listing import IMAGENET_MEAN, IMAGENET_STD, Listing
-from fastcpc.data.datasets.webvision import list_webvision
+from fastcpc.data.datasets.webvision import filelist_without, list_webvision
 from fastcpc.data.test_transform import InferenceTransform
 
 ListFiles = Callable[[DataConfig], Listing]
+ListWithout = Callable[[DataConfig, Sequence[str], Sequence[str]], tuple[bytes, str]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class DatasetSpec:
     load: reads the whole data set; InputError where files under data.root are missing, damaged or foreign.
     inference: the test view, which needs no files.
     list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
+    list_without: from kept and dropped paths to the data set's own training list without the dropped ones, and a
+    sentence on its use; None where it has no such list.
     licence: the identifier that model hubs use. terms: the known terms of the images, a sentence without a full stop.
     """
 
@@ -38,6 +41,7 @@ class DatasetSpec:
     load: Callable[[DataConfig], Dataset]
     inference: Callable[[DataConfig], InferenceTransform]
     list_files: ListFiles | None = None
+    list_without: ListWithout | None = None
     licence: str = "unknown"
     terms: str = "the terms of the images are not known to fastcpc"
 
@@ -102,12 +106,18 @@ def cifar_spec(facts: CifarFacts) -> DatasetSpec:
 
 
 def _images(
-    name: str, list_files: ListFiles, licence: str, terms: str, mean: tuple[float, ...], std: tuple[float, ...]
+    name: str,
+    list_files: ListFiles,
+    licence: str,
+    terms: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    list_without: ListWithout | None = None,
 ) -> DatasetSpec:
     def inference(config: DataConfig) -> InferenceTransform:
         return InferenceTransform(RGB, config.resize, config.crop, mean, std)
 
-    return DatasetSpec(name, partial(_load_images, list_files), inference, list_files, licence, terms)
+    return DatasetSpec(name, partial(_load_images, list_files), inference, list_files, list_without, licence, terms)
 
 
 def _load_images(list_files: ListFiles, config: DataConfig) -> Dataset:
@@ -133,6 +143,7 @@ register_dataset(
         "Clothing1M: non-commercial research only, no redistribution",
         clothing1m.MEAN,
         clothing1m.STD,
+        clothing1m.key_list_without,
     )
 )
 register_dataset(
@@ -143,6 +154,7 @@ register_dataset(
         "WebVision: images of the web with their owners' rights; see its site for the terms",
         IMAGENET_MEAN,
         IMAGENET_STD,
+        filelist_without,
     )
 )
 register_dataset(

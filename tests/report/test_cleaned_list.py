@@ -1,5 +1,6 @@
-"""Cleaned lists of photo data sets: each is read back by the data set's own reader."""
+"""Cleaned lists of image data sets: each is read back by the data set's own reader."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from image_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
 
 from fastcpc.config.load import load_config
-from fastcpc.config.schema import Config
-from fastcpc.data.registry import list_images
+from fastcpc.config.names import DATASETS, DatasetTraits
+from fastcpc.config.schema import Config, NoiseConfig
+from fastcpc.data.registry import dataset_spec, list_images, register_dataset, unregister_dataset
 from fastcpc.engine.outputs.labels_file import RunLabels
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
@@ -21,7 +23,7 @@ ODD = ['a,1 "x".jpg', "new\nline.jpg", "<b>.jpg", "=1.jpg"]
 
 
 def run_of(config: Config, swap: dict[int, int] | None = None) -> tuple[Run, SampleTable]:
-    """A run on a photo set, all labels as given (or swapped), as far as a cleaned list needs one."""
+    """A run on an image set, all labels as given (or swapped), as far as a cleaned list needs one."""
     listing = list_images(config.data)
     split = listing.splits["train"]
     given_N = split.labels.copy()
@@ -85,7 +87,7 @@ def test_a_list_for_an_image_folder(photos: Config, tmp_path: Path, ending: str)
     before = list_images(photos.data)
     target = tmp_path / f"kept{ending}"
     usage = write_cleaned(run, samples, issues(samples, 2, 5), target)
-    assert usage.endswith(f"data.list={target} data.classes={tmp_path / 'kept.classes.txt'}")
+    assert usage.endswith(f"data.name=imagefolder data.list={target} data.classes={tmp_path / 'kept.classes.txt'}")
     data = replace(photos.data, list=str(target), classes=str(tmp_path / "kept.classes.txt"))
     after = list_images(data)
     assert after.class_names == before.class_names == ("10", "2")
@@ -100,7 +102,7 @@ def test_a_folder_of_links(photos: Config, tmp_path: Path) -> None:
     before = list_images(photos.data)
     target = tmp_path / "kept"
     usage = write_cleaned(run, samples, issues(samples, 2, 5), target)
-    assert usage == f"links to {len(samples) - 2} training images: train with data.root={target}"
+    assert usage == f"links to {len(samples) - 2} training images: train with data.name=imagefolder data.root={target}"
     after = list_images(replace(photos.data, root=str(target)))
 
     def content(listing: Any, split: str) -> list[tuple[str, int]]:
@@ -171,3 +173,22 @@ def test_names_with_outer_spaces_need_parquet(photos: Config, tmp_path: Path) ->
     run_list = replace(samples, paths=(" blank.jpg", *samples.paths[1:]))
     with pytest.raises(InputError, match=r"' blank.jpg' begins or ends with a space; use \.parquet"):
         write_cleaned(run, run_list, issues(samples), tmp_path / "kept.csv")
+
+
+def test_registered_data_set_writes_its_own_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def list_without(_: object, kept: Sequence[str], dropped: Sequence[str]) -> tuple[bytes, str]:
+        return "\n".join(kept).encode(), f"{len(dropped)} left out"
+
+    monkeypatch.setitem(DATASETS, "own", DatasetTraits("images"))
+    register_dataset(replace(dataset_spec("imagefolder"), name="own", list_without=list_without))
+    try:
+        root = imagefolder(tmp_path / "images", {"a": 3, "b": 2})
+        run, samples = run_of(load_config([], ["data.name=own", f"data.root={root}"]))
+        assert write_cleaned(run, samples, issues(samples, 1), tmp_path / "own.txt") == "1 left out"
+        kept = (*samples.paths[:1], *samples.paths[2:])
+        assert (tmp_path / "own.txt").read_text() == "\n".join(kept)
+        noisy = replace(run.config, noise=NoiseConfig(kind="sym", rate=0.2))
+        with pytest.raises(InputError, match=r"noise\.kind=sym, not from own's own lists; use the table of --out"):
+            write_cleaned(replace(run, config=noisy), samples, issues(samples, 1), tmp_path / "own.txt")
+    finally:
+        unregister_dataset("own")

@@ -9,6 +9,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patheffects import withStroke
 
 from fastcpc.arrays import Floats, Ints
+from fastcpc.cleaner.registry import cleaner_title
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.engine.outputs.score_file import ScoreArrays
 from fastcpc.report.html.canvas import INK, PAPER, SERIES, ReportFigure, draw, plain_name
@@ -135,27 +136,29 @@ def _cells(ax: Axes, share: Floats, edges: Floats) -> None:
 
 
 def probability_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
-    """Clean probability by prototypes and by the mixture, network 1, as counts on a grid."""
-    if scores is None or "q_gmm" not in scores.arrays or "q_cpc" not in scores.arrays:
+    """Clean probability by the last two cleaners that ran, network 1, as counts on a grid; None with fewer cleaners."""
+    names = scores.cleaners if scores is not None else []
+    if scores is None or len(names) < 2:
         return None
-    q_gmm_N, q_cpc_N = scores.arrays["q_gmm"][0], scores.arrays["q_cpc"][0]
+    before_N, after_N = (scores.arrays[f"q_{name}"][0] for name in names[-2:])
+    before, after = map(cleaner_title, names[-2:])
     edges = np.linspace(0, 1, GRID + 1)
-    counts = np.histogram2d(q_cpc_N, q_gmm_N, (edges, edges))[0]
+    counts = np.histogram2d(after_N, before_N, (edges, edges))[0]
     share = np.log1p(counts) / np.log1p(counts.max())
     tau = run.config.cleaner.tau
-    both = [((q_gmm_N > tau) == side[0]) & ((q_cpc_N > tau) == side[1]) for side in ((1, 1), (0, 0), (1, 0), (0, 1))]
+    both = [((before_N > tau) == side[0]) & ((after_N > tau) == side[1]) for side in ((1, 1), (0, 0), (1, 0), (0, 1))]
     text = (
-        "Predicted clean by both {:.1f} %, noisy by both {:.1f} %, clean only by the mixture {:.1f} %, only by the "
-        "prototypes {:.1f} % of all labels."
-    ).format(*(100 * part.mean() for part in both))
+        "Predicted clean by both {:.1f} %, noisy by both {:.1f} %, clean only by the {before} {:.1f} %, only by the "
+        "{after} {:.1f} % of all labels."
+    ).format(*(100 * part.mean() for part in both), before=before, after=after)
 
     def paint(ax: Axes) -> None:
         _cells(ax, share, edges)
         ax.axvline(tau, color=INK, linewidth=0.8, linestyle=":")
         ax.axhline(tau, color=INK, linewidth=0.8, linestyle=":")
         ax.set_aspect("equal")
-        ax.set_xlabel("q(z') by the mixture")
-        ax.set_ylabel("q(z) by prototypes")
+        ax.set_xlabel(f"clean probability by the {before}")
+        ax.set_ylabel(f"clean probability by the {after}")
 
     caption = f"Network 1; opacity: logarithm of the count. Dotted: tau = {tau:g}, predicted clean above it. {text}"
     return draw("q", "Clean probability by both cleaners", caption, text, paint, height=1.3)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcpc.config.names import DATASETS
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import FREE_KEYS, flat_settings
 from fastcpc.errors import InputError
@@ -126,8 +127,8 @@ def _as_text(value: Any) -> str:
 
 
 def _group_key(config: Config) -> tuple[tuple[str, str], ...]:
-    """The settings that the runs of a group share. A folder of images is a data set of its own."""
-    free = _SEED_KEYS - {"data.root"} if config.data.name == "imagefolder" else _SEED_KEYS
+    """The settings that the runs of a group share; data.root where it decides which data set it is."""
+    free = _SEED_KEYS - {"data.root"} if DATASETS[config.data.name].is_users_own else _SEED_KEYS
     return tuple((key, value) for key, value in settings_as_text(config).items() if key not in free)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from fastcpc.cleaner.registry import cleaners_of
+from fastcpc.cleaner.registry import cleaner_title, cleaners_of
+from fastcpc.engine.outputs.metric_keys import auc_key, pair_keys
 from fastcpc.report.html.canvas import FAINT, INK, SERIES, ReportFigure, draw, plain_name
 from fastcpc.report.html.comparison import Comparison, RunGroup
 from fastcpc.report.results.run import Run
@@ -14,7 +15,6 @@ from fastcpc.report.results.run import Run
 MOST_GROUPS = 18  # lines that a reader can distinguish
 STAGES = ("score", "clean", "train", "eval")
 _NETWORKS = ("network 1", "network 2")
-CLEANER_TITLES = {"gmm": "mixture", "cpc": "prototypes"}  # others are shown by their names
 
 
 def curves(run: Run) -> tuple[list[ReportFigure], list[str]]:
@@ -27,7 +27,7 @@ def curves(run: Run) -> tuple[list[ReportFigure], list[str]]:
         (_auc(run), _why_no_auc(run)),
         (
             _divergence(run),
-            "KL divergence and agreement need both cleaners (cleaner.kind=cpc_agn or cpc_awr).",
+            "KL divergence and agreement need two cleaners (such as cleaner.kind=cpc_awr).",
         ),
         (_agreement(run), ""),
     ):
@@ -168,29 +168,45 @@ def _why_no_auc(run: Run) -> str:
     return "No epoch has a cleaning yet, or all labels are correct, so there is no AUC."
 
 
+def _cleaner_pair(run: Run) -> tuple[str, str] | None:
+    """Names of the last two cleaners of the run's cleaner.kind; None where there are fewer."""
+    cleaners = [cleaner.name for cleaner in cleaners_of(run.config.cleaner.kind)]
+    return (cleaners[-2], cleaners[-1]) if len(cleaners) > 1 else None
+
+
 def _divergence(run: Run) -> ReportFigure | None:
-    shown = {name: series(run, "kl_gmm_cpc", i) for i, name in enumerate(_NETWORKS)}
-    if not any(np.isfinite(values).any() for values in shown.values()):
+    pair = _cleaner_pair(run)
+    shown = _of_networks(run, pair_keys(*pair)[0]) if pair else {}
+    if pair is None or not shown:
         return None
     text = f"KL divergence between both cleaners, network 1: last {_shown(_last(shown[_NETWORKS[0]]), 3)} nats."
-    caption = "KL(q(z') || q(z)) of the mixture's and the prototypes' clean probabilities, mean over samples, nats."
+    first, second = map(cleaner_title, pair)
+    caption = f"KL(q || q') of clean probabilities q by the {first} and q' by the {second}; mean over samples, nats."
     return _lines(run, "kl", "KL divergence of the cleaners", caption, text, "nats", shown)
 
 
 def _agreement(run: Run) -> ReportFigure | None:
-    shown = {name: 100 * series(run, "agreement_gmm_cpc", i) for i, name in enumerate(_NETWORKS)}
-    if not any(np.isfinite(values).any() for values in shown.values()):
+    pair = _cleaner_pair(run)
+    shown = {name: 100 * values for name, values in _of_networks(run, pair_keys(*pair)[1]).items()} if pair else {}
+    if pair is None or not shown:
         return None
     text = f"Share of labels on which both cleaners agree, network 1: last {_shown(_last(shown[_NETWORKS[0]]))} %."
-    caption = "Percent of labels that mixture and prototypes both predict clean, or both noisy."
+    first, second = map(cleaner_title, pair)
+    caption = f"Percent of labels that {first} and {second} both predict clean, or both noisy."
     return _lines(run, "agreement", "Agreement of the cleaners", caption, text, "%", shown)
+
+
+def _of_networks(run: Run, key: str) -> dict[str, np.ndarray]:
+    """A metric of each network over the epochs; empty where no epoch has it."""
+    shown = {name: series(run, key, place) for place, name in enumerate(_NETWORKS)}
+    return shown if any(np.isfinite(values).any() for values in shown.values()) else {}
 
 
 def _of_cleaners(run: Run, measure: str) -> dict[str, np.ndarray]:
     shown = {}
     metrics = dict.fromkeys(key for line in run.metrics for key in line if key.startswith(f"{measure}_"))
     for key in (metric.removeprefix(f"{measure}_") for metric in metrics):
-        name = CLEANER_TITLES.get(key, key)
+        name = cleaner_title(key)
         pair = np.stack([series(run, f"{measure}_{key}", i) for i in (0, 1)])
         if np.isfinite(pair).any():
             shown[name] = pair.mean(0)
@@ -225,7 +241,9 @@ def group_name(group: RunGroup) -> str:
 def active_auc(run: Run) -> np.ndarray:
     """AUC by epoch of the last cleaner of cleaner.kind, mean of both networks: (E,), NaN where unknown."""
     cleaners = cleaners_of(run.config.cleaner.kind)
-    name = f"auc_{cleaners[-1].name if cleaners else 'gmm'}"
+    if not cleaners:
+        return np.full(len(run.metrics), np.nan)
+    name = auc_key(cleaners[-1].name)
     return np.asarray((series(run, name, 0) + series(run, name, 1)) / 2)
 
 

@@ -157,8 +157,8 @@ def _absent_of_classes(run: Run, last: ScoreArrays | None) -> list[str]:
     absent = []
     if last is not None and "prototypes" not in last.arrays:
         absent.append(f"cleaner.kind={run.config.cleaner.kind} has no prototypes, so there is no map or similarity.")
-    elif last is not None and "q_gmm" not in last.arrays:
-        absent.append("This cleaner has no mixture, so its clean probabilities are not compared.")
+    elif last is not None and len(last.cleaners) < 2:
+        absent.append("This run has one cleaner, so clean probabilities are not compared.")
     if len(run.class_names) > 50:
         absent.append(f"{len(run.class_names)} classes are too many for a matrix; see the table of changes.")
     return absent

@@ -1,6 +1,7 @@
 """Train the missing runs of a grid, each in its own process; finished runs are reused."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastcpc.config.load import load_config, read_config
+from fastcpc.config.names import DATASETS
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import changed_settings
 from fastcpc.engine.step_loop import StopRequest
@@ -64,8 +66,8 @@ class Grid:
         return run if run.summary is not None else None
 
     def _root(self, cell: Cell) -> list[str]:
-        name = next((name for name in ("clothing1m", "webvision") if cell.config.startswith(name)), "")
-        if not self.data_root or cell.config.startswith("digits"):
+        name = next(word for word in re.split("[/_]", cell.config) if word in DATASETS)
+        if not self.data_root or not DATASETS[name].needs_root:
             return []
         own = Path(self.data_root) / name
         return [f"data.root={own if own.is_dir() else self.data_root}"]

@@ -14,10 +14,9 @@ import pyarrow as pa
 
 from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
-from fastcpc.data.datasets.clothing1m import IMAGES
-from fastcpc.data.datasets.listing import Listing, find_file, read_lines
+from fastcpc.data.datasets.listing import Listing
 from fastcpc.data.labels.noise import make_labels
-from fastcpc.data.registry import dataset_spec, list_images, load_dataset
+from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
 from fastcpc.report.results.run import Run
@@ -29,24 +28,25 @@ LIST_ENDINGS = (".csv", ".parquet")
 def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
     """Write the cleaned list of a run; returns one line that says how to use it.
 
-    digits, CIFAR: target.csv "index,label" of the whole training set for noise.kind=file; suspects get the predicted
-    class, because these data sets cannot omit samples. clothing1m: a key list. webvision: the filelist without the
-    suspects. imagefolder: target.csv or .parquet for data.list (with target.classes.txt), or a new folder of links.
+    Arrays: target.csv "index,label" of the whole training set for noise.kind=file; suspects get the predicted class,
+    because these data sets cannot omit samples. Images with a list of their own (Clothing1M, WebVision): that list
+    without the suspects. Other images: target.csv or .parquet for data.list, with target.classes.txt, or a new folder
+    of links.
     InputError where the data set has no such format or its files are missing; RunError on a failed write.
     """
-    name = run.config.data.name
-    if dataset_spec(name).list_files is None:
+    data, spec = run.config.data, dataset_spec(run.config.data.name)
+    if spec.list_files is None:
         return _write_labels(run, samples, is_issue_N, target)
-    if name != "imagefolder" and run.config.noise.kind != "none":
-        raise InputError(
-            f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from {name}'s "
-            "own lists; use the table of --out"
-        )
-    if name == "clothing1m":
-        return _write_keys(run, samples, is_issue_N, target)
-    if name == "webvision":
-        return _write_filelist(run, samples, is_issue_N, target)
-    listing = list_images(run.config.data)
+    if spec.list_without is not None:
+        if run.config.noise.kind != "none":
+            raise InputError(
+                f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from "
+                f"{data.name}'s own lists; use the table of --out"
+            )
+        content, usage = spec.list_without(data, _paths(samples, ~is_issue_N), _paths(samples, is_issue_N))
+        replace_file(target, content)
+        return usage
+    listing = spec.list_files(data)
     if target.suffix.lower() in LIST_ENDINGS:
         return _write_list(run, samples, is_issue_N, target, listing)
     if target.suffix:
@@ -79,28 +79,8 @@ def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
     )
 
 
-def _write_keys(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    kept = [samples.paths[row] for row in np.flatnonzero(~is_issue_N).tolist()]
-    keys = [path if path.startswith(IMAGES) else f"{IMAGES}{path}" for path in kept]
-    replace_file(target, "".join(f"{key}\n" for key in keys).encode())
-    return f"{len(keys):,} keys: replace noisy_train_key_list.txt with it"
-
-
-def _write_filelist(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    data = run.config.data
-    if data.flickr:
-        raise InputError(
-            "--cleaned-list: data.flickr has two filelists; train and clean with one of them, or use --out"
-        )
-    name = "train_filelist_google.txt"
-    base = Path(data.root).expanduser()
-    original = find_file(name, [base / "info", base])
-    if original is None:
-        raise InputError(f"{base}: no {name}; restore it, because the cleaned list has its lines")
-    dropped = {samples.paths[row] for row in np.flatnonzero(is_issue_N).tolist()}
-    kept = [line.text for line in read_lines(original) if line.text.rsplit(None, 1)[0] not in dropped]
-    replace_file(target, "".join(f"{text}\n" for text in kept).encode())
-    return f"{len(kept):,} lines with unused classes: replace info/{name} with it"
+def _paths(samples: SampleTable, chosen_N: Bools) -> list[str]:
+    return [samples.paths[row] for row in np.flatnonzero(chosen_N).tolist()]
 
 
 def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
@@ -131,7 +111,8 @@ def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path,
     ]
     replace_file(classes, "".join(f"{line}\n" for line in lines).encode())
     replace_file(target, data)
-    return f"{int((~is_issue_N).sum()):,} training images: train with data.list={target} data.classes={classes}"
+    use = f"data.name=imagefolder data.list={target} data.classes={classes}"
+    return f"{int((~is_issue_N).sum()):,} training images: train with {use}"
 
 
 def _write_links(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
@@ -156,7 +137,7 @@ def _write_links(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path
         if isinstance(error, OSError):
             raise write_failure(error, target, len(links) * 4096) from error
         raise
-    return f"links to {int((~is_issue_N).sum()):,} training images: train with data.root={target}"
+    return f"links to {int((~is_issue_N).sum()):,} training images: train with data.name=imagefolder data.root={target}"
 
 
 def _linked(split: str, path: str, class_id: str) -> Path:
