@@ -35,7 +35,7 @@ from fastcpc.data.prepare.cache import open_cache
 from fastcpc.data.prepare.check_images import check_image
 from fastcpc.data.prepare.index import read_index
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE
 from fastcpc.engine.outputs.score_file import LAST
@@ -116,7 +116,7 @@ def test_archives_write_nothing_outside_their_folder(tmp_path: Path) -> None:
     run = finished_run(place / "run")
     for name in ("labels.npz", LAST):
         (run / name).write_bytes(climb((run / name).read_bytes(), outside))
-    checkpoint = named(run, "latest")
+    checkpoint = find_checkpoint(run, "latest")
     (checkpoint / "state.pt").write_bytes(climb((checkpoint / "state.pt").read_bytes(), outside))
     resign(checkpoint)
     before = everything(tmp_path)
@@ -164,7 +164,7 @@ def test_pickles_in_arrays_are_not_read(tmp_path: Path, trap: Trap) -> None:
         with pytest.raises(InputError):
             check()
         (run / name).write_bytes(kept)
-    checkpoint = named(run, "latest")
+    checkpoint = find_checkpoint(run, "latest")
     for name in ("net1.safetensors", "state.pt"):
         kept = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(saved({"a": trap}))

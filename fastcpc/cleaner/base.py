@@ -91,6 +91,6 @@ class Cleaner(Protocol):
         ...
 
 
-def named(classes: tuple[int, ...], most: int = 10) -> str:
+def class_list(classes: tuple[int, ...], most: int = 10) -> str:
     """Class ids in a message, the first of them."""
     return ", ".join(str(k) for k in classes[:most]) + (", ..." if len(classes) > most else "")

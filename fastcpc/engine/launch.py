@@ -13,7 +13,7 @@ from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.loaders.factory import describe_loader
 from fastcpc.data.registry import load_dataset
-from fastcpc.distributed.batch_scaling import connect, describe_ranks
+from fastcpc.distributed.batch_scaling import connect_groups, describe_ranks
 from fastcpc.engine.checkpoint.format import read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
@@ -32,14 +32,14 @@ def load_data(config: Config) -> tuple[Dataset, Labels]:
     return take_subset(dataset, labels, config.data.subset, config.run.seed)
 
 
-def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures | None = None) -> dict[str, Any]:
+def train(config: Config, folder: RunDir, stop: StopRequest, draw_figures: DrawFigures | None = None) -> dict[str, Any]:
     """Start or resume the run of this folder and train it to its end; returns the summary.
 
-    paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
-    after a checkpoint when a stop is asked for, RunError when the run cannot continue.
+    draw_figures: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises
+    Stopped after a checkpoint when a stop is requested, RunError when the run cannot continue.
     """
-    connect(config, resolve_numerics(config).device)
-    with open_log(folder, config, paint) as log:
+    connect_groups(config, resolve_numerics(config).device)
+    with open_log(folder, config, draw_figures) as log:
         trainer = distributed.raise_on_all_ranks(lambda: Trainer(config, *load_data(config), folder, stop, log))
         distributed.assert_equal_on_all_ranks("the training labels", trainer.training.labels_N, trainer.test_labels)
         found = distributed.on_rank0(lambda: _files_to_resume(config, trainer))
@@ -49,7 +49,7 @@ def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures 
 
         def open_files() -> None:
             if turns_back(config.run.resume, folder.path):
-                folder.unfinish()
+                folder.mark_unfinished()
             log.start(trainer.run_state.epoch)
             log.info(describe_start(trainer, found[0] if found else None))
             for note in start_notes(trainer):
@@ -128,7 +128,7 @@ def dry_run(config: Config) -> None:
             cpc=replace(config.cpc, passes=1),
             log=replace(config.log, wandb=""),
         )
-        connect(config, resolve_numerics(config).device)
+        connect_groups(config, resolve_numerics(config).device)
         with open_run_dir(small) as run_folder, StopRequest() as stop, open_log(run_folder, small) as log:
             trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
             log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")

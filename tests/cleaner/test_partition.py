@@ -1,6 +1,6 @@
 import torch
 
-from fastcpc.cleaner.partition import Partition, co_divide, lost_classes, partition_problem, partition_samples
+from fastcpc.cleaner.partition import Partition, classes_without_clean, co_divide, partition_problem, partition_samples
 
 
 def test_each_network_gets_the_partition_of_the_other() -> None:
@@ -38,4 +38,4 @@ def test_partition_with_too_few_labelled_samples_has_a_problem() -> None:
 def test_classes_without_clean_samples_are_named() -> None:
     labels = torch.tensor([0, 0, 1, 2, 2, 4])
     clean = torch.tensor([True, False, False, True, True, False])
-    assert lost_classes(Partition(clean, clean.float()), labels, 5) == (1, 4)  # class 3 has no samples to lose
+    assert classes_without_clean(Partition(clean, clean.float()), labels, 5) == (1, 4)  # class 3 has no samples to lose

@@ -20,7 +20,7 @@ from fastcpc.cli import train as command
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.launch import train
 from fastcpc.engine.loggers import run_log
-from fastcpc.engine.loggers.figure_schedule import FigureSchedule, Pictures
+from fastcpc.engine.loggers.figure_schedule import FigureImages, FigureSchedule
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.step_loop import Stopped
 from fastcpc.report.html.training_figures import run_figures
@@ -63,13 +63,13 @@ def test_figures_are_drawn_and_do_not_change_the_run(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def paint(folder: Path) -> Pictures:
+    def draw_figures(folder: Path) -> FigureImages:
         (folder / "scores_last.npz").write_bytes(b"no archive")
         return run_figures(folder)
 
     config = small_config(tmp_path / "run")
     with RunDir(config) as folder:
-        assert train(config, folder, StopAfter(), paint)["finished"]
+        assert train(config, folder, StopAfter(), draw_figures)["finished"]
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("figures cannot be drawn (InputError:") == 1
     assert "scores_last.npz: is damaged" in log

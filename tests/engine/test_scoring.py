@@ -15,7 +15,7 @@ from fastcpc.data.loaders.base import Batch
 from fastcpc.engine import scoring as engine_collect
 from fastcpc.engine.evaluate import evaluate, hits
 from fastcpc.engine.numerics import Numerics
-from fastcpc.engine.scoring import features_place, score_samples
+from fastcpc.engine.scoring import features_device, score_samples
 from fastcpc.models.network import Network
 from fastcpc.models.prototype_head import PrototypeHead
 
@@ -119,10 +119,10 @@ def test_features_stay_in_main_memory_when_the_gpu_is_full(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3_000_000_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1_000_000_000)
     with caplog.at_level(logging.INFO, "fastcpc"):
-        assert features_place(3_000_000_000, gpu) == gpu and not caplog.text
-        assert features_place(3_000_000_001, gpu) == torch.device("cpu")
+        assert features_device(3_000_000_000, gpu) == gpu and not caplog.text
+        assert features_device(3_000_000_001, gpu) == torch.device("cpu")
     assert "features of the scoring pass (3.0 GB) are kept in main memory: the GPU has 10.0 GB free" in caplog.text
-    assert features_place(10**15, torch.device("cpu")) == torch.device("cpu")
+    assert features_device(10**15, torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.gpu

@@ -38,9 +38,9 @@ def cleaning_metrics(cleaning: Cleaning, given_N: Ints, trusted_N: Ints, tau: fl
     for name, probs in cleaning.clean_probs.items():
         values = [host_array(prob_N)[known_N] for prob_N in probs]
         record[auc_key(name)] = [auc(value, truly_clean_N) for value in values]
-        record |= _judged(name, [value > tau for value in values], truly_clean_N)
+        record |= _decision_metrics(name, [value > tau for value in values], truly_clean_N)
     partitions = [part.clean_N.cpu().numpy()[known_N] for part in cleaning.partition_for]
-    return record | _judged("partition", partitions, truly_clean_N)
+    return record | _decision_metrics("partition", partitions, truly_clean_N)
 
 
 def loss_metrics(scoring: ScoringResult, given_N: Ints, trusted_N: Ints, num_classes: int) -> dict[str, Any]:
@@ -58,6 +58,6 @@ def loss_metrics(scoring: ScoringResult, given_N: Ints, trusted_N: Ints, num_cla
     }
 
 
-def _judged(name: str, predicted_clean: Sequence[Bools], truly_clean_N: Bools) -> dict[str, Any]:
+def _decision_metrics(name: str, predicted_clean: Sequence[Bools], truly_clean_N: Bools) -> dict[str, Any]:
     rows = [precision_recall_accuracy(clean_N, truly_clean_N) for clean_N in predicted_clean]
     return {f"{name}_{measure}": [row[i] for row in rows] for i, measure in enumerate(MEASURES)}

@@ -28,7 +28,7 @@ class CleaningRecord:
     def __init__(self, config: Config, dataset: Dataset, labels: Labels, folder: Path) -> None:
         self._config, self._dataset, self._labels, self._folder = config, dataset, labels, folder
 
-    def judge(self, cleaning: Cleaning, scoring: ScoringResult, epoch: int) -> dict[str, Any]:
+    def metrics(self, cleaning: Cleaning, scoring: ScoringResult, epoch: int) -> dict[str, Any]:
         """Metrics of an epoch's cleaning; without true labels only the agreement of the cleaners."""
         tau = self._config.cleaner.tau
         record = agreement_metrics(cleaning, tau)

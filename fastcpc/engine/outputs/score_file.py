@@ -108,7 +108,7 @@ def _embedding_arrays(learners: Sequence[Learner], scoring: ScoringResult) -> Ar
 
 
 @dataclass(frozen=True)
-class FittedMixture:
+class LossMixture:
     """Two normal distributions of losses, the one with the smaller mean (clean) first. Each (2,) float64."""
 
     means: Floats
@@ -142,13 +142,13 @@ class ScoreArrays:
         """(N,) normalised losses of network 0 or 1; None where losses were NaN or inf."""
         return self.arrays["values"][network] if "values" in self.arrays else None
 
-    def mixture(self, network: int, label: int | None = None) -> FittedMixture | None:
+    def mixture(self, network: int, label: int | None = None) -> LossMixture | None:
         """The mixture of all samples, or of those with a given label; None where there is no fit."""
         name, place = ("agn", 0) if label is None else ("awr", label)
         if f"{name}_means" not in self.arrays:
             return None
         parts = [self.arrays[f"{name}_{part}"][network, place] for part in ("means", "variances", "weights")]
-        return FittedMixture(*parts) if all(np.isfinite(part).all() for part in parts) else None
+        return LossMixture(*parts) if all(np.isfinite(part).all() for part in parts) else None
 
 
 def read_scores(path: Path, num_samples: int, num_classes: int) -> ScoreArrays | None:

@@ -20,7 +20,7 @@ from fastcpc.report.results.run import Run
 _SEED_KEYS = (FREE_KEYS - {"noise.file"}) | {
     "run.seed", "noise.seed", "run.deterministic", "data.feed", "data.workers", "data.index",
 }  # fmt: skip
-MEASURES = ("last10", "best", "final")
+ACCURACY_MEASURES = ("last10", "best", "final")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _group(runs: list[Run], values: dict[str, str], left_out: list[str]) -> RunG
         same = ", ".join(str(run.path) for run in runs if run.config.run.seed == seed)
         left_out.append(f"Seed {seed} is in several runs ({same}): they are not independent.")
     accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
-    measures = {name: tuple(getattr(accuracy, name) for accuracy in accuracies) for name in MEASURES}
+    measures = {name: tuple(getattr(accuracy, name) for accuracy in accuracies) for name in ACCURACY_MEASURES}
     return RunGroup(tuple(runs), values, measures, paper_cell(runs[0].config))
 
 
@@ -193,14 +193,14 @@ def to_csv(comparison: Comparison) -> str:
     difference from the baseline in points, and the paper's value with its source.
     """
     header = [*comparison.keys, "seeds"]
-    header += [f"{measure}_{part}" for measure in MEASURES for part in ("mean", "std", "min")]
+    header += [f"{measure}_{part}" for measure in ACCURACY_MEASURES for part in ("mean", "std", "min")]
     header += ["difference", "paper_top1", "paper_std", "paper_source"]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(header)
     for group, delta in zip(comparison.groups, comparison.differences, strict=True):
         row: list[Any] = [*group.values.values(), " ".join(map(str, group.seeds))]
-        for measure in MEASURES:
+        for measure in ACCURACY_MEASURES:
             spread = group.spread(measure)
             row += [spread.mean, spread.std, spread.low]
         row.append(delta)

@@ -126,7 +126,7 @@ def _seconds(run: Run) -> ReportFigure:
     stacked = np.nan_to_num(np.stack(list(parts.values())))
     epochs = _epochs(run)
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         bottom = np.zeros(len(epochs))
         for (name, _), values, colour in zip(parts.items(), stacked, SERIES, strict=False):
             ax.fill_between(
@@ -142,22 +142,22 @@ def _seconds(run: Run) -> ReportFigure:
     text = f"Seconds by stage, {len(epochs)} epochs: " + ", ".join(
         f"{name} {seconds:.1f}" for name, seconds in zip(parts, total, strict=True)
     )
-    return draw("seconds", "Time by stage", "Seconds of each epoch, stacked.", text + ".", paint)
+    return draw("seconds", "Time by stage", "Seconds of each epoch, stacked.", text + ".", plot)
 
 
 def _auc(run: Run) -> ReportFigure | None:
-    shown, painter = _of_cleaners(run, "auc"), auc_painter(run)
-    if painter is None:
+    shown, plot = _of_cleaners(run, "auc"), auc_plot(run)
+    if plot is None:
         return None
     text = "AUC of the cleaners, last epoch: " + ", ".join(f"{k} {_shown(_last(v), 3)}" for k, v in shown.items()) + "."
     caption = "Area under the ROC curve of the clean probability, correct against wrong labels; mean of both networks."
-    return draw("auc", "AUC of the cleaners", caption, text, painter)
+    return draw("auc", "AUC of the cleaners", caption, text, plot)
 
 
-def auc_painter(run: Run) -> Callable[[Axes], None] | None:
-    """A painter of the cleaners' AUC over epochs, mean of both networks; None where it is unknown."""
+def auc_plot(run: Run) -> Callable[[Axes], None] | None:
+    """Plots the cleaners' AUC over epochs, mean of both networks; None where it is unknown."""
     shown = _of_cleaners(run, "auc")
-    return _lines_painter(run, "AUC", shown) if shown else None
+    return _lines_plot(run, "AUC", shown) if shown else None
 
 
 def _why_no_auc(run: Run) -> str:
@@ -228,7 +228,7 @@ def comparison_figures(comparison: Comparison) -> list[ReportFigure]:
             last = ", ".join(f"{name}: {_shown(_last(values), 3)}" for name, values in shown.items())
             text = f"{title} over epochs, mean over seeds; last: {last}."
             figures.append(
-                draw(key, title, "Mean over the seeds of each group.", text, group_painter(shown, unit), height=1.3)
+                draw(key, title, "Mean over the seeds of each group.", text, group_plot(shown, unit), height=1.3)
             )
     return figures
 
@@ -253,10 +253,10 @@ def mean_over_runs(runs: Sequence[Run], measure: Callable[[Run], np.ndarray]) ->
     return np.asarray(np.mean([row[: min(map(len, rows))] for row in rows], axis=0))
 
 
-def group_painter(shown: dict[str, np.ndarray], unit: str) -> Callable[[Axes], None]:
-    """A painter of one line per group over epochs, with the legend below."""
+def group_plot(shown: dict[str, np.ndarray], unit: str) -> Callable[[Axes], None]:
+    """Plots one line per group over epochs, with the legend below."""
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         for number, (name, values) in enumerate(shown.items()):
             colour, style = SERIES[number % len(SERIES)], ("-", "--", ":")[number // len(SERIES) % 3]
             ax.plot(range(len(values)), values, color=colour, linestyle=style, label=name)
@@ -264,7 +264,7 @@ def group_painter(shown: dict[str, np.ndarray], unit: str) -> Callable[[Axes], N
         ax.set_ylabel(unit)
         ax.figure.legend(loc="outside lower center", fontsize=7)
 
-    return paint
+    return plot
 
 
 def _lines(
@@ -280,10 +280,10 @@ def _lines(
     legend: bool = True,
 ) -> ReportFigure:
     """Lines over epochs; the warm-up is shaded."""
-    return draw(key, title, caption, text, _lines_painter(run, unit, shown, more, legend=legend))
+    return draw(key, title, caption, text, _lines_plot(run, unit, shown, more, legend=legend))
 
 
-def _lines_painter(
+def _lines_plot(
     run: Run,
     unit: str,
     shown: dict[str, np.ndarray],
@@ -293,7 +293,7 @@ def _lines_painter(
 ) -> Callable[[Axes], None]:
     epochs = _epochs(run)
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         for (name, values), colour in zip(shown.items(), SERIES, strict=False):
             if np.isfinite(values).any():
                 # a single epoch is a point
@@ -308,7 +308,7 @@ def _lines_painter(
         if legend and ax.get_legend_handles_labels()[0]:
             ax.legend(loc="best")
 
-    return paint
+    return plot
 
 
 def shade_warmup(ax: Axes, epochs: Sequence[int], warmup_epochs: int) -> None:

@@ -15,7 +15,7 @@ from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, 
 
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError
 
@@ -83,7 +83,7 @@ def test_stop_inside_an_epoch_keeps_its_step(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run")
     with pytest.raises(Stopped):
         run(config, StopAfter(5))
-    position = load(named(tmp_path / "run", "latest"))[1]["position"]
+    position = load(find_checkpoint(tmp_path / "run", "latest"))[1]["position"]
     assert position == {"epoch": 0, "stage": 0, "step": 5}
 
 

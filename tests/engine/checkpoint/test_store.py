@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from fastcpc.engine.checkpoint.format import load, metadata
-from fastcpc.engine.checkpoint.resume import candidates, latest, named, resume_point, turns_back
+from fastcpc.engine.checkpoint.resume import candidates, find_checkpoint, latest, resume_point, turns_back
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.errors import InputError, RunError
 
@@ -170,11 +170,11 @@ def test_opening_deletes_files_of_a_killed_writer(store: CheckpointStore) -> Non
 
 def test_named_checkpoint_is_found_or_all_are_listed(store: CheckpointStore) -> None:
     with pytest.raises(InputError, match="holds no checkpoint"):
-        named(store.folder.parent, "latest")
+        find_checkpoint(store.folder.parent, "latest")
     save(store, 0, best=True)
     save(store, 1)
     run = store.folder.parent
-    assert [named(run, name).name for name in ("latest", "best", "epoch_0001")] == [
+    assert [find_checkpoint(run, name).name for name in ("latest", "best", "epoch_0001")] == [
         "epoch_0001",
         "epoch_0000",
         "epoch_0001",
@@ -182,9 +182,9 @@ def test_named_checkpoint_is_found_or_all_are_listed(store: CheckpointStore) -> 
     with pytest.raises(
         InputError, match=r"no checkpoint 'epoch_9' in .*; there is latest, best, epoch_0001, epoch_0000$"
     ):
-        named(run, "epoch_9")
+        find_checkpoint(run, "epoch_9")
     with pytest.raises(InputError, match=r"no checkpoint '\.\./x'"):
-        named(run, "../x")
+        find_checkpoint(run, "../x")
 
 
 def test_resume_auto_and_never(store: CheckpointStore) -> None:

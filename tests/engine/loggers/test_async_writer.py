@@ -58,7 +58,7 @@ def test_checkpoint_has_the_state_at_its_start(tmp_path: Path, monkeypatch: pyte
     """Each large checkpoint is held back until the next epoch has taken a step."""
     config = small_config(tmp_path / "at_once", run={"keep_every": 1})
     run(config)
-    monkeypatch.setattr(trainer, "WRITTEN_AT_ONCE", 0)
+    monkeypatch.setattr(trainer, "SYNCHRONOUS_BYTES", 0)
     moved_on, honest_update, honest_finish = threading.Event(), Learner.update, AsyncWriter.finish
     honest_write, threads = store.serialise, []
 
@@ -100,7 +100,7 @@ def test_failed_write_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             raise RunError("cannot write: no space left on the device")
         return honest(self, packed, best=best)
 
-    monkeypatch.setattr(trainer, "WRITTEN_AT_ONCE", 0)
+    monkeypatch.setattr(trainer, "SYNCHRONOUS_BYTES", 0)
     monkeypatch.setattr(CheckpointStore, "write", write)
     with pytest.raises(RunError, match="no space left"):
         run(small_config(tmp_path / "run"))

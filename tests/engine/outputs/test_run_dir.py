@@ -79,25 +79,25 @@ def test_summary_marks_a_finished_run(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "environment.json").read_text()) == {"what": "it was trained on"}
     with RunDir(config_at(tmp_path / "run", resume="/nope")) as folder:
         assert folder.finished_summary() is not None  # a path that may not even exist deletes nothing
-        folder.unfinish()
+        folder.mark_unfinished()
         assert folder.finished_summary() is None
 
 
 def test_metrics_lines_are_appended_and_truncated(tmp_path: Path) -> None:
     with RunDir(config_at(tmp_path / "run")) as folder:
-        assert folder.cut_json_lines("m.jsonl", 3) == 0
+        assert folder.truncate_json_lines("m.jsonl", 3) == 0
         for epoch in range(6):
             folder.append_json_line("m.jsonl", {"epoch": epoch, "x": float("inf")})
         path = folder.path / "m.jsonl"
         assert json.loads(path.read_text().splitlines()[5]) == {"epoch": 5, "x": None}
-        assert folder.cut_json_lines("m.jsonl", 4) == 4
+        assert folder.truncate_json_lines("m.jsonl", 4) == 4
         path.write_text(path.read_text() + '{"epoch": 4')  # a kill in the middle of a line
-        assert folder.cut_json_lines("m.jsonl", 9) == 4
+        assert folder.truncate_json_lines("m.jsonl", 9) == 4
         assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
         path.write_text(path.read_text() + '{"epoch": 4}')  # ... just before its end
-        assert folder.cut_json_lines("m.jsonl", 9) == 4
+        assert folder.truncate_json_lines("m.jsonl", 9) == 4
         path.write_text('{"epoch": 0}\nrubbish\n{"epoch": 1}\n')
-        assert folder.cut_json_lines("m.jsonl", 9) == 1
+        assert folder.truncate_json_lines("m.jsonl", 9) == 1
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from small_run import StopAfter, run, small_config
 
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.outputs.score_file import FIRST, LAST, MOST_EMBEDDINGS
 from fastcpc.engine.step_loop import Stopped
@@ -29,7 +29,7 @@ def networks_of(config: Config) -> list[Network]:
     networks = [
         build_network(config.model, config.cpc, num_classes=10, in_channels=1, image_size=8, seed=0) for _ in "12"
     ]
-    for network, state in zip(networks, load(named(Path(config.run.dir), "latest"))[0], strict=True):
+    for network, state in zip(networks, load(find_checkpoint(Path(config.run.dir), "latest"))[0], strict=True):
         network.load_state_dict(state)
     return networks
 
@@ -126,7 +126,9 @@ def test_averaged_losses_are_stored_when_the_mixture_uses_them(tmp_path: Path) -
     scores = read(tmp_path / "run" / LAST)
     now = (scores["loss"] - scores["loss"].min(1, keepdims=True)) / np.ptp(scores["loss"], axis=1, keepdims=True)
     assert np.abs(now - scores["values"]).max() > 0.01
-    learner: Any = load(named(tmp_path / "run", "latest"))[1]["members"][0]  # without the final cleaning's losses
+    learner: Any = load(find_checkpoint(tmp_path / "run", "latest"))[1]["members"][
+        0
+    ]  # without the final cleaning's losses
     expected = (learner["history"][-2:].sum(0).numpy() + now[0]) / 3
     np.testing.assert_allclose(scores["values"][0], expected, atol=1e-5)
 

@@ -80,4 +80,4 @@ def test_mode_may_not_change_inside_an_epoch(whole: Path, tmp_path: Path) -> Non
 def test_co_training_needs_an_even_number_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(InputError, match=r"^parallel\.mode=co: .* and 3 have no half; start an even number, or one$"):
-        batch_scaling.connect(small_config(tmp_path, **CO), torch.device("cpu"))
+        batch_scaling.connect_groups(small_config(tmp_path, **CO), torch.device("cpu"))

@@ -28,7 +28,7 @@ from small_run import assert_same_run, metrics, run, small_config
 
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.outputs.run_dir import RunDir
 
 UNLUCKY = str(SUPPORT / "unlucky_train.py")
@@ -71,7 +71,7 @@ def test_run_after_a_killed_rank_and_sigterm_is_bit_identical(undisturbed: Path,
     assert "stopped by SIGTERM at epoch" in done.stderr, done.stdout + done.stderr
     log = (folder / "train.log").read_text()
     assert log.count("resumed from") == 1 and log.count("; into ") == 1, log
-    assert load(named(folder, "latest"))[1]["position"]["step"] > 0  # it stopped inside an epoch
+    assert load(find_checkpoint(folder, "latest"))[1]["position"]["step"] > 0  # it stopped inside an epoch
     done = start([], config)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_run(undisturbed, folder)
@@ -93,7 +93,7 @@ def test_run_after_a_lost_node_is_bit_identical(undisturbed: Path, tmp_path: Pat
         lost = node([[-1, 36, "SIGKILL", "node"]])
         told = lost.communicate(timeout=TIME_LIMIT)
         assert lost.returncode == -signal.SIGKILL, told
-        assert named(tmp_path / "run", "latest").name == "epoch_0001"
+        assert find_checkpoint(tmp_path / "run", "latest").name == "epoch_0001"
         again = node([])
         outputs = [process.communicate(timeout=TIME_LIMIT) for process in (first, again)]
         assert [first.returncode, again.returncode] == [0, 0], outputs
@@ -133,7 +133,7 @@ def test_full_disk_ends_all_ranks_and_the_run_resumes(undisturbed: Path, small_d
     on_ranks(2, "rank_runs:full_disk", small_disk)
     (small_disk / "filler").unlink()
     run_folder = small_disk / "run"
-    assert named(run_folder, "latest").name in ("epoch_0000", "epoch_0001")  # where the disk was full at last
+    assert find_checkpoint(run_folder, "latest").name in ("epoch_0000", "epoch_0001")  # where the disk was full at last
     shutil.copytree(run_folder, tmp_path / "moved")
     on_ranks(2, "rank_runs:train_small", tmp_path / "moved")
     assert_same_run(undisturbed, tmp_path / "moved")
@@ -151,7 +151,7 @@ def test_read_only_folder_ends_the_run_with_one_line(open_home: Path, tmp_path: 
     home = open_home
     said = as_nobody("nobody_runs:train_until_read_only", home / "run", tmp_path / "before")
     assert re.fullmatch(r"RunError: cannot write .*: Permission denied; fix this and repeat the command.*", said)
-    assert named(home / "run", "latest").name in ("epoch_0000", "epoch_0001")
+    assert find_checkpoint(home / "run", "latest").name in ("epoch_0000", "epoch_0001")
     for folder in (home / "run", home / "run" / "checkpoints"):
         folder.chmod(0o777)
     assert run(small_config(home / "run"))["finished"]

@@ -14,7 +14,7 @@ from small_run import metrics, run, small_config, weights
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.numerics import Numerics
 from fastcpc.engine.train_epoch import TrainContext, paired_batches
 
@@ -71,7 +71,7 @@ def test_files_of_a_run_that_scores_its_pool(tmp_path: Path) -> None:
     assert lines[0]["labelled"] == [96, 96]  # the warm-up's pools
     assert all(sum(line["labelled"]) <= 2 * 96 for line in lines)
     assert all(0 < value <= 1 for line in lines[1:] for value in [*line["auc_cpc"], *line["partition_precision"]])
-    state = load(named(tmp_path / "run", "latest"))[1]
+    state = load(find_checkpoint(tmp_path / "run", "latest"))[1]
     for one in state["members"]:
         clean_N, clean_prob_N = one["partition"]
         assert len(clean_N) == 240 and int((~clean_prob_N.isnan()).sum()) == 96
@@ -90,6 +90,6 @@ def test_cleaner_scored_changes_training_after_the_warmup_only(tmp_path: Path) -
     assert all(one["loss_total"] != other["loss_total"] for one, other in zip(lines[0][1:], lines[1][1:], strict=True))
     for one, other in zip(weights(tmp_path / "all"), weights(tmp_path / "pool"), strict=True):
         assert all(not one[key].equal(other[key]) for key in one if one[key].is_floating_point())
-    states = [load(named(tmp_path / scored, "latest"))[1]["members"] for scored in ("all", "pool")]
+    states = [load(find_checkpoint(tmp_path / scored, "latest"))[1]["members"] for scored in ("all", "pool")]
     known = [[int((~member["partition"][1].isnan()).sum()) for member in members] for members in states]
     assert known == [[240, 240], [96, 96]]

@@ -18,7 +18,7 @@ from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.data.loaders.dali_pipeline import dali_problem
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.step_loop import Stopped
 
 TOLERANCE = 1e-5  # of losses, probabilities and weights; the largest difference seen is 3e-6
@@ -86,7 +86,7 @@ def check_jobs() -> dict[str, list[list[Any]]]:
 
 def steps_done(folder: Path) -> list[int]:
     """Steps of both networks in the pass in which a run with CO was stopped."""
-    done: list[int] = load(named(folder, "latest"))[1]["done"]
+    done: list[int] = load(find_checkpoint(folder, "latest"))[1]["done"]
     return done
 
 
