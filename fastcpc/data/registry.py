@@ -4,7 +4,7 @@ To add a data set: add its name to ``fastcpc.config.names.DATASETS``, call ``reg
 data.name=NAME.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ from fastcpc.data.datasets import clothing1m, digits
 from fastcpc.data.datasets.cifar import load_cifar
 from fastcpc.data.datasets.cifar_meta import CIFAR10, CIFAR100, CifarFacts
 from fastcpc.data.datasets.clothing1m import list_clothing1m
+from fastcpc.data.datasets.held_out import keep_held_out
 from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.data.datasets.indexed_images import load_listing
 from fastcpc.data.datasets.listing import IMAGENET_MEAN, IMAGENET_STD, Listing
@@ -69,19 +70,25 @@ def dataset_spec(name: str) -> DatasetSpec:
     return _DATASETS[name]
 
 
-def load_dataset(config: DataConfig) -> Dataset:
+def load_dataset(config: DataConfig, held_out: Set[str] | None = None) -> Dataset:
     """Load the whole data set that ``data.name`` names; ``data.subset`` is applied later, after the label noise.
 
+    held_out: paths of the images that a run holds out for the accuracy, where the test part is drawn; None: draw it.
     Raises InputError where files under ``data.root`` are missing, damaged or foreign.
     """
-    return dataset_spec(config.name).load(config)
+    if held_out is None:
+        return dataset_spec(config.name).load(config)
+    return load_listing(list_images(config, held_out), config)
 
 
-def list_images(config: DataConfig) -> Listing:
-    """Files and labels of a data set of image files. Raises InputError as the module of the data set does."""
+def list_images(config: DataConfig, held_out: Set[str] | None = None) -> Listing:
+    """Files and labels of a data set of image files. held_out: as ``load_dataset``.
+
+    Raises InputError as the module of the data set does.
+    """
     list_files = dataset_spec(config.name).list_files
     assert list_files is not None
-    return list_files(config)
+    return list_files(config) if held_out is None else keep_held_out(list_files(config), held_out)
 
 
 def inference_transform(config: DataConfig) -> InferenceTransform:

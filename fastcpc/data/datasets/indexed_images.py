@@ -32,6 +32,7 @@ def load_listing(listing: Listing, config: DataConfig) -> Dataset:
         image=ImageTransform(config.resize, config.crop, config.random_resized_crop, config.flip),
         class_ids=listing.class_ids,
         broken=() if index is None else _broken(listing, index, config.max_bad),
+        held_out=listing.held_out,
     )
 
 

@@ -81,8 +81,8 @@ def test_trusted_labels_are_never_trained_on(tmp_path: Path, monkeypatch: pytest
     run(config)
     honest = launch.load_data
 
-    def blinded(of):  # type: ignore[no-untyped-def]
-        dataset, labels = honest(of)
+    def blinded(*of):  # type: ignore[no-untyped-def]
+        dataset, labels = honest(*of)
         labels.trusted[:] = 0
         dataset.train.labels[:] = 0
         return dataset, labels
