@@ -19,6 +19,7 @@ from fastcpc.arrays import Ints
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
 from fastcpc.data.dataset import ArraySplit, Dataset
+from fastcpc.data.paths import same_name
 
 TRAIN = "train"
 USED, BROKEN, UNUSED = 0, 1, 2  # trained on; left out as broken; outside data.subset
@@ -83,22 +84,20 @@ def identify(dataset: Dataset, given_N: Ints, root: str = "", label_file: str = 
     left = dataset.left_out
     names = (*dataset.train.names, *left.names)
     use_N = np.concatenate([np.zeros(len(given_N), np.int8), np.where(left.broken, BROKEN, UNUSED).astype(np.int8)])
-    parts = {TRAIN: Part(_below(root, names), np.concatenate([given_N, left.labels]), use_N)}
+    parts = {TRAIN: Part(plain_names(root, names), np.concatenate([given_N, left.labels]), use_N)}
     known: dict[int, Part] = {}  # two names may mean one part
     for name, split in dataset.tests.items():
-        made = Part(_below(root, split.names), split.labels, np.zeros(len(split), np.int8))
+        made = Part(plain_names(root, split.names), split.labels, np.zeros(len(split), np.int8))
         parts[name] = known.setdefault(id(split), made)
     shape = tuple(dataset.train.pixels.shape[1:]) if isinstance(dataset.train, ArraySplit) else ()
     ids = dataset.class_ids or dataset.class_names
     return DataIdentity(dataset.name, ids, dataset.class_names, shape, parts, dataset.held_out, label_file)
 
 
-def _below(root: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, with absolute paths inside root made relative to it: lists may have such paths."""
-    if not root or not any(name.startswith("/") for name in names):
-        return names
-    base = os.path.abspath(os.path.expanduser(root)).rstrip("/") + "/"
-    return tuple(name.removeprefix(base) for name in names)
+def plain_names(root: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names as a run keeps them: in canonical form, absolute paths inside root relative to it."""
+    base = os.path.abspath(os.path.expanduser(root)).rstrip("/") + "/" if root else ""
+    return tuple(same_name(name).removeprefix(base) for name in names)
 
 
 @dataclass(frozen=True)

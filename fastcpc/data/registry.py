@@ -88,7 +88,7 @@ def list_images(config: DataConfig, held_out: Set[str] | None = None) -> Listing
     """
     list_files = dataset_spec(config.name).list_files
     assert list_files is not None
-    return list_files(config) if held_out is None else keep_held_out(list_files(config), held_out)
+    return list_files(config) if held_out is None else keep_held_out(list_files(config), held_out, config.root)
 
 
 def inference_transform(config: DataConfig) -> InferenceTransform:

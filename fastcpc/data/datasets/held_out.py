@@ -12,6 +12,7 @@ import torch
 
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.listing import UNKNOWN, Listing
+from fastcpc.data.identity import plain_names
 from fastcpc.data.rng import generator
 from fastcpc.errors import InputError
 
@@ -29,8 +30,8 @@ def hold_out(whole: ImageSplit, share: float) -> dict[str, ImageSplit]:
     return _parts(whole, out)
 
 
-def keep_held_out(listing: Listing, held_out: Set[str]) -> Listing:
-    """The listing with these images (paths relative to data.root) as test part, and all others to train on.
+def keep_held_out(listing: Listing, held_out: Set[str], root: str) -> Listing:
+    """The listing with these images (``plain_names``) as test part, and all others to train on. root: data.root.
 
     An image that the run does not know is a training image. Other listings are returned as they are. Raises
     InputError where none of the images is left.
@@ -40,7 +41,7 @@ def keep_held_out(listing: Listing, held_out: Set[str]) -> Listing:
     drawn = (listing.splits["train"], listing.splits["test"])
     order = np.argsort(np.concatenate([split.source_index for split in drawn]))
     whole = _joined(drawn).take(order)
-    out = np.array([name in held_out for name in whole.names], bool)
+    out = np.array([name in held_out for name in plain_names(root, whole.names)], bool)
     if not out.any():
         raise InputError("none of the images that the run held out for the accuracy is left; start a new run")
     return replace(listing, splits=_parts(whole, out))

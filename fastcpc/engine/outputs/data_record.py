@@ -62,7 +62,7 @@ def to_bytes(identity: DataIdentity) -> bytes:
         "class_ids": identity.class_ids,
         "class_names": identity.class_names,
         "shape": identity.shape,
-        "parts": list(stored),
+        "parts": {name: len(part.names) for name, part in stored.items()},
         "same": same,
         "held_out": identity.held_out,
         "label_file": identity.label_file,
@@ -93,12 +93,10 @@ def from_bytes(content: bytes, where: Path) -> DataIdentity:
 def _identity(table: pa.Table, about: dict[str, Any]) -> DataIdentity:
     if about["version"] != VERSION:
         raise ValueError(f"version {about['version']}")
-    part_N = np.array(table["part"].to_pylist(), object)
-    parts = {}
-    for name in about["parts"]:
-        rows = np.flatnonzero(part_N == name)
-        begin, end = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
-        own = table.slice(begin, end - begin)
+    parts, begin = {}, 0
+    for name, size in about["parts"].items():
+        own = table.slice(begin, size)
+        begin += size
         labels, use = own["given_label"].to_numpy(), own["use"].to_numpy()
         parts[name] = Part(tuple(own["path"].to_pylist()), labels.astype(np.int64), use.astype(np.int8))
     parts |= {name: parts[first] for name, first in about["same"].items()}

@@ -94,7 +94,7 @@ def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
 
 
 def _write_keys(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    kept = kept_samples(run, samples, is_issue_N, recorded_left_out(run))
+    kept = kept_samples(run, samples, is_issue_N, recorded_left_out(run), every_class=False)
     keys = [path if path.startswith(IMAGES) else f"{IMAGES}{path}" for path, _ in kept.images(samples)]
     replace_file(target, "".join(f"{key}\n" for key in keys).encode())
     return kept.usage(f"{len(keys):,} keys: replace noisy_train_key_list.txt with it")

@@ -12,7 +12,7 @@ import numpy as np
 from fastcpc.arrays import Bools, Ints
 from fastcpc.config.constraints import shown
 from fastcpc.data.dataset import Dataset, LeftOut
-from fastcpc.data.identity import BROKEN, TRAIN, USED, DataIdentity, Part, part_text
+from fastcpc.data.identity import BROKEN, TRAIN, USED, DataIdentity, Part, part_text, plain_names
 from fastcpc.data.labels.noise import Labels
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.outputs.data_record import held_out_of, identity_of, read_record, require_same
@@ -45,14 +45,21 @@ class KeptSamples:
         return "; ".join([text, *self.notes])
 
 
-def kept_samples(run: Run, samples: SampleTable, is_issue_N: Bools, left_out: LeftOut) -> KeptSamples:
-    """The samples that the cleaned list of a run keeps. left_out: the images that the run was not trained on."""
+def kept_samples(
+    run: Run, samples: SampleTable, is_issue_N: Bools, left_out: LeftOut, *, every_class: bool = True
+) -> KeptSamples:
+    """The samples that the cleaned list of a run keeps.
+
+    left_out: the images that the run was not trained on. every_class: whether training needs an image of each class.
+    """
     unchecked = [
         (name, int(label))
         for name, label, broken in zip(left_out.names, left_out.labels, left_out.broken, strict=True)
         if not broken
     ]
-    is_kept_N, notes = _with_every_class(run.class_names, samples, ~is_issue_N, {label for _, label in unchecked})
+    is_kept_N, notes = ~is_issue_N, list[str]()
+    if every_class:
+        is_kept_N, notes = _with_every_class(run.class_names, samples, is_kept_N, {label for _, label in unchecked})
     if unchecked:
         notes.append(f"{len(unchecked):,} images outside data.subset are kept unchecked, with their given labels")
     if left_out.broken.any():
@@ -101,7 +108,7 @@ def require_same_list(run: Run, names: Sequence[str], labels: Sequence[int]) -> 
     record = read_record(run.path)
     if record is None:
         return
-    part = record.parts[TRAIN]
+    part, names = record.parts[TRAIN], plain_names(run.config.data.root, names)
     if dict(zip(names, labels, strict=True)) != dict(zip(part.names, part.labels_N.tolist(), strict=True)):
         text = _list_text(record, part, names, labels)
         raise InputError(
