@@ -168,7 +168,7 @@ def part_text(then: Part, now: Part, class_ids: Sequence[str]) -> str:
 
 
 def row_map(then: Part, now: Part) -> Ints:
-    """For each used sample of now the used sample of then with the same path and label, or NEW: int64 (num_used,)."""
+    """For each used sample of ``now`` the earlier row with the same path and label, or NEW: int64 (num_used,)."""
     old = {name: row for row, name in enumerate(then.names[: then.num_used])}
     rows = np.array([old.get(name, NEW) for name in now.names[: now.num_used]], np.int64)
     same = then.labels_N[rows] == now.labels_N[: now.num_used]

@@ -24,10 +24,10 @@ from fastcpc.engine.loggers.run_log import RunLog, open_log
 from fastcpc.engine.numerics import resolve_numerics
 from fastcpc.engine.outputs.data_record import (
     DATA_FILE,
-    NOT_CHECKED,
     check_old_labels,
     held_out_of,
     identity_of,
+    not_checked,
     write_record,
 )
 from fastcpc.engine.outputs.labels_file import LABELS_FILE, write_labels
@@ -81,7 +81,7 @@ def train(
             log.info(describe_start(trainer, checkpoint))
             notes = [change.note()] if change is not None else []
             if checkpoint is not None and not stored.digest:
-                notes.append(NOT_CHECKED % checkpoint.parent.parent)
+                notes.append(not_checked(checkpoint.parent.parent))
             for note in [*notes, *start_notes(trainer)]:
                 log.warning(note)
             dataset = trainer.dataset

@@ -225,14 +225,16 @@ ROW_FIELDS = ("index_N", "given_N", "predicted_N", "clean_prob_N", "p_given_N", 
 
 
 @pytest.mark.parametrize("target", ["kept.csv", "kept"])
-def test_a_class_whose_labels_are_all_suspected_keeps_the_least_suspicious(tmp_path: Path, target: str) -> None:
+def test_a_class_whose_labels_are_all_suspected_keeps_the_best(tmp_path: Path, target: str) -> None:
     root = imagefolder(tmp_path / "p", {"train/a": 12, "train/b": 10, "train/rare": 3, "test/a": 1})
     config = load_config([], ["data.name=imagefolder", f"data.root={root}"])
     run, samples = run_of(config)
     samples = replace(samples, p_given_N=np.linspace(0, 1, 25))
     usage = write_cleaned(run, samples, issues(samples, *range(1), *range(12, 25)), tmp_path / target)
-    assert "class b: all 10 labels are suspected, the 8 least suspicious are kept; check this class by eye" in usage
-    assert "class rare: all 3 labels are suspected, the 3 least suspicious are kept" in usage
+    assert (
+        "class b: all 10 labels are suspected, the 8 with the highest scores are kept; check this class by eye" in usage
+    )
+    assert "class rare: all 3 labels are suspected, the 3 with the highest scores are kept" in usage
     data = replace(config.data, root=str(tmp_path / target))
     if target == "kept.csv":
         data = replace(config.data, list=str(tmp_path / target), classes=str(tmp_path / "kept.classes.txt"))

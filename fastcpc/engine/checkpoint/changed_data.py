@@ -16,9 +16,9 @@ from torch import Tensor
 from fastcpc.arrays import Ints
 from fastcpc.atomic_io import replace_file
 from fastcpc.config.schema import Config
-from fastcpc.data.identity import NEW, TRAIN, DataIdentity, Difference, compare, row_map
+from fastcpc.data.identity import NEW, TRAIN, DataIdentity, compare, row_map
 from fastcpc.engine.checkpoint.format import CheckpointState, LearnerState, metadata
-from fastcpc.engine.outputs.data_record import DATA_FILE, difference_text, find_record, from_bytes, stored_digest
+from fastcpc.engine.outputs.data_record import DATA_FILE, data_key, find_record, from_bytes, stored_digest
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE
 from fastcpc.engine.outputs.score_file import FIRST, LAST
@@ -65,28 +65,34 @@ class Change:
         )
 
 
-def find_change(
-    stored: StoredData, now: DataIdentity, config: Config, checkpoint: Path, *, accept: bool
-) -> Change | None:
+def find_change(stored: StoredData, now: DataIdentity, config: Config, run: Path, *, accept: bool) -> Change | None:
     """None where the data set is the one of the checkpoint. InputError where it is not, unless the user accepts it.
 
     Other classes are never accepted, because the networks have an output per class.
     """
     if not stored.digest or stored.digest == now.digest:
         return None
-    remedy = "restore the data set, or start a new run (another run.dir)"
+    key = data_key(config)
     if stored.identity is None:
-        found = Difference(f"its folder has no {DATA_FILE} that says what differs")
-        raise InputError(f"{difference_text(config, checkpoint, found)}; {remedy}")
+        raise InputError(
+            f"{key}: not the data set of {run}, which has no {DATA_FILE} that says what differs; restore the data set, "
+            "or start a new run (another run.dir)"
+        )
     difference = compare(stored.identity, now)
     if difference is None:
         return None
-    text = difference_text(config, checkpoint, difference)
     if difference.classes:
-        raise InputError(f"{text}; a run cannot change its classes: {remedy}")
+        raise InputError(
+            f"{key}: not the data set of {run} ({difference.text}); restore its classes, or start a new run (another "
+            "run.dir): a run cannot change them"
+        )
     if not accept:
-        raise InputError(f"{text}; {remedy}, or repeat the command with --accept-changed-data to resume with it")
+        raise InputError(
+            f"{key}: not the data set of {run} ({difference.text}); restore the data set, start a new run (another "
+            "run.dir), or resume with --accept-changed-data"
+        )
     then = stored.identity.parts[TRAIN]
+    text = f"{key}: not the data set of {run} ({difference.text})"
     return Change(text, then.num_used, row_map(then, now.parts[TRAIN]))
 
 

@@ -1,8 +1,8 @@
-"""data.parquet: which samples a run began with, so that later commands notice another data set.
+"""samples.parquet: which samples a run began with, so that later commands notice another data set.
 
 One row per sample: part, path, given label, use. The file's metadata has the classes and the digest. After
-``--accept-changed-data`` the earlier record stays beside it as data_XXXXXXXX.parquet, because earlier checkpoints name
-its digest.
+``--accept-changed-data`` the earlier record stays as samples_XXXXXXXX.parquet, because earlier checkpoints name its
+digest.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from fastcpc.atomic_io import replace_file
 from fastcpc.config.schema import Config, NoiseConfig
 from fastcpc.config.sources import path_text
 from fastcpc.data.dataset import Dataset
-from fastcpc.data.identity import TRAIN, DataIdentity, Difference, Part, class_text, compare, identify
+from fastcpc.data.identity import TRAIN, DataIdentity, Part, class_text, compare, identify
 from fastcpc.data.labels.noise import Labels
 from fastcpc.engine.outputs.labels_file import LABELS_FILE, read_labels
 from fastcpc.errors import InputError
 
 logger = logging.getLogger("fastcpc")
 
-DATA_FILE = "data.parquet"
+DATA_FILE = "samples.parquet"
 META = b"fastcpc"
 VERSION = 1
 COLUMNS = ("part", "path", "given_label", "use")
@@ -41,7 +41,7 @@ def identity_of(config: Config, dataset: Dataset, labels: Labels) -> DataIdentit
 
 
 def to_bytes(identity: DataIdentity) -> bytes:
-    """The content of data.parquet."""
+    """The content of samples.parquet."""
     stored = dict(identity.parts)
     same = {}  # a part with two names is stored once
     for name, part in identity.parts.items():
@@ -118,7 +118,7 @@ def write_record(folder: Path, identity: DataIdentity) -> None:
         return
     content = to_bytes(identity)
     if before:
-        os.replace(target, folder / f"data_{before[:8]}.parquet")
+        os.replace(target, folder / f"samples_{before[:8]}.parquet")
     replace_file(target, content)
 
 
@@ -143,7 +143,7 @@ def read_record(folder: Path) -> DataIdentity | None:
 
 def find_record(folder: Path, digest: str) -> bytes | None:
     """The content of the record with this digest, of the present or an earlier data set of a run; None without one."""
-    for path in (folder / DATA_FILE, folder / f"data_{digest[:8]}.parquet"):
+    for path in (folder / DATA_FILE, folder / f"samples_{digest[:8]}.parquet"):
         if digest and stored_digest(path) == digest:
             return path.read_bytes()
     return None
@@ -161,12 +161,14 @@ def require_same(run: Path, config: Config, now: DataIdentity, parts: Set[str] |
     """
     then = read_record(run)
     if then is None:
-        logger.warning(NOT_CHECKED, run)
+        logger.warning("%s", not_checked(run))
         check_old_labels(run, config, now, train=parts is None or TRAIN in parts)
         return
     found = compare(then, now, parts)
     if found is not None:
-        raise InputError(f"{difference_text(config, run, found)}; {RESTORE}")
+        raise InputError(
+            f"{data_key(config)}: not the data set of {run} ({found.text}); restore the data set of the run"
+        )
 
 
 def check_old_labels(run: Path, config: Config, now: DataIdentity, *, train: bool = True) -> None:
@@ -189,17 +191,17 @@ def check_old_labels(run: Path, config: Config, now: DataIdentity, *, train: boo
         row = int(np.flatnonzero(given_N != labels.given_N)[0])
         text = f"train: other given labels, first {path_text(part.names[row])}"
     if text:
-        raise InputError(f"{difference_text(config, run, Difference(text))}; {RESTORE}")
+        raise InputError(f"{data_key(config)}: not the data set of {run} ({text}); restore the data set of the run")
 
 
-RESTORE = "restore the data set of the run"
-NOT_CHECKED = "%s has no " + DATA_FILE + " (an earlier version trained it): the data set cannot be compared with it"
+def not_checked(run: Path) -> str:
+    """The note on a run without a record."""
+    return f"{run} has no samples.parquet (an earlier version trained it): the data set cannot be compared with it"
 
 
-def difference_text(config: Config, run: Path, found: Difference) -> str:
-    """The difference as the begin of a message."""
-    key = f"data.root={config.data.root}" if config.data.root else f"data.name={config.data.name}"
-    return f"{key}: not the data set of {run} ({found.text})"
+def data_key(config: Config) -> str:
+    """The setting that says where the data set is, for the begin of a message."""
+    return f"data.root={config.data.root}" if config.data.root else f"data.name={config.data.name}"
 
 
 def _label_file_digest(noise: NoiseConfig) -> str:

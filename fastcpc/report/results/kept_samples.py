@@ -1,7 +1,7 @@
 """Which training samples a cleaned list keeps: all without suspects, those never scored, and some of each class.
 
-``write_cleaned`` uses it. Training refuses a list without an image of a class, so that the least suspicious images of
-a class stay where all of its labels are suspected.
+``write_cleaned`` uses it. Training refuses a list without an image of a class. So some images of a class stay where
+all of its labels are suspected: those with the highest scores.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,10 @@ def kept_samples(
 def _with_every_class(
     class_names: Sequence[str], samples: SampleTable, is_kept_N: Bools, others: set[int]
 ) -> tuple[Bools, list[str]]:
-    """Keep the least suspicious images of each class that would have none; others: classes with images elsewhere."""
+    """Keep the images with the highest scores of each class that would have none.
+
+    others: classes that have images elsewhere.
+    """
     is_kept_N, notes = is_kept_N.copy(), []
     for label in np.unique(samples.given_N).tolist():
         own = np.flatnonzero(samples.given_N == label)
@@ -80,7 +83,7 @@ def _with_every_class(
         is_kept_N[best[:KEPT_PER_CLASS]] = True
         notes.append(
             f"class {shown(class_names[label])}: all {len(own):,} labels are suspected, the "
-            f"{min(len(own), KEPT_PER_CLASS)} least suspicious are kept; check this class by eye"
+            f"{min(len(own), KEPT_PER_CLASS)} with the highest scores are kept; check this class by eye"
         )
     return is_kept_N, notes
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,7 @@ def test_a_changed_data_set_is_refused_and_accepted_on_request(
     assert resume(place) == 2
     line = the_line(capsys, "fastcpc-train")
     assert re.search(message, line) and line.endswith(
-        "restore the data set, or start a new run (another run.dir), or repeat the command with --accept-changed-data "
-        "to resume with it"
+        "restore the data set, start a new run (another run.dir), or resume with --accept-changed-data"
     )
     mapped: list[Any] = []
     honest = trainer.map_samples
@@ -133,13 +133,29 @@ def test_a_changed_data_set_is_refused_and_accepted_on_request(
         assert report.main([str(run)]) == 0 and clean.main([str(run)]) == 0
 
 
+def test_a_killed_run_keeps_the_whole_history(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill the last checkpoint is of an epoch's end: no cleaning is repeated."""
+    shutil.rmtree(place / "run/checkpoints/epoch_0002")
+    before = load(named(place / "run", "latest"))[1]
+    assert before["position"] == {"epoch": 2, "stage": 0, "step": 0}
+    mapped: list[Any] = []
+    honest = trainer.map_samples
+    monkeypatch.setattr(trainer, "map_samples", lambda *given: mapped.append(honest(*given)) or mapped[0])
+    remove(place / "images")
+    assert resume(place, "--accept-changed-data") == 0
+    kept = [row for row in range(60) if row != 27]  # the 8th of the second class
+    for was, member in zip(before["members"], mapped[0]["members"], strict=True):
+        assert was["history"].shape == (1, 60) and member["history"].equal(was["history"][:, kept])
+        assert member["partition"][0].equal(was["partition"][0][kept])
+
+
 def test_the_accepted_data_set_is_the_run_s_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digest = metadata(named(place / "run", "latest"))["data"]
     remove(place / "images")
     assert resume(place, "--accept-changed-data") == 0
     assert "59 training images keep their state, 0 start unscored, 1 are dropped" in capsys.readouterr().err
     assert metadata(named(place / "run", "latest"))["data"] != digest
-    assert (place / "run" / f"data_{digest[:8]}.parquet").exists()
+    assert (place / "run" / f"samples_{digest[:8]}.parquet").exists()
     (place / "images" / REMOVED).write_bytes(jpeg(5))
     assert evaluate.main([str(place / "run"), "--device", "cpu"]) == 0  # the test part is the same
     assert clean.main([str(place / "run"), "--cleaned-list", str(place / "kept.csv")]) == 2
@@ -158,7 +174,7 @@ def test_a_renamed_class_is_never_accepted(place: Path, capsys: pytest.CaptureFi
     for options in ([], ["--accept-changed-data"]):
         assert resume(place, *options) == 2
         line = the_line(capsys, "fastcpc-train")
-        assert "3 classes then, 3 now; renamed: green -> grass" in line and "a run cannot change its classes" in line
+        assert "3 classes then, 3 now; renamed: green -> grass" in line and "a run cannot change them" in line
 
 
 def test_a_changed_test_part_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +191,7 @@ def test_a_run_of_an_earlier_version_is_resumed_with_a_note(place: Path, capsys:
     forget_record(place / "run")
     assert resume(place) == 0
     assert capsys.readouterr().err.count("(an earlier version trained it): the data set cannot be compared") == 1
-    assert (place / "run" / "data.parquet").exists()
+    assert (place / "run" / "samples.parquet").exists()
 
 
 def test_a_run_of_an_earlier_version_still_counts_its_labels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +217,7 @@ def test_all_ranks_refuse_in_one_line_and_accept_together(place: Path) -> None:
 
 def forget_record(run: Path) -> None:
     """Take out what earlier versions did not write."""
-    (run / "data.parquet").unlink()
+    (run / "samples.parquet").unlink()
     for path in (run / "checkpoints").glob("epoch_*"):
         without_digest(path)
 
@@ -264,7 +280,7 @@ def test_a_class_folder_that_is_renamed_or_added_stops_eval_and_clean(
     ):
         assert command() == 2
         assert "3 classes then, 4 now; 1 added (first aqua)" in the_line(capsys, program)
-    (place / "run" / "data.parquet").unlink()  # an earlier version kept the classes in labels.npz
+    (place / "run" / "samples.parquet").unlink()  # an earlier version kept the classes in labels.npz
     assert evaluate.main([str(place / "run"), "--device", "cpu"]) == 2
     assert "3 classes then, 4 now; 1 added (first aqua)" in the_line(capsys, "fastcpc-eval")
     assert clean.main([str(place / "run"), "--force"]) == 0  # reads no image
