@@ -4,7 +4,7 @@ To add a data set: add its name to ``fastcpc.config.names.DATASETS``, call ``reg
 data.name=NAME.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ from fastcpc.data.datasets import clothing1m, digits
 from fastcpc.data.datasets.cifar import load_cifar
 from fastcpc.data.datasets.cifar_meta import CIFAR10, CIFAR100, CifarFacts
 from fastcpc.data.datasets.clothing1m import list_clothing1m
+from fastcpc.data.datasets.held_out import keep_held_out
 from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.data.datasets.indexed_images import load_listing
 from fastcpc.data.datasets.listing import IMAGENET_MEAN, IMAGENET_STD, Listing
@@ -33,7 +34,8 @@ class DatasetSpec:
     inference: the test view, which needs no files.
     list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
     list_without: from kept and dropped paths to the data set's own training list without the dropped ones, and a
-    sentence on its use; None where it has no such list.
+    sentence on its use; None where it has no such list. needs_every_class: whether training refuses a list without an
+    image of a class.
     licence: the identifier that model hubs use. terms: the known terms of the images, a sentence without a full stop.
     """
 
@@ -42,6 +44,7 @@ class DatasetSpec:
     inference: Callable[[DataConfig], InferenceTransform]
     list_files: ListFiles | None = None
     list_without: ListWithout | None = None
+    needs_every_class: bool = True
     licence: str = "unknown"
     terms: str = "the terms of the images are not known to fastcpc"
 
@@ -78,19 +81,25 @@ def dataset_spec(name: str) -> DatasetSpec:
     return _DATASETS[name]
 
 
-def load_dataset(config: DataConfig) -> Dataset:
+def load_dataset(config: DataConfig, held_out: Set[str] | None = None) -> Dataset:
     """Load the whole data set that ``data.name`` names; ``data.subset`` is applied later, after the label noise.
 
+    held_out: paths of the images that a run holds out for the accuracy, where the test part is drawn; None: draw it.
     Raises InputError where files under ``data.root`` are missing, damaged or foreign.
     """
-    return dataset_spec(config.name).load(config)
+    if held_out is None:
+        return dataset_spec(config.name).load(config)
+    return load_listing(list_images(config, held_out), config)
 
 
-def list_images(config: DataConfig) -> Listing:
-    """Files and labels of a data set of image files. Raises InputError as the module of the data set does."""
+def list_images(config: DataConfig, held_out: Set[str] | None = None) -> Listing:
+    """Files and labels of a data set of image files. held_out: as ``load_dataset``.
+
+    Raises InputError as the module of the data set does.
+    """
     list_files = dataset_spec(config.name).list_files
     assert list_files is not None
-    return list_files(config)
+    return list_files(config) if held_out is None else keep_held_out(list_files(config), held_out, config.root)
 
 
 def inference_transform(config: DataConfig) -> InferenceTransform:
@@ -113,11 +122,22 @@ def _images(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     list_without: ListWithout | None = None,
+    *,
+    needs_every_class: bool = True,
 ) -> DatasetSpec:
     def inference(config: DataConfig) -> InferenceTransform:
         return InferenceTransform(RGB, config.resize, config.crop, mean, std)
 
-    return DatasetSpec(name, partial(_load_images, list_files), inference, list_files, list_without, licence, terms)
+    return DatasetSpec(
+        name,
+        partial(_load_images, list_files),
+        inference,
+        list_files,
+        list_without,
+        needs_every_class=needs_every_class,
+        licence=licence,
+        terms=terms,
+    )
 
 
 def _load_images(list_files: ListFiles, config: DataConfig) -> Dataset:
@@ -144,6 +164,7 @@ register_dataset(
         clothing1m.MEAN,
         clothing1m.STD,
         clothing1m.key_list_without,
+        needs_every_class=False,  # its fourteen classes are fixed
     )
 )
 register_dataset(

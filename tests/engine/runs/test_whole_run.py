@@ -82,8 +82,8 @@ def test_true_labels_do_not_change_the_training(tmp_path: Path, monkeypatch: pyt
     run(config)
     honest = launch.load_data
 
-    def blinded(of):  # type: ignore[no-untyped-def]
-        dataset, labels = honest(of)
+    def blinded(*of):  # type: ignore[no-untyped-def]
+        dataset, labels = honest(*of)
         labels.trusted[:] = 0
         dataset.train.labels[:] = 0
         return dataset, labels
