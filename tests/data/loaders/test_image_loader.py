@@ -8,10 +8,10 @@ import pytest
 import torch
 from made_images import FOUR, batches_of, dataset_of, levels, loader_of, odd_files, plain_files, same
 
+from fastcpc.data.image_files import decode_image
 from fastcpc.data.loaders import image_loader
 from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.dali_pipeline import dali_problem
-from fastcpc.data.loaders.image_files import decode_image
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
 from fastcpc.data.sampler import sequential_batches
 
