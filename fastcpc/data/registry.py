@@ -4,7 +4,7 @@ To add a data set: add its name to ``fastcpc.config.names.DATASETS``, call ``reg
 data.name=NAME.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,10 +19,11 @@ from fastcpc.data.datasets.held_out import keep_held_out
 from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.data.datasets.indexed_images import load_listing
 from fastcpc.data.datasets.listing import IMAGENET_MEAN, IMAGENET_STD, Listing
-from fastcpc.data.datasets.webvision import list_webvision
+from fastcpc.data.datasets.webvision import filelist_without, list_webvision
 from fastcpc.data.test_transform import InferenceTransform
 
 ListFiles = Callable[[DataConfig], Listing]
+ListWithout = Callable[[DataConfig, Sequence[str], Sequence[str]], tuple[bytes, str]]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class DatasetSpec:
     load: reads the whole data set; InputError where files under data.root are missing, damaged or foreign.
     inference: the test view, which needs no files.
     list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
+    list_without: from kept and dropped paths to the data set's own training list without the dropped ones, and a
+    sentence on its use; None where it has no such list.
     licence: the identifier that model hubs use. terms: the known terms of the images, a sentence without a full stop.
     """
 
@@ -39,6 +42,7 @@ class DatasetSpec:
     load: Callable[[DataConfig], Dataset]
     inference: Callable[[DataConfig], InferenceTransform]
     list_files: ListFiles | None = None
+    list_without: ListWithout | None = None
     licence: str = "unknown"
     terms: str = "the terms of the images are not known to fastcpc"
 
@@ -58,6 +62,11 @@ def register_dataset(spec: DatasetSpec) -> None:
     if traits.kind != kind:
         raise ValueError(f"{spec.name}: DATASETS of fastcpc.config.names says {traits.kind}, not {kind}")
     _DATASETS[spec.name] = spec
+
+
+def unregister_dataset(name: str) -> None:
+    """Remove a data set that ``register_dataset`` added; its name stays in config/names.py."""
+    del _DATASETS[name]
 
 
 def registered_datasets() -> dict[str, DatasetSpec]:
@@ -96,19 +105,26 @@ def inference_transform(config: DataConfig) -> InferenceTransform:
     return dataset_spec(config.name).inference(config)
 
 
-def _cifar(facts: CifarFacts) -> DatasetSpec:
+def cifar_spec(facts: CifarFacts) -> DatasetSpec:
+    """CIFAR-10 or CIFAR-100."""
     view = InferenceTransform(RGB, facts.image_size, facts.image_size, facts.mean, facts.std)
     terms = f"{facts.title} states no licence and asks to cite Krizhevsky 2009"
     return DatasetSpec(facts.name, lambda config: load_cifar(config.root, facts), lambda _: view, terms=terms)
 
 
 def _images(
-    name: str, list_files: ListFiles, licence: str, terms: str, mean: tuple[float, ...], std: tuple[float, ...]
+    name: str,
+    list_files: ListFiles,
+    licence: str,
+    terms: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    list_without: ListWithout | None = None,
 ) -> DatasetSpec:
     def inference(config: DataConfig) -> InferenceTransform:
         return InferenceTransform(RGB, config.resize, config.crop, mean, std)
 
-    return DatasetSpec(name, partial(_load_images, list_files), inference, list_files, licence, terms)
+    return DatasetSpec(name, partial(_load_images, list_files), inference, list_files, list_without, licence, terms)
 
 
 def _load_images(list_files: ListFiles, config: DataConfig) -> Dataset:
@@ -124,8 +140,8 @@ register_dataset(
         terms="scikit-learn's digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0",
     )
 )
-register_dataset(_cifar(CIFAR10))
-register_dataset(_cifar(CIFAR100))
+register_dataset(cifar_spec(CIFAR10))
+register_dataset(cifar_spec(CIFAR100))
 register_dataset(
     _images(
         "clothing1m",
@@ -134,6 +150,7 @@ register_dataset(
         "Clothing1M: non-commercial research only, no redistribution",
         clothing1m.MEAN,
         clothing1m.STD,
+        clothing1m.key_list_without,
     )
 )
 register_dataset(
@@ -144,6 +161,7 @@ register_dataset(
         "WebVision: images of the web with their owners' rights; see its site for the terms",
         IMAGENET_MEAN,
         IMAGENET_STD,
+        filelist_without,
     )
 )
 register_dataset(

@@ -15,7 +15,7 @@ from fastcpc.data.identity import DataIdentity
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.loaders.factory import describe_loader
 from fastcpc.data.registry import load_dataset
-from fastcpc.distributed.batch_scaling import connect, describe_ranks
+from fastcpc.distributed.batch_scaling import connect_groups, describe_ranks
 from fastcpc.engine.checkpoint.changed_data import Change, StoredData, find_change, map_files
 from fastcpc.engine.checkpoint.format import read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
@@ -47,18 +47,18 @@ def train(
     config: Config,
     folder: RunDir,
     stop: StopRequest,
-    paint: DrawFigures | None = None,
+    draw_figures: DrawFigures | None = None,
     *,
     accept_changed_data: bool = False,
 ) -> dict[str, Any]:
     """Start or resume the run of this folder and train it to its end; returns the summary.
 
-    paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says.
+    draw_figures: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says.
     accept_changed_data: resume also where samples have changed. Raises Stopped after a checkpoint when a stop is
-    asked for, InputError for other data than the run's, RunError when the run cannot continue.
+    requested, InputError for other data than the run's, RunError when the run cannot continue.
     """
-    connect(config, resolve_numerics(config).device)
-    with open_log(folder, config, paint) as log:
+    connect_groups(config, resolve_numerics(config).device)
+    with open_log(folder, config, draw_figures) as log:
         found = distributed.on_rank0(lambda: _files_to_resume(config, folder))
         checkpoint = found[0] if found else None
         files = distributed.broadcast_files(found[1] if found else None)
@@ -73,7 +73,7 @@ def train(
 
         def open_files() -> None:
             if turns_back(config.run.resume, folder.path):
-                folder.unfinish()
+                folder.mark_unfinished()
             if change is not None:
                 map_files(folder.path, stored, change)
             write_record(folder.path, identity)
@@ -184,7 +184,7 @@ def dry_run(config: Config) -> None:
             cpc=replace(config.cpc, passes=1),
             log=replace(config.log, wandb=""),
         )
-        connect(config, resolve_numerics(config).device)
+        connect_groups(config, resolve_numerics(config).device)
         with open_run_dir(small) as run_folder, StopRequest() as stop, open_log(run_folder, small) as log:
             trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
             log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")

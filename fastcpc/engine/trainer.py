@@ -38,7 +38,7 @@ from fastcpc.engine.scoring import ScoringResult, renumbered, score_samples
 from fastcpc.engine.step_loop import StepLoop, Stopped, StopRequest
 from fastcpc.engine.train_epoch import PassResult, TrainContext
 
-WRITTEN_AT_ONCE = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
+SYNCHRONOUS_BYTES = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
 
 
 class Trainer:
@@ -142,7 +142,7 @@ class Trainer:
                 distributed.assert_equal_on_all_ranks(
                     f"the partition of network {learner.number} in epoch {epoch}", *partition
                 )
-        self.run_state.record.update(self.cleaning_record.judge(cleaning, scoring, epoch))
+        self.run_state.record.update(self.cleaning_record.metrics(cleaning, scoring, epoch))
         if scoring.rows is None:  # a pool covers some samples only; the final cleaning covers all
             self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
 
@@ -262,7 +262,7 @@ class Trainer:
         keep_as_best = best or (self.run_state.is_between_epochs and not store.has_best())
         packed = pack(epoch, [learner.network.state_dict() for learner in self.learners], state)
         self.writer.begin(lambda: store.write(packed, best=keep_as_best))
-        if packed.num_bytes < WRITTEN_AT_ONCE:
+        if packed.num_bytes < SYNCHRONOUS_BYTES:
             self.writer.finish()
 
     def resume(self, checkpoint: Path, files: Mapping[str, bytes], change: Change | None = None) -> None:

@@ -1,5 +1,6 @@
-"""Cleaned lists of photo data sets: each is read back by the data set's own reader."""
+"""Cleaned lists of image data sets: each is read back by the data set's own reader."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from image_sets import clothing1m, imagefolder, jpeg, lines, put, webvision
 
 from fastcpc.config.load import load_config
-from fastcpc.config.schema import Config
-from fastcpc.data.registry import list_images
+from fastcpc.config.names import DATASETS, DatasetTraits
+from fastcpc.config.schema import Config, NoiseConfig
+from fastcpc.data.registry import dataset_spec, list_images, register_dataset, unregister_dataset
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.outputs.data_record import identity_of, write_record
 from fastcpc.engine.outputs.labels_file import RunLabels
@@ -23,7 +25,7 @@ ODD = ['a,1 "x".jpg', "new\nline.jpg", "<b>.jpg", "=1.jpg"]
 
 
 def run_of(config: Config, swap: dict[int, int] | None = None) -> tuple[Run, SampleTable]:
-    """A run on a photo set, all labels as given (or swapped), as far as a cleaned list needs one."""
+    """A run on an image set, all labels as given (or swapped), as far as a cleaned list needs one."""
     listing = list_images(config.data)
     split = listing.splits["train"]
     given_N = split.labels.copy()
@@ -48,7 +50,7 @@ def test_a_clothing1m_key_list(tmp_path: Path) -> None:
     for images in (True, False):
         root = clothing1m(tmp_path / f"{images}", images=images)
         config = load_config([], ["data.name=clothing1m", f"data.root={root}"])
-        run, samples = run_of(config)
+        run, samples = run_of(config, swap={0: 1, 3: 4})  # so that no class loses all of its images
         target = tmp_path / f"keys_{images}.txt"
         assert "4 keys" in write_cleaned(run, samples, issues(samples, 0, 3), target)
         (root / "noisy_train_key_list.txt").write_bytes(target.read_bytes())
@@ -68,8 +70,9 @@ def test_a_webvision_filelist(tmp_path: Path) -> None:
     again = list_images(config.data).splits["train"]
     assert again.names == tuple(np.delete(samples.paths, 1))
     assert again.labels.tolist() == np.delete(samples.given_N, 1).tolist()
+    run, samples = run_of(replace(config, data=replace(config.data, flickr=True)))
     with pytest.raises(InputError, match=r"data\.flickr has two filelists"):
-        write_cleaned(*run_of(replace(config, data=replace(config.data, flickr=True))), issues(samples), target)
+        write_cleaned(run, samples, issues(samples), target)
 
 
 @pytest.fixture
@@ -87,7 +90,7 @@ def test_a_list_for_an_image_folder(photos: Config, tmp_path: Path, ending: str)
     before = list_images(photos.data)
     target = tmp_path / f"kept{ending}"
     usage = write_cleaned(run, samples, issues(samples, 2, 5), target)
-    assert usage.endswith(f"data.list={target} data.classes={tmp_path / 'kept.classes.txt'}")
+    assert usage.endswith(f"data.name=imagefolder data.list={target} data.classes={tmp_path / 'kept.classes.txt'}")
     data = replace(photos.data, list=str(target), classes=str(tmp_path / "kept.classes.txt"))
     after = list_images(data)
     assert after.class_names == before.class_names == ("10", "2")
@@ -102,7 +105,7 @@ def test_a_folder_of_links(photos: Config, tmp_path: Path) -> None:
     before = list_images(photos.data)
     target = tmp_path / "kept"
     usage = write_cleaned(run, samples, issues(samples, 2, 5), target)
-    assert usage == f"links to {len(samples) - 2} training images: train with data.root={target}"
+    assert usage == f"links to {len(samples) - 2} training images: train with data.name=imagefolder data.root={target}"
     after = list_images(replace(photos.data, root=str(target)))
 
     def content(listing: Any, split: str) -> list[tuple[str, int]]:
@@ -212,6 +215,7 @@ def test_a_key_list_keeps_unchecked_images_from_the_record(tmp_path: Path) -> No
     root = clothing1m(tmp_path / "c")
     config = load_config([], ["data.name=clothing1m", f"data.root={root}", "data.subset=4"])
     run, samples = run_of(config)
+    samples = replace(samples, given_N=np.zeros_like(samples.given_N))
     write_record(tmp_path, identity_of(config, *load_data(config)))
     used = [row for row, name in enumerate(samples.paths) if name in load_data(config)[0].train.names]
     part = replace(samples, **{key: getattr(samples, key)[used] for key in ROW_FIELDS})
@@ -263,5 +267,24 @@ def test_a_changed_filelist_has_no_cleaned_list(tmp_path: Path) -> None:
     run, file = replace(run, path=tmp_path), root / "info" / "train_filelist_google.txt"
     write_cleaned(run, samples, issues(samples, 1), tmp_path / "list.txt")
     file.write_text(file.read_text().replace("photo 2,x.jpg 0", "photo 2,x.jpg 1"))
-    with pytest.raises(InputError, match=r"not the list of .*1 relabelled \(first google/q0001/photo 2,x.jpg: "):
+    with pytest.raises(InputError, match=r"not the data set of .*1 relabelled \(first google/q0001/photo 2,x.jpg: "):
         write_cleaned(run, samples, issues(samples, 1), tmp_path / "list.txt")
+
+
+def test_registered_data_set_writes_its_own_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def list_without(_: object, kept: Sequence[str], dropped: Sequence[str]) -> tuple[bytes, str]:
+        return "\n".join(kept).encode(), f"{len(dropped)} left out"
+
+    monkeypatch.setitem(DATASETS, "own", DatasetTraits("images"))
+    register_dataset(replace(dataset_spec("imagefolder"), name="own", list_without=list_without))
+    try:
+        root = imagefolder(tmp_path / "images", {"a": 3, "b": 2})
+        run, samples = run_of(load_config([], ["data.name=own", f"data.root={root}"]))
+        assert write_cleaned(run, samples, issues(samples, 1), tmp_path / "own.txt") == "1 left out"
+        kept = (*samples.paths[:1], *samples.paths[2:])
+        assert (tmp_path / "own.txt").read_text() == "\n".join(kept)
+        noisy = replace(run.config, noise=NoiseConfig(kind="sym", rate=0.2))
+        with pytest.raises(InputError, match=r"noise\.kind=sym, not from own's own lists; use the table of --out"):
+            write_cleaned(replace(run, config=noisy), samples, issues(samples, 1), tmp_path / "own.txt")
+    finally:
+        unregister_dataset("own")

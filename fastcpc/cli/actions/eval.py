@@ -21,7 +21,7 @@ from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.registry import load_dataset
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.numerics import Numerics, resolve_numerics
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     config = dataclasses.replace(read_config(options.run), device=options.device, compile="false")
     if config.precision == "fp16" and (options.device == "cpu" or not torch.cuda.is_available()):
         config = dataclasses.replace(config, precision="fp32")  # a run from a GPU, evaluated on a CPU
-    checkpoint = named(options.run, options.checkpoint)
+    checkpoint = find_checkpoint(options.run, options.checkpoint)
     numerics = resolve_numerics(config)
     dataset, split = choose_split(config, options.split, options.run)
     networks = load_networks(

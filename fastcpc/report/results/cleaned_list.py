@@ -16,20 +16,12 @@ import pyarrow as pa
 from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
 from fastcpc.data.dataset import Dataset
-from fastcpc.data.datasets.clothing1m import IMAGES
-from fastcpc.data.datasets.listing import find_file, path_and_label, read_lines
-from fastcpc.data.datasets.webvision import ALL_CLASSES
 from fastcpc.data.labels.noise import make_labels, take_subset
 from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.data_record import identity_of, require_same
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
-from fastcpc.report.results.kept_samples import (
-    kept_samples,
-    load_same_data,
-    recorded_left_out,
-    require_same_list,
-)
+from fastcpc.report.results.kept_samples import kept_samples, left_out_of, load_same_data
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.suspect_files import parquet_bytes
 
@@ -39,23 +31,26 @@ LIST_ENDINGS = (".csv", ".parquet")
 def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
     """Write the cleaned list of a run; returns one line that says how to use it.
 
-    digits, CIFAR: target.csv "index,label" of the whole training set for noise.kind=file; suspects get the predicted
-    class, because these data sets cannot omit samples. clothing1m: a key list. webvision: the filelist without the
-    suspects. imagefolder: target.csv or .parquet for data.list (with target.classes.txt), or a new folder of links.
+    Arrays: target.csv "index,label" of the whole training set for noise.kind=file; suspects get the predicted class,
+    because these data sets cannot omit samples. Images with a list of their own (Clothing1M, WebVision): that list
+    without the suspects. Other images: target.csv or .parquet for data.list, with target.classes.txt, or a new folder
+    of links.
     InputError where the data set has no such format or its files are missing; RunError on a failed write.
     """
-    name = run.config.data.name
-    if dataset_spec(name).list_files is None:
+    data, spec = run.config.data, dataset_spec(run.config.data.name)
+    if spec.list_files is None:
         return _write_labels(run, samples, is_issue_N, target)
-    if name != "imagefolder" and run.config.noise.kind != "none":
-        raise InputError(
-            f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from {name}'s "
-            "own lists; use the table of --out"
-        )
-    if name == "clothing1m":
-        return _write_keys(run, samples, is_issue_N, target)
-    if name == "webvision":
-        return _write_filelist(run, samples, is_issue_N, target)
+    if spec.list_without is not None:
+        if run.config.noise.kind != "none":
+            raise InputError(
+                f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from "
+                f"{data.name}'s own lists; use the table of --out"
+            )
+        kept = kept_samples(run, samples, is_issue_N, left_out_of(run))
+        paths = [path for path, _ in kept.images(samples)]
+        content, usage = spec.list_without(data, paths, sorted(set(samples.paths) - set(paths)))
+        replace_file(target, content)
+        return kept.usage(usage)
     as_list = target.suffix.lower() in LIST_ENDINGS
     if target.suffix and not as_list:
         raise InputError(
@@ -93,34 +88,6 @@ def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
     )
 
 
-def _write_keys(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    kept = kept_samples(run, samples, is_issue_N, recorded_left_out(run), every_class=False)
-    keys = [path if path.startswith(IMAGES) else f"{IMAGES}{path}" for path, _ in kept.images(samples)]
-    replace_file(target, "".join(f"{key}\n" for key in keys).encode())
-    return kept.usage(f"{len(keys):,} keys: replace noisy_train_key_list.txt with it")
-
-
-def _write_filelist(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    data = run.config.data
-    if data.flickr:
-        raise InputError(
-            "--cleaned-list: data.flickr has two filelists; train and clean with one of them, or use --out"
-        )
-    name = "train_filelist_google.txt"
-    base = Path(data.root).expanduser()
-    original = find_file(name, [base / "info", base])
-    if original is None:
-        raise InputError(f"{base}: no {name}; restore it, because the cleaned list has its lines")
-    rows = [(line.text, *path_and_label(line, ALL_CLASSES)) for line in read_lines(original)]
-    used = [(path, label) for _, path, label in rows if label < data.num_classes]
-    require_same_list(run, [path for path, _ in used], [label for _, label in used])
-    kept = kept_samples(run, samples, is_issue_N, recorded_left_out(run))
-    dropped = set(samples.paths) - {path for path, _ in kept.images(samples)}
-    lines = [text for text, path, _ in rows if path not in dropped]
-    replace_file(target, "".join(f"{text}\n" for text in lines).encode())
-    return kept.usage(f"{len(lines):,} lines with unused classes: replace info/{name} with it")
-
-
 def _write_list(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset: Dataset) -> str:
     """Columns path, label, split; a second file has the classes in their order. kept: path and label of each image."""
     classes = target.with_suffix(".classes.txt")
@@ -147,7 +114,8 @@ def _write_list(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset
     ]
     replace_file(classes, "".join(f"{line}\n" for line in lines).encode())
     replace_file(target, data)
-    return f"{len(kept):,} training images: train with data.list={target} data.classes={classes}"
+    use = f"data.name=imagefolder data.list={target} data.classes={classes}"
+    return f"{len(kept):,} training images: train with {use}"
 
 
 def _write_links(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset: Dataset) -> str:
@@ -169,7 +137,7 @@ def _write_links(run: Run, kept: Sequence[tuple[str, int]], target: Path, datase
         if isinstance(error, OSError):
             raise write_failure(error, target, len(links) * 4096) from error
         raise
-    return f"links to {len(kept):,} training images: train with data.root={target}"
+    return f"links to {len(kept):,} training images: train with data.name=imagefolder data.root={target}"
 
 
 def _linked(split: str, path: str, class_id: str) -> Path:
