@@ -168,6 +168,13 @@ def test_a_moved_data_set_resumes(place: Path) -> None:
     assert resume(place, f"data.root={place / 'elsewhere'}") == 0
 
 
+def test_a_refused_start_leaves_the_settings_of_the_run(place: Path) -> None:
+    config = (place / "run" / "config.yaml").read_text()
+    assert resume(place, f"data.root={sixty_images(place / 'other', each=19)}") == 2
+    assert (place / "run" / "config.yaml").read_text() == config
+    assert evaluate.main([str(place / "run"), "--device", "cpu"]) == 0
+
+
 def test_a_renamed_class_is_never_accepted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("train", "test"):
         (place / "images" / part / "green").rename(place / "images" / part / "grass")
