@@ -57,6 +57,14 @@ def small_cifar10() -> Iterator[CifarFacts]:
     register_dataset(whole)
 
 
+def test_a_data_set_with_other_labels_is_rejected(digits: tuple[Run, SampleTable]) -> None:
+    run, samples = digits
+    assert run.labels.trusted_N is not None
+    other = replace(run, labels=replace(run.labels, trusted_N=9 - run.labels.trusted_N))
+    assert TrainingImages(run, samples).problem == ""
+    assert TrainingImages(other, samples).problem.startswith("the data set has other labels")
+
+
 def test_cifar_images(digits: tuple[Run, SampleTable], small_cifar10: CifarFacts, tmp_path: Path) -> None:
     run, samples = digits
     rows = np.random.default_rng(0).integers(0, 256, (23, 3073), dtype=np.uint8)
