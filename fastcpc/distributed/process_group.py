@@ -185,8 +185,8 @@ def rendezvous_store(common: Any, own_rank: int, num_ranks: int, seconds: float)
     """A store of this start's processes alone.
 
     torchrun keeps one store over all restarts, where addresses of processes that are gone would be found and tried. So
-    rank 0 names each start, and tells those who ask. Who asks has a name of its own, which no process before it had;
-    rank 0 answers until as many as there are have heard it. RuntimeError when they do not meet in time.
+    rank 0 names each start, and answers the others with this name. Each of them asks under a new unique name. Rank 0
+    answers until all have received it. RuntimeError when they do not meet in time.
     """
     deadline = time.monotonic() + seconds
     own_name = uuid.uuid4().hex

@@ -171,8 +171,7 @@ def resolve_numerics(config: Config) -> Numerics:
 
 
 def set_determinism(config: Config, numerics: Numerics) -> None:
-    """Ask torch for deterministic algorithms: always on a CPU, on a GPU by ``run.deterministic`` (it costs speed
-    there); and for float32 products in full or in TF32, by ``tf32``."""
+    """Set torch's deterministic algorithms (always on a CPU, on a GPU by ``run.deterministic``) and TF32 (``tf32``)."""
     deterministic = numerics.device.type == "cpu" or config.run.deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=False)
     torch.backends.cudnn.benchmark = not deterministic
