@@ -230,9 +230,15 @@ def _explain(error: RuntimeError) -> RunError:
     group, reason = _all, _first_line(error)
     silent = _silent_ranks()
     if "timed out" not in reason.lower() and "timeout" not in reason.lower():
-        return LostContactError(f"rank {group.rank} lost contact to the other processes in {group.place}: {reason}")
+        return LostContactError(
+            f"rank {group.rank} lost contact to the other processes in {group.place}: {reason}; "
+            "see the message of the rank that ended first"
+        )
     if not silent:
-        return RunError(f"rank {group.rank} waited {group.timeout:g} s in {group.place} in vain: {reason}")
+        return RunError(
+            f"rank {group.rank} had no answer for {group.timeout:g} s in {group.place}: {reason}; "
+            "repeat the command to resume"
+        )
     named = "; ".join(f"rank {number} (last seen in {place})" for number, place in silent)
     return RunError(
         f"no answer for {group.timeout:g} s (parallel.timeout) in {group.place} from {named}; look at that process's "

@@ -147,9 +147,7 @@ def resolve_numerics(config: Config) -> Numerics:
     """Device and type that ``auto`` stands for here. InputError for a GPU that is not there."""
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
-        raise InputError(
-            "device: cuda is asked for, but torch finds no usable GPU here; use device=cpu, or device=auto"
-        )
+        raise InputError("device=cuda: torch finds no usable GPU here; use device=cpu or device=auto")
     device = torch.device("cpu")
     if available and config.device != "cpu":
         if distributed.local_rank() >= torch.cuda.device_count():
