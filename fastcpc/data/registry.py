@@ -33,8 +33,8 @@ class DatasetSpec:
     load: reads the whole data set; InputError where files under data.root are missing, damaged or foreign.
     inference: the test view, which needs no files.
     list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
-    list_without: from kept and dropped paths to the data set's own training list without the dropped ones, and a
-    sentence on its use; None where it has no such list.
+    list_without: from kept and dropped paths to the content of the data set's own training list and a sentence on its
+    use. None where it has no such list.
     licence: the identifier that model hubs use. terms: the known terms of the images, a sentence without a full stop.
     """
 

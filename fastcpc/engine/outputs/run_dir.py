@@ -207,7 +207,7 @@ def _check_before_writing(path: Path, config: Config) -> None:
     if config.run.resume == "never":
         raise InputError(
             f"run.resume=never, but {path} already holds a run; give another run.dir or run.name, delete the folder, "
-            "or go on with run.resume=auto"
+            "or resume with run.resume=auto"
         )
     try:
         old = load_config([path / "config.yaml"], [])
@@ -220,7 +220,7 @@ def _check_before_writing(path: Path, config: Config) -> None:
     if changed and candidates(path):  # a start that failed before its first checkpoint binds nobody
         raise InputError(
             f"run.dir: {path} holds a run with other settings: {', '.join(changed)}; give another run.dir or run.name, "
-            "or the settings of then"
+            "or restore its settings"
         )
 
 

@@ -173,7 +173,7 @@ def test_nan_in_a_scoring_pass_names_the_samples(tmp_path: Path, monkeypatch: py
         return scoring
 
     monkeypatch.setattr(trainer, "score_samples", poisoned)
-    with pytest.raises(RunError, match=r"network 2: the loss of 1 of 240 training samples is not a number \(rows 5\)"):
+    with pytest.raises(RunError, match=r"network 2: the loss of 1 of 240 training samples is NaN or inf \(rows 5\)"):
         run(small_config(tmp_path / "run"))
 
 
