@@ -34,7 +34,8 @@ class DatasetSpec:
     inference: the test view, which needs no files.
     list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
     list_without: from kept and dropped paths to the data set's own training list without the dropped ones, and a
-    sentence on its use; None where it has no such list.
+    sentence on its use; None where it has no such list. needs_every_class: whether training refuses a list without an
+    image of a class.
     licence: the identifier that model hubs use. terms: the known terms of the images, a sentence without a full stop.
     """
 
@@ -43,6 +44,7 @@ class DatasetSpec:
     inference: Callable[[DataConfig], InferenceTransform]
     list_files: ListFiles | None = None
     list_without: ListWithout | None = None
+    needs_every_class: bool = True
     licence: str = "unknown"
     terms: str = "the terms of the images are not known to fastcpc"
 
@@ -120,11 +122,22 @@ def _images(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     list_without: ListWithout | None = None,
+    *,
+    needs_every_class: bool = True,
 ) -> DatasetSpec:
     def inference(config: DataConfig) -> InferenceTransform:
         return InferenceTransform(RGB, config.resize, config.crop, mean, std)
 
-    return DatasetSpec(name, partial(_load_images, list_files), inference, list_files, list_without, licence, terms)
+    return DatasetSpec(
+        name,
+        partial(_load_images, list_files),
+        inference,
+        list_files,
+        list_without,
+        needs_every_class=needs_every_class,
+        licence=licence,
+        terms=terms,
+    )
 
 
 def _load_images(list_files: ListFiles, config: DataConfig) -> Dataset:
@@ -151,6 +164,7 @@ register_dataset(
         clothing1m.MEAN,
         clothing1m.STD,
         clothing1m.key_list_without,
+        needs_every_class=False,  # its fourteen classes are fixed
     )
 )
 register_dataset(
