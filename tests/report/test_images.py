@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from fastcpc.data import registry
 from fastcpc.data.datasets.cifar_meta import CIFAR10
-from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.data.image_files import BadImage
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
@@ -72,5 +72,5 @@ def test_image_files_in_another_folder(digits: tuple[Run, SampleTable], tmp_path
     assert images.problem == ""
     with Image.open(root / names[0]) as file:
         np.testing.assert_array_equal(np.asarray(images.image(0)), np.asarray(file))
-    with pytest.raises(BadImage, match="there is no such file"):
+    with pytest.raises(BadImage, match="no such file"):
         images.image(2)

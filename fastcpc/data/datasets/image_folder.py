@@ -10,7 +10,6 @@ import torch
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.image_list import Row, read_list
 from fastcpc.data.datasets.listing import (
-    IMAGE_ENDINGS,
     UNKNOWN,
     Listing,
     existing_folder,
@@ -18,6 +17,7 @@ from fastcpc.data.datasets.listing import (
     read_lines,
     shorten,
 )
+from fastcpc.data.image_files import IMAGE_ENDINGS
 from fastcpc.data.rng import generator
 from fastcpc.errors import InputError
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from fastcpc.data.dataset import ArraySplit
-from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes
+from fastcpc.data.image_files import BadImage, decode_image, read_bytes
 from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError

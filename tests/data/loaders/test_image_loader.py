@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from made_images import FOUR, batches_of, dataset_of, levels, loader_of, odd_files, plain_files, same
+from made_images import FOUR, batches_of, dataset_of, levels, loader_of, odd_files, plain_files, same, texture
+from PIL import Image
 
+from fastcpc.data.image_files import decode_image
 from fastcpc.data.loaders import image_loader
 from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.dali_pipeline import dali_problem
-from fastcpc.data.loaders.image_files import decode_image
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
 from fastcpc.data.sampler import sequential_batches
 
@@ -158,6 +159,20 @@ def test_dali_is_told_the_stream_on_which_its_views_are_read(tmp_path: Path, mon
     monkeypatch.setattr(loader.decoder, "_stream", lambda: "a stream")
     list(loader.stream(batches_of(13), ("weak",), 1))
     assert set(pipeline._pipeline.told) == {"a stream"}
+
+
+@needs_dali
+def test_files_for_dali_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phones write JPEG files with a second image: DALI reads the first. Pillow decodes GIF files in memory."""
+    rgb = Image.fromarray(texture(60, 70, 1))
+    rgb.save(tmp_path / "phone.mpo", save_all=True, append_images=[rgb])
+    rgb.quantize(64).save(tmp_path / "a.gif")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    loader: Any = loader_of(dataset_of([tmp_path / "phone.mpo", tmp_path / "a.gif"]), "dali")
+    list(loader.stream(batches_of(2), FOUR, 1))
+    assert loader.decoder._by_pillow == {1}
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @each_loader
