@@ -48,8 +48,8 @@ def prototype_loss(
     returns its share of the sum.
 
     Returns a scalar: float32, or float64 where embeddings or prototypes are float64. Sums are kept in that dtype.
-    ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range (looked at on a
-    CPU only, see ``prototype_checks.check_embeddings``).
+    ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range. Labels are checked
+    on a CPU only, see ``prototype_checks.check_embeddings``.
 
     >>> prototypes = torch.eye(3)
     >>> embeddings = torch.tensor([[4.0, -4.0, -4.0], [-4.0, 4.0, -4.0]])
@@ -102,7 +102,7 @@ def _pick(backend: Backend, embeddings: Tensor, prototypes: Tensor) -> Literal["
         raise ValueError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
     if backend == "torch":
         return "torch"
-    reason = triton.why_not(embeddings, prototypes) if triton else "triton is not installed"
+    reason = triton.unsupported_reason(embeddings, prototypes) if triton else "triton is not installed"
     if backend == "auto":
         return "triton" if embeddings.is_cuda and not reason else "torch"
     if reason:

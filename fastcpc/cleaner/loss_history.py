@@ -21,7 +21,7 @@ def check_finite(loss_N: Tensor, network: int, rows_N: Tensor | None = None) -> 
         more = ", ..." if len(bad) > NAMED_SAMPLES else ""
         named = ", ".join(str(i) for i in bad[:NAMED_SAMPLES]) + more
         raise RunError(
-            f"network {network}: the loss of {len(bad)} of {len(loss_N)} training samples is not a number (rows "
+            f"network {network}: the loss of {len(bad)} of {len(loss_N)} training samples is NaN or inf (rows "
             f"{named}); "
             "start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
         )
@@ -40,8 +40,10 @@ def min_max(loss_N: Tensor) -> Tensor:
 def append_history(history_LN: Tensor, loss_N: Tensor, length: int) -> Tensor:
     """Append an epoch's losses to the history and keep the last ``length`` epochs.
 
-    history_LN: (L, N) float32, L >= 0, oldest first. Returns (min(L + 1, length), N).
+    history_LN: (L, N) float32, L >= 0, oldest first. NaN marks epochs before a sample was there, which take its loss of
+    this epoch. Returns (min(L + 1, length), N).
     """
     if length == 1:  # nothing is kept, so that the samples may be others than before
         return loss_N[None]
+    history_LN = torch.where(history_LN.isnan(), loss_N, history_LN)
     return torch.cat([history_LN, loss_N[None]])[-length:]

@@ -11,7 +11,7 @@ class Partition:
     """The labelled set X and the unlabelled set U of one network's training data.
 
     clean_N: (N,) bool, True in X (labelled), False elsewhere. clean_prob_N: (N,) float32 in [0, 1], the weight w of a
-    label; NaN for a sample that was not scored (outside the epoch's pool), which is in neither set.
+    label. It is NaN for a sample that was not scored (outside the epoch's pool), which is in neither set.
     """
 
     clean_N: Tensor
@@ -64,7 +64,7 @@ def partition_problem(partition: Partition, labels_N: Tensor, num_classes: int) 
     return ""
 
 
-def lost_classes(partition: Partition, labels_N: Tensor, num_classes: int) -> tuple[int, ...]:
+def classes_without_clean(partition: Partition, labels_N: Tensor, num_classes: int) -> tuple[int, ...]:
     """Classes that have samples but none in X."""
     present_K = torch.bincount(labels_N, minlength=num_classes) > 0
     kept_K = torch.bincount(labels_N[partition.clean_N], minlength=num_classes) > 0

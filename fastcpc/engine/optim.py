@@ -49,7 +49,7 @@ def build_optimizer(
     return fused_sgd(list(parameters), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
 
 
-def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Drop all gradients; not every optimiser's own ``zero_grad`` can."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -83,7 +83,7 @@ def learning_rate(progress: float, train: TrainConfig) -> float:
     """Learning rate at a point of the run, in epochs from 0 with their fraction.
 
     step: lr, divided by lr_drop_factor from lr_drop_epoch on. one_cycle: from lr / 25 up to lr at 30 % of the run,
-    then down to lr / 250,000, along half cosines (Smith and Topin 2019, with the values of torch's OneCycleLR).
+    then down to lr / 250,000, along half cosines (Smith and Topin, 2019). The values are those of torch's OneCycleLR.
     """
     if train.schedule == "step":
         return train.lr / (train.lr_drop_factor if progress >= train.lr_drop_epoch else 1.0)

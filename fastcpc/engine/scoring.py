@@ -89,9 +89,8 @@ class ScoringResult:
 def predict_batch(network: Network, images: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
     """Features (B, D) in the dtype of activations and logits (B, K) in float32, without a gradient.
 
-    images: (B, C, H, W) floating. The network must be in evaluation mode. Compiled code sees batches of one size: a
-    shorter batch is padded with zero images, which do not change the others in evaluation mode, and their outputs are
-    dropped.
+    images: (B, C, H, W) floating. The network must be in evaluation mode. Compiled code gets batches of one size: a
+    shorter batch is padded with zero images, whose outputs are dropped. They do not change the others in that mode.
     """
     num_images, compiled = len(images), numerics.compile != "false"
     if compiled and num_images < numerics.score_batch:
@@ -109,7 +108,7 @@ def features_and_logits(network: Network, images: Tensor) -> tuple[Tensor, Tenso
     return feat_BD, network.classify(feat_BD)
 
 
-def features_place(num_bytes: int, device: torch.device) -> torch.device:
+def features_device(num_bytes: int, device: torch.device) -> torch.device:
     """Where features of this size are kept: on the device, or in main memory where they take too much of a GPU's."""
     if device.type == "cpu":
         return device
@@ -143,7 +142,7 @@ def score_samples(
     shard = shard or whole_shard(len(labels_N))
     num_own = len(shard.rows)
     dims = [network.feature_dim for network in networks]
-    place = features_place(num_own * sum(dims) * numerics.dtype.itemsize, numerics.device)
+    place = features_device(num_own * sum(dims) * numerics.dtype.itemsize, numerics.device)
     results = [SampleScores.empty(num_own, feat_dim, numerics, place) for feat_dim in dims]
     pair = SampleScores.empty(num_own, 0, numerics)
     position_N = None if shard.is_whole else shard.positions().to(numerics.device)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcpc.atomic_io import replace_file
-from fastcpc.engine.loggers.figure_schedule import Pictures
+from fastcpc.engine.loggers.figure_schedule import FigureImages
 from fastcpc.errors import InputError
 
 logger = logging.getLogger("fastcpc")
@@ -21,7 +21,7 @@ class WandbLog:
     """A run of a W&B project; resumed, it is the same one. Once begun, a failure is a warning and ends the logging.
 
     WANDB_MODE=offline writes below the run's folder and needs no network; wandb reads its other variables too.
-    InputError: wandb is not installed, or does not begin (no network, not logged in).
+    InputError: wandb is not installed, or failed to start (no network, not logged in).
     """
 
     def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
@@ -41,19 +41,19 @@ class WandbLog:
         except Exception as error:
             why = " ".join(str(error or type(error).__name__).split())[:200]
             raise InputError(
-                f"log.wandb={project}: does not begin ({why}); run wandb login, set WANDB_MODE=offline, or leave "
+                f"log.wandb={project}: failed to start ({why}); run wandb login, set WANDB_MODE=offline, or leave "
                 "log.wandb empty"
             ) from error
         logger.info("W&B: %s", f"offline, in {self._run.dir}" if self._run.offline else self._run.url)
 
-    def epoch(self, epoch: int, scalars: Mapping[str, float], pictures: Pictures) -> None:
+    def epoch(self, epoch: int, scalars: Mapping[str, float], images: FigureImages) -> None:
         """The numbers of an epoch and the figures drawn after it."""
-        self._try(lambda run: run.log({**scalars, **self._images(pictures)}, step=epoch, commit=True))
+        self._try(lambda run: run.log({**scalars, **self._images(images)}, step=epoch, commit=True))
 
-    def finished(self, epochs: int, summary: Mapping[str, Any], pictures: Pictures) -> None:
+    def finished(self, epochs: int, summary: Mapping[str, Any], images: FigureImages) -> None:
         """The end of the run: its summary, and the last figures."""
-        if pictures:
-            self._try(lambda run: run.log(self._images(pictures), step=epochs, commit=True))
+        if images:
+            self._try(lambda run: run.log(self._images(images), step=epochs, commit=True))
         self._try(lambda run: run.summary.update(dict(summary)))
 
     def close(self, *, failed: bool) -> None:
@@ -61,8 +61,8 @@ class WandbLog:
         self._try(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
 
-    def _images(self, pictures: Pictures) -> dict[str, Any]:
-        return {tag: self._wandb.Image(pixels) for tag, pixels in pictures.items()}
+    def _images(self, images: FigureImages) -> dict[str, Any]:
+        return {tag: self._wandb.Image(pixels) for tag, pixels in images.items()}
 
     def _try(self, call: Any) -> None:
         if self._run is None:
@@ -72,7 +72,7 @@ class WandbLog:
         except Exception as error:
             self._run = None
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            logger.warning("W&B is given up (%s); training goes on without it", why)
+            logger.warning("W&B logging is off after an error (%s); training continues without it", why)
 
 
 def _import(project: str) -> Any:
