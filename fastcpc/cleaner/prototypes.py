@@ -3,11 +3,14 @@
 No gradient of this stage reaches the backbone, so one scoring pass gives all the features that every pass here needs.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
+from fastcpc.cleaner.finite import KeptHead, non_finite
 from fastcpc.cleaner.prototype_sgd import SampleSets, kept_rows, sgd_epoch, sum_gradients
 from fastcpc.config.schema import CpcConfig
 from fastcpc.data.rng import generator
@@ -18,6 +21,10 @@ from fastcpc.models.network import Network
 
 STEPS_OF_ONE_PASS = 350  # a pass this long is enough on its own (CIFAR: 390)
 STEPS_WANTED = 700  # shorter passes are repeated up to about this many steps
+RESTORED = (
+    "projector, prototypes or their scores became NaN or infinite; the prototype head and its optimiser are restored "
+    "to their state before this cleaning; if this repeats, lower train.lr"
+)
 
 
 def num_passes(setting: int, num_samples: int, batch_size: int) -> int:
@@ -161,36 +168,39 @@ class Prototypes(Cleaner):
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Train the projector and the prototypes unless the teacher has a problem, and score all samples."""
-        network, own_labels_n = data.network, data.own_labels_n
-        network.train()
-        before_n = prototype_clean_prob(network, data.feat_nD, own_labels_n)
-        notes: tuple[str, ...] = ()
         if data.teacher is None or data.teacher_problem:
-            notes = (f"{data.teacher_problem}; its prototypes stay as they are",)
-        else:
-            clean_N = data.teacher.clean_N
-            train_prototypes(
-                network,
-                data.optimizer,
-                data.feat_nD,
+            note = f"{data.teacher_problem}; its prototypes stay as they are"
+            return CleanerResult(data.shard.gather(self._score(data), "scores"), notes=(note,))
+        return _updated(data, self._score, self._train)
+
+    @staticmethod
+    def _score(data: CleanerInput) -> Tensor:
+        return prototype_clean_prob(data.network, data.feat_nD, data.own_labels_n)
+
+    @staticmethod
+    def _train(data: CleanerInput) -> None:
+        assert data.teacher is not None
+        clean_N = data.teacher.clean_N
+        train_prototypes(
+            data.network,
+            data.optimizer,
+            data.feat_nD,
+            data.labels_N,
+            clean_N,
+            pseudo_labels(
+                data.predicted_N,
+                data.prob_predicted_N,
+                data.prob_given_N,
                 data.labels_N,
                 clean_N,
-                pseudo_labels(
-                    data.predicted_N,
-                    data.prob_predicted_N,
-                    data.prob_given_N,
-                    data.labels_N,
-                    clean_N,
-                    data.num_classes,
-                ),
-                data.config.cpc,
-                alpha=data.config.cleaner.alpha,
-                batch_size=data.config.train.batch_size,
-                seed=data.seed("prototypes"),
-                shard=data.shard,
-            )
-        after_n = prototype_clean_prob(network, data.feat_nD, own_labels_n)
-        return CleanerResult(_gathered(data, before_n, after_n), notes=notes)
+                data.num_classes,
+            ),
+            data.config.cpc,
+            alpha=data.config.cleaner.alpha,
+            batch_size=data.config.train.batch_size,
+            seed=data.seed("prototypes"),
+            shard=data.shard,
+        )
 
 
 class ContrastivePrototypes(Cleaner):
@@ -201,23 +211,41 @@ class ContrastivePrototypes(Cleaner):
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Train the projector and the prototypes, and score all samples."""
-        network, settings = data.network, data.config.cpc
-        network.train()
-        before_n = contrastive_clean_prob(network, data.feat_nD, data.own_labels_n, settings.temperature)
+        return _updated(data, self._score, self._train)
+
+    @staticmethod
+    def _score(data: CleanerInput) -> Tensor:
+        temperature = data.config.cpc.temperature
+        return contrastive_clean_prob(data.network, data.feat_nD, data.own_labels_n, temperature)
+
+    @staticmethod
+    def _train(data: CleanerInput) -> None:
         train_contrastive(
-            network,
+            data.network,
             data.optimizer,
             data.feat_nD,
             data.labels_N,
-            settings,
+            data.config.cpc,
             batch_size=data.config.train.batch_size,
             seed=data.seed("prototypes"),
             shard=data.shard,
         )
-        after_n = contrastive_clean_prob(network, data.feat_nD, data.own_labels_n, settings.temperature)
-        return CleanerResult(_gathered(data, before_n, after_n))
 
 
-def _gathered(data: CleanerInput, before_n: Tensor, after_n: Tensor) -> Tensor:
-    """Probabilities of all samples, by the prototypes before or after their update (``cpc.score``)."""
-    return data.shard.gather(before_n if data.config.cpc.score == "before_update" else after_n, "scores")
+def _updated(
+    data: CleanerInput, score: Callable[[CleanerInput], Tensor], train: Callable[[CleanerInput], None]
+) -> CleanerResult:
+    """Train the head; probabilities of all samples by the prototypes before or after the update (``cpc.score``).
+
+    A head that became NaN or infinite is restored with its momentum, and its probabilities are those before the update.
+    """
+    data.network.train()
+    kept = KeptHead(data.network, data.optimizer)
+    before_n = score(data)
+    train(data)
+    after_N = data.shard.gather(score(data), "scores")
+    # the same decision on every rank: gathered probabilities and the head are equal there
+    if non_finite({"head": [*kept.tensors(), after_N]}):
+        kept.restore()
+        return CleanerResult(data.shard.gather(before_n, "scores"), notes=(RESTORED,))
+    return CleanerResult(data.shard.gather(before_n, "scores") if data.config.cpc.score == "before_update" else after_N)

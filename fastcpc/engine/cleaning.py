@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
-from fastcpc.cleaner.base import CleanerInput, named
+from fastcpc.cleaner.base import CleanerInput, CleanerResult, named
+from fastcpc.cleaner.finite import non_finite
 from fastcpc.cleaner.loss_history import append_history, check_finite, min_max
 from fastcpc.cleaner.partition import Partition, co_divide, lost_classes, partition_problem
 from fastcpc.cleaner.registry import cleaners_of
@@ -65,7 +67,9 @@ def clean_labels(
     inputs = _inputs(learners, scoring, labels_N, order, config, epoch)
     active, problems = active_cleaner(config, epoch), ["", ""]
     for place, cleaner in enumerate(cleaners_of(config.cleaner.kind)):
-        found = [cleaner.clean(data) for data in inputs]
+        found = _finite_results(
+            [cleaner.clean(data) for data in inputs], cleaner.name, list(result.clean_probs.values())
+        )
         for i, one in enumerate(found):
             result.notes += [f"network {learners[i].number}: {note}" for note in one.notes]
             result.mixtures[i] |= one.mixtures
@@ -88,6 +92,26 @@ def clean_labels(
         if rows is not None and learner.partition is partition:
             learner.partition = partition.scatter_to(rows, num_samples)
     return result
+
+
+def _finite_results(
+    found: Sequence[CleanerResult], name: str, earlier: Sequence[tuple[Tensor, Tensor]]
+) -> list[CleanerResult]:
+    """The results of both networks' cleaners; probabilities that are not finite are replaced.
+
+    earlier: probabilities of the cleaners before this one; the last of them take the place, or 0 where there are none.
+    Reads the device once.
+    """
+    bad = non_finite({str(i): [one.clean_prob_N] for i, one in enumerate(found)})
+    results = list(found)
+    for i in map(int, bad):
+        if earlier:
+            note = f"clean probabilities of {name} are NaN or infinite; those of the cleaner before it are used"
+            results[i] = replace(found[i], clean_prob_N=earlier[-1][i], notes=(*found[i].notes, note))
+        else:
+            problem = found[i].problem or f"clean probabilities of {name} are NaN or infinite (lower train.lr)"
+            results[i] = replace(found[i], clean_prob_N=torch.zeros_like(found[i].clean_prob_N), problem=problem)
+    return results
 
 
 def _inputs(

@@ -191,4 +191,4 @@ def test_a_pass_of_the_other_half_that_is_taken_back(on_two: Path) -> None:
     lines = metrics(on_two / "co_spoilt")
     assert lines[1]["loss_total"][1] is None and all(lines[1]["loss_total"][:1]) and all(lines[2]["loss_total"])
     log = (on_two / "co_spoilt" / "train.log").read_text()
-    assert "epoch 1, network 2: losses or weights became NaN (first at step 1, whose batch holds the 64 samples" in log
+    assert "epoch 1, network 2: losses, weights, BatchNorm statistics, momentum became NaN or infinite (first at step 1, whose batch holds the 64 samples" in log
