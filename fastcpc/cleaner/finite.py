@@ -1,4 +1,4 @@
-"""Finds NaN and infinity in what a run learns, and restores the prototype head.
+"""Finds NaN and infinity in what a run learns.
 
 engine/learner.py checks a network after each pass, prototypes.py checks its head after each update, and
 engine/cleaning.py checks the probabilities of every cleaner. A check reads the device once.
@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fastcpc.models.network import Network
-
 
 def non_finite(parts: Mapping[str, Sequence[Tensor]]) -> list[str]:
     """Names of the parts that contain NaN or infinity, in the given order; reads the device once.
 
-    parts: name -> tensors on one device; integers and part without tensors are always finite.
+    parts: name -> tensors on one device; integers and parts without tensors are always finite.
     """
     flags = {
         name: torch.stack([tensor.isfinite().all() for tensor in tensors]).all()
@@ -41,32 +39,3 @@ def network_parts(network: nn.Module) -> dict[str, list[Tensor]]:
         part = "prototype head" if name.startswith("head.") else "weights"
         parts[part if name in weights else "BatchNorm statistics"].append(value)
     return parts
-
-
-class KeptHead:
-    """A copy of a network's projector and prototypes with their momentum, to restore after a bad update.
-
-    optimizer: has the parameters of the head.
-    """
-
-    def __init__(self, network: Network, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer = optimizer
-        self._parameters = network.prototype_parameters()
-        self._values = [parameter.detach().clone() for parameter in self._parameters]
-        found = [optimizer.state[parameter].get("momentum_buffer") for parameter in self._parameters]
-        self._momentum = [buffer.clone() if isinstance(buffer, Tensor) else None for buffer in found]
-
-    def tensors(self) -> list[Tensor]:
-        """The present values and momentum of the head, for ``non_finite``."""
-        return [*self._parameters, *momentum_of(self._optimizer)]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Set values and momentum to the copy."""
-        for parameter, value, momentum in zip(self._parameters, self._values, self._momentum, strict=True):
-            parameter.copy_(value)
-            state = self._optimizer.state[parameter]
-            if momentum is None:
-                state.pop("momentum_buffer", None)
-            else:
-                state["momentum_buffer"] = momentum.clone()

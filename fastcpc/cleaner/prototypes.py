@@ -3,14 +3,16 @@
 No gradient of this stage reaches the backbone, so one scoring pass gives all the features that every pass here needs.
 """
 
+import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
-from fastcpc.cleaner.finite import KeptHead, non_finite
+from fastcpc.cleaner.finite import momentum_of, non_finite
 from fastcpc.cleaner.prototype_sgd import SampleSets, kept_rows, sgd_epoch, sum_gradients
 from fastcpc.config.schema import CpcConfig
 from fastcpc.data.rng import generator
@@ -21,10 +23,6 @@ from fastcpc.models.network import Network
 
 STEPS_OF_ONE_PASS = 350  # a pass this long is enough on its own (CIFAR: 390)
 STEPS_WANTED = 700  # shorter passes are repeated up to about this many steps
-RESTORED = (
-    "projector, prototypes or their scores became NaN or infinite; the prototype head and its optimiser are restored "
-    "to their state before this cleaning; if this repeats, lower train.lr"
-)
 
 
 def num_passes(setting: int, num_samples: int, batch_size: int) -> int:
@@ -164,36 +162,25 @@ class Prototypes(Cleaner):
     """CPC: prototypes that learn from the partition of the mixture before it."""
 
     name = "cpc"
+    title = "prototypes"
     similarity = "dot"
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Train the projector and the prototypes unless the teacher has a problem, and score all samples."""
+        score = partial(prototype_clean_prob, data.network, data.feat_nD, data.own_labels_n)
         if data.teacher is None or data.teacher_problem:
-            note = f"{data.teacher_problem}; its prototypes stay as they are"
-            return CleanerResult(data.shard.gather(self._score(data), "scores"), notes=(note,))
-        return _updated(data, self._score, self._train)
-
-    @staticmethod
-    def _score(data: CleanerInput) -> Tensor:
-        return prototype_clean_prob(data.network, data.feat_nD, data.own_labels_n)
-
-    @staticmethod
-    def _train(data: CleanerInput) -> None:
-        assert data.teacher is not None
+            notes = (f"{data.teacher_problem}; its prototypes stay as they are",)
+            return CleanerResult(data.shard.gather(score(), "scores"), notes=notes)
         clean_N = data.teacher.clean_N
-        train_prototypes(
+        train = partial(
+            train_prototypes,
             data.network,
             data.optimizer,
             data.feat_nD,
             data.labels_N,
             clean_N,
             pseudo_labels(
-                data.predicted_N,
-                data.prob_predicted_N,
-                data.prob_given_N,
-                data.labels_N,
-                clean_N,
-                data.num_classes,
+                data.predicted_N, data.prob_predicted_N, data.prob_given_N, data.labels_N, clean_N, data.num_classes
             ),
             data.config.cpc,
             alpha=data.config.cleaner.alpha,
@@ -201,51 +188,51 @@ class Prototypes(Cleaner):
             seed=data.seed("prototypes"),
             shard=data.shard,
         )
+        return train_and_score(data, train, score)
 
 
 class ContrastivePrototypes(Cleaner):
     """The ablation without a mixture (CPC, Tab. 5): prototypes that learn from all given labels."""
 
     name = "cpc"
+    title = "prototypes"
     similarity = "cosine"
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Train the projector and the prototypes, and score all samples."""
-        return _updated(data, self._score, self._train)
-
-    @staticmethod
-    def _score(data: CleanerInput) -> Tensor:
-        temperature = data.config.cpc.temperature
-        return contrastive_clean_prob(data.network, data.feat_nD, data.own_labels_n, temperature)
-
-    @staticmethod
-    def _train(data: CleanerInput) -> None:
-        train_contrastive(
+        settings = data.config.cpc
+        train = partial(
+            train_contrastive,
             data.network,
             data.optimizer,
             data.feat_nD,
             data.labels_N,
-            data.config.cpc,
+            settings,
             batch_size=data.config.train.batch_size,
             seed=data.seed("prototypes"),
             shard=data.shard,
         )
+        score = partial(contrastive_clean_prob, data.network, data.feat_nD, data.own_labels_n, settings.temperature)
+        return train_and_score(data, train, score)
 
 
-def _updated(
-    data: CleanerInput, score: Callable[[CleanerInput], Tensor], train: Callable[[CleanerInput], None]
-) -> CleanerResult:
-    """Train the head; probabilities of all samples by the prototypes before or after the update (``cpc.score``).
+def train_and_score(data: CleanerInput, train: Callable[[], None], score: Callable[[], Tensor]) -> CleanerResult:
+    """Train the prototype head and score all samples before or after it (``cpc.score``).
 
-    A head that became NaN or infinite is restored with its momentum, and its probabilities are those before the update.
+    Features have no bound, so the head can diverge at a learning rate that suits the network. Where weights, momentum
+    or scores become NaN or inf, the head and its optimiser are restored, and the result has a problem. score: clean
+    probabilities of this rank's samples. Reads the device once.
     """
-    data.network.train()
-    kept = KeptHead(data.network, data.optimizer)
-    before_n = score(data)
-    train(data)
-    after_N = data.shard.gather(score(data), "scores")
-    # the same decision on every rank: gathered probabilities and the head are equal there
-    if non_finite({"head": [*kept.tensors(), after_N]}):
-        kept.restore()
-        return CleanerResult(data.shard.gather(before_n, "scores"), notes=(RESTORED,))
+    network = data.network
+    network.train()
+    before_n = score()
+    saved = copy.deepcopy((network.head.state_dict(), data.optimizer.state_dict()))
+    train()
+    after_N = data.shard.gather(score(), "scores")
+    # gathered probabilities and the head are equal on all ranks, and so is the decision
+    if non_finite({"head": [after_N, *network.prototype_parameters(), *momentum_of(data.optimizer)]}):
+        network.head.load_state_dict(saved[0])
+        data.optimizer.load_state_dict(saved[1])
+        problem = "its prototypes became NaN or inf and are restored (lower train.lr or cpc.passes)"
+        return CleanerResult(data.shard.gather(before_n, "scores"), problem)
     return CleanerResult(data.shard.gather(before_n, "scores") if data.config.cpc.score == "before_update" else after_N)

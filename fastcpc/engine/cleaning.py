@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fastcpc.cleaner.base import CleanerInput, CleanerResult, named
+from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, class_list
 from fastcpc.cleaner.finite import non_finite
+from fastcpc.cleaner.guard import guarded, is_nearly_clean
 from fastcpc.cleaner.loss_history import append_history, check_finite, min_max
-from fastcpc.cleaner.partition import Partition, co_divide, lost_classes, partition_problem
+from fastcpc.cleaner.partition import Partition, classes_without_clean, co_divide, partition_problem
 from fastcpc.cleaner.registry import cleaners_of
 from fastcpc.config.schema import Config
 from fastcpc.engine.learner import Learner
@@ -66,10 +67,12 @@ def clean_labels(
         order = order_groups(labels_N, num_classes)
     inputs = _inputs(learners, scoring, labels_N, order, config, epoch)
     active, problems = active_cleaner(config, epoch), ["", ""]
+    found: list[CleanerResult] = []
     for place, cleaner in enumerate(cleaners_of(config.cleaner.kind)):
-        found = _finite_results(
-            [cleaner.clean(data) for data in inputs], cleaner.name, list(result.clean_probs.values())
-        )
+        if found and all(is_nearly_clean(data.teacher, config.cleaner.guard) for data in inputs):
+            found = [replace(one, notes=()) for one in found]
+        else:
+            found = _run(cleaner, inputs, found)
         for i, one in enumerate(found):
             result.notes += [f"network {learners[i].number}: {note}" for note in one.notes]
             result.mixtures[i] |= one.mixtures
@@ -94,24 +97,19 @@ def clean_labels(
     return result
 
 
-def _finite_results(
-    found: Sequence[CleanerResult], name: str, earlier: Sequence[tuple[Tensor, Tensor]]
-) -> list[CleanerResult]:
-    """The results of both networks' cleaners; probabilities that are not finite are replaced.
-
-    earlier: probabilities of the cleaners before this one; the last of them take the place, or 0 where there are none.
-    Reads the device once.
-    """
-    bad = non_finite({str(i): [one.clean_prob_N] for i, one in enumerate(found)})
-    results = list(found)
-    for i in map(int, bad):
-        if earlier:
-            note = f"clean probabilities of {name} are NaN or infinite; those of the cleaner before it are used"
-            results[i] = replace(found[i], clean_prob_N=earlier[-1][i], notes=(*found[i].notes, note))
-        else:
-            problem = found[i].problem or f"clean probabilities of {name} are NaN or infinite (lower train.lr)"
-            results[i] = replace(found[i], clean_prob_N=torch.zeros_like(found[i].clean_prob_N), problem=problem)
-    return results
+def _run(cleaner: Cleaner, inputs: Sequence[CleanerInput], previous: Sequence[CleanerResult]) -> list[CleanerResult]:
+    """Both networks' results of a cleaner. Where it has a problem, those of the previous cleaner take their place."""
+    found = []
+    for i, data in enumerate(inputs):
+        result = cleaner.clean(data)
+        if non_finite({"probabilities": [result.clean_prob_N]}):
+            problem = result.problem or f"clean probabilities of {cleaner.name} are NaN or infinite (lower train.lr)"
+            result = replace(result, clean_prob_N=torch.zeros_like(result.clean_prob_N), problem=problem)
+        if result.problem and previous and not previous[i].problem:
+            note = f"{result.problem}; the cleaner before it decides in this epoch"
+            result = replace(previous[i], notes=(*result.notes, note))
+        found.append(guarded(result, data) if data.config.cleaner.guard == "auto" else result)
+    return found
 
 
 def _inputs(
@@ -166,9 +164,9 @@ def _keep_good(
             result.notes.append(f"network {learner.number}: {problem}; it {instead} in this epoch")
             continue
         learner.partition = partition
-        lost = lost_classes(partition, labels_N, num_classes)
+        lost = classes_without_clean(partition, labels_N, num_classes)
         if lost:
             result.notes.append(
-                f"network {learner.number}: no sample of class {named(lost)} is predicted clean; a class-aware cleaner "
-                "(cleaner.kind=cpc_awr) or a lower cleaner.tau may keep them"
+                f"network {learner.number}: no sample of class {class_list(lost)} is predicted clean; a class-aware "
+                "cleaner (cleaner.kind=cpc_awr) or a lower cleaner.tau may keep them"
             )
