@@ -222,4 +222,5 @@ def test_rank_0_logs_the_rollback_of_a_network_of_other_ranks(on_two: Jobs) -> N
     assert lines[1]["loss_total"][1] is None and all(lines[1]["loss_total"][:1]) and all(lines[2]["loss_total"])
     log = (folder / "train.log").read_text()
     parts = "losses, weights, BatchNorm statistics, momentum"
-    assert f"epoch 1, network 2: {parts} became NaN or infinite (first at step 1, whose batch holds the 64 samples" in log
+    where = "(first at step 1, whose batch holds the 64 samples"
+    assert f"epoch 1, network 2: {parts} became NaN or infinite {where}" in log
