@@ -20,11 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     read_config(options.run)
-    options.out = options.out or options.run / f"eval_{options.split}_{options.checkpoint}.json"
-    if not options.out.parent.is_dir():
+    if options.out is not None and not options.out.parent.is_dir():
         raise InputError(
             f"--out {options.out}: {options.out.parent} is no folder; create it first, or give another name"
         )
+    options.out = options.out or options.run / f"eval_{options.split}_{options.checkpoint}.json"
     return load_action("eval")(options)
 
 

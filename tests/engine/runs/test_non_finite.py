@@ -213,6 +213,6 @@ def test_scores_of_nan_end_a_run_without_cleaner(tmp_path: Path, monkeypatch: py
         return scoring
 
     monkeypatch.setattr(trainer, "score_samples", poisoned)
-    with pytest.raises(RunError, match=r"network 1: the loss of 1 of 120 training samples is not a number \(rows 5\)"):
+    with pytest.raises(RunError, match=r"network 1: the loss of 1 of 120 training samples is NaN or inf \(rows 5\)"):
         run(tiny(tmp_path / "run", "none"))
     assert not (tmp_path / "run" / "summary.json").exists()
