@@ -92,8 +92,9 @@ def test_no_learning_rate_gives_a_traceback(
         assert np.isfinite(table["clean_probability"].to_numpy()).all()
 
 
+@pytest.mark.parametrize("part", ["prototypes", "momentum"])
 def test_prototypes_that_become_nan_are_restored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, part: str
 ) -> None:
     """The head and its momentum stay as they were, one line per network says so, and the files can be used."""
     honest, kept = prototypes.train_prototypes, []
@@ -101,8 +102,10 @@ def test_prototypes_that_become_nan_are_restored(
     def ruined(network: Any, optimizer: Any, *args: Any, **options: Any) -> None:
         kept.append((network, {name: value.clone() for name, value in network.head.state_dict().items()}))
         honest(network, optimizer, *args, **options)
-        network.prototypes.data[3] = torch.nan
-        optimizer.state[network.prototypes]["momentum_buffer"][3] = torch.inf
+        if part == "prototypes":
+            network.prototypes.data[3] = torch.nan
+        else:
+            optimizer.state[network.prototypes]["momentum_buffer"][3] = torch.inf
 
     without_true_labels(monkeypatch)
     monkeypatch.setattr(prototypes, "train_prototypes", ruined)
