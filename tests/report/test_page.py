@@ -25,7 +25,7 @@ from fastcpc.report.html.headline import accuracy_of
 from fastcpc.report.html.loss_figures import loss_tests
 from fastcpc.report.html.page import run_page
 from fastcpc.report.html.training_figures import run_figures
-from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results import images as run_images
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspects import find_suspects
@@ -44,7 +44,7 @@ def page_of(folder: Path, **options: Any) -> str:
 
 def test_images_are_those_of_the_worst_labels(folder: Path) -> None:
     run = read_run(folder)
-    suspects, images = find_suspects(run, samples := read_samples(run)), TrainingImages(run, samples)
+    suspects, images = find_suspects(run, samples := read_samples(run)), run_images.TrainingImages(run, samples)
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', run_page(run, most_cards=3))
     assert len(found) == 3
     for text, row in zip(found, suspects.rows, strict=False):
@@ -56,8 +56,9 @@ def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest
     """A hundred classes of long names, and two hundred images that compress badly."""
     many_classes(folder, [f"{label:03d} " + "long name " * 30 for label in range(100)])
     draws = np.random.default_rng(0)
-    noise = Image.fromarray(draws.integers(0, 256, (400, 400, 3), dtype=np.uint8))
-    monkeypatch.setattr(TrainingImages, "image", lambda self, row: noise)
+    noise = draws.integers(0, 256, (3, 400, 400), dtype=np.uint8)
+    pixels = np.broadcast_to(noise, (240, 3, 400, 400))
+    monkeypatch.setattr(run_images, "_pixels", lambda *_: pixels)
     text = page_of(folder)
     assert text.count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100

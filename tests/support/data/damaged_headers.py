@@ -5,13 +5,13 @@ Not a test itself: ``python damaged_headers.py``. Each file must give an image o
 
 import io
 import json
-import resource
+import os
 import struct
 import sys
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -78,14 +78,21 @@ def damaged(content: bytes, draws: np.random.Generator) -> Iterator[bytes]:
         yield bytes(changed)
 
 
+def peak_mb() -> float:
+    """Largest resident size so far. getrusage counts the process that started this one, too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def main() -> None:
+    """Print what decoding all files gave. Seconds are of user time: the system's depend on how it hands out memory."""
     warnings.simplefilter("ignore")
     found: Counter[str] = Counter()
     slowest, failures = (0.0, ""), []
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     for name, whole in whole_files().items():
         for number, content in enumerate(damaged(whole, np.random.default_rng(7))):
-            start = time.process_time()
+            start = os.times().user
             try:
                 _, image = decode_with_header(content)
                 np.asarray(image).max()
@@ -96,9 +103,8 @@ def main() -> None:
                     failures.append(f"{name} {number}: {problem!r}")
             except BaseException as error:
                 failures.append(f"{name} {number}: {error!r}")
-            slowest = max(slowest, (time.process_time() - start, f"{name} {number}"))
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    json.dump({**found, "slowest": slowest, "peak_mb": peak, "failures": failures}, sys.stdout)
+            slowest = max(slowest, (os.times().user - start, f"{name} {number}"))
+    json.dump({**found, "slowest": slowest, "peak_mb": peak_mb() - before, "failures": failures}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A run on 60 tiny image files that was stopped, and changes of its data set; not a test itself."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,7 +72,8 @@ def refused_then_accepted(file: str) -> None:
         try:
             train(config, folder, StopAfter())
         except InputError as error:
-            print(f"rank {distributed.rank()}, reported {error.on_all_ranks}: {error}", flush=True)
+            # one write: print writes the line end apart, and another rank's line may come between
+            os.write(1, f"rank {distributed.rank()}, reported {error.on_all_ranks}: {error}\n".encode())
     with open_run_dir(config) as folder:
         train(config, folder, StopAfter(), accept_changed_data=True)
 

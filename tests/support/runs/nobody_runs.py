@@ -45,7 +45,7 @@ def train_until_read_only(folder: str, before: str) -> str:
             return 0
 
     give_up_rights()
-    with patch.object(launch, "load_data", lambda _: data):
+    with patch.object(launch, "load_data", lambda *_: data):
         try:
             run(config, Frozen())
         except Exception as error:
