@@ -29,7 +29,11 @@ from fastcpc.data.labels.table_reader import TABLE_ENDINGS, Table, read_table
 from fastcpc.data.paths import same_name, spelled_on_disk
 from fastcpc.errors import InputError
 
-SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+# Names of parts, in any case.
+SPLIT_OF = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
 TRIED = 100  # paths that are sought on disk, to see what a backslash means
 UNLABELLED = "give these images a label or delete their rows; if it is a class, name it in data.classes"
 

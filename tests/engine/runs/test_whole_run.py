@@ -19,12 +19,12 @@ from fastcpc.data.loaders.memory import MemoryLoader
 from fastcpc.engine import launch, train_epoch, trainer
 from fastcpc.engine.train_epoch import has_warmup_penalty
 
-KINDS = ("none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only")
+KINDS = ("none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only", "confusion", "cpc_confusion")
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_cleaner_runs_to_its_end_and_leaves_its_files(kind: str, tmp_path: Path) -> None:
+def test_every_cleaner_finishes_and_writes_its_files(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = run(small_config(folder, kind))
     assert summary["finished"] is True and 0 <= summary["final_top1"] <= 100
@@ -35,7 +35,8 @@ def test_every_cleaner_runs_to_its_end_and_leaves_its_files(kind: str, tmp_path:
     assert [line["lr"] for line in lines] == [0.02, 0.02, 0.02, 0.002]
     assert lines[0]["labelled"] == [240, 240]
     last = lines[-1]
-    assert (last["auc_gmm"] is None) == (kind in ("none", "cpc_only"))
+    has_mixture = kind.split("_")[-1] in ("agn", "awr")
+    assert (last["auc_gmm"] is None) == (not has_mixture)
     assert (last["auc_cpc"] is None) == (not kind.startswith("cpc"))
     assert (last["prototype_top1"] is None) == (not kind.startswith("cpc"))
     table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
@@ -43,13 +44,13 @@ def test_every_cleaner_runs_to_its_end_and_leaves_its_files(kind: str, tmp_path:
         assert table["given_label"] == labels["given"].tolist() and table["true_label"] == labels["trusted"].tolist()
         assert table["index"] == labels["source_index"].tolist() == sorted(set(table["index"]))
     assert len(table["index"]) == 240
-    assert (table["q_gmm_1"][0] is None) == (kind in ("none", "cpc_only"))
+    assert (table["q_gmm_1"][0] is None) == (not has_mixture)
     assert (table["q_cpc_2"][0] is None) == (not kind.startswith("cpc"))
     assert all(0 <= value <= 1 for value in table["clean_probability"])
     assert table["is_clean"] == [value > 0.5 for value in table["clean_probability"]]
 
 
-def test_clean_probability_is_the_mean_of_both_networks_ruling_cleaner(tmp_path: Path) -> None:
+def test_clean_probability_is_the_mean_over_networks_of_the_active_cleaner(tmp_path: Path) -> None:
     for kind, names in (("gmm_awr", ("q_gmm_1", "q_gmm_2")), ("cpc_awr", ("q_cpc_1", "q_cpc_2"))):
         run(small_config(tmp_path / kind, kind, train={"epochs": 3}))
         table = pq.read_table(tmp_path / kind / "clean_probabilities.parquet").to_pydict()
@@ -57,7 +58,7 @@ def test_clean_probability_is_the_mean_of_both_networks_ruling_cleaner(tmp_path:
         np.testing.assert_allclose(table["clean_probability"], expected, rtol=1e-6)
 
 
-def test_same_seed_same_bits_and_another_seed_others(tmp_path: Path) -> None:
+def test_seed_determines_the_run(tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(small_config(tmp_path / name))
     assert_same_run(tmp_path / "one", tmp_path / "two")
@@ -75,14 +76,14 @@ def test_the_two_networks_differ(tmp_path: Path) -> None:
         assert abs(float(torch.corrcoef(pair)[0, 1])) < 0.5, name
 
 
-def test_trusted_labels_are_never_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_true_labels_do_not_change_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the trusted training labels replaced by nonsense, the networks end with the same bits."""
     config = small_config(tmp_path / "true", train={"epochs": 3})
     run(config)
     honest = launch.load_data
 
-    def blinded(of):  # type: ignore[no-untyped-def]
-        dataset, labels = honest(of)
+    def blinded(*of):  # type: ignore[no-untyped-def]
+        dataset, labels = honest(*of)
         labels.trusted[:] = 0
         dataset.train.labels[:] = 0
         return dataset, labels
@@ -94,7 +95,7 @@ def test_trusted_labels_are_never_trained_on(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_the_method_learns_what_the_labels_hide(tmp_path: Path) -> None:
+def test_digits_accuracy_and_suspects_after_ten_epochs(tmp_path: Path) -> None:
     """Digits, half of the labels randomised, 10 epochs: far from a full run, and far above chance."""
     config = load_config(
         [CONFIGS / "digits_sym50.yaml"],
@@ -108,7 +109,7 @@ def test_the_method_learns_what_the_labels_hide(tmp_path: Path) -> None:
     assert len(last["kl_gmm_cpc"]) == len(last["agreement_gmm_cpc"]) == 2
 
 
-def test_bfloat16_rounds_the_activations_and_not_the_weights(tmp_path: Path) -> None:
+def test_bfloat16_keeps_weights_in_float32(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         config = small_config(tmp_path / precision, train={"epochs": 2})
         run(replace(config, precision=precision))  # type: ignore[arg-type]
@@ -134,12 +135,12 @@ def test_bfloat16_rounds_the_activations_and_not_the_weights(tmp_path: Path) -> 
         ("none", "asym", "always", False),
     ],
 )
-def test_when_the_warm_up_has_its_penalty(kind: str, noise: str, setting: str, expected: bool) -> None:
+def test_warmup_penalty_by_setting(kind: str, noise: str, setting: str, expected: bool) -> None:
     config = small_config(Path("unused"), kind, noise={"kind": noise}, train={"warmup_penalty": setting})
     assert has_warmup_penalty(config) is expected
 
 
-def test_the_penalty_reaches_the_loss(tmp_path: Path) -> None:
+def test_warmup_penalty_changes_the_loss(tmp_path: Path) -> None:
     for setting in ("always", "never"):
         run(small_config(tmp_path / setting, train={"warmup_penalty": setting, "epochs": 2}))
     with_penalty, without = (metrics(tmp_path / setting)[0]["loss_total"] for setting in ("always", "never"))
@@ -157,7 +158,7 @@ def test_the_penalty_reaches_the_loss(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_each_stage_reads_the_views_of_its_settings(
+def test_views_of_each_stage(
     augment: dict[str, str], expected: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The order of first use is that of the stages. No two views of a batch are equal."""
@@ -177,7 +178,7 @@ def test_each_stage_reads_the_views_of_its_settings(
 
 
 @pytest.mark.parametrize("name", ["digits_sym80", "digits_asym40"])
-def test_the_dry_run_takes_a_step_of_every_stage_and_keeps_nothing(
+def test_dry_run_runs_every_stage_and_writes_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = []
@@ -198,3 +199,14 @@ def test_the_dry_run_takes_a_step_of_every_stage_and_keeps_nothing(
     assert counts == {"clean_labels": 3, "evaluate": 3, "score_samples": 3, "semi_supervised": 4, "warm_up": 2}
     assert "dry run: every stage works; nothing is kept" in caplog.text
     assert not list(tmp_path.iterdir())
+
+
+def test_guard_on_correct_labels_trains_as_without_a_cleaner(tmp_path: Path) -> None:
+    """All labels stay in the labelled set, so that the networks are bit-identical to plain training."""
+    correct = {"noise": {"kind": "none", "rate": 0.0}, "train": {"epochs": 3, "warmup_epochs": 2}}
+    run(small_config(tmp_path / "none", "none", **correct))
+    run(small_config(tmp_path / "guard", "confusion", cleaner={"guard": "auto"}, **correct))
+    assert metrics(tmp_path / "guard")[-1]["labelled"] == [240, 240]
+    for plain, guarded in zip(weights(tmp_path / "none"), weights(tmp_path / "guard"), strict=True):
+        for name, tensor in plain.items():
+            assert torch.equal(tensor, guarded[name]), name
