@@ -113,8 +113,9 @@ def _columns(table: Table) -> _Columns:
     path, label, split, trusted = (roles[role] for role in (PATH, LABEL, SPLIT, TRUSTED))
     if path is None or label is None:
         absent = " and ".join(role for role, place in ((PATH, path), (LABEL, label)) if place is None)
+        names = " ".join(", ".join(header).split())
         raise InputError(
-            f"{table.file}:1: no column {absent} ({shorten(', '.join(header))}); name the columns in the first line: "
+            f"{table.file}:1: no column {absent} ({shorten(names)}); name the columns in the first line: "
             "path, label and, where known, split and trusted_label"
         )
     notes.append(renamed_note(header, roles))

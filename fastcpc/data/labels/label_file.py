@@ -101,7 +101,7 @@ def _label_column(table: Table, identity: int | None, key: str) -> int:
             raise InputError(f"{table.file}:1: {width} columns and no header; name the columns: path or index, label")
         return width - 1
     others = [place for place, name in enumerate(header) if name and place != identity]
-    names = ", ".join(header[place] for place in others)
+    names = " ".join(", ".join(header[place] for place in others).split())[:200]
     if key:
         if key not in header:
             raise InputError(f"{table.file}:1: no column {key!r} (noise.key); it has {names}")

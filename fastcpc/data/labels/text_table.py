@@ -122,7 +122,7 @@ def read_text_table(content: bytes, file: Path) -> TextTable:
 def _wrong_width(cells: list[str], width: int, header: list[str], delimiter: str) -> str:
     if delimiter == BLANK:
         return f"no label ({cells[0][:80]!r}); write 'path label'"
-    names = f" ({', '.join(header)})" if header else ""
+    names = f" ({' '.join(', '.join(header).split())[:200]})" if header else ""
     what = f"{len(cells)} fields, expected {width}{names}"
     if len(cells) > width:
         return f"{what}; put a path that contains a delimiter in quotes"
