@@ -11,11 +11,11 @@ from typing import Literal
 class DatasetTraits:
     """What the rules between settings need to know of a data set.
 
-    kind: arrays, where all images are in memory; images, where they are files. needs_root: whether data.root must name
-    a folder. settings: those of DataConfig that only this data set reads.
+    kind: arrays, where all images are in memory; images, where they are files; embeddings, where samples are vectors.
+    needs_root: whether data.root must name a folder. settings: those of DataConfig that only this data set reads.
     """
 
-    kind: Literal["arrays", "images"]
+    kind: Literal["arrays", "images", "embeddings"]
     needs_root: bool = True
     settings: tuple[str, ...] = ()
 
@@ -28,10 +28,14 @@ DATASETS = {
     "clothing1m": DatasetTraits("images"),
     "webvision": DatasetTraits("images", settings=("flickr", "ilsvrc12")),
     "imagefolder": DatasetTraits("images", settings=("list", "classes")),
+    "embeddings": DatasetTraits(
+        "embeddings", needs_root=False, settings=("embeddings", "labels", "test_embeddings", "test_labels")
+    ),
 }
 
 # networks: models/registry.py. A script that registers another one appends its name here.
-BACKBONES = ["preact_resnet18", "digits_cnn", "small_cnn", "resnet50"]
+BACKBONES = ["preact_resnet18", "digits_cnn", "small_cnn", "resnet50", "linear", "mlp"]
+EMBEDDING_BACKBONES = ("linear", "mlp")  # networks for data.name=embeddings, and only for it
 TIMM_PREFIX = "timm/"  # model.name=timm/NAME
 WEIGHTS_BY_NAME = ["resnet50"]  # networks whose weights can be given by name, beside those of timm
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
