@@ -3,6 +3,10 @@
 No gradient of this stage reaches the backbone, so one scoring pass gives all the features that every pass here needs.
 """
 
+import copy
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -161,36 +165,28 @@ class Prototypes(Cleaner):
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Train the projector and the prototypes unless the teacher has a problem, and score all samples."""
-        network, own_labels_n = data.network, data.own_labels_n
-        network.train()
-        before_n = prototype_clean_prob(network, data.feat_nD, own_labels_n)
-        notes: tuple[str, ...] = ()
+        score = partial(prototype_clean_prob, data.network, data.feat_nD, data.own_labels_n)
         if data.teacher is None or data.teacher_problem:
             notes = (f"{data.teacher_problem}; its prototypes stay as they are",)
-        else:
-            clean_N = data.teacher.clean_N
-            train_prototypes(
-                network,
-                data.optimizer,
-                data.feat_nD,
-                data.labels_N,
-                clean_N,
-                pseudo_labels(
-                    data.predicted_N,
-                    data.prob_predicted_N,
-                    data.prob_given_N,
-                    data.labels_N,
-                    clean_N,
-                    data.num_classes,
-                ),
-                data.config.cpc,
-                alpha=data.config.cleaner.alpha,
-                batch_size=data.config.train.batch_size,
-                seed=data.seed("prototypes"),
-                shard=data.shard,
-            )
-        after_n = prototype_clean_prob(network, data.feat_nD, own_labels_n)
-        return CleanerResult(_gathered(data, before_n, after_n), notes=notes)
+            return CleanerResult(data.shard.gather(score(), "scores"), notes=notes)
+        clean_N = data.teacher.clean_N
+        train = partial(
+            train_prototypes,
+            data.network,
+            data.optimizer,
+            data.feat_nD,
+            data.labels_N,
+            clean_N,
+            pseudo_labels(
+                data.predicted_N, data.prob_predicted_N, data.prob_given_N, data.labels_N, clean_N, data.num_classes
+            ),
+            data.config.cpc,
+            alpha=data.config.cleaner.alpha,
+            batch_size=data.config.train.batch_size,
+            seed=data.seed("prototypes"),
+            shard=data.shard,
+        )
+        return train_and_score(data, train, score)
 
 
 class ContrastivePrototypes(Cleaner):
@@ -201,11 +197,10 @@ class ContrastivePrototypes(Cleaner):
 
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Train the projector and the prototypes, and score all samples."""
-        network, settings = data.network, data.config.cpc
-        network.train()
-        before_n = contrastive_clean_prob(network, data.feat_nD, data.own_labels_n, settings.temperature)
-        train_contrastive(
-            network,
+        settings = data.config.cpc
+        train = partial(
+            train_contrastive,
+            data.network,
             data.optimizer,
             data.feat_nD,
             data.labels_N,
@@ -214,10 +209,27 @@ class ContrastivePrototypes(Cleaner):
             seed=data.seed("prototypes"),
             shard=data.shard,
         )
-        after_n = contrastive_clean_prob(network, data.feat_nD, data.own_labels_n, settings.temperature)
-        return CleanerResult(_gathered(data, before_n, after_n))
+        score = partial(contrastive_clean_prob, data.network, data.feat_nD, data.own_labels_n, settings.temperature)
+        return train_and_score(data, train, score)
 
 
-def _gathered(data: CleanerInput, before_n: Tensor, after_n: Tensor) -> Tensor:
-    """Probabilities of all samples, by the prototypes before or after their update (``cpc.score``)."""
-    return data.shard.gather(before_n if data.config.cpc.score == "before_update" else after_n, "scores")
+def train_and_score(data: CleanerInput, train: Callable[[], None], score: Callable[[], Tensor]) -> CleanerResult:
+    """Train the prototype head and score all samples before or after it (``cpc.score``).
+
+    Features have no bound, so the head can diverge at a learning rate that suits the network. Where its weights or
+    scores become NaN or inf, the head and its optimiser are restored, and the result has a problem. score: clean
+    probabilities of this rank's samples. Reads the device once.
+    """
+    network = data.network
+    network.train()
+    before_n = score()
+    saved = copy.deepcopy((network.head.state_dict(), data.optimizer.state_dict()))
+    train()
+    after_N = data.shard.gather(score(), "scores")
+    is_finite = torch.stack([tensor.isfinite().all() for tensor in (after_N, *network.prototype_parameters())]).all()
+    if not bool(is_finite):
+        network.head.load_state_dict(saved[0])
+        data.optimizer.load_state_dict(saved[1])
+        problem = "its prototypes became NaN or inf and are restored (lower train.lr or cpc.passes)"
+        return CleanerResult(data.shard.gather(before_n, "scores"), problem)
+    return CleanerResult(data.shard.gather(before_n, "scores") if data.config.cpc.score == "before_update" else after_N)

@@ -7,6 +7,7 @@ train with cleaner.kind=NAME. Reports and tables show its columns without furthe
 from collections.abc import Callable
 
 from fastcpc.cleaner.base import Cleaner, Similarity
+from fastcpc.cleaner.confusion import Confusion
 from fastcpc.cleaner.gmm import Gmm
 from fastcpc.cleaner.prototypes import ContrastivePrototypes, Prototypes
 from fastcpc.config.names import CLEANER_KINDS
@@ -16,6 +17,7 @@ _CLEANERS: dict[str, Callable[[], Cleaner]] = {
     "gmm_awr": lambda: Gmm(per_class=True),
     "prototypes": Prototypes,
     "contrastive": ContrastivePrototypes,
+    "confusion": Confusion,
 }
 
 

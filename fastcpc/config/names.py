@@ -55,4 +55,6 @@ CLEANER_KINDS: dict[str, tuple[str, ...]] = {
     "cpc_agn": ("gmm_agn", "prototypes"),
     "cpc_awr": ("gmm_awr", "prototypes"),
     "cpc_only": ("contrastive",),
+    "confusion": ("confusion",),
+    "cpc_confusion": ("confusion", "prototypes"),
 }

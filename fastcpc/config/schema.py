@@ -241,6 +241,11 @@ class CleanerConfig(Section):
         "CPC, Tab. 4",
         Range(0, 1, low_open=True, high_open=True),
     )
+    guard: Literal["none", "auto"] = setting(
+        "none",
+        "auto: a label that the network itself predicts is clean, whatever the cleaner finds. It prevents false "
+        "suspects where few labels are wrong.",
+    )
     alpha: float = setting(
         1.0, "Weight of the term L_P (pseudo labels) of the prototype loss.", "CPC, eq. 5 and Tab. 4", Range(0)
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from fastcpc.cleaner.base import CleanerInput, named
+from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, named
+from fastcpc.cleaner.guard import guarded, is_nearly_clean
 from fastcpc.cleaner.loss_history import append_history, check_finite, min_max
 from fastcpc.cleaner.partition import Partition, co_divide, lost_classes, partition_problem
 from fastcpc.cleaner.registry import cleaners_of
@@ -64,8 +65,12 @@ def clean_labels(
         order = order_groups(labels_N, num_classes)
     inputs = _inputs(learners, scoring, labels_N, order, config, epoch)
     active, problems = active_cleaner(config, epoch), ["", ""]
+    found: list[CleanerResult] = []
     for place, cleaner in enumerate(cleaners_of(config.cleaner.kind)):
-        found = [cleaner.clean(data) for data in inputs]
+        if found and all(is_nearly_clean(data.teacher, config.cleaner.guard) for data in inputs):
+            found = [replace(one, notes=()) for one in found]
+        else:
+            found = _run(cleaner, inputs, found)
         for i, one in enumerate(found):
             result.notes += [f"network {learners[i].number}: {note}" for note in one.notes]
             result.mixtures[i] |= one.mixtures
@@ -88,6 +93,18 @@ def clean_labels(
         if rows is not None and learner.partition is partition:
             learner.partition = partition.scatter_to(rows, num_samples)
     return result
+
+
+def _run(cleaner: Cleaner, inputs: Sequence[CleanerInput], previous: Sequence[CleanerResult]) -> list[CleanerResult]:
+    """Both networks' results of a cleaner. Where it has a problem, those of the previous cleaner take their place."""
+    found = []
+    for i, data in enumerate(inputs):
+        result = cleaner.clean(data)
+        if result.problem and previous and not previous[i].problem:
+            note = f"{result.problem}; the cleaner before it decides in this epoch"
+            result = replace(previous[i], notes=(*result.notes, note))
+        found.append(guarded(result, data) if data.config.cleaner.guard == "auto" else result)
+    return found
 
 
 def _inputs(

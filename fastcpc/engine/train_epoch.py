@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastcpc import distributed
+from fastcpc.cleaner.guard import is_nearly_clean
 from fastcpc.config.names import CLEANER_KINDS
 from fastcpc.config.schema import Config
 from fastcpc.data.loaders.base import Loader, ViewName
@@ -92,21 +93,42 @@ def train_epoch(
     own.steps = []
     if other is None or own.partition is None:
         return warm_up(own, training, step_loop, epoch=epoch, start=start)
+    if is_nearly_clean(own.partition, training.config.cleaner.guard):
+        rows = training.pool(own.partition.labelled, training.seed("pool of X", epoch, own))
+        return supervised(own, training, step_loop, rows, "train", penalty=False, epoch=epoch, start=start)
     return semi_supervised(own, other, training, step_loop, epoch=epoch, start=start)
 
 
 def warm_up(own: Learner, training: TrainContext, step_loop: StepLoop, *, epoch: int, start: int) -> int:
     """One epoch of cross entropy on all given labels, or those of the pool; returns the number of steps."""
+    rows, penalty = training.warm_up_rows(own, epoch), has_warmup_penalty(training.config)
+    return supervised(own, training, step_loop, rows, "warm-up", penalty, epoch=epoch, start=start)
+
+
+def supervised(
+    own: Learner,
+    training: TrainContext,
+    step_loop: StepLoop,
+    rows: Tensor,
+    title: str,
+    penalty: bool,
+    *,
+    epoch: int,
+    start: int,
+) -> int:
+    """One epoch of cross entropy on the given labels of these samples; returns the number of steps.
+
+    rows: (n,) int64 on the CPU. title: of the progress line. penalty: whether the confidence penalty is added.
+    """
     config, numerics = training.config, training.numerics
     order = generator(training.seed("order", epoch, own))
-    batches, _ = shuffled_batches(training.warm_up_rows(own, epoch), config.train.batch_size, order)
+    batches, _ = shuffled_batches(rows, config.train.batch_size, order)
     views: tuple[ViewName, ...] = (config.augment.warmup,)
     part = own_part(config.train.batch_size, 1)
     stream = training.loader.stream(batches, views, training.seed("views", epoch, own), start, part)
     steps_seed = training.seed("step", epoch, own)
-    penalty = has_warmup_penalty(config)
     own.network.train()
-    for step, batch in step_loop.train_steps(f"warm-up net {own.number}", stream, len(batches), num_views=1):
+    for step, batch in step_loop.train_steps(f"{title} net {own.number}", stream, len(batches), num_views=1):
         torch.manual_seed(layers_seed(steps_seed, step))
         own.set_learning_rate(learning_rate(epoch + step / len(batches), config.train))
         with numerics.autocast():
@@ -218,7 +240,9 @@ def paired_batches(own: Learner, training: TrainContext, epoch: int) -> list[Ten
 
 def start_note(own: Learner, other: Learner | None, training: TrainContext, epoch: int) -> str:
     """A note on an unusual partition at the start of a pass, or an empty string."""
-    if other is None or own.partition is None or len(own.partition.unlabelled) >= training.config.train.batch_size:
+    if other is None or own.partition is None or is_nearly_clean(own.partition, training.config.cleaner.guard):
+        return ""
+    if len(own.partition.unlabelled) >= training.config.train.batch_size:
         return ""
     return (
         f"epoch {epoch}, network {own.number}: almost no sample is predicted noisy; drawing unlabelled batches from "

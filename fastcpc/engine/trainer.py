@@ -211,8 +211,9 @@ class Trainer:
     @property
     def has_prototypes(self) -> bool:
         """Whether the prototypes are trained by now."""
-        trained = self.run_state.epoch >= self.config.train.warmup_epochs
-        return trained and prototype_similarity(self.config.cleaner.kind) is not None
+        return prototype_similarity(self.config.cleaner.kind) is not None and all(
+            learner.cpc_optimizer.state for learner in self.learners
+        )
 
     # ---- records ----
 

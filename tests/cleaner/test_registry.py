@@ -42,7 +42,7 @@ def test_every_name_has_a_cleaner() -> None:
     assert used == set(registry._CLEANERS)
     assert {kind: [cleaner.name for cleaner in cleaners_of(kind)] for kind in names.CLEANER_KINDS} == {
         "none": [], "gmm_agn": ["gmm"], "gmm_awr": ["gmm"], "cpc_agn": ["gmm", "cpc"], "cpc_awr": ["gmm", "cpc"],
-        "cpc_only": ["cpc"],
+        "cpc_only": ["cpc"], "confusion": ["confusion"], "cpc_confusion": ["confusion", "cpc"],
     }  # fmt: skip
     kinds = ("none", "gmm_awr", "cpc_awr", "cpc_only")
     assert [prototype_similarity(kind) for kind in kinds] == [None, None, "dot", "cosine"]

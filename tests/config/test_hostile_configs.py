@@ -67,8 +67,8 @@ BAD_YAML = {
     ),
     "choice_in_capitals": (
         "cleaner:\n  kind: CPC_AWR\n",
-        "FILE:2: cleaner.kind=CPC_AWR: must be none, gmm_agn, gmm_awr, cpc_agn, cpc_awr or cpc_only (did you "
-        "mean cpc_awr?)",
+        "FILE:2: cleaner.kind=CPC_AWR: must be none, gmm_agn, gmm_awr, cpc_agn, cpc_awr, cpc_only, confusion or "
+        "cpc_confusion (did you mean cpc_awr?)",
     ),
     "nan": ("train:\n  lr: .nan\n", "FILE:2: train.lr=.nan: must be a number above 0"),
     "infinity": ("semisup:\n  lambda_u: .inf\n", "FILE:2: semisup.lambda_u=.inf: must be a number 0 or more"),

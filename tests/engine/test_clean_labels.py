@@ -1,5 +1,6 @@
 """Stage 1 by value: whose losses divide whose data, who teaches whose prototypes, and which score counts."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,86 @@ def test_a_mixture_without_a_fit_leaves_prototypes_and_partition_and_says_so() -
     assert (
         "network 1: the losses are all equal, so that no mixture can be fitted; its prototypes stay" in result.notes[0]
     )
+
+
+@pytest.mark.parametrize("kind", ["gmm_agn", "gmm_awr", "cpc_awr"])
+def test_guard_keeps_labels_that_the_network_predicts(kind: str) -> None:
+    """With one group of losses a mixture rejects a part of every class; the guard rejects only other predictions."""
+    results = {}
+    for guard in ("none", "auto"):
+        config = config_of(kind, cleaner={"guard": guard, "tau": 0.7})
+        learners = members_of(config)
+        scoring, labels = scores_of(learners)
+        one_group = 0.01 + 0.05 * torch.rand(NUM, generator=torch.Generator().manual_seed(1))
+        predicted = torch.where(torch.arange(NUM) % 40 == 0, (labels + 1) % 10, labels)
+        networks = tuple(
+            replace(one, loss_N=one_group, predicted_N=predicted, prob_given_N=(-one_group).exp())
+            for one in scoring.networks
+        )
+        result = clean_labels(learners, replace(scoring, networks=networks), labels, config, num_classes=10, epoch=5)
+        results[guard] = result
+        for partition in result.partition_for:
+            rejected = ~partition.clean_N
+            if guard == "none":
+                assert 0.1 < rejected.float().mean() < 0.9
+            else:
+                assert not bool((rejected & (predicted == labels)).any())
+    plain, guarded = (results[guard].clean_probs["gmm"][0] for guard in ("none", "auto"))
+    agrees = predicted == labels
+    assert torch.equal(guarded[~agrees], plain[~agrees])
+    torch.testing.assert_close(guarded[agrees], torch.maximum(plain, 0.7 + 0.3 * (-one_group).exp())[agrees])
+
+
+def test_guard_leaves_rejected_labels_of_other_predictions() -> None:
+    config = config_of("gmm_awr", cleaner={"guard": "auto"})
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
+    for other, partition in zip((1, 0), result.partition_for, strict=True):
+        assert torch.equal(partition.clean_N, scoring.networks[other].loss_N < 1)
+
+
+@pytest.mark.parametrize("cleaner", ["cpc_awr", "cpc_only"])
+def test_diverged_prototypes_are_restored(cleaner: str) -> None:
+    config = config_of(cleaner)
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)  # gives the optimisers a momentum
+    before = [
+        copy.deepcopy((member.network.head.state_dict(), member.cpc_optimizer.state_dict())) for member in learners
+    ]
+    for member in learners:
+        member.set_learning_rate(1e12)
+        before[member.number - 1][1]["param_groups"][0]["lr"] = 1e12
+    result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=6)
+    for member, (head, optimizer) in zip(learners, before, strict=True):
+        assert_equal_states(member.network.head.state_dict(), head)
+        assert_equal_states(member.cpc_optimizer.state_dict(), optimizer)
+        assert any(
+            note.startswith(f"network {member.number}: its prototypes became NaN or inf") for note in result.notes
+        )
+    assert all(bool(probs.isfinite().all()) for pair in result.clean_probs.values() for probs in pair)
+    if cleaner == "cpc_awr":
+        assert torch.equal(result.clean_probs["cpc"][0], result.clean_probs["gmm"][0])
+        assert torch.equal(result.clean_prob_of_network[1], result.clean_probs["gmm"][1])
+
+
+def assert_equal_states(left: Any, right: Any) -> None:
+    """Nested states of modules and optimisers are bit-identical."""
+    torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+def test_nearly_clean_labels_leave_the_prototypes_untrained() -> None:
+    config = config_of("cpc_awr", cleaner={"guard": "auto"})
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    few = torch.arange(NUM) % 15 == 0  # 8 of 120 labels are wrong
+    networks = tuple(
+        replace(one, loss_N=torch.where(few, 2.0, 0.2), predicted_N=torch.where(few, (labels + 1) % 10, labels))
+        for one in scoring.networks
+    )
+    before = copy.deepcopy(learners[0].network.head.state_dict())
+    result = clean_labels(learners, replace(scoring, networks=networks), labels, config, num_classes=10, epoch=5)
+    assert_equal_states(learners[0].network.head.state_dict(), before)
+    assert torch.equal(result.clean_probs["cpc"][0], result.clean_probs["gmm"][0])
+    assert torch.equal(result.partition_for[0].clean_N, ~few)

@@ -19,7 +19,7 @@ from fastcpc.data.loaders.memory import MemoryLoader
 from fastcpc.engine import launch, train_epoch, trainer
 from fastcpc.engine.train_epoch import has_warmup_penalty
 
-KINDS = ("none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only")
+KINDS = ("none", "gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr", "cpc_only", "confusion", "cpc_confusion")
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
@@ -35,7 +35,8 @@ def test_every_cleaner_runs_to_its_end_and_leaves_its_files(kind: str, tmp_path:
     assert [line["lr"] for line in lines] == [0.02, 0.02, 0.02, 0.002]
     assert lines[0]["labelled"] == [240, 240]
     last = lines[-1]
-    assert (last["auc_gmm"] is None) == (kind in ("none", "cpc_only"))
+    has_mixture = kind.split("_")[-1] in ("agn", "awr")
+    assert (last["auc_gmm"] is None) == (not has_mixture)
     assert (last["auc_cpc"] is None) == (not kind.startswith("cpc"))
     assert (last["prototype_top1"] is None) == (not kind.startswith("cpc"))
     table = pq.read_table(folder / "clean_probabilities.parquet").to_pydict()
@@ -43,7 +44,7 @@ def test_every_cleaner_runs_to_its_end_and_leaves_its_files(kind: str, tmp_path:
         assert table["given_label"] == labels["given"].tolist() and table["true_label"] == labels["trusted"].tolist()
         assert table["index"] == labels["source_index"].tolist() == sorted(set(table["index"]))
     assert len(table["index"]) == 240
-    assert (table["q_gmm_1"][0] is None) == (kind in ("none", "cpc_only"))
+    assert (table["q_gmm_1"][0] is None) == (not has_mixture)
     assert (table["q_cpc_2"][0] is None) == (not kind.startswith("cpc"))
     assert all(0 <= value <= 1 for value in table["clean_probability"])
     assert table["is_clean"] == [value > 0.5 for value in table["clean_probability"]]
@@ -198,3 +199,14 @@ def test_the_dry_run_takes_a_step_of_every_stage_and_keeps_nothing(
     assert counts == {"clean_labels": 3, "evaluate": 3, "score_samples": 3, "semi_supervised": 4, "warm_up": 2}
     assert "dry run: every stage works; nothing is kept" in caplog.text
     assert not list(tmp_path.iterdir())
+
+
+def test_guard_on_correct_labels_trains_as_without_a_cleaner(tmp_path: Path) -> None:
+    """All labels stay in the labelled set, so that the networks are bit-identical to plain training."""
+    correct = {"noise": {"kind": "none", "rate": 0.0}, "train": {"epochs": 3, "warmup_epochs": 2}}
+    run(small_config(tmp_path / "none", "none", **correct))
+    run(small_config(tmp_path / "guard", "confusion", cleaner={"guard": "auto"}, **correct))
+    assert metrics(tmp_path / "guard")[-1]["labelled"] == [240, 240]
+    for plain, guarded in zip(weights(tmp_path / "none"), weights(tmp_path / "guard"), strict=True):
+        for name, tensor in plain.items():
+            assert torch.equal(tensor, guarded[name]), name

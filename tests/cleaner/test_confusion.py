@@ -1,0 +1,81 @@
+"""The confusion cleaner: EM against a loop in plain Python, and known confusions found again."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastcpc.cleaner.confusion import fit_confusion
+
+SIMILAR = torch.tensor([1, 2, 0, 4, 3, 5])  # asym noise: the label that a class is mistaken for; class 5 has no noise
+
+
+def predictions(labels: torch.Tensor, seed: int, strength: float = 3.0) -> torch.Tensor:
+    """Softmax (N, 6) of a network that is right in most cases and unsure in some."""
+    draws = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(labels), 6, generator=draws)
+    logits[torch.arange(len(labels)), labels] += strength + torch.randn(len(labels), generator=draws)
+    return logits.softmax(1)
+
+
+def noisy(num: int, rate: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """True and given labels (N,); given ones are those of SIMILAR with probability rate."""
+    draws = torch.Generator().manual_seed(seed)
+    true = torch.randint(6, (num,), generator=draws)
+    return true, torch.where(torch.rand(num, generator=draws) < rate, SIMILAR[true], true)
+
+
+def plain_em(prob: np.ndarray, labels: np.ndarray, rounds: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same EM, a sample at a time."""
+    num, size = prob.shape
+    matrix, posterior = np.eye(size), np.zeros((num, size))
+    for i in range(num):
+        posterior[i] = prob[i] ** sharpness / (prob[i] ** sharpness).sum()
+    for _ in range(rounds):
+        counts = np.eye(size)
+        for i in range(num):
+            counts[:, labels[i]] += posterior[i]
+        matrix = counts / counts.sum(1, keepdims=True)
+        for i in range(num):
+            weight = prob[i] ** sharpness * matrix[:, labels[i]]
+            posterior[i] = weight / weight.sum()
+    return matrix, posterior
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 2.0])
+def test_em_equals_the_plain_loop(sharpness: float) -> None:
+    true, given = noisy(200, 0.3, 1)
+    given[given == 4] = 3  # a class without samples
+    prob = predictions(true, 2)
+    fit = fit_confusion(prob, given, sharpness=sharpness)
+    matrix, posterior = plain_em(prob.double().numpy(), given.numpy(), fit.n_iter, sharpness)
+    np.testing.assert_allclose(fit.matrix_KK, matrix, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(fit.posterior_NK, posterior, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.4])
+def test_known_confusion_is_found_again(rate: float) -> None:
+    true, given = noisy(6000, rate, 3)
+    fit = fit_confusion(predictions(true, 4), given)
+    expected = (1 - rate) * torch.eye(6) + rate * torch.eye(6)[SIMILAR]
+    assert float((fit.matrix_KK - expected).abs().max()) < 0.04
+    clean_prob = fit.posterior_NK.gather(1, given[:, None])[:, 0]
+    is_clean = given == true
+    assert float(((clean_prob > 0.5) == is_clean).float().mean()) > 0.94
+
+
+def test_correct_labels_stay_clean() -> None:
+    """Without noise no label is rejected, although the network is wrong on some samples."""
+    true, _ = noisy(3000, 0.0, 5)
+    prob = predictions(true, 6)
+    assert int((prob.argmax(1) != true).sum()) > 50
+    fit = fit_confusion(prob, true)
+    assert float(fit.matrix_KK.diagonal().min()) > 0.99
+    assert int((fit.posterior_NK.gather(1, true[:, None]) <= 0.5).sum()) <= 3
+
+
+def test_softmax_of_zero_and_float16_give_probabilities() -> None:
+    true, given = noisy(100, 0.3, 7)
+    prob = torch.nn.functional.one_hot(true, 6).half()
+    fit = fit_confusion(prob, given)
+    assert bool(fit.posterior_NK.isfinite().all()) and bool(fit.matrix_KK.isfinite().all())
+    torch.testing.assert_close(fit.posterior_NK.sum(1), torch.ones(100, dtype=torch.float64))
