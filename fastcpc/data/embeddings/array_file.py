@@ -38,11 +38,8 @@ def open_embeddings(key: str, file: str) -> EmbeddingArray:
     if ending not in ENDINGS:
         raise InputError(f"{key}={file}: unknown kind of file; use {', '.join(ENDINGS)}")
     try:
-        if ending == ".npy":
-            array = _map_npy(path)
-        else:
-            array = _read_npz(path) if ending == ".npz" else _read_parquet(path)
-        _check(array)
+        array = {".npy": _map_npy, ".npz": _read_npz, ".parquet": _read_parquet}[ending](path)
+        _check(array.dtype, array.shape)
     except OSError as error:
         raise InputError(f"{key}={file}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
@@ -50,26 +47,25 @@ def open_embeddings(key: str, file: str) -> EmbeddingArray:
     return array
 
 
-def _check(array: EmbeddingArray) -> None:
-    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        raise ValueError(f"holds {str(array.dtype)[:40]}; embeddings are float16 or float32")
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"has shape {array.shape}; needs (N, D), a row per sample and a column per dimension")
+def _check(dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    if dtype.hasobject:
+        raise ValueError("holds Python objects, which are not read; save a plain array: numpy.save(FILE, array)")
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise ValueError(f"holds {str(dtype)[:40]}; embeddings are float16 or float32")
+    if len(shape) != 2 or not math.prod(shape):
+        raise ValueError(f"has shape {shape}; needs (N, D), a row per sample and a column per dimension")
 
 
 def _map_npy(path: Path) -> EmbeddingArray:
     shape, fortran, dtype, offset = _npy_header(path)
-    if dtype.hasobject:
-        raise ValueError("holds Python objects, which are not read; save a plain array: numpy.save(FILE, array)")
-    if fortran and len(shape) > 1:
+    _check(dtype, shape)
+    if fortran:
         raise ValueError(
             "is in Fortran order, where a row is not in one piece; save numpy.ascontiguousarray(array) instead"
         )
     needed, room = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
     if room < needed:
         raise ValueError(f"is truncated: {room:,} bytes of numbers where shape {shape} needs {needed:,}")
-    if dtype.kind != "f" or len(shape) != 2 or not needed:
-        return np.empty(shape if not needed or len(shape) != 2 else (1, 1), dtype)  # for _check's message
     return np.memmap(path, dtype, "r", offset, shape)
 
 
