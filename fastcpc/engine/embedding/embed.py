@@ -3,11 +3,9 @@
 import json
 import logging
 import os
-import sys
 import time
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +17,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 import fastcpc
 from fastcpc import distributed
 from fastcpc.data.embeddings.record import EMBED_FILE
 from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes
+from fastcpc.engine.embedding.frozen_network import Embed, ready_network
+from fastcpc.engine.embedding.progress import Progress
 from fastcpc.engine.embedding.source import Source
 from fastcpc.engine.embedding.store import DONE, TODO, UNREADABLE, EmbeddingStore, read_bad, too_many
 from fastcpc.engine.numerics import DTYPES, choose_precision, probe
@@ -32,20 +31,16 @@ from fastcpc.errors import RunError
 from fastcpc.models.embeddings.extractor import Extractor
 
 logger = logging.getLogger("fastcpc")
-AHEAD = 16  # batches that are decoded while one is embedded
+AHEAD = 2  # batches per thread that are read ahead
 # Images per pass. On a CPU, larger passes need new memory for each layer: 4 take 26 ms per image, 32 take 48 ms.
 BATCH_SIZES = {"cpu": 4, "cuda": 64}
-WARM_UP = 3  # passes before the first image: a traced network computes the first ones in another way
-LINE_SECONDS = 30.0
 FLOAT16_MAX = 65504.0
-
-Embed = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """batch_size: images per pass, 1 or more. workers: decoder threads. max_bad: largest share of unreadable images
-    that are left out."""
+    """batch_size: images per pass, 1 or more. workers: threads that decode, and on a CPU embed. max_bad: largest share
+    of unreadable images that are left out."""
 
     batch_size: int
     workers: int
@@ -59,7 +54,10 @@ def embed_source(source: Source, extractor: Extractor, folder: Path, settings: E
     Every rank must call. InputError and RunError as ``EmbeddingStore``; RunError for too many unreadable images.
     """
     precision = choose_precision("auto", probe(settings.device))
-    network = _ready_network(extractor, settings, DTYPES[precision])
+    threads = torch.get_num_threads()
+    if settings.device.type == "cpu":
+        torch.set_num_threads(1)  # per batch; batches run in parallel
+    network = ready_network(extractor, settings.batch_size, settings.device, DTYPES[precision])
     num_columns = len(network(torch.zeros(1, 3, extractor.size, extractor.size, dtype=torch.uint8))[0])
     store = EmbeddingStore(folder, len(source.paths), num_columns)
     job = {
@@ -81,6 +79,7 @@ def embed_source(source: Source, extractor: Extractor, folder: Path, settings: E
         distributed.on_rank0(lambda: _finish(source, store, settings, record))
     finally:
         store.close()
+        torch.set_num_threads(threads)
     return _record_of(folder)
 
 
@@ -101,22 +100,18 @@ def _embed_share(
     todo = [range(k * size, min((k + 1) * size, num_rows)) for k in own]
     todo = [rows for rows in todo if (states[rows.start : rows.stop] == TODO).any()]
     num_bad = int((states == UNREADABLE).sum())
-    progress = _Progress(store, num_rows)
+    progress = Progress(store, num_rows)
     try:
-        for rows, decoded in _decoded(source, extractor, todo, settings.workers):
-            pixels = torch.zeros(len(rows), 3, extractor.size, extractor.size, dtype=torch.uint8)
+        for rows, values, problems in _batches(source, extractor, network, todo, settings):
             marks = np.full(len(rows), DONE, np.uint8)
-            for place, image in enumerate(decoded):
-                if isinstance(image, BadImage):
-                    marks[place] = UNREADABLE
-                    num_bad += 1
-                    store.note_bad(source.names[rows[place]], str(image))
-                    logger.warning("%s cannot be read (%s); it is left out", source.names[rows[place]], image)
-                else:
-                    pixels[place] = image
+            for place, problem in problems.items():
+                marks[place] = UNREADABLE
+                store.note_bad(source.names[rows[place]], problem)
+                logger.warning("%s cannot be read (%s); it is left out", source.names[rows[place]], problem)
+            num_bad += len(problems)
             if num_bad > settings.max_bad * num_rows:
                 raise too_many(num_bad, num_rows, settings.max_bad, list(read_bad(store.folder).items()), store.folder)
-            store.write(rows.start, _to_half(network(pixels), source, rows), marks)
+            store.write(rows.start, _to_half(values, source, rows), marks)
             progress.step()
     finally:
         store.sync()
@@ -124,79 +119,46 @@ def _embed_share(
     return True
 
 
-def _decoded(
-    source: Source, extractor: Extractor, batches: Sequence[range], workers: int
-) -> Iterator[tuple[range, list[Tensor | BadImage]]]:
-    """The images of each batch, decoded ahead by threads."""
+def _batches(
+    source: Source, extractor: Extractor, network: Embed, batches: Sequence[range], settings: EmbedSettings
+) -> Iterator[tuple[range, Tensor, dict[int, str]]]:
+    """Embeddings float32 (b, D) of each batch in order, and the problem of each unreadable image by its position.
 
-    def one(row: int) -> Tensor | BadImage:
-        try:
-            return extractor.transform(decode_image(read_bytes(source.paths[row])))
-        except BadImage as problem:
-            return problem
+    On a CPU, each thread takes a batch from its files to its embeddings on one core: threads that share a layer wait
+    for each other. On a GPU, the threads decode.
+    """
+    on_cpu = settings.device.type == "cpu"
 
-    waiting: deque[tuple[range, list[Future[Tensor | BadImage]]]] = deque()
+    def work(rows: range) -> tuple[Tensor, dict[int, str]]:
+        pixels, problems = _decode(source, extractor, rows)
+        return network(pixels) if on_cpu else pixels, problems
+
+    waiting: deque[tuple[range, Future[tuple[Tensor, dict[int, str]]]]] = deque()
     todo = iter(batches)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="embed")
     try:
         while True:
-            while len(waiting) <= AHEAD and (rows := next(todo, None)) is not None:
-                waiting.append((rows, [pool.submit(one, row) for row in rows]))
+            while len(waiting) < AHEAD * settings.workers and (rows := next(todo, None)) is not None:
+                waiting.append((rows, pool.submit(work, rows)))
             if not waiting:
                 return
-            rows, futures = waiting.popleft()
-            yield rows, [future.result() for future in futures]
+            rows, future = waiting.popleft()
+            result, problems = future.result()
+            yield rows, result if on_cpu else network(result), problems
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ready_network(extractor: Extractor, settings: EmbedSettings, dtype: torch.dtype) -> Embed:
-    """Pixels uint8 (b, 3, S, S), b up to the batch size, to embeddings float32 (b, D) on the CPU.
-
-    Every pass has the size of a whole batch: the result for an image must not depend on how many others are with it.
-    """
-    device, size = settings.device, settings.batch_size
-    network = extractor.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def eager(images: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False):
-            features: Tensor = network(images)
-        return features
-
-    example = extractor.normalise(torch.zeros(size, 3, extractor.size, extractor.size, dtype=torch.uint8))
-    run = _traced(network, example, eager, dtype) if device.type == "cpu" else eager
-
-    @torch.inference_mode()
-    def embed(pixels: Tensor) -> Tensor:
-        whole = torch.zeros(size, *pixels.shape[1:], dtype=torch.uint8)
-        whole[: len(pixels)] = pixels
-        return run(extractor.normalise(whole.to(device)))[: len(pixels)].float().cpu()
-
-    for _ in range(WARM_UP):
-        embed(torch.zeros(1, 3, extractor.size, extractor.size, dtype=torch.uint8))
-    return embed
-
-
-def _traced(network: torch.nn.Module, example: Tensor, eager: Embed, dtype: torch.dtype) -> Embed:
-    """The network as a frozen graph, faster on a CPU; the network itself where tracing changes its results."""
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32, cache_enabled=False):
-                graph = torch.jit.freeze(torch.jit.trace(network, example, check_trace=False))
-            noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
-            noise = noise.to(memory_format=torch.channels_last)
-            for _ in range(WARM_UP):
-                found = graph(noise)
-            expected = eager(noise)
-    except Exception as error:  # whatever tracing cannot do: the network runs as it is
-        logger.debug("the network is not traced: %s", error)
-        return eager
-    scale = float(expected.float().abs().max())
-    tolerance = (1e-3 if dtype == torch.float32 else 3e-2) * max(scale, 1e-6)
-    if not torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance):
-        return eager
-    return lambda images: graph(images)  # type: ignore[no-any-return]
+def _decode(source: Source, extractor: Extractor, rows: range) -> tuple[Tensor, dict[int, str]]:
+    """Pixels uint8 (b, 3, S, S), black for unreadable images, and the problems of these by position."""
+    pixels = torch.zeros(len(rows), 3, extractor.size, extractor.size, dtype=torch.uint8)
+    problems = {}
+    for place, row in enumerate(rows):
+        try:
+            pixels[place] = extractor.transform(decode_image(read_bytes(source.paths[row])))
+        except BadImage as problem:
+            problems[place] = str(problem)
+    return pixels, problems
 
 
 def _to_half(values: Tensor, source: Source, rows: range) -> NDArray[np.float16]:
@@ -208,35 +170,6 @@ def _to_half(values: Tensor, source: Source, rows: range) -> NDArray[np.float16]
             f"{name}: its embedding has values that are NaN, inf or above {FLOAT16_MAX:g}; use other weights"
         )
     return values.numpy().astype(np.float16)
-
-
-class _Progress:
-    """A bar at a terminal, else a line every 30 seconds; on rank 0 only."""
-
-    def __init__(self, store: EmbeddingStore, num_rows: int) -> None:
-        self._store, self._num_rows = store, num_rows
-        self._start = self._last = time.monotonic()
-        self._first = self._done()
-        self._shown = distributed.is_rank0()
-        at_terminal = self._shown and sys.stderr.isatty()
-        self._bar = tqdm(total=num_rows, initial=self._first, unit="img", desc="embedding") if at_terminal else None
-
-    def _done(self) -> int:
-        return int((self._store.states() != TODO).sum()) + sum(len(states) for _, states in self._store.waiting)
-
-    def step(self) -> None:
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update(self._done() - self._bar.n)
-        elif self._shown and now - self._last >= LINE_SECONDS:
-            self._last, done = now, self._done()
-            rate = (done - self._first) / (now - self._start)
-            left = f", {(self._num_rows - done) / rate:,.0f} s left" if rate else ""
-            logger.info("embedded %s of %s images (%.0f images/s%s)", f"{done:,}", f"{self._num_rows:,}", rate, left)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
 
 def _record(
