@@ -63,4 +63,4 @@ def _traced(network: torch.nn.Module, example: Tensor, eager: Embed, dtype: torc
     tolerance = (1e-3 if dtype == torch.float32 else 3e-2) * max(scale, 1e-6)
     if not torch.allclose(found.float(), expected.float(), rtol=0, atol=tolerance):
         return eager
-    return lambda images: graph(images)  # type: ignore[no-any-return]
+    return lambda images: graph(images)

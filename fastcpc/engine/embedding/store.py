@@ -185,7 +185,7 @@ def _header(num_rows: int, num_columns: int) -> bytes:
 
     sink = Sink()
     about = {"descr": "<f2", "fortran_order": False, "shape": (num_rows, num_columns)}
-    npy_format.write_array_header_1_0(sink, about)  # type: ignore[arg-type]
+    npy_format.write_array_header_1_0(sink, about)
     return bytes(sink)
 
 

@@ -60,7 +60,7 @@ def build_extractor(model: str, weights: str, size: int) -> Extractor:
     machine, or of another model. Random weights are never used.
     """
     import timm
-    import timm.data
+    from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
 
     name = model.removeprefix(TIMM_PREFIX)
     if not timm.is_model(name):
@@ -68,8 +68,8 @@ def build_extractor(model: str, weights: str, size: int) -> Extractor:
     config = timm.get_pretrained_cfg(name)
     side = size or (config.input_size[-1] if config is not None else 224)
     backbone, about = _with_weights(name, weights, side)
-    preprocessing = timm.data.resolve_model_data_config(backbone) | {"input_size": (3, side, side)}
-    transform = timm.data.create_transform(**preprocessing, is_training=False, normalize=False)
+    preprocessing = resolve_model_data_config(backbone) | {"input_size": (3, side, side)}
+    transform = create_transform(**preprocessing, is_training=False, normalize=False)
     backbone.eval().requires_grad_(False)
     _check_size(backbone, model, side)
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in preprocessing.items()}
