@@ -85,7 +85,7 @@ def _npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
 
 def _read_npz(path: Path) -> EmbeddingArray:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             names = archive.files
             usual = [name for name in USUAL_NAMES if name in names]
             if not usual and len(names) != 1:
