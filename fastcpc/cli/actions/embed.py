@@ -13,10 +13,11 @@ logger = logging.getLogger("fastcpc")
 def run(options: argparse.Namespace) -> int:
     """Embed and say where; returns the exit code. options: of ``fastcpc.cli.embeddings.embed``."""
     with distributed.joined_process_group(), console():
-        return distributed.recorded_error(lambda: _run(options))
+        return distributed.recorded_error(lambda: embed_command(options))
 
 
-def _run(options: argparse.Namespace) -> int:
+def embed_command(options: argparse.Namespace) -> int:
+    """The command on the ranks that have met; returns the exit code."""
     source = distributed.raise_on_all_ranks(lambda: list_source(options.source))
     record = embed_with_options(source, options.out, options)
     logger.info(

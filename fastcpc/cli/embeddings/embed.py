@@ -18,15 +18,17 @@ PROGRAM = "fastcpc-embed"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the arguments of the process."""
-    return report_error(PROGRAM, lambda: _command(_parser().parse_args(argv)))
+    return report_error(PROGRAM, lambda: load_action("embed")(arguments(argv)))
 
 
-def _command(options: argparse.Namespace) -> int:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command. InputError for wrong ones."""
+    options = _parser().parse_args(argv)
     if not Path(options.source).expanduser().exists():
         raise InputError(f"{options.source}: no such folder or file")
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out}: is a file, not a folder")
-    return load_action("embed")(options)
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,7 +28,14 @@ def load(folder: Path, labels: str, **settings: object) -> Dataset:
 def test_a_table_gives_paths_classes_splits_and_true_labels(tmp_path: Path) -> None:
     rows = ["index,path,label,class,split,trusted_label"]
     for row, (label, name, split) in enumerate(
-        [(0, "cat", "train"), (1, "dog", "train"), (1, "dog", "test"), (0, "cat", "val"), (0, "cat", ""), (1, "dog", "")]
+        [
+            (0, "cat", "train"),
+            (1, "dog", "train"),
+            (1, "dog", "test"),
+            (0, "cat", "val"),
+            (0, "cat", ""),
+            (1, "dog", ""),
+        ]
     ):
         rows.append(f"{row},{name}/{row}.png,{label},{name},{split},{0 if row == 5 else ''}")
     (tmp_path / "t.csv").write_text("\n".join(rows))
@@ -66,7 +73,11 @@ BAD_LABELS = {
     "negative": ("y.npy", np.array([0, 1, 0, 1, 0, -1]), "outside 0"),
     "one class": ("y.npy", np.zeros(6, int), "1 class; at least two"),
     "few rows": ("t.csv", "path,label\na,0\nb,1", "2 labels, expected 6, one per row of the embeddings"),
-    "order": ("t.csv", "index,path,label\n" + "".join(f"{5 - i},{i},{i % 2}\n" for i in range(6)), "row 0 has index '5'"),
+    "order": (
+        "t.csv",
+        "index,path,label\n" + "".join(f"{5 - i},{i},{i % 2}\n" for i in range(6)),
+        "row 0 has index '5'",
+    ),
     "two names": (
         "t.csv",
         "path,label,class\n" + "".join(f"{i},{i % 2},c{i % 3}\n" for i in range(6)),
@@ -91,7 +102,7 @@ def test_labels_that_do_not_fit_are_one_clear_line(tmp_path: Path, case: str) ->
 def test_a_test_file_of_another_model_and_of_other_classes(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", np.array([0, 1, 0, 1, 0, 1]))
     np.save(tmp_path / "wide.npy", np.ones((6, 5), np.float32))
-    with pytest.raises(InputError, match="5 dimensions, data.embeddings has 2"):
+    with pytest.raises(InputError, match=r"5 dimensions, data\.embeddings has 2"):
         load(tmp_path, "y.npy", test_embeddings=str(tmp_path / "wide.npy"), test_labels=str(tmp_path / "y.npy"))
     np.save(tmp_path / "three.npy", np.array([0, 1, 2, 1, 0, 1]))
     with pytest.raises(InputError, match=r"outside 0\.\.1"):
@@ -115,5 +126,5 @@ def test_settings_that_clash_are_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             load_config([], [*good, change])
-    with pytest.raises(InputError, match="is for data.name=embeddings"):
+    with pytest.raises(InputError, match=r"is for data\.name=embeddings"):
         load_config([], ["model.name=mlp"])
