@@ -34,7 +34,7 @@ class DeviceOrder(NamedTuple):
     offsets: Any
 
 
-class Faults(NamedTuple):
+class BadInput(NamedTuple):
     """What the device found in its input."""
 
     values: int  # 1 where some are not finite
@@ -67,7 +67,7 @@ def fit_on_device(
     max_iter: int,
     tol: float,
     reg_covar: float,
-) -> tuple[list[Any], Faults]:
+) -> tuple[list[Any], BadInput]:
     """``fit_gmm`` on arguments whose kinds and shapes were checked: the seven arrays of a MixtureFit."""
     with _current(values) as cupy:
         x = _values(values)
@@ -93,7 +93,7 @@ def fit_on_device(
         return outputs, _read(problems)
 
 
-def posterior_on_device(values: Any, groups: Any | None, mixture: Sequence[Any]) -> tuple[Any, Faults]:
+def posterior_on_device(values: Any, groups: Any | None, mixture: Sequence[Any]) -> tuple[Any, BadInput]:
     """Posteriors (N,) of the first component of ``mixture``: means, variances and weights, (G, 2) each."""
     with _current(values):
         x, num_groups = _values(values), mixture[0].shape[0]
@@ -104,14 +104,14 @@ def posterior_on_device(values: Any, groups: Any | None, mixture: Sequence[Any])
 
 
 def _inspect(x: Any, groups: Any | None, num_groups: int) -> Any:
-    problems = _cupy().zeros(len(Faults._fields), dtype=INT)
+    problems = _cupy().zeros(len(BadInput._fields), dtype=INT)
     _over_samples("inspect", x, groups, num_groups, problems)
     return problems
 
 
-def _read(problems: Any) -> Faults:
+def _read(problems: Any) -> BadInput:
     """Waits for the device: the one time that the host does."""
-    return Faults(*problems.get().tolist())
+    return BadInput(*problems.get().tolist())
 
 
 def _over_samples(name: str, x: Any, groups: Any | None, num_groups: int, *rest: Any) -> None:

@@ -102,7 +102,7 @@ def _pick(backend: Backend, embeddings: Tensor, prototypes: Tensor) -> Literal["
         raise ValueError(f"backend: expected one of {', '.join(get_args(Backend))}, got {backend!r}")
     if backend == "torch":
         return "torch"
-    reason = triton.why_not(embeddings, prototypes) if triton else "triton is not installed"
+    reason = triton.unsupported_reason(embeddings, prototypes) if triton else "triton is not installed"
     if backend == "auto":
         return "triton" if embeddings.is_cuda and not reason else "torch"
     if reason:

@@ -168,7 +168,7 @@ def prototype_scores_triton(embeddings: Tensor, prototypes: Tensor, labels: Tens
     return scores
 
 
-def why_not(embeddings: Tensor, prototypes: Tensor) -> str:
+def unsupported_reason(embeddings: Tensor, prototypes: Tensor) -> str:
     """Why Triton cannot take these here, or nothing."""
     if not (embeddings.is_cuda or INTERPRETED):
         return f"tensors are on {embeddings.device}, not on a CUDA device"

@@ -35,7 +35,7 @@ from fastcpc.data.prepare.cache import open_cache
 from fastcpc.data.prepare.check_images import check_image
 from fastcpc.data.prepare.index import read_index
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE
 from fastcpc.engine.outputs.score_file import LAST
@@ -103,7 +103,7 @@ def resign(checkpoint: Path) -> None:
     (checkpoint / "SHA256SUMS").write_text("".join(sums))
 
 
-def test_archives_that_lead_out_of_the_folder_put_nothing_there(tmp_path: Path) -> None:
+def test_archives_write_nothing_outside_their_folder(tmp_path: Path) -> None:
     """Nothing is ever unpacked to disk, so that the names of members lead nowhere; arrays asked for are read."""
     outside, place = tmp_path / "outside", tmp_path / "a" / "b"
     outside.mkdir()
@@ -116,7 +116,7 @@ def test_archives_that_lead_out_of_the_folder_put_nothing_there(tmp_path: Path) 
     run = finished_run(place / "run")
     for name in ("labels.npz", LAST):
         (run / name).write_bytes(climb((run / name).read_bytes(), outside))
-    checkpoint = named(run, "latest")
+    checkpoint = find_checkpoint(run, "latest")
     (checkpoint / "state.pt").write_bytes(climb((checkpoint / "state.pt").read_bytes(), outside))
     resign(checkpoint)
     before = everything(tmp_path)
@@ -164,7 +164,7 @@ def test_pickles_in_arrays_are_not_read(tmp_path: Path, trap: Trap) -> None:
         with pytest.raises(InputError):
             check()
         (run / name).write_bytes(kept)
-    checkpoint = named(run, "latest")
+    checkpoint = find_checkpoint(run, "latest")
     for name in ("net1.safetensors", "state.pt"):
         kept = (checkpoint / name).read_bytes()
         (checkpoint / name).write_bytes(saved({"a": trap}))
@@ -187,7 +187,7 @@ def spring(path: Path, trap: Trap) -> None:
     pq.write_table(pa.Table.from_arrays(table.columns, schema=schema), path)
 
 
-def test_types_of_parquet_columns_are_not_unpickled(tmp_path: Path, trap: Trap) -> None:
+def test_parquet_types_are_not_unpickled(tmp_path: Path, trap: Trap) -> None:
     """Indexes, caches, lists and a run's own table."""
     table = pa.table({"path": ["a.jpg"], "label": ["x"], "fault": [""], "offset": [0]})
     for name in ("list.parquet", "imagefolder.parquet"):
@@ -215,7 +215,7 @@ def test_tags_in_a_config_are_not_followed(tmp_path: Path, tag: str, monkeypatch
     assert everything(tmp_path) == {"config.yaml"}
 
 
-def test_an_exported_folder_names_no_code(tmp_path: Path, trap: Trap) -> None:
+def test_exported_folder_runs_no_code(tmp_path: Path, trap: Trap) -> None:
     """Neither an architecture that would be fetched or imported, nor weights that are a pickle."""
     folder = untrained_run(
         tmp_path / "run", ("a", "b"), "data.name=digits", "model.name=digits_cnn", "cpc.embedding_dim=8"
@@ -233,7 +233,7 @@ def test_an_exported_folder_names_no_code(tmp_path: Path, trap: Trap) -> None:
     assert not trap.target.exists()
 
 
-def test_a_picture_is_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_file_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostScript called .jpg: Pillow would hand it to Ghostscript, which runs it."""
     tool = tmp_path / "gs"
     tool.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\nexec cat\n")

@@ -77,7 +77,7 @@ def test_imports_point_one_way() -> None:
     assert not problems, "\n".join(problems)
 
 
-def test_heavy_libraries_have_one_door() -> None:
+def test_heavy_libraries_have_one_importer() -> None:
     doors: dict[str, set[str]] = {name: set() for name in ONE_DOOR}
     for path in modules():
         for _, name in imports_of(ast.parse(path.read_text(encoding="utf-8"))):
@@ -104,16 +104,16 @@ def test_heavy_libraries_have_one_door() -> None:
         ("kernels/x.py", "from fastcpc.errors import InputError"),
     ],
 )
-def test_a_wrong_import_is_found(file: str, source: str) -> None:
+def test_wrong_import_is_found(file: str, source: str) -> None:
     assert problems_of(ROOT / file, source)
 
 
-def test_a_late_import_of_a_library_is_allowed() -> None:
+def test_late_import_of_a_library_is_allowed() -> None:
     assert not problems_of(ROOT / "fastcpc/engine/x.py", "import importlib\nimportlib.import_module('wandb')")
     assert not problems_of(ROOT / LATE_IMPORT, "import importlib\nimportlib.import_module(f'fastcpc.cli.actions.{x}')")
 
 
-def test_the_walk_sees_the_project() -> None:
+def test_all_modules_are_checked() -> None:
     names = {str(path.relative_to(ROOT)) for path in modules()}
     assert {"fastcpc/engine/trainer.py", "kernels/prototype_loss.py", "fastcpc/errors.py"} <= names
     assert not any(name.startswith("fastcpc/kernels") for name in names)

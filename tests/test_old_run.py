@@ -44,7 +44,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("checkpoint", ["latest", "best", "epoch_0007"])
-def test_eval_measures_the_accuracy_that_was_kept(checkpoint: str, old_run: Path) -> None:
+def test_eval_measures_the_stored_accuracy(checkpoint: str, old_run: Path) -> None:
     assert evaluate.main([str(old_run), "--checkpoint", checkpoint, "--device", "cpu"]) == 0
     found = json.loads((old_run / f"eval_test_{checkpoint}.json").read_text())
     assert found["checkpoint"] == "epoch_0007"
@@ -53,7 +53,7 @@ def test_eval_measures_the_accuracy_that_was_kept(checkpoint: str, old_run: Path
     assert found["prototypes"]["top1"] == pytest.approx(metrics(old_run)[-1]["prototype_top1"], abs=2 * image)
 
 
-def test_clean_finds_the_suspects_that_it_found(old_run: Path) -> None:
+def test_clean_finds_the_stored_suspects(old_run: Path) -> None:
     assert clean.main([str(old_run)]) == 0
     rows = table(old_run / "suspects.csv")
     assert len(rows) == EXPECTED["suspects"] == SUMMARY["suspected"]
@@ -63,13 +63,13 @@ def test_clean_finds_the_suspects_that_it_found(old_run: Path) -> None:
         assert rows[0][key] == exact or float(rows[0][key]) == pytest.approx(float(value), rel=1e-6), key
 
 
-def test_the_report_is_written(old_run: Path) -> None:
+def test_report_is_written(old_run: Path) -> None:
     assert report.main([str(old_run)]) == 0
     page = (old_run / "report.html").read_text(encoding="utf-8")
     assert f"{SUMMARY['final_top1']:.2f}" in page and f"{SUMMARY['suspected']}" in page
 
 
-def test_predict_by_the_run_and_by_its_export_says_what_it_said(old_run: Path, tmp_path: Path) -> None:
+def test_run_and_export_predict_the_stored_labels(old_run: Path, tmp_path: Path) -> None:
     (tmp_path / "digits").mkdir()
     for number, pixels in enumerate(load_digits().images[: len(EXPECTED["predicted"])]):
         Image.fromarray((pixels * 15).astype(np.uint8)).save(tmp_path / "digits" / f"{number}.png")
@@ -83,13 +83,13 @@ def test_predict_by_the_run_and_by_its_export_says_what_it_said(old_run: Path, t
             assert float(row[f"p_{label}"]) == pytest.approx(probability, abs=1e-4)
 
 
-def test_a_finished_run_stays_finished(old_run: Path) -> None:
+def test_finished_run_is_not_trained_again(old_run: Path) -> None:
     before = {path.name: path.read_bytes() for path in old_run.iterdir() if path.suffix in (".json", ".jsonl", ".npz")}
     assert train.main(["--config", str(old_run / "config.yaml"), f"run.dir={old_run}"]) == 0
     assert before == {name: (old_run / name).read_bytes() for name in before}
 
 
-def test_the_stopped_run_ends_as_the_one_that_was_not_stopped(tmp_path: Path) -> None:
+def test_stopped_run_ends_like_the_whole_run(tmp_path: Path) -> None:
     """Bit-identical on the CPU and torch of the stored runs, within 6 points elsewhere."""
     whole, folder = ASSETS / "old_run", Path(shutil.copytree(ASSETS / "old_checkpoint", tmp_path / "run"))
     assert [line["epoch"] for line in metrics(folder)] == [0, 1]

@@ -16,7 +16,7 @@ import numpy as np
 from digits_grid import arguments, trained
 from pages import DOCS, ROOT, put_between
 
-from fastcpc.report.paper.experiments import CLEANERS
+from fastcpc.report.paper.experiments import TABLE_CLEANERS
 from fastcpc.report.paper.tables import as_json, figure, short_name
 from fastcpc.report.results.run import Run
 
@@ -30,12 +30,12 @@ BEGIN, END = "<!-- digits figure: bench/tables/digits_figure.py -->", "<!-- end 
 
 def table(places: Sequence[dict[str, Any]]) -> list[str]:
     """Markdown: AUC at the first and at the last cleaning of an epoch, mean +- standard deviation over seeds."""
-    lines = ["| | " + " | ".join(CLEANERS) + " |", "|---" * (len(CLEANERS) + 1) + "|"]
+    lines = ["| | " + " | ".join(TABLE_CLEANERS) + " |", "|---" * (len(TABLE_CLEANERS) + 1) + "|"]
     for row in dict.fromkeys(place["row"] for place in places):
         curves = {place["cleaner"]: place["auc"] for place in places if place["row"] == row}
         for words, position in (("first cleaning", 0), ("last epoch", -1)):
             cells = []
-            for cleaner in CLEANERS:
+            for cleaner in TABLE_CLEANERS:
                 mean_E, std_E = (np.array(curves[cleaner][part], np.float64) for part in ("mean", "std"))
                 epoch = np.flatnonzero(np.isfinite(mean_E))[position]
                 cells.append(f"{mean_E[epoch]:.3f} +- {std_E[epoch]:.3f}")

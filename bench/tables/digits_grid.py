@@ -27,8 +27,8 @@ def trained(name: str, seeds: int, options: argparse.Namespace) -> tuple[Experim
     """
     chosen, grid = experiment(name, "small"), grid_of("small", options.out, ROOT / "configs")
     seeds = seeds or chosen.seeds
-    cells = [cell for place in chosen.places for cell in place.cells(seeds)]
-    signum = train_missing(grid, cells, options.jobs, lambda line: print(line, flush=True))
+    grid_runs = [grid_run for cell in chosen.cells for grid_run in cell.runs(seeds)]
+    signum = train_missing(grid, grid_runs, options.jobs, lambda line: print(line, flush=True))
     if signum:
         raise SystemExit(128 + signum)
     return chosen, grid, collect(chosen, grid, seeds)

@@ -76,11 +76,13 @@ class CleanerResult:
 class Cleaner(Protocol):
     """A cleaner of both networks, one call per network and epoch; subclasses inherit the defaults.
 
-    name: suffix of its columns q_<name>_1, q_<name>_2 and of its metric auc_<name>. uses_loss_history: whether
-    ``values_N`` is averaged over epochs. similarity: how its prototypes are compared; None where it trains none.
+    name: suffix of its columns q_<name>_1, q_<name>_2 and of its metric auc_<name>. title: its name in the texts of
+    reports; empty: its name. uses_loss_history: whether ``values_N`` is averaged over epochs. similarity: how its
+    prototypes are compared; None where it trains none.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str] = ""
     uses_loss_history: ClassVar[bool] = False
     similarity: ClassVar[Similarity | None] = None
 
@@ -89,6 +91,6 @@ class Cleaner(Protocol):
         ...
 
 
-def named(classes: tuple[int, ...], most: int = 10) -> str:
+def class_list(classes: tuple[int, ...], most: int = 10) -> str:
     """Class ids in a message, the first of them."""
     return ", ".join(str(k) for k in classes[:most]) + (", ..." if len(classes) > most else "")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, named
+from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, class_list
 from fastcpc.distributed import Shard, all_gather, all_reduce_sum
 from fastcpc.kernels import GroupOrder, MixtureFit, fit_gmm
 from fastcpc.kernels.gmm_em import fit_gmm_by_sums
@@ -92,6 +92,7 @@ class Gmm(Cleaner):
 
     per_class: bool
     name = "gmm"
+    title = "mixture"
     uses_loss_history = True
 
     def clean(self, data: CleanerInput) -> CleanerResult:
@@ -104,8 +105,8 @@ class Gmm(Cleaner):
         notes: tuple[str, ...] = ()
         if posterior.fallback_classes:
             notes = (
-                f"classes {named(posterior.fallback_classes)} have too few or constant losses for a mixture of their "
-                "own; they take the one of all classes",
+                f"classes {class_list(posterior.fallback_classes)} have too few or constant losses for a mixture of "
+                "their own; they take the one of all classes",
             )
         problem = "" if posterior.fitted else "the losses are all equal, so that no mixture can be fitted"
         return CleanerResult(posterior.clean_prob_N, problem, notes, posterior.fits)

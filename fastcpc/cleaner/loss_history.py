@@ -40,8 +40,10 @@ def min_max(loss_N: Tensor) -> Tensor:
 def append_history(history_LN: Tensor, loss_N: Tensor, length: int) -> Tensor:
     """Append an epoch's losses to the history and keep the last ``length`` epochs.
 
-    history_LN: (L, N) float32, L >= 0, oldest first. Returns (min(L + 1, length), N).
+    history_LN: (L, N) float32, L >= 0, oldest first. NaN marks epochs before a sample was there, which take its loss of
+    this epoch. Returns (min(L + 1, length), N).
     """
     if length == 1:  # nothing is kept, so that the samples may be others than before
         return loss_N[None]
+    history_LN = torch.where(history_LN.isnan(), loss_N, history_LN)
     return torch.cat([history_LN, loss_N[None]])[-length:]

@@ -64,7 +64,7 @@ def partition_problem(partition: Partition, labels_N: Tensor, num_classes: int) 
     return ""
 
 
-def lost_classes(partition: Partition, labels_N: Tensor, num_classes: int) -> tuple[int, ...]:
+def classes_without_clean(partition: Partition, labels_N: Tensor, num_classes: int) -> tuple[int, ...]:
     """Classes that have samples but none in X."""
     present_K = torch.bincount(labels_N, minlength=num_classes) > 0
     kept_K = torch.bincount(labels_N[partition.clean_N], minlength=num_classes) > 0

@@ -161,6 +161,7 @@ class Prototypes(Cleaner):
     """CPC: prototypes that learn from the partition of the mixture before it."""
 
     name = "cpc"
+    title = "prototypes"
     similarity = "dot"
 
     def clean(self, data: CleanerInput) -> CleanerResult:
@@ -193,6 +194,7 @@ class ContrastivePrototypes(Cleaner):
     """The ablation without a mixture (CPC, Tab. 5): prototypes that learn from all given labels."""
 
     name = "cpc"
+    title = "prototypes"
     similarity = "cosine"
 
     def clean(self, data: CleanerInput) -> CleanerResult:

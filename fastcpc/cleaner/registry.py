@@ -30,9 +30,25 @@ def register_cleaner(name: str, factory: Callable[[], Cleaner], kind: tuple[str,
     CLEANER_KINDS[name] = kind or (name,)
 
 
+def unregister_cleaner(name: str) -> None:
+    """Remove a cleaner and its cleaner.kind, which ``register_cleaner`` added."""
+    del _CLEANERS[name], CLEANER_KINDS[name]
+
+
+def registered_cleaners() -> dict[str, Callable[[], Cleaner]]:
+    """The factory of every registered cleaner by name."""
+    return dict(_CLEANERS)
+
+
 def cleaners_of(kind: str) -> tuple[Cleaner, ...]:
     """The cleaners of a cleaner.kind, in the order in which they run; empty for none."""
     return tuple(_CLEANERS[name]() for name in CLEANER_KINDS[kind])
+
+
+def cleaner_title(name: str) -> str:
+    """The name in the texts of reports of the cleaner with this ``Cleaner.name``."""
+    titles = {cleaner.name: cleaner.title for cleaner in (factory() for factory in _CLEANERS.values())}
+    return titles.get(name) or name
 
 
 def prototype_similarity(kind: str) -> Similarity | None:

@@ -33,7 +33,7 @@ def _command(options: argparse.Namespace) -> int:
         raise InputError(
             f"--seeds and --jobs must be 1 or more (seeds at most {MOST_SEEDS}), got {options.seeds} and {options.jobs}"
         )
-    first = chosen.places[0]
+    first = chosen.cells[0]
     if (options.configs / f"{first.config}.yaml").is_file():  # else the grid reports it
         load_config([options.configs / f"{first.config}.yaml"], [*options.settings, f"cleaner.kind={first.cleaner}"])
     return load_action("reproduce")(options)

@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true",
         help="train a few steps of every stage in a temporary folder, print the sizes of data and networks, and exit",
     )  # fmt: skip
+    parser.add_argument(
+        "--accept-changed-data", action="store_true",
+        help="resume although images or labels differ from those that the run began with: the state of images with the "
+        "same path and label is kept, others start unscored",
+    )  # fmt: skip
     return parser
 
 

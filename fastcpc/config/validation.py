@@ -8,9 +8,7 @@ from fastcpc.config import names
 from fastcpc.config.constraints import did_you_mean
 from fastcpc.config.schema import Config
 
-SMALL_CNN_AT_MOST = 64  # pixels
 ASYM_LIMIT = 0.5
-CIFAR100_ONLY = ("asym_superclass", "asym_block5")
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,6 @@ def _semisup(config: Config) -> Iterator[SettingProblem]:
 
 def _noise(config: Config) -> Iterator[SettingProblem]:
     noise, data = config.noise, config.data.name
-    of_images = names.DATASETS[data].kind == "images"
     if noise.kind == "file" and not noise.file:
         yield SettingProblem(
             ("noise.file", "noise.kind"), "noise.file is empty: noise.kind=file needs the path of a label file"
@@ -107,23 +104,13 @@ def _noise(config: Config) -> Iterator[SettingProblem]:
             ("noise.rate", "noise.kind"),
             f"noise.rate=0: noise.kind={noise.kind} needs a rate above 0; noise.kind=none adds no noise",
         )
-    if noise.kind == "asym" and data == "cifar100":
+    own_kinds = names.DATASETS[data].noise_kinds
+    if noise.kind in names.OWN_NOISE and noise.kind not in own_kinds:
+        choices = [f"{kind} ({names.OWN_NOISE[kind]})" for kind in own_kinds]
+        choices = choices or ["asym_pairs (noise.pairs)", "asym_next (the next class)"]
         yield SettingProblem(
             ("noise.kind", "data.name"),
-            "noise.kind=asym has two meanings on cifar100: choose asym_superclass (inside the superclass) or "
-            "asym_block5 (inside blocks of five ids)",
-        )
-    if noise.kind == "asym" and of_images:
-        yield SettingProblem(
-            ("noise.kind", "data.name"),
-            f"noise.kind=asym: is defined for the classes of CIFAR-10 and digits; on {data} choose asym_pairs "
-            "(noise.pairs) or asym_next (the next class)",
-        )
-    if noise.kind in CIFAR100_ONLY and data != "cifar100":
-        instead = "asym_next" if of_images else "asym"
-        yield SettingProblem(
-            ("noise.kind", "data.name"),
-            f"noise.kind={noise.kind}: is defined only for cifar100; on {data} choose {instead}",
+            f"noise.kind={noise.kind}: is not defined for {data}; choose {' or '.join(choices)}",
         )
 
 
@@ -188,23 +175,20 @@ def _model(config: Config) -> Iterator[SettingProblem]:
             ("model.weights", "model.name"),
             f"model.weights={model.weights}: {model.name} has no weights by name; give the path of a .safetensors file",
         )
-    if model.name == "digits_cnn" and config.data.name != "digits":
+    data, of_images = config.data, names.DATASETS[config.data.name].kind == "images"
+    pixels = data.crop if of_images else names.DATASETS[data.name].pixels
+    most = names.MOST_PIXELS.get(model.name, pixels)
+    if pixels > most:
+        size = f"data.crop={pixels}" if of_images else f"{data.name} has {pixels}"
+        yield SettingProblem(
+            ("model.name", "data.crop" if of_images else "data.name"),
+            f"model.name={model.name}: is for images of up to {most} pixels, and {size}; choose "
+            f"{'resnet50 or timm/NAME' if of_images else 'preact_resnet18'}",
+        )
+    if model.name in names.EMBEDDING_BACKBONES and data.name != "embeddings":
         yield SettingProblem(
             ("model.name", "data.name"),
-            f"model.name=digits_cnn: is for data.name=digits; on {config.data.name} choose preact_resnet18",
-        )
-    if model.name in names.EMBEDDING_BACKBONES and config.data.name != "embeddings":
-        yield SettingProblem(
-            ("model.name", "data.name"),
-            f"model.name={model.name}: is for data.name=embeddings; on {config.data.name} choose preact_resnet18 or "
-            "timm/NAME",
-        )
-    of_images = names.DATASETS[config.data.name].kind == "images"
-    if model.name == "small_cnn" and of_images and config.data.crop > SMALL_CNN_AT_MOST:
-        yield SettingProblem(
-            ("model.name", "data.crop"),
-            f"model.name=small_cnn: is for images of up to {SMALL_CNN_AT_MOST} pixels, and data.crop="
-            f"{config.data.crop}; choose resnet50 or timm/NAME",
+            f"model.name={model.name}: is for data.name=embeddings; on {data.name} choose preact_resnet18 or timm/NAME",
         )
 
 

@@ -1,7 +1,7 @@
 """A loaded data set: pixels or files, labels and names, in the official order."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -101,6 +101,26 @@ AnySplit = ArraySplit | ImageSplit | EmbeddingSplit
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Training images that a run does not train on: broken ones, and those outside data.subset.
+
+    names, labels: as in a split; labels are the given ones, with noise. broken: bool (M,).
+    """
+
+    names: tuple[str, ...] = ()
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    broken: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    def with_more(self, split: AnySplit, labels: np.ndarray, rows: np.ndarray, *, broken: bool) -> "LeftOut":
+        """These and the samples of a split at these positions (int64 (M,)); labels: given labels of the split."""
+        return LeftOut(
+            names=(*self.names, *(split.names[row] for row in rows.tolist())),
+            labels=np.concatenate([self.labels, labels[rows]]),
+            broken=np.concatenate([self.broken, np.full(len(rows), broken)]),
+        )
+
+
+@dataclass(frozen=True)
 class ImageTransform:
     """How a decoded image becomes a square.
 
@@ -124,6 +144,7 @@ class Dataset:
     class_ids: the ids of the classes in the files of the data set, where they differ from the names.
     broken: rows of the training set that do not decode.
     superclass_of: the number of the superclass per class; empty where the data set has none.
+    held_out: whether the test part is drawn from the training images. left_out: training images outside ``train``.
     published_order: False for a copy whose samples are not in the published order. Noise files use that order.
     """
 
@@ -139,6 +160,8 @@ class Dataset:
     image: ImageTransform | None = None
     class_ids: tuple[str, ...] = ()
     broken: tuple[int, ...] = ()
+    held_out: bool = False
+    left_out: LeftOut = LeftOut()
 
     @property
     def num_classes(self) -> int:

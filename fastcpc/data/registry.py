@@ -4,7 +4,7 @@ To add a data set: add its name to ``fastcpc.config.names.DATASETS``, call ``reg
 data.name=NAME.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,15 +15,17 @@ from fastcpc.data.datasets import clothing1m, digits
 from fastcpc.data.datasets.cifar import load_cifar
 from fastcpc.data.datasets.cifar_meta import CIFAR10, CIFAR100, CifarFacts
 from fastcpc.data.datasets.clothing1m import list_clothing1m
+from fastcpc.data.datasets.held_out import keep_held_out
 from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.data.datasets.indexed_images import load_listing
 from fastcpc.data.datasets.listing import IMAGENET_MEAN, IMAGENET_STD, Listing
-from fastcpc.data.datasets.webvision import list_webvision
+from fastcpc.data.datasets.webvision import filelist_without, list_webvision
 from fastcpc.data.embeddings.load import load_embeddings
 from fastcpc.data.test_transform import InferenceTransform
 from fastcpc.errors import InputError
 
 ListFiles = Callable[[DataConfig], Listing]
+ListWithout = Callable[[DataConfig, Sequence[str], Sequence[str]], tuple[bytes, str]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class DatasetSpec:
     load: reads the whole data set; InputError where files under data.root are missing, damaged or foreign.
     inference: the test view, which needs no files.
     list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
+    list_without: from kept and dropped paths to the data set's own training list without the dropped ones, and a
+    sentence on its use; None where it has no such list. needs_every_class: whether training refuses a list without an
+    image of a class.
     licence: the identifier that model hubs use. terms: the known terms of the images, a sentence without a full stop.
     """
 
@@ -40,6 +45,8 @@ class DatasetSpec:
     load: Callable[[DataConfig], Dataset]
     inference: Callable[[DataConfig], InferenceTransform]
     list_files: ListFiles | None = None
+    list_without: ListWithout | None = None
+    needs_every_class: bool = True
     licence: str = "unknown"
     terms: str = "the terms of the images are not known to fastcpc"
 
@@ -61,6 +68,11 @@ def register_dataset(spec: DatasetSpec) -> None:
     _DATASETS[spec.name] = spec
 
 
+def unregister_dataset(name: str) -> None:
+    """Remove a data set that ``register_dataset`` added; its name stays in config/names.py."""
+    del _DATASETS[name]
+
+
 def registered_datasets() -> dict[str, DatasetSpec]:
     """Every registered data set by name."""
     return dict(_DATASETS)
@@ -71,19 +83,25 @@ def dataset_spec(name: str) -> DatasetSpec:
     return _DATASETS[name]
 
 
-def load_dataset(config: DataConfig) -> Dataset:
+def load_dataset(config: DataConfig, held_out: Set[str] | None = None) -> Dataset:
     """Load the whole data set that ``data.name`` names; ``data.subset`` is applied later, after the label noise.
 
+    held_out: paths of the images that a run holds out for the accuracy, where the test part is drawn; None: draw it.
     Raises InputError where files under ``data.root`` are missing, damaged or foreign.
     """
-    return dataset_spec(config.name).load(config)
+    if held_out is None:
+        return dataset_spec(config.name).load(config)
+    return load_listing(list_images(config, held_out), config)
 
 
-def list_images(config: DataConfig) -> Listing:
-    """Files and labels of a data set of image files. Raises InputError as the module of the data set does."""
+def list_images(config: DataConfig, held_out: Set[str] | None = None) -> Listing:
+    """Files and labels of a data set of image files. held_out: as ``load_dataset``.
+
+    Raises InputError as the module of the data set does.
+    """
     list_files = dataset_spec(config.name).list_files
     assert list_files is not None
-    return list_files(config)
+    return list_files(config) if held_out is None else keep_held_out(list_files(config), held_out, config.root)
 
 
 def inference_transform(config: DataConfig) -> InferenceTransform:
@@ -91,19 +109,37 @@ def inference_transform(config: DataConfig) -> InferenceTransform:
     return dataset_spec(config.name).inference(config)
 
 
-def _cifar(facts: CifarFacts) -> DatasetSpec:
+def cifar_spec(facts: CifarFacts) -> DatasetSpec:
+    """CIFAR-10 or CIFAR-100."""
     view = InferenceTransform(RGB, facts.image_size, facts.image_size, facts.mean, facts.std)
     terms = f"{facts.title} states no licence and asks to cite Krizhevsky 2009"
     return DatasetSpec(facts.name, lambda config: load_cifar(config.root, facts), lambda _: view, terms=terms)
 
 
 def _images(
-    name: str, list_files: ListFiles, licence: str, terms: str, mean: tuple[float, ...], std: tuple[float, ...]
+    name: str,
+    list_files: ListFiles,
+    licence: str,
+    terms: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    list_without: ListWithout | None = None,
+    *,
+    needs_every_class: bool = True,
 ) -> DatasetSpec:
     def inference(config: DataConfig) -> InferenceTransform:
         return InferenceTransform(RGB, config.resize, config.crop, mean, std)
 
-    return DatasetSpec(name, partial(_load_images, list_files), inference, list_files, licence, terms)
+    return DatasetSpec(
+        name,
+        partial(_load_images, list_files),
+        inference,
+        list_files,
+        list_without,
+        needs_every_class=needs_every_class,
+        licence=licence,
+        terms=terms,
+    )
 
 
 def _no_test_view(_: DataConfig) -> InferenceTransform:
@@ -126,8 +162,8 @@ register_dataset(
         terms="scikit-learn's digits: UCI Optical Recognition of Handwritten Digits, CC BY 4.0",
     )
 )
-register_dataset(_cifar(CIFAR10))
-register_dataset(_cifar(CIFAR100))
+register_dataset(cifar_spec(CIFAR10))
+register_dataset(cifar_spec(CIFAR100))
 register_dataset(
     _images(
         "clothing1m",
@@ -136,6 +172,8 @@ register_dataset(
         "Clothing1M: non-commercial research only, no redistribution",
         clothing1m.MEAN,
         clothing1m.STD,
+        clothing1m.key_list_without,
+        needs_every_class=False,  # its fourteen classes are fixed
     )
 )
 register_dataset(
@@ -146,6 +184,7 @@ register_dataset(
         "WebVision: images of the web with their owners' rights; see its site for the terms",
         IMAGENET_MEAN,
         IMAGENET_STD,
+        filelist_without,
     )
 )
 register_dataset(

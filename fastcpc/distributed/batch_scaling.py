@@ -9,7 +9,7 @@ from fastcpc.config.schema import Config
 from fastcpc.errors import InputError
 
 
-def connect(config: Config, device: torch.device) -> None:
+def connect_groups(config: Config, device: torch.device) -> None:
     """Create the process groups that the settings ask for. InputError: an odd number of ranks for ``mode=co``."""
     distributed.raise_on_all_ranks(lambda: _check_halves(config))
     distributed.connect(device, config.parallel.timeout)

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fastcpc.distributed.process_group import Group, current_group, explained_errors, whole_group
+from fastcpc.distributed.process_group import RankGroup, current_group, explained_errors, whole_group
 
 
 def bytes_sent() -> dict[str, int]:
@@ -80,7 +80,7 @@ def all_to_all_rows(
     return wait
 
 
-def _process_group(group: Group, tensor: Tensor) -> dist.ProcessGroup | None:
+def _process_group(group: RankGroup, tensor: Tensor) -> dist.ProcessGroup | None:
     """The group for a tensor: nccl transfers GPU tensors only."""
     return group.control if group.backend == "nccl" and not tensor.is_cuda else group.data
 

@@ -25,9 +25,11 @@ GATHER_SECONDS = 3.0  # that those who waited in vain give each other to say so,
 
 
 @dataclass
-class Group:
-    """The processes of a run: this one's place and the ways to the others. data is None until ``connect``; half: those
-    of this one's half, where they are parted."""
+class RankGroup:
+    """Processes that work together: this one's rank, and the process groups that connect it to the others.
+
+    data is None until ``connect``. half: the group of this process's half, where the ranks train two networks.
+    """
 
     rank: int = 0
     size: int = 1
@@ -39,20 +41,20 @@ class Group:
     timeout: float = JOIN_SECONDS
     place: str = "the start"
     sent: dict[str, int] = field(default_factory=dict)
-    half: "Group | None" = None
+    half: "RankGroup | None" = None
 
 
-_alone = Group()
+_alone = RankGroup()
 _all = _alone  # every process of the run
 _group = _alone  # those that share the present work: all, or within ``own_subgroup`` this one's half
 
 
-def whole_group() -> Group:
+def whole_group() -> RankGroup:
     """All processes of the run; a group of size 1 where this one is alone. Agreements and stops are theirs."""
     return _all
 
 
-def current_group() -> Group:
+def current_group() -> RankGroup:
     """The processes that share the present work: everyone, or half of them. Batches, sums and gathers are theirs."""
     return _group
 
@@ -88,7 +90,7 @@ def data_group() -> dist.ProcessGroup | None:
 
 
 @contextmanager
-def use_group(group: Group) -> Iterator[None]:
+def use_group(group: RankGroup) -> Iterator[None]:
     """Within the body this group's processes share the work."""
     global _group
     before, _group = _group, group
@@ -136,8 +138,8 @@ def joined_process_group() -> Iterator[None]:
         store = rendezvous_store(common, own_rank, size_, JOIN_SECONDS)
         dist.init_process_group("gloo", store=store, rank=own_rank, world_size=size_, timeout=limit)
     except (RuntimeError, ValueError) as error:
-        raise RunError(f"rank {place[0]} cannot join the other processes: {first_line(error)}") from error
-    _all = _group = Group(own_rank, size_, place[1], store=store, control=dist.group.WORLD)
+        raise RunError(f"rank {place[0]} cannot join the other processes: {_first_line(error)}") from error
+    _all = _group = RankGroup(own_rank, size_, place[1], store=store, control=dist.group.WORLD)
     try:
         yield
     finally:
@@ -225,7 +227,7 @@ def explained_errors() -> Iterator[None]:
 
 
 def _explain(error: RuntimeError) -> RunError:
-    group, reason = _all, first_line(error)
+    group, reason = _all, _first_line(error)
     silent = _silent_ranks()
     if "timed out" not in reason.lower() and "timeout" not in reason.lower():
         return LostContactError(f"rank {group.rank} lost contact to the other processes in {group.place}: {reason}")
@@ -258,7 +260,7 @@ def _silent_ranks() -> list[tuple[int, str]]:
     return known
 
 
-def first_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     """An error's text on one line, without the place in torch's own sources."""
     lines = str(error).splitlines() or [type(error).__name__]
     return lines[0].rsplit("] ", 1)[-1]

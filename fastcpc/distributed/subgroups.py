@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from fastcpc.distributed.collectives import count_sent
-from fastcpc.distributed.process_group import Group, explained_errors, new_data_group, use_group, whole_group
+from fastcpc.distributed.process_group import RankGroup, explained_errors, new_data_group, use_group, whole_group
 
 
 def connect_subgroups() -> None:
@@ -22,7 +22,7 @@ def connect_subgroups() -> None:
     with explained_errors():
         groups = [new_data_group(range(first, first + share)) for first in (0, share)]
     first = subgroup_index() * share
-    group.half = Group(group.rank - first, share, group.local_rank, data=groups[subgroup_index()], sent=group.sent)
+    group.half = RankGroup(group.rank - first, share, group.local_rank, data=groups[subgroup_index()], sent=group.sent)
 
 
 def subgroup_index() -> int:

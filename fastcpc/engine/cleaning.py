@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, named
+from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, class_list
 from fastcpc.cleaner.guard import guarded, is_nearly_clean
 from fastcpc.cleaner.loss_history import append_history, check_finite, min_max
-from fastcpc.cleaner.partition import Partition, co_divide, lost_classes, partition_problem
+from fastcpc.cleaner.partition import Partition, classes_without_clean, co_divide, partition_problem
 from fastcpc.cleaner.registry import cleaners_of
 from fastcpc.config.schema import Config
 from fastcpc.engine.learner import Learner
@@ -159,9 +159,9 @@ def _keep_good(
             result.notes.append(f"network {learner.number}: {problem}; it {instead} in this epoch")
             continue
         learner.partition = partition
-        lost = lost_classes(partition, labels_N, num_classes)
+        lost = classes_without_clean(partition, labels_N, num_classes)
         if lost:
             result.notes.append(
-                f"network {learner.number}: no sample of class {named(lost)} is predicted clean; a class-aware cleaner "
-                "(cleaner.kind=cpc_awr) or a lower cleaner.tau may keep them"
+                f"network {learner.number}: no sample of class {class_list(lost)} is predicted clean; a class-aware "
+                "cleaner (cleaner.kind=cpc_awr) or a lower cleaner.tau may keep them"
             )

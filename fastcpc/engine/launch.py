@@ -1,6 +1,7 @@
 """From a config to a running trainer: the data loaded, the run resumed where it stood, what begins said in a line."""
 
 import tempfile
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,49 +11,78 @@ import numpy as np
 from fastcpc import distributed
 from fastcpc.config.schema import Config
 from fastcpc.data.dataset import Dataset
+from fastcpc.data.identity import DataIdentity
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
 from fastcpc.data.loaders.factory import describe_loader
 from fastcpc.data.registry import load_dataset
-from fastcpc.distributed.batch_scaling import connect, describe_ranks
+from fastcpc.distributed.batch_scaling import connect_groups, describe_ranks
+from fastcpc.engine.checkpoint.changed_data import Change, StoredData, find_change, map_files
 from fastcpc.engine.checkpoint.format import read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
-from fastcpc.engine.loggers.run_log import open_log
+from fastcpc.engine.loggers.run_log import RunLog, open_log
 from fastcpc.engine.numerics import resolve_numerics
+from fastcpc.engine.outputs.data_record import (
+    DATA_FILE,
+    check_old_labels,
+    held_out_of,
+    identity_of,
+    not_checked,
+    write_record,
+)
 from fastcpc.engine.outputs.labels_file import LABELS_FILE, write_labels
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import StopRequest
 from fastcpc.engine.trainer import Trainer
 
 
-def load_data(config: Config) -> tuple[Dataset, Labels]:
-    """The data set and its labels, noise put on and subset taken."""
-    dataset = load_dataset(config.data)
+def load_data(config: Config, held_out: Set[str] | None = None) -> tuple[Dataset, Labels]:
+    """The data set and its labels, noise put on and subset taken. held_out: as ``load_dataset``."""
+    dataset = load_dataset(config.data, held_out)
     labels = make_labels(dataset, config.noise, config.run.seed)
     return take_subset(dataset, labels, config.data.subset, config.run.seed)
 
 
-def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    folder: RunDir,
+    stop: StopRequest,
+    draw_figures: DrawFigures | None = None,
+    *,
+    accept_changed_data: bool = False,
+) -> dict[str, Any]:
     """Start or resume the run of this folder and train it to its end; returns the summary.
 
-    paint: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says. Raises Stopped
-    after a checkpoint when a stop is asked for, RunError when the run cannot continue.
+    draw_figures: draws figures of a run's folder for TensorBoard and W&B, as often as log.figures_every says.
+    accept_changed_data: resume also where samples have changed. Raises Stopped after a checkpoint when a stop is
+    requested, InputError for other data than the run's, RunError when the run cannot continue.
     """
-    connect(config, resolve_numerics(config).device)
-    with open_log(folder, config, paint) as log:
-        trainer = distributed.raise_on_all_ranks(lambda: Trainer(config, *load_data(config), folder, stop, log))
-        distributed.assert_equal_on_all_ranks("the training labels", trainer.training.labels_N, trainer.test_labels)
-        found = distributed.on_rank0(lambda: _files_to_resume(config, trainer))
+    connect_groups(config, resolve_numerics(config).device)
+    with open_log(folder, config, draw_figures) as log:
+        found = distributed.on_rank0(lambda: _files_to_resume(config, folder))
+        checkpoint = found[0] if found else None
         files = distributed.broadcast_files(found[1] if found else None)
+        stored = _stored_data(checkpoint, folder)
+        trainer, change, identity = distributed.raise_on_all_ranks(
+            lambda: _trainer(config, folder, stop, log, stored, checkpoint, accept=accept_changed_data)
+        )
+        distributed.assert_equal_on_all_ranks("the training labels", trainer.training.labels_N, trainer.test_labels)
+        distributed.assert_equal_on_all_ranks("the data set", identity.digest.encode())
         if files is not None:
-            distributed.raise_on_all_ranks(lambda: trainer.resume(found[0] if found else folder.path, files))
+            distributed.raise_on_all_ranks(lambda: trainer.resume(checkpoint or folder.path, files, change))
 
         def open_files() -> None:
             if turns_back(config.run.resume, folder.path):
-                folder.unfinish()
+                folder.mark_unfinished()
+            if change is not None:
+                map_files(folder.path, stored, change)
+            write_record(folder.path, identity)
             log.start(trainer.run_state.epoch)
-            log.info(describe_start(trainer, found[0] if found else None))
-            for note in start_notes(trainer):
+            log.info(describe_start(trainer, checkpoint))
+            notes = [change.note()] if change is not None else []
+            if checkpoint is not None and not stored.digest:
+                notes.append(not_checked(checkpoint.parent.parent))
+            for note in [*notes, *start_notes(trainer)]:
                 log.warning(note)
             dataset = trainer.dataset
             write_labels(
@@ -67,9 +97,35 @@ def train(config: Config, folder: RunDir, stop: StopRequest, paint: DrawFigures 
         return trainer.run()
 
 
-def _files_to_resume(config: Config, trainer: Trainer) -> tuple[Path, dict[str, bytes]] | None:
-    checkpoint = resume_point(config.run.resume, trainer.run_dir.path)
+def _files_to_resume(config: Config, folder: RunDir) -> tuple[Path, dict[str, bytes]] | None:
+    checkpoint = resume_point(config.run.resume, folder.path)
     return None if checkpoint is None else (checkpoint, read_whole(checkpoint))
+
+
+def _stored_data(checkpoint: Path | None, folder: RunDir) -> StoredData:
+    """The data set of the checkpoint that rank 0 resumes from, on all ranks."""
+    found = distributed.on_rank0(lambda: None if checkpoint is None else StoredData.files(checkpoint))
+    files = distributed.broadcast_files(found)
+    return StoredData() if files is None else StoredData.read(files, folder.path / DATA_FILE)
+
+
+def _trainer(
+    config: Config,
+    folder: RunDir,
+    stop: StopRequest,
+    log: RunLog,
+    stored: StoredData,
+    checkpoint: Path | None,
+    *,
+    accept: bool,
+) -> tuple[Trainer, Change | None, DataIdentity]:
+    """The trainer on the present data; InputError where it is not the checkpoint's."""
+    dataset, labels = load_data(config, held_out_of(stored.identity))
+    identity = identity_of(config, dataset, labels)
+    change = find_change(stored, identity, config, folder.path, accept=accept)
+    if checkpoint is not None and not stored.digest:
+        check_old_labels(checkpoint.parent.parent, config, identity)
+    return Trainer(config, dataset, labels, folder, stop, log, identity.digest), change, identity
 
 
 def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
@@ -128,7 +184,7 @@ def dry_run(config: Config) -> None:
             cpc=replace(config.cpc, passes=1),
             log=replace(config.log, wandb=""),
         )
-        connect(config, resolve_numerics(config).device)
+        connect_groups(config, resolve_numerics(config).device)
         with open_run_dir(small) as run_folder, StopRequest() as stop, open_log(run_folder, small) as log:
             trainer = Trainer(small, replace(dataset, tests=tests), labels, run_folder, stop, log)
             log.info(f"dry run on {num_samples} images: {describe_start(trainer, None)}")

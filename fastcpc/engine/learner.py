@@ -21,7 +21,7 @@ from fastcpc.engine.numerics import Numerics
 from fastcpc.engine.optim import (
     build_optimizer,
     build_sgd,
-    forget_gradients,
+    clear_gradients,
     load_momentum,
     momentum_for,
     set_learning_rate,
@@ -39,7 +39,7 @@ IN_EXPORT = ("sums", "restores")  # beside a snapshot
 
 
 @dataclass(frozen=True)
-class Part:
+class StatePart:
     """One thing that a learner owns. read: its present value, as tensors and plain values. load: takes such a value,
     whatever device it is on."""
 
@@ -110,7 +110,7 @@ class Learner:
         average_over_ranks(self._statistics, "batchnorm")
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        forget_gradients(self.optimizer)  # now: the next replay of a CUDA graph overwrites their memory
+        clear_gradients(self.optimizer)  # now: the next replay of a CUDA graph overwrites their memory
         kept = torch.stack([loss.detach() for loss in losses])  # a copy: a replay overwrites the losses, too
         self.sums[: len(losses)] += kept
         self.steps.append((kept[0], index_B))
@@ -127,18 +127,18 @@ class Learner:
 
     # ---- state ----
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, StatePart]:
         """Everything this learner owns, by name. A new part needs an entry here and its name in IN_..."""
         return {
-            "network": Part(self._copied_weights, self.network.load_state_dict),
-            "optimizer": Part(self.optimizer.state_dict, partial(load_momentum, self.optimizer)),
-            "momentum": Part(self._copied_momentum, self._load_momentum),
-            "cpc_optimizer": Part(self.cpc_optimizer.state_dict, partial(load_momentum, self.cpc_optimizer)),
-            "scaler": Part(self.scaler.state_dict, self.scaler.load_state_dict),
-            "history": Part(lambda: self.history_LN, lambda value: self._set("history_LN", value.to(self.device))),
-            "sums": Part(lambda: self.sums, lambda value: self._set("sums", value.to(self.device))),
-            "restores": Part(lambda: self.rollbacks, lambda value: self._set("rollbacks", value)),
-            "partition": Part(self._partition_tensors, self._load_partition),
+            "network": StatePart(self._copied_weights, self.network.load_state_dict),
+            "optimizer": StatePart(self.optimizer.state_dict, partial(load_momentum, self.optimizer)),
+            "momentum": StatePart(self._copied_momentum, self._load_momentum),
+            "cpc_optimizer": StatePart(self.cpc_optimizer.state_dict, partial(load_momentum, self.cpc_optimizer)),
+            "scaler": StatePart(self.scaler.state_dict, self.scaler.load_state_dict),
+            "history": StatePart(lambda: self.history_LN, lambda value: self._set("history_LN", value.to(self.device))),
+            "sums": StatePart(lambda: self.sums, lambda value: self._set("sums", value.to(self.device))),
+            "restores": StatePart(lambda: self.rollbacks, lambda value: self._set("rollbacks", value)),
+            "partition": StatePart(self._partition_tensors, self._load_partition),
         }
 
     def state(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def build_optimizer(
     return fused_sgd(list(parameters), lr=train.lr, momentum=train.momentum, weight_decay=train.weight_decay)
 
 
-def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+def clear_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Drop all gradients; not every optimiser's own ``zero_grad`` can."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -109,7 +109,7 @@ def features_and_logits(network: Network, images: Tensor) -> tuple[Tensor, Tenso
     return feat_BD, network.classify(feat_BD)
 
 
-def features_place(num_bytes: int, device: torch.device) -> torch.device:
+def features_device(num_bytes: int, device: torch.device) -> torch.device:
     """Where features of this size are kept: on the device, or in main memory where they take too much of a GPU's."""
     if device.type == "cpu":
         return device
@@ -143,7 +143,7 @@ def score_samples(
     shard = shard or whole_shard(len(labels_N))
     num_own = len(shard.rows)
     dims = [network.feature_dim for network in networks]
-    place = features_place(num_own * sum(dims) * numerics.dtype.itemsize, numerics.device)
+    place = features_device(num_own * sum(dims) * numerics.dtype.itemsize, numerics.device)
     results = [SampleScores.empty(num_own, feat_dim, numerics, place) for feat_dim in dims]
     pair = SampleScores.empty(num_own, 0, numerics)
     position_N = None if shard.is_whole else shard.positions().to(numerics.device)

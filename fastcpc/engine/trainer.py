@@ -18,6 +18,7 @@ from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.rng import fold
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.distributed.batch_scaling import scale_to_ranks
+from fastcpc.engine.checkpoint.changed_data import DIGEST, Change, check_num_samples, map_samples
 from fastcpc.engine.checkpoint.config_diff import check_same_samples, check_same_steps
 from fastcpc.engine.checkpoint.format import checked_state, pack, parse
 from fastcpc.engine.checkpoint.store import CheckpointStore
@@ -37,15 +38,23 @@ from fastcpc.engine.scoring import ScoringResult, renumbered, score_samples
 from fastcpc.engine.step_loop import StepLoop, Stopped, StopRequest
 from fastcpc.engine.train_epoch import PassResult, TrainContext
 
-WRITTEN_AT_ONCE = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
+SYNCHRONOUS_BYTES = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
 
 
 class Trainer:
     """The two networks, the data and the state of a run: from a config to a finished run folder."""
 
     def __init__(
-        self, config: Config, dataset: Dataset, labels: Labels, run_dir: RunDir, stop: StopRequest, log: RunLog
+        self,
+        config: Config,
+        dataset: Dataset,
+        labels: Labels,
+        run_dir: RunDir,
+        stop: StopRequest,
+        log: RunLog,
+        data_digest: str = "",
     ) -> None:
+        """data_digest: of ``DataIdentity``, for the header of checkpoints."""
         self.config = config = scale_to_ranks(config)
         self.dataset, self.labels = dataset, labels
         self.run_dir, self.log = run_dir, log
@@ -78,7 +87,7 @@ class Trainer:
         self.cleaning_record = CleaningRecord(config, dataset, labels, run_dir.path)
         schedule = SCHEDULES[config.parallel.mode]
         self.schedule = schedule(self.learners, self.training, self.step_loop, self.run_state, log)
-        header = {"model": config.model.name, "num_classes": str(num_classes)}
+        header = {"model": config.model.name, "num_classes": str(num_classes), DIGEST: data_digest}
         self.writer = AsyncWriter()
         self.store = CheckpointStore(run_dir.path, config.run.keep_every, header) if distributed.is_rank0() else None
 
@@ -133,7 +142,7 @@ class Trainer:
                 distributed.assert_equal_on_all_ranks(
                     f"the partition of network {learner.number} in epoch {epoch}", *partition
                 )
-        self.run_state.record.update(self.cleaning_record.judge(cleaning, scoring, epoch))
+        self.run_state.record.update(self.cleaning_record.metrics(cleaning, scoring, epoch))
         if scoring.rows is None:  # a pool covers some samples only; the final cleaning covers all
             self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
 
@@ -253,17 +262,21 @@ class Trainer:
         keep_as_best = best or (self.run_state.is_between_epochs and not store.has_best())
         packed = pack(epoch, [learner.network.state_dict() for learner in self.learners], state)
         self.writer.begin(lambda: store.write(packed, best=keep_as_best))
-        if packed.num_bytes < WRITTEN_AT_ONCE:
+        if packed.num_bytes < SYNCHRONOUS_BYTES:
             self.writer.finish()
 
-    def resume(self, checkpoint: Path, files: Mapping[str, bytes]) -> None:
+    def resume(self, checkpoint: Path, files: Mapping[str, bytes], change: Change | None = None) -> None:
         """Load weights, optimisers, loss histories, partitions and position of a checkpoint.
 
-        files: as ``read_whole`` returns them, written by any number of ranks.
+        files: as ``read_whole`` returns them, written by any number of ranks. change: of the data set, if the user
+        accepts one.
         """
         weights, content = parse(checkpoint, files)
         state = checked_state(checkpoint, content)
         check_same_samples(state["config"], self.config, checkpoint)
+        if change is not None:
+            state = map_samples(state, change)
+        check_num_samples(state, self.training.loader.num_samples, checkpoint)
         check_same_steps(state, self.config, checkpoint)
         for learner, net_weights, learner_state in zip(self.learners, weights, state["members"], strict=True):
             learner.load(net_weights, learner_state)

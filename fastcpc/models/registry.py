@@ -47,6 +47,11 @@ def register_backbone(
     return register
 
 
+def unregister_backbone(name: str) -> None:
+    """Remove a network that ``register_backbone`` added; its name stays in config/names.py."""
+    del _BACKBONES[name]
+
+
 def registered_backbones() -> dict[str, Backbone]:
     """Every registered network by name."""
     return dict(_BACKBONES)

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 EPOCHS = 8
 
 
-def test_the_schedule_is_scaled_and_says_so(accuracy: ModuleType) -> None:
+def test_schedule_is_scaled_to_the_epochs(accuracy: ModuleType) -> None:
     config = ROOT / "configs/cifar10_sym50.yaml"  # 450 epochs, 10 of warm-up, drop at 225, ramp of 16
     plan = accuracy.make_plan([config], [], 60)
     assert plan.schedule == "60 epochs, scaled from 450"
@@ -39,7 +39,7 @@ def test_the_schedule_is_scaled_and_says_so(accuracy: ModuleType) -> None:
         accuracy.make_plan([config], ["train.epochs=9"], 60)
 
 
-def test_when_an_accuracy_was_reached(accuracy: ModuleType) -> None:
+def test_time_to_an_accuracy(accuracy: ModuleType) -> None:
     small = made_up(accuracy.small_state, 2)
     lines = [(60.0, 10.0), (94.0, 4.0), (93.0, 5.0)]
     metrics = "".join(json.dumps({"test_top1": top1, "seconds": {"total": s}}) + "\n" for top1, s in lines)
@@ -53,7 +53,7 @@ def test_when_an_accuracy_was_reached(accuracy: ModuleType) -> None:
     assert found["curve"] == {"test_top1": [60.0, 94.0, 93.0], "seconds": [10.0, 14.0, 19.0]}
 
 
-def test_when_a_stretch_ends(accuracy: ModuleType) -> None:
+def test_end_of_a_stretch(accuracy: ModuleType) -> None:
     lines = [json.dumps({"seconds": {"total": seconds}}).encode() for seconds in (90.0, 10.0)]
     assert not accuracy.ends_here(lines, num_epochs=9, last_epoch=3, left=12.5)
     assert accuracy.ends_here(lines, num_epochs=9, last_epoch=3, left=11.5)  # the next may take 12 s
@@ -61,7 +61,7 @@ def test_when_a_stretch_ends(accuracy: ModuleType) -> None:
     assert not accuracy.ends_here(lines, num_epochs=2, last_epoch=2, left=1)
 
 
-def test_what_is_kept_is_the_end_of_an_epoch(accuracy: ModuleType, tmp_path: Path) -> None:
+def test_state_is_that_of_a_complete_epoch(accuracy: ModuleType, tmp_path: Path) -> None:
     """Of a run that goes on from a state, ends an epoch, and is stopped in the middle of the next."""
     config = load_config([ROOT / "configs/digits_sym80.yaml"], [f"run.dir={tmp_path / 'run'}"])
     small = made_up(accuracy.small_state, 2)
@@ -90,7 +90,7 @@ def test_what_is_kept_is_the_end_of_an_epoch(accuracy: ModuleType, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_run_in_two_stretches(
+def test_run_in_two_stretches_closes_each_epoch_once(
     accuracy: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ended by SIGTERM in the middle, then by itself: each epoch is closed once; one more call trains nothing."""

@@ -24,7 +24,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
-def test_steps_that_fail_or_hang_do_not_end_the_rest_and_what_passed_is_not_run_again(
+def test_failed_steps_are_repeated_and_passed_ones_skipped(
     on_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
@@ -64,7 +64,7 @@ def test_steps_that_fail_or_hang_do_not_end_the_rest_and_what_passed_is_not_run_
     ]
 
 
-def test_the_commands_are_such_as_their_scripts_take(on_gpu: Any, tmp_path: Path) -> None:
+def test_commands_match_their_scripts(on_gpu: Any, tmp_path: Path) -> None:
     listed = on_gpu.steps(tmp_path, tmp_path)
     assert len(listed) >= 8
     for step in listed:

@@ -27,7 +27,7 @@ def bench_named(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("name", list(PAGES))
-def test_a_table_finds_its_place(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_is_written_between_its_markers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_named(name, monkeypatch)
     page = tmp_path / "page.md"
     page.write_text((ROOT / PAGES[name]).read_text(encoding="utf-8"), encoding="utf-8")

@@ -29,7 +29,7 @@ def test_precision_and_recall(suspects: ModuleType) -> None:
     assert suspects.precision_recall(np.zeros(5, bool), wrong_N)["precision"] == 0
 
 
-def test_the_place_where_95_percent_are_found(suspects: ModuleType) -> None:
+def test_rank_at_95_percent_recall(suspects: ModuleType) -> None:
     wrong_N = np.ones(25, bool)
     wrong_N[[3, 24]] = False
     wrong_N[20:24] = False  # of 25 by score 19 are wrong; the 19th of them stands at place 20, after one right one
@@ -38,7 +38,7 @@ def test_the_place_where_95_percent_are_found(suspects: ModuleType) -> None:
     assert suspects.ranking(1 - wrong_N.astype(float), wrong_N)["average_precision"] == 1
 
 
-def test_the_table_has_means_over_seeds(suspects: ModuleType) -> None:
+def test_table_has_means_over_seeds(suspects: ModuleType) -> None:
     records = [
         {
             "config": "c", "seed": seed, "num_wrong": 1, "num_samples": 4,

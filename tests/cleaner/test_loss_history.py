@@ -25,7 +25,7 @@ def test_history_keeps_the_last_epochs_oldest_first() -> None:
     assert history.tolist() == [[2.0, 2.0], [3.0, 3.0]]
 
 
-def test_losses_that_are_no_numbers_are_named() -> None:
+def test_nan_losses_are_named() -> None:
     losses = torch.zeros(10)
     losses[3], losses[7] = torch.nan, torch.inf
     with pytest.raises(RunError, match=r"network 2: the loss of 2 of 10 training samples .*rows 3, 7"):

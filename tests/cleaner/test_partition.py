@@ -1,9 +1,9 @@
 import torch
 
-from fastcpc.cleaner.partition import Partition, co_divide, lost_classes, partition_problem, partition_samples
+from fastcpc.cleaner.partition import Partition, classes_without_clean, co_divide, partition_problem, partition_samples
 
 
-def test_each_network_gets_the_others_division() -> None:
+def test_each_network_gets_the_partition_of_the_other() -> None:
     q_1, q_2 = torch.tensor([0.9, 0.2, 0.6]), torch.tensor([0.1, 0.8, 0.5])
     of_1, of_2 = co_divide(q_1, q_2, 0.5)
     assert of_1.clean_N.tolist() == [False, True, False]
@@ -16,13 +16,13 @@ def test_every_sample_is_in_exactly_one_set() -> None:
     assert sorted(part.labelled.tolist() + part.unlabelled.tolist()) == list(range(101))
 
 
-def test_a_pools_partition_leaves_the_rest_in_neither_set() -> None:
+def test_partition_of_a_pool_leaves_the_rest_out() -> None:
     part = partition_samples(torch.tensor([0.9, 0.2, 0.6]), 0.5).scatter_to(torch.tensor([1, 4, 5]), 7)
     assert (part.labelled.tolist(), part.unlabelled.tolist(), part.scored.tolist()) == ([1, 5], [4], [1, 4, 5])
     assert part.clean_prob_N[[1, 4, 5]].tolist() == torch.tensor([0.9, 0.2, 0.6]).tolist()
 
 
-def test_tau_itself_is_not_clean() -> None:
+def test_probability_equal_to_tau_is_noisy() -> None:
     assert partition_samples(torch.tensor([0.5, 0.7, 0.70001]), 0.7).clean_N.tolist() == [False, False, True]
 
 
@@ -38,4 +38,4 @@ def test_partition_with_too_few_labelled_samples_has_a_problem() -> None:
 def test_classes_without_clean_samples_are_named() -> None:
     labels = torch.tensor([0, 0, 1, 2, 2, 4])
     clean = torch.tensor([True, False, False, True, True, False])
-    assert lost_classes(Partition(clean, clean.float()), labels, 5) == (1, 4)  # class 3 has no samples to lose
+    assert classes_without_clean(Partition(clean, clean.float()), labels, 5) == (1, 4)  # class 3 has no samples to lose

@@ -42,7 +42,7 @@ def samples(num: int = 60, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, t
     return feat, labels, clean, pseudo
 
 
-def test_passes_as_decided() -> None:
+def test_number_of_passes() -> None:
     assert num_passes(0, 50_000, 128) == 1  # CIFAR: 391 steps
     assert num_passes(0, 350 * 64, 64) == 1
     assert num_passes(0, 1437, 64) == 30  # 23 steps a pass, about 700 in all
@@ -62,7 +62,9 @@ def test_pseudo_labels_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("projector", "normalise"), [("linear", False), ("mlp", False), ("linear", True)])
-def test_descent_is_sgd_on_the_prototype_loss(projector: str, normalise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_sgd_on_the_prototype_loss(
+    projector: str, normalise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = head_only(projector, normalise)
     plain = copy.deepcopy(network)
     feat, labels, clean, pseudo = samples()
@@ -91,7 +93,7 @@ def test_loss_weights_by_hand() -> None:
     assert target[0].tolist() == [[0.5, 0, 0, 0], [0.5, 0, 0, 0], [0, 0, 0.5, 0]]
 
 
-def test_training_leaves_backbone_and_classifier_alone_and_repeats_itself() -> None:
+def test_training_changes_the_prototype_head_only_and_is_repeatable() -> None:
     feat, labels, clean, pseudo = samples()
     results = []
     for _ in range(2):

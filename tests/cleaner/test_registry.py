@@ -9,9 +9,14 @@ import pytest
 import torch
 from small_run import metrics, run, small_config
 
-from fastcpc.cleaner import registry
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
-from fastcpc.cleaner.registry import cleaners_of, prototype_similarity, register_cleaner
+from fastcpc.cleaner.registry import (
+    cleaners_of,
+    prototype_similarity,
+    register_cleaner,
+    registered_cleaners,
+    unregister_cleaner,
+)
 from fastcpc.cli import clean as clean_command
 from fastcpc.cli import report as report_command
 from fastcpc.config import names
@@ -34,12 +39,12 @@ def toy() -> Iterator[None]:
     register_cleaner("gmm_then_toy", SmallLoss, ("gmm_awr", "toy"))
     yield
     for name in ("toy", "gmm_then_toy"):
-        del names.CLEANER_KINDS[name], registry._CLEANERS[name]
+        unregister_cleaner(name)
 
 
 def test_every_name_has_a_cleaner() -> None:
     used = {name for row in names.CLEANER_KINDS.values() for name in row}
-    assert used == set(registry._CLEANERS)
+    assert used == set(registered_cleaners())
     assert {kind: [cleaner.name for cleaner in cleaners_of(kind)] for kind in names.CLEANER_KINDS} == {
         "none": [], "gmm_agn": ["gmm"], "gmm_awr": ["gmm"], "cpc_agn": ["gmm", "cpc"], "cpc_awr": ["gmm", "cpc"],
         "cpc_only": ["cpc"], "confusion": ["confusion"], "cpc_confusion": ["confusion", "cpc"],

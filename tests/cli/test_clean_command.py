@@ -144,6 +144,7 @@ def test_a_moved_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     root = imagefolder(tmp_path / "now", {"a": 3, "b": 3})
     settings = ["data.name=imagefolder", f"data.root={tmp_path / 'before'}", "data.holdout=0.3"]
     folder = finished_run(tmp_path / "run")
+    (folder / "samples.parquet").unlink()  # of digits
     config = load_config([], [*settings, f"run.dir={folder}"])
     (folder / "config.yaml").write_text(to_yaml(config))
     split = list_images(replace(config.data, root=str(root))).splits["train"]

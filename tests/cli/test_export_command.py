@@ -22,13 +22,13 @@ from fastcpc.cli import export as command
 from fastcpc.cli.actions import export as action
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.data.registry import inference_transform
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network
 from fastcpc.report.export import onnx_file
 from fastcpc.report.export.ensemble import Architecture, ExportedModel
-from fastcpc.report.export.model_folder import copy_weights, load_model
+from fastcpc.report.export.model_folder import copy_to_export, load_model
 from fastcpc.report.results.networks import load_networks
 from fastcpc.report.results.run import read_run
 
@@ -47,7 +47,7 @@ def networks_of(folder: Path) -> tuple[list[Network], torch.Tensor]:
     run = read_run(folder)
     inputs = inference_transform(run.config.data)
     networks = load_networks(
-        run.config, named(folder, "latest"), num_classes=len(run.class_names), in_channels=inputs.channels,
+        run.config, find_checkpoint(folder, "latest"), num_classes=len(run.class_names), in_channels=inputs.channels,
         image_size=inputs.crop,
     )  # fmt: skip
     draws = torch.Generator().manual_seed(1)
@@ -77,7 +77,7 @@ def test_resnet50_of_torchvision_equals_resnet50_of_timm() -> None:
     ).eval()
     architecture = Architecture("resnet50", 3, 3, 32, 2048)
     target = architecture.build().eval()
-    copy_weights(network, target, architecture)
+    copy_to_export(network, target, architecture)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(target(images), network(images), rtol=1e-5, atol=1e-5)

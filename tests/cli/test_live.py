@@ -19,8 +19,8 @@ from wandb_file import history, records, summary
 from fastcpc.cli import train as command
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.launch import train
-from fastcpc.engine.loggers import run_log, wandb_logger
-from fastcpc.engine.loggers.figure_schedule import FigureSchedule, Pictures
+from fastcpc.engine.loggers import run_log
+from fastcpc.engine.loggers.figure_schedule import FigureImages, FigureSchedule
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.step_loop import Stopped
 from fastcpc.report.html.training_figures import run_figures
@@ -63,13 +63,13 @@ def test_figures_are_drawn_and_do_not_change_the_run(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_cannot_be_drawn_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def paint(folder: Path) -> Pictures:
+    def draw_figures(folder: Path) -> FigureImages:
         (folder / "scores_last.npz").write_bytes(b"no archive")
         return run_figures(folder)
 
     config = small_config(tmp_path / "run")
     with RunDir(config) as folder:
-        assert train(config, folder, StopAfter(), paint)["finished"]
+        assert train(config, folder, StopAfter(), draw_figures)["finished"]
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("figures cannot be drawn (InputError:") == 1
     assert "scores_last.npz: is damaged" in log
@@ -152,7 +152,7 @@ class Failing:
 def test_wandb_that_fails_to_start_gives_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(wandb_logger, "_import", lambda project: Failing(at="init"))
+    monkeypatch.setitem(sys.modules, "wandb", Failing(at="init"))
     assert main(tmp_path / "run", "log.wandb=digits") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fastcpc-train: error: log.wandb=digits: does not begin (api_key not configured")
@@ -162,7 +162,7 @@ def test_wandb_that_fails_to_start_gives_one_line(
 
 
 def test_wandb_that_fails_later_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wandb_logger, "_import", lambda project: Failing(at="log"))
+    monkeypatch.setitem(sys.modules, "wandb", Failing(at="log"))
     assert run(small_config(tmp_path / "run", log={"wandb": "digits"}))["finished"]
     log = (tmp_path / "run" / "train.log").read_text()
     assert log.count("W&B is given up (RuntimeError: the service is gone); training goes on without it") == 1

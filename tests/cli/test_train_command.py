@@ -29,7 +29,7 @@ Train = Callable[[Config, RunDir, StopRequest], dict[str, Any]]
 @pytest.fixture
 def replace_train(monkeypatch: pytest.MonkeyPatch) -> Callable[[Train], None]:
     """Put another function in the place of the training itself."""
-    return lambda train: monkeypatch.setattr(action, "train", train)
+    return lambda train: monkeypatch.setattr(action, "train", lambda *given, **_: train(*given))
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +187,7 @@ def test_an_error_in_fastcpc_keeps_its_traceback(replace_train: Callable[[Train]
 def test_a_stopped_run_says_how_to_resume(
     capsys: pytest.CaptureFixture[str], replace_train: Callable[[Train], None], signum: signal.Signals, code: int
 ) -> None:
-    def train(config: Config, folder: RunDir, stop: StopRequest, paint: object) -> dict[str, Any]:
+    def train(config: Config, folder: RunDir, stop: StopRequest, draw_figures: object) -> dict[str, Any]:
         os.kill(os.getpid(), signum)
         raise Stopped(stop.requested, 5)
 
@@ -214,7 +214,7 @@ def test_a_finished_run_is_not_trained_again(
 ) -> None:
     calls = []
 
-    def train(config: Config, folder: RunDir, stop: StopRequest, paint: object) -> dict[str, Any]:
+    def train(config: Config, folder: RunDir, stop: StopRequest, draw_figures: object) -> dict[str, Any]:
         calls.append(config.run.resume)
         summary = {"best_top1": 97.5, "last10_top1": 97.25, "final_top1": 97.0, "finished": len(calls) > 1}
         folder.write_json("summary.json", summary)
@@ -261,7 +261,7 @@ import sys, time
 import fastcpc.cli.actions.train as action
 import fastcpc.cli.train as command
 from fastcpc.engine.step_loop import Stopped
-def train(config, folder, stop, paint):
+def train(config, folder, stop, draw_figures, **_):
     print("training", flush=True)
     for _ in range(600):
         if stop.requested:

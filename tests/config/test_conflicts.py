@@ -72,20 +72,20 @@ CONFLICTS = {
     "asym_without_rate": ("noise.kind=asym", "noise.rate=0: noise.kind=asym needs a rate above 0"),
     "asym_on_cifar100": (
         "data.name=cifar100 data.root=d noise.kind=asym noise.rate=0.4",
-        "command line: noise.kind=asym has two meanings on cifar100: choose asym_superclass (inside the "
-        "superclass) or asym_block5",
+        "command line: noise.kind=asym: is not defined for cifar100; choose asym_superclass (inside the superclass) or "
+        "asym_block5 (inside blocks of five ids)",
     ),
     "superclass_on_digits": (
         "noise.kind=asym_superclass noise.rate=0.4",
-        "command line: noise.kind=asym_superclass: is defined only for cifar100; on digits choose asym",
+        "command line: noise.kind=asym_superclass: is not defined for digits; choose asym (between similar classes)",
     ),
     "block5_on_cifar10": (
         "data.name=cifar10 data.root=d noise.kind=asym_block5 noise.rate=0.4",
-        "command line: noise.kind=asym_block5: is defined only for cifar100; on cifar10 choose asym",
+        "command line: noise.kind=asym_block5: is not defined for cifar10; choose asym (between similar classes)",
     ),
-    "asym_on_photos": (
+    "asym_on_images": (
         "data.name=imagefolder data.root=d noise.kind=asym noise.rate=0.4",
-        "command line: noise.kind=asym: is defined for the classes of CIFAR-10 and digits; on imagefolder choose",
+        "command line: noise.kind=asym: is not defined for imagefolder; choose asym_pairs (noise.pairs)",
     ),
     "pairs_missing": (
         "data.name=imagefolder data.root=d noise.kind=asym_pairs noise.rate=0.4",
@@ -95,9 +95,9 @@ CONFLICTS = {
         "data.name=imagefolder data.root=d noise.kind=sym noise.rate=0.4 noise.pairs=a->b",
         "command line: noise.pairs=a->b: is read only with noise.kind=asym_pairs, not sym",
     ),
-    "block5_on_photos": (
+    "block5_on_images": (
         "data.name=webvision data.root=d noise.kind=asym_block5 noise.rate=0.4",
-        "command line: noise.kind=asym_block5: is defined only for cifar100; on webvision choose asym_next",
+        "command line: noise.kind=asym_block5: is not defined for webvision; choose asym_pairs (noise.pairs)",
     ),
     "list_elsewhere": (
         "data.name=clothing1m data.root=d data.list=a.csv",
@@ -125,7 +125,7 @@ CONFLICTS = {
     "timm_without_name": ("model.name=timm/", "command line: model.name=timm/: must be preact_resnet18, digits_cnn, "),
     "digits_net_elsewhere": (
         "data.name=cifar10 data.root=d model.name=digits_cnn",
-        "command line: model.name=digits_cnn: is for data.name=digits; on cifar10 choose preact_resnet18",
+        "command line: model.name=digits_cnn: is for images of up to 8 pixels, and cifar10 has 32; choose preact_",
     ),
     "weights_by_name": (
         "model.weights=IMAGENET1K_V1",

@@ -1,5 +1,6 @@
 """The registry of data sets: its names are those of the settings, and a data set of a test trains and is reported."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,9 @@ from fastcpc.cli import clean, report
 from fastcpc.config import names
 from fastcpc.config.load import load_config
 from fastcpc.config.names import DatasetTraits
-from fastcpc.data import registry
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import ArraySplit, Dataset
-from fastcpc.data.registry import DatasetSpec, register_dataset, registered_datasets
+from fastcpc.data.registry import DatasetSpec, register_dataset, registered_datasets, unregister_dataset
 from fastcpc.data.test_transform import InferenceTransform
 
 SIZE, NUM_CLASSES = 8, 3
@@ -45,12 +45,12 @@ SPEC = DatasetSpec(
 )
 
 
-def test_the_names_and_kinds_of_the_settings_are_those_of_the_registry() -> None:
+def test_names_and_kinds_equal_those_of_the_settings() -> None:
     kinds = {name: "arrays" if spec.list_files is None else "images" for name, spec in registered_datasets().items()}
     assert kinds == {name: traits.kind for name, traits in names.DATASETS.items()}
 
 
-def test_a_name_or_kind_that_the_settings_do_not_know_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_name_or_kind_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"toy: add the name to DATASETS of fastcpc\.config\.names"):
         register_dataset(SPEC)
     monkeypatch.setitem(names.DATASETS, "toy", DatasetTraits("images"))
@@ -59,15 +59,15 @@ def test_a_name_or_kind_that_the_settings_do_not_know_is_an_error(monkeypatch: p
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> str:
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The data set of this file, known as toy for one test."""
     monkeypatch.setitem(names.DATASETS, "toy", DatasetTraits("arrays", needs_root=False))
-    monkeypatch.setattr(registry, "_DATASETS", registered_datasets())
     register_dataset(SPEC)
-    return "toy"
+    yield "toy"
+    unregister_dataset("toy")
 
 
-def test_a_toy_data_set_trains_two_epochs_and_is_reported(toy: str, tmp_path: Path) -> None:
+def test_registered_data_set_trains_and_is_reported(toy: str, tmp_path: Path) -> None:
     assert load_config([], [f"data.name={toy}"]).data.name == toy
     folder = tmp_path / "run"
     config = small_config(

@@ -38,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_pages_are_built_and_fetch_nothing(site: Path) -> None:
+def test_pages_are_built_and_fetch_nothing(site: Path) -> None:
     names = {path.stem for path in PAGES} | {"settings"}
     assert {path.stem for path in site.glob("*.html")} == names | {"404"}
     for page in site.glob("*.html"):
@@ -48,7 +48,7 @@ def test_the_pages_are_built_and_fetch_nothing(site: Path) -> None:
         assert not loaded, (page.name, loaded)
 
 
-def test_the_settings_page_has_every_setting(site: Path) -> None:
+def test_settings_page_has_every_setting(site: Path) -> None:
     text = html.unescape((site / "settings.html").read_text(encoding="utf-8"))
     for key, field, _ in settings():
         assert f"<code>{key}</code>" in text, key
@@ -56,7 +56,7 @@ def test_the_settings_page_has_every_setting(site: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
-def test_settings_that_are_named_exist(page: Path) -> None:
+def test_named_settings_exist(page: Path) -> None:
     sections = {key.partition(".")[0] for key in KEYS if "." in key}
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(rf"(?<![\w./-])((?:{'|'.join(sections)})\.[a-z_0-9]+)(?![\w./(-])", text))
@@ -100,7 +100,7 @@ def test_make_targets_and_benches_exist(page: Path) -> None:
         assert (ROOT / name).is_file(), name
 
 
-def test_code_that_the_method_names_exists() -> None:
+def test_code_named_by_the_method_exists() -> None:
     named = re.findall(r"`((?:fastcpc|kernels)/[\w/]+\.py)(?::(\w+))?`", (ROOT / "docs" / "method.md").read_text())
     assert len(named) > 15
     for file, name in named:
@@ -137,12 +137,12 @@ def says(message: str, text: str) -> bool:
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_messages_that_are_explained_exist(message: str) -> None:
+def test_explained_messages_exist(message: str) -> None:
     assert len(message.replace("...", "").strip()) > 15
     assert any(says(message, text) for text in all_texts()), message
 
 
-def test_a_message_that_nobody_says_is_noticed() -> None:
+def test_unknown_message_is_found() -> None:
     assert len(MESSAGES) > 35
     assert not any(says("run.dir: ... is full of eels", text) for text in all_texts())
     assert says("a ... b ... c", "a \0 b \0 c") and not says("a ... b", "a \0 c")
@@ -156,7 +156,7 @@ def anchors_of(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "bench" / "README.md"], ids=lambda page: page.stem)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     """Files and headings; addresses on the network are only read, so that the tests need none."""
     for link in re.findall(r"\]\(([^)\s]*)\)", page.read_text(encoding="utf-8")):
         if "://" in link:

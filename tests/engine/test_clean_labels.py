@@ -51,7 +51,7 @@ def scores_of(learners: list[Learner]) -> tuple[ScoringResult, torch.Tensor]:
     return ScoringResult(tuple(scores), scores[0], whole_shard(NUM)), labels
 
 
-def test_each_networks_mixture_divides_the_others_data() -> None:
+def test_mixture_of_one_network_partitions_for_the_other() -> None:
     config = config_of("gmm_awr")
     learners = members_of(config)
     scoring, labels = scores_of(learners)
@@ -66,7 +66,7 @@ def test_each_networks_mixture_divides_the_others_data() -> None:
     assert torch.equal(result.clean_prob_of_network[0], result.clean_probs["gmm"][0])
 
 
-def test_prototypes_learn_from_the_other_networks_mixture_on_their_own_features(
+def test_prototypes_train_on_own_features_and_the_other_mixture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = config_of("cpc_awr", cleaner={"alpha": 0.5})
@@ -94,7 +94,7 @@ def test_prototypes_learn_from_the_other_networks_mixture_on_their_own_features(
 
 
 @pytest.mark.parametrize("score", ["after_update", "before_update"])
-def test_scores_before_and_after_the_update(score: str) -> None:
+def test_training_set_is_scored_before_and_after_prototype_training(score: str) -> None:
     config = config_of("cpc_awr", cpc={"score": score})
     learners, untouched = members_of(config), members_of(config)
     scoring, labels = scores_of(learners)
@@ -108,7 +108,7 @@ def test_scores_before_and_after_the_update(score: str) -> None:
         assert torch.equal(result.partition_for[1 - i].clean_prob_N, result.clean_probs["cpc"][i])
 
 
-def test_the_mixture_rules_in_cpcs_own_warm_up_but_prototypes_learn() -> None:
+def test_mixture_is_active_during_cleaner_warmup() -> None:
     config = config_of("cpc_awr", cleaner={"warmup": 0.5})
     learners = members_of(config)
     scoring, labels = scores_of(learners)
@@ -118,7 +118,7 @@ def test_the_mixture_rules_in_cpcs_own_warm_up_but_prototypes_learn() -> None:
     assert not torch.equal(before, learners[0].network.prototype_matrix())
 
 
-def test_mixtures_see_the_mean_of_the_last_epochs_losses() -> None:
+def test_mixtures_use_the_mean_loss_of_recent_epochs() -> None:
     config = config_of("gmm_agn", cleaner={"loss_history": 3})
     learners = members_of(config)
     scoring, labels = scores_of(learners)
@@ -133,7 +133,7 @@ def test_mixtures_see_the_mean_of_the_last_epochs_losses() -> None:
     assert torch.equal(learners[0].history_LN, torch.stack(seen[1:]))
 
 
-def test_a_mixture_without_a_fit_leaves_prototypes_and_partition_and_says_so() -> None:
+def test_mixture_without_a_fit_keeps_prototypes_and_partition() -> None:
     config = config_of("cpc_agn")
     learners = members_of(config)
     scoring, labels = scores_of(learners)

@@ -64,13 +64,13 @@ def put_nvidias(folder: Path, kernels: bool = True) -> None:
         put(folder, amp_C="")
 
 
-def test_no_apex() -> None:
+def test_missing_apex_is_an_error() -> None:
     assert apex_problem() == "NVIDIA's apex is not installed"
     with pytest.raises(InputError, match=r"^optim\.backend=apex: NVIDIA's apex is not installed; docs/performance\.md"):
         build_optimizer([], TRAIN, "apex", GPU)
 
 
-def test_the_other_apex_is_named_and_not_run(packages: Path) -> None:
+def test_unrelated_package_named_apex_is_rejected(packages: Path) -> None:
     (packages / "apex").mkdir()
     (packages / "apex" / "__init__.py").write_text("raise ImportError('pyramid')\n")
     assert apex_problem() == (
@@ -79,7 +79,7 @@ def test_the_other_apex_is_named_and_not_run(packages: Path) -> None:
     assert "apex" not in sys.modules
 
 
-def test_apex_without_its_kernels(packages: Path) -> None:
+def test_apex_without_kernels_is_an_error(packages: Path) -> None:
     put_nvidias(packages, kernels=False)
     assert "built without its CUDA kernels (amp_C" in apex_problem()
 
@@ -103,7 +103,7 @@ def steps(optimizer: torch.optim.Optimizer, own: list[torch.nn.Parameter], first
         optimizer.step()
 
 
-def test_both_backends_make_the_same_update_and_take_each_others_state(packages: Path) -> None:
+def test_backends_make_equal_updates_and_share_their_state(packages: Path) -> None:
     put_nvidias(packages)
     by_apex, by_torch = parameters(), parameters()
     apex = build_optimizer(by_apex, TRAIN, "apex", GPU)
@@ -127,7 +127,7 @@ def test_both_backends_make_the_same_update_and_take_each_others_state(packages:
     assert len(back.state) == 2
 
 
-def test_momentum_of_a_network_that_lay_otherwise_in_memory_stays_with_its_weights() -> None:
+def test_momentum_is_loaded_in_another_memory_layout() -> None:
     """A narrow network is channels_last on a GPU and not on a CPU, and a run may go from one to the other."""
 
     def wide(layout: torch.memory_format) -> list[torch.nn.Parameter]:
@@ -149,7 +149,7 @@ def test_momentum_of_a_network_that_lay_otherwise_in_memory_stays_with_its_weigh
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_torch_updates_as_apex_documents_it(nesterov: bool, packages: Path) -> None:
+def test_torch_update_equals_the_documented_one_of_apex(nesterov: bool, packages: Path) -> None:
     put_nvidias(packages)
     import apex.optimizers
 
@@ -161,7 +161,7 @@ def test_torch_updates_as_apex_documents_it(nesterov: bool, packages: Path) -> N
     torch.testing.assert_close(one, two)
 
 
-def test_one_cycle_rises_and_falls() -> None:
+def test_one_cycle_schedule_by_value() -> None:
     train = TrainConfig(epochs=100, lr=0.5, schedule="one_cycle")
     got = [learning_rate(progress, train) for progress in (0, 15, 30, 65, 100)]
     low, middle = 0.5 / 25, 0.5 * (1 + 1 / 25) / 2

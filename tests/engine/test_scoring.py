@@ -15,7 +15,7 @@ from fastcpc.data.loaders.base import Batch
 from fastcpc.engine import scoring as engine_collect
 from fastcpc.engine.evaluate import evaluate, hits
 from fastcpc.engine.numerics import Numerics
-from fastcpc.engine.scoring import features_place, score_samples
+from fastcpc.engine.scoring import features_device, score_samples
 from fastcpc.models.network import Network
 from fastcpc.models.prototype_head import PrototypeHead
 
@@ -43,7 +43,7 @@ def images() -> Tensor:
     return torch.randn(23, 3, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
-def test_collect_writes_every_sample_by_index(images: Tensor) -> None:
+def test_scores_are_stored_by_sample_index(images: Tensor) -> None:
     labels = torch.arange(23) % 7
     networks = [network(1), network(2)]
     order = torch.randperm(23, generator=torch.Generator().manual_seed(1))
@@ -67,13 +67,13 @@ def test_collect_writes_every_sample_by_index(images: Tensor) -> None:
     torch.testing.assert_close(found.pair.prob_given_N.double(), mean[torch.arange(23), labels], atol=1e-6, rtol=1e-6)
 
 
-def test_a_sample_that_no_batch_brought_does_not_pass_as_scored(images: Tensor) -> None:
+def test_sample_missing_in_all_batches_is_an_error(images: Tensor) -> None:
     labels = torch.arange(23) % 7
     found = score_samples([network(1), network(2)], batches(images, torch.arange(22), 5), labels, NUMERICS)
     assert found.networks[0].loss_N.isnan().tolist() == [False] * 22 + [True]
 
 
-def test_large_logits_keep_finite_losses(images: Tensor) -> None:
+def test_losses_of_large_logits_are_finite(images: Tensor) -> None:
     net = network(1)
     with torch.no_grad():
         net.classifier.weight.mul_(1e4)
@@ -81,7 +81,7 @@ def test_large_logits_keep_finite_losses(images: Tensor) -> None:
     assert found.networks[0].loss_N.isfinite().all()
 
 
-def test_hits_by_hand() -> None:
+def test_hits_by_value() -> None:
     scores = torch.tensor([[0.1, 0.9, 0.3, 0.2, 0.5, 0.4, 0.0]] * 3)  # ranked 1 4 5 2 3 0 6
     assert hits(scores, torch.tensor([1, 3, 0])).tolist() == [1, 2]
     assert hits(scores[:, :3], torch.tensor([1, 2, 0])).tolist() == [1, 3]  # fewer than five classes
@@ -111,7 +111,7 @@ def test_evaluate_counts_ensemble_networks_and_prototypes(images: Tensor, cosine
     assert found.num_samples == 23
 
 
-def test_features_are_kept_in_main_memory_where_a_gpu_has_no_room(
+def test_features_stay_in_main_memory_when_the_gpu_is_full(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     gpu = torch.device("cuda")
@@ -119,15 +119,15 @@ def test_features_are_kept_in_main_memory_where_a_gpu_has_no_room(
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3_000_000_000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1_000_000_000)
     with caplog.at_level(logging.INFO, "fastcpc"):
-        assert features_place(3_000_000_000, gpu) == gpu and not caplog.text
-        assert features_place(3_000_000_001, gpu) == torch.device("cpu")
+        assert features_device(3_000_000_000, gpu) == gpu and not caplog.text
+        assert features_device(3_000_000_001, gpu) == torch.device("cpu")
     assert "features of the scoring pass (3.0 GB) are kept in main memory: the GPU has 10.0 GB free" in caplog.text
-    assert features_place(10**15, torch.device("cpu")) == torch.device("cpu")
+    assert features_device(10**15, torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["cpc_awr", "cpc_only"])
-def test_a_run_with_its_features_in_main_memory_is_the_same(
+def test_run_with_features_in_main_memory_is_bit_identical(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes = {"device": "cuda", "precision": "fp32"}

@@ -38,7 +38,7 @@ def learner(clean: torch.Tensor, number: int = 1) -> Any:
     return SimpleNamespace(number=number, partition=Partition(clean, clean.float()))
 
 
-def test_one_pass_over_the_labelled_set_beside_a_cycled_unlabelled_one() -> None:
+def test_epoch_visits_the_labelled_set_once() -> None:
     clean = torch.arange(500) < 100
     batches = paired_batches(learner(clean), training(500), epoch=3)
     assert [len(batch) for batch in batches] == [64] * 4  # ceil(100 / 32) steps of 32 + 32
@@ -48,7 +48,7 @@ def test_one_pass_over_the_labelled_set_beside_a_cycled_unlabelled_one() -> None
     assert bool((unlabelled >= 100).all()) and len(set(unlabelled.tolist())) == 128
 
 
-def test_a_small_unlabelled_set_is_cycled_and_a_tiny_one_gives_way_to_the_whole_set() -> None:
+def test_small_unlabelled_sets_repeat_or_are_replaced_by_all_samples() -> None:
     batches = paired_batches(learner(torch.arange(500) >= 40), training(500), epoch=0)
     seen = torch.cat([batch[32:] for batch in batches]).tolist()
     assert set(seen) == set(range(40)) and seen.count(0) >= len(batches) * 32 // 40
@@ -58,11 +58,11 @@ def test_a_small_unlabelled_set_is_cycled_and_a_tiny_one_gives_way_to_the_whole_
     assert all(len(batch) == 64 for batch in batches)
 
 
-def test_a_set_number_of_steps() -> None:
+def test_steps_per_epoch_setting_sets_the_number_of_batches() -> None:
     assert len(paired_batches(learner(torch.arange(500) < 100), training(500, batches_per_epoch=9), epoch=0)) == 9
 
 
-def test_order_depends_on_epoch_and_network_alone() -> None:
+def test_batch_order_depends_on_epoch_and_network_only() -> None:
     clean = torch.arange(500) < 100
     first = torch.cat(paired_batches(learner(clean), training(500), epoch=1))
     assert torch.equal(first, torch.cat(paired_batches(learner(clean), training(500), epoch=1)))
@@ -85,7 +85,7 @@ def test_learning_rate_drops_once() -> None:
     assert [learning_rate(epoch, train) for epoch in (0, 224, 225, 449)] == [0.02, 0.02, 0.002, 0.002]
 
 
-def test_a_snapshot_brings_weights_and_momentum_back() -> None:
+def test_snapshot_restores_weights_and_momentum() -> None:
     config = small_config(Path("unused"))
     own = Learner(1, config, CPU, num_classes=10, in_channels=1, image_size=8, num_samples=20)
     images = torch.rand(8, 1, 8, 8)
@@ -104,7 +104,7 @@ def test_a_snapshot_brings_weights_and_momentum_back() -> None:
     assert all(value is None for value in own.snapshot()["momentum"])
 
 
-def test_devices_and_precisions_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_device_and_unsupported_precision_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = small_config(Path("unused"))
     assert resolve_numerics(config).device == CPU.device
@@ -122,12 +122,12 @@ V100, H200 = Arithmetic("cuda", capability=(7, 0)), Arithmetic("cuda", capabilit
 @pytest.mark.parametrize(
     ("can", "auto"), [(OLD_CPU, "fp32"), (NEW_CPU, "bf16"), (V100, "fp16"), (H200, "bf16")], ids=str
 )
-def test_auto_takes_bf16_where_there_is_arithmetic_for_it(can: Arithmetic, auto: str) -> None:
+def test_precision_auto_is_bf16_where_the_device_multiplies_it(can: Arithmetic, auto: str) -> None:
     assert choose_precision("auto", can) == auto
     assert choose_precision("fp32", can) == "fp32"
 
 
-def test_precisions_that_a_device_has_not() -> None:
+def test_precision_that_the_device_lacks_is_an_error() -> None:
     assert choose_precision("bf16", OLD_CPU) == "bf16"  # by conversion: slow, and the same numbers
     assert choose_precision("bf16", Arithmetic("cuda", capability=(8, 0))) == "bf16"
     with pytest.raises(
@@ -137,7 +137,7 @@ def test_precisions_that_a_device_has_not() -> None:
 
 
 @pytest.mark.parametrize("flag", ["amx_bf16", "avx512_bf16"])
-def test_what_the_cpu_says_of_itself(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_bf16_is_read_from_its_capabilities(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, flag: True})
     assert probe(torch.device("cpu")) == NEW_CPU
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, flag: False})
@@ -152,7 +152,7 @@ def test_compilation_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_numerics(config)
 
 
-def test_tf32_is_off_unless_asked_for() -> None:
+def test_tf32_is_off_by_default() -> None:
     config = small_config(Path("unused"))
     try:
         set_determinism(replace(config, tf32=True), CPU)
@@ -162,7 +162,7 @@ def test_tf32_is_off_unless_asked_for() -> None:
     assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cudnn.allow_tf32
 
 
-def test_channels_last_only_where_onednn_survives_it() -> None:
+def test_channels_last_is_off_where_onednn_crashes() -> None:
     def stride_of(conv: torch.nn.Conv2d) -> tuple[int, ...]:
         network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), conv)
         CPU.prepare(network)

@@ -213,7 +213,7 @@ def test_mixed_dtypes():
 
 @pytest.mark.parametrize("num_classes", [10, 150])
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])
-def test_only_the_gradients_that_are_asked_for(num_classes, wanted):
+def test_only_requested_gradients_are_computed(num_classes, wanted):
     embeddings, prototypes, *sets = batch(64, num_classes, 32, torch.float16, seed=7)
     both = differentiate(
         lambda v, c: prototype_loss(v, c, *sets, backend="triton"), embeddings, prototypes, upstream=1.0
@@ -243,7 +243,7 @@ def test_runs_of_rows_and_tickets(monkeypatch, programs):
     assert not tickets.any()
 
 
-def test_same_bits_every_time():
+def test_results_are_bit_identical():
     data = batch(200, 40, 64, torch.bfloat16, seed=9)
     results = [
         differentiate(lambda v, c: prototype_loss(v, c, *data[2:], backend="triton"), *data[:2], upstream=1.0)

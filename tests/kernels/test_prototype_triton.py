@@ -104,7 +104,7 @@ def test_numerics_on_the_device():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "dim", "message"), [(torch.float64, 8, "float64"), (torch.float32, 513, "513")])
-def test_device_refuses_what_it_cannot_take(dtype, dim, message):
+def test_device_rejects_unsupported_input(dtype, dim, message):
     args = arguments("cuda", dtype, dim)
     with pytest.raises(ValueError, match=message):
         prototype_loss(*args, backend="triton")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,11 @@ from fastcpc.config import names
 from fastcpc.config.load import load_config
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
-from fastcpc.models import registry
 from fastcpc.models.build import build_network, own_backbone
-from fastcpc.models.registry import register_backbone, registered_backbones
+from fastcpc.models.registry import register_backbone, registered_backbones, unregister_backbone
 
 
-def test_the_names_of_the_settings_are_those_of_the_registry() -> None:
+def test_names_equal_those_of_the_settings() -> None:
     assert len(set(names.BACKBONES)) == len(names.BACKBONES)
     backbones = registered_backbones()
     assert set(names.BACKBONES) == set(backbones)
@@ -26,20 +26,20 @@ def test_the_names_of_the_settings_are_those_of_the_registry() -> None:
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> str:
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A network of this file, known as toy for one test."""
     monkeypatch.setattr(names, "BACKBONES", [*names.BACKBONES, "toy"])
-    monkeypatch.setattr(registry, "_BACKBONES", registered_backbones())
 
     @register_backbone("toy")
     def build(in_channels: int, image_size: int, width: int) -> nn.Module:
         pixels = in_channels * image_size**2
         return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 2 * width), nn.BatchNorm1d(2 * width), nn.ReLU())
 
-    return "toy"
+    yield "toy"
+    unregister_backbone("toy")
 
 
-def test_a_toy_network_trains_two_epochs_on_digits(toy: str, tmp_path: Path) -> None:
+def test_registered_network_trains(toy: str, tmp_path: Path) -> None:
     assert load_config([], [f"model.name={toy}"]).model.name == toy
     config = small_config(tmp_path / "run", model={"name": toy}, train={"epochs": 2}, cleaner={"warmup": 0.0})
     assert run(config)["finished"]
@@ -48,7 +48,7 @@ def test_a_toy_network_trains_two_epochs_on_digits(toy: str, tmp_path: Path) -> 
     assert epoch["test_top1"] > 20  # by chance: 10
 
 
-def test_a_toy_network_takes_weights_from_a_file_only(toy: str, tmp_path: Path) -> None:
+def test_registered_network_loads_weights_from_a_file(toy: str, tmp_path: Path) -> None:
     def build(weights: str, seed: int = 1) -> nn.Module:
         model = ModelConfig(name=toy, width=16, weights=weights)
         return build_network(
@@ -64,7 +64,7 @@ def test_a_toy_network_takes_weights_from_a_file_only(toy: str, tmp_path: Path) 
         build("NAMED")
 
 
-def test_a_name_missing_in_the_settings_is_an_error() -> None:
+def test_unknown_name_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"toy: add the name to BACKBONES of fastcpc\.config\.names"):
         register_backbone("toy")
     with pytest.raises(ValueError, match="toy is not a network of fastcpc"):

@@ -1,5 +1,6 @@
-"""Images of a run's samples: digits, CIFAR and photos, and data sets that are gone."""
+"""Images of a run's samples: digits, CIFAR, image files, and missing data sets."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from image_sets import imagefolder
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from fastcpc.data import registry
-from fastcpc.data.datasets.cifar_meta import CIFAR10
+from fastcpc.data.datasets.cifar_meta import CIFAR10, CifarFacts
 from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.data.registry import cifar_spec, dataset_spec, register_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
@@ -47,13 +48,20 @@ def test_another_data_set_is_rejected(digits: tuple[Run, SampleTable]) -> None:
         images.image(1)
 
 
-def test_cifar_images(digits: tuple[Run, SampleTable], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_cifar10() -> Iterator[CifarFacts]:
+    """CIFAR-10 with 4 records per training file and 3 test records, for one test."""
+    whole, small = dataset_spec("cifar10"), replace(CIFAR10, train_records=4, test_records=3, first_labels=())
+    register_dataset(cifar_spec(small))
+    yield small
+    register_dataset(whole)
+
+
+def test_cifar_images(digits: tuple[Run, SampleTable], small_cifar10: CifarFacts, tmp_path: Path) -> None:
     run, samples = digits
-    small = replace(CIFAR10, train_records=4, test_records=3, first_labels=())
-    monkeypatch.setitem(registry._DATASETS, "cifar10", registry._cifar(small))
     rows = np.random.default_rng(0).integers(0, 256, (23, 3073), dtype=np.uint8)
     rows[:, 0] %= 10
-    for number, name in enumerate((*small.layouts[0].train_files, "test_batch.bin")):
+    for number, name in enumerate((*small_cifar10.layouts[0].train_files, "test_batch.bin")):
         (tmp_path / name).write_bytes(rows[4 * number :][: 3 if number == 5 else 4].tobytes())
     chosen = replace(samples, paths=("train/00003", "train/00019"))
     image = TrainingImages(of(run, name="cifar10", root=str(tmp_path)), chosen).image(1)

@@ -24,6 +24,7 @@ from fastcpc.report.results.suspect_files import csv_bytes
 from fastcpc.report.results.suspects import find_suspects, suspects_table
 
 pytestmark = pytest.mark.xdist_group("browser")
+TIME_LIMIT = 600  # seconds; only for a download that never ends
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +77,11 @@ def status(page: Chrome) -> str:
 
 
 def saved(folder: Path) -> list[dict[str, str]]:
-    """The rows of the CSV that comes within ten seconds; it is taken away for the next one."""
+    """The rows of the downloaded CSV, which is deleted for the next download."""
     path = folder / "downloads" / "suspects.csv"
-    for _ in range(200):
-        if path.exists() and path.read_bytes().endswith(b"\r\n"):
-            break
+    deadline = time.monotonic() + TIME_LIMIT
+    while not path.exists() or not path.read_bytes().endswith(b"\r\n"):
+        assert time.monotonic() < deadline, f"{path} is missing or incomplete"
         time.sleep(0.05)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.stats import ks_2samp, norm
 from small_run import metrics
 
-from fastcpc.engine.outputs.score_file import FIRST, FittedMixture
+from fastcpc.engine.outputs.score_file import FIRST, LossMixture
 from fastcpc.report.html.canvas import SERIES, draw, files
 from fastcpc.report.html.class_figures import Pair, confusion, project, similarity, worst_pairs
 from fastcpc.report.html.gallery import MOST_BYTES, SIDE, as_script, encode
@@ -75,7 +75,7 @@ def test_confusion_and_most_frequent_changes() -> None:
 
 
 def test_mixture_densities_equal_scipy() -> None:
-    mixture = FittedMixture(np.array([0.1, 0.7]), np.array([0.01, 0.04]), np.array([0.6, 0.4]))
+    mixture = LossMixture(np.array([0.1, 0.7]), np.array([0.01, 0.04]), np.array([0.6, 0.4]))
     grid = np.linspace(0, 1, 5)
     np.testing.assert_allclose(mixture.densities(grid)[0], 0.6 * norm.pdf(grid, 0.1, 0.1))
     np.testing.assert_allclose(mixture.densities(grid)[1], 0.4 * norm.pdf(grid, 0.7, 0.2))
@@ -131,12 +131,12 @@ def test_json_in_a_script_element_cannot_end_it() -> None:
 
 
 def test_colours_of_pages_and_files() -> None:
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         ax.plot([1, 2], color=SERIES[0])
 
-    before = draw("key", "title", "caption", "text", paint).svg
-    svg, png = files(lambda sheet: paint(sheet.add_subplot()), width=1, height=1)
-    after = draw("key", "title", "caption", "text", paint).svg
+    before = draw("key", "title", "caption", "text", plot).svg
+    svg, png = files(lambda sheet: plot(sheet.add_subplot()), width=1, height=1)
+    after = draw("key", "title", "caption", "text", plot).svg
     assert before == after and "var(--s1)" in after and "currentColor" in after and "#0102" not in after
     assert "#2b6cb0" in svg and "var(" not in svg and "#0102" not in svg
     assert (np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))[0, 0] == 255).all()

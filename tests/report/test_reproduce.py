@@ -19,7 +19,7 @@ from fastcpc.cli import reproduce as command
 from fastcpc.config.load import load_config
 from fastcpc.report.paper import grid as paper_grid
 from fastcpc.report.paper import tables
-from fastcpc.report.paper.experiments import EXPERIMENTS, Cell, experiment
+from fastcpc.report.paper.experiments import EXPERIMENTS, GridRun, experiment
 from fastcpc.report.paper.grid import Grid
 from fastcpc.report.results.run import Run, read_run
 
@@ -35,20 +35,20 @@ TINY = [
 def test_configs_of_all_experiments_load(name: str, scale: str, tmp_path: Path) -> None:
     chosen = experiment(name, scale)
     grid = Grid(tmp_path, CONFIGS, data_root="/data")
-    assert len({(place.row, place.column) for place in chosen.places}) == len(chosen.places)
-    for place in chosen.places:
-        config = grid.config(place.cells(1)[0])
-        assert config.cleaner.kind == place.cleaner
-        assert config.data.name == place.row.split("_")[0] and config.data.root in ("/data", "")
+    assert len({(cell.row, cell.column) for cell in chosen.cells}) == len(chosen.cells)
+    for cell in chosen.cells:
+        config = grid.config(cell.runs(1)[0])
+        assert config.cleaner.kind == cell.cleaner
+        assert config.data.name == cell.row.split("_")[0] and config.data.root in ("/data", "")
 
 
 def test_full_scale_tables_have_the_papers_cells() -> None:
     found = {}
     for name in ("table2", "table3", "table5"):
-        for place in experiment(name, "full").places:
-            cell = tables.paper_cell(load_config([CONFIGS / f"{place.config}.yaml"], [f"cleaner.kind={place.cleaner}"]))
-            assert cell is not None, place
-            found[name, place.row, place.column] = cell.top1
+        for cell in experiment(name, "full").cells:
+            paper = tables.paper_cell(load_config([CONFIGS / f"{cell.config}.yaml"], [f"cleaner.kind={cell.cleaner}"]))
+            assert paper is not None, cell
+            found[name, cell.row, cell.column] = paper.top1
     assert found["table2", "cifar100_sym90", "AugDMix"] == 41.2 and found["table2", "cifar100_sym90", "CPC"] == 54.6
     assert (
         found["table3", "webvision", "gmm_awr"] == 78.66 and found["table5", "clothing1m", "CPC without GMM"] == 74.09
@@ -72,9 +72,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_table_by_value(finished: Run) -> None:
     chosen = experiment("table5", "small")
-    results = {
-        place: [made(finished, 1, 80.0 + i), made(finished, 2, 82.0 + i)] for i, place in enumerate(chosen.places)
-    }
+    results = {cell: [made(finished, 1, 80.0 + i), made(finished, 2, 82.0 + i)] for i, cell in enumerate(chosen.cells)}
     lines = tables.markdown(chosen, results)
     assert lines == [
         "| | baseline | CPC without GMM | CPC |",
@@ -91,8 +89,8 @@ def test_table_by_value(finished: Run) -> None:
 def test_table_has_the_papers_value(finished: Run) -> None:
     chosen = experiment("table2", "full")
     results = {
-        place: [replace(made(finished, 1, 50.0), config=load_config([CONFIGS / f"{place.config}.yaml"], []))]
-        for place in chosen.places
+        cell: [replace(made(finished, 1, 50.0), config=load_config([CONFIGS / f"{cell.config}.yaml"], []))]
+        for cell in chosen.cells
     }
     lines = tables.markdown(chosen, results)
     assert "| cifar100, sym 90 | 50.0; paper 41.20 | 50.0; paper 54.60 |" in lines
@@ -102,7 +100,7 @@ def test_table_has_the_papers_value(finished: Run) -> None:
 def test_figures_are_complete(name: str, panels: int, finished: Run) -> None:
     chosen = experiment(name, "small")
     extra = {"kl_gmm_cpc": [0.2, 0.4], "agreement_gmm_cpc": [0.8, 0.9]}
-    results = {place: [made(finished, 1, 50.0, **extra), made(finished, 2, 50.0, **extra)] for place in chosen.places}
+    results = {cell: [made(finished, 1, 50.0, **extra), made(finished, 2, 50.0, **extra)] for cell in chosen.cells}
     svg, png = tables.figure(chosen, results)
     assert len(re.findall(r'id="axes_\d+"', svg)) == panels
     assert "var(" not in svg and "#0102" not in svg
@@ -117,14 +115,14 @@ def test_curves_in_the_json_file(finished: Run) -> None:
     runs = [
         made(finished, seed, 50.0, kl_gmm_cpc=[0.2 * seed, 0.4 * seed], agreement_gmm_cpc=[0.8, 0.9]) for seed in (1, 2)
     ]
-    results = dict.fromkeys(chosen.places, runs)
-    (place,) = json.loads(tables.as_json(chosen, "small", [], results))["places"]
+    results = dict.fromkeys(chosen.cells, runs)
+    (cell,) = json.loads(tables.as_json(chosen, "small", [], results))["places"]
     num_epochs = len(runs[0].metrics)
-    assert place["kl_gmm_cpc"]["mean"] == pytest.approx([0.45] * num_epochs)
-    assert place["kl_gmm_cpc"]["std"] == pytest.approx([0.3 / 2**0.5] * num_epochs)
-    assert place["agreement_gmm_cpc"]["mean"] == pytest.approx([0.85] * num_epochs)
-    (place,) = json.loads(tables.as_json(chosen, "small", [], dict.fromkeys(results, runs[:1])))["places"]
-    assert place["kl_gmm_cpc"]["std"] == [None] * num_epochs
+    assert cell["kl_gmm_cpc"]["mean"] == pytest.approx([0.45] * num_epochs)
+    assert cell["kl_gmm_cpc"]["std"] == pytest.approx([0.3 / 2**0.5] * num_epochs)
+    assert cell["agreement_gmm_cpc"]["mean"] == pytest.approx([0.85] * num_epochs)
+    (cell,) = json.loads(tables.as_json(chosen, "small", [], dict.fromkeys(results, runs[:1])))["places"]
+    assert cell["kl_gmm_cpc"]["std"] == [None] * num_epochs
 
 
 def test_dry_run_lists_missing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +216,7 @@ def test_wrong_arguments_are_an_error_in_one_line(
 
 def test_folders_of_runs_are_unique(tmp_path: Path) -> None:
     grid = Grid(tmp_path, CONFIGS)
-    cells = [place_cell for chosen in EXPERIMENTS.values() for place in chosen.places for place_cell in place.cells(2)]
-    by_path = {grid.path(cell): cell for cell in cells}
-    assert all(by_path[grid.path(cell)] == cell for cell in cells)
-    assert grid.path(Cell("digits_sym80", "none", 3)) == tmp_path / "digits_sym80-none-3"
+    grid_runs = [grid_run for chosen in EXPERIMENTS.values() for cell in chosen.cells for grid_run in cell.runs(2)]
+    by_path = {grid.path(grid_run): grid_run for grid_run in grid_runs}
+    assert all(by_path[grid.path(grid_run)] == grid_run for grid_run in grid_runs)
+    assert grid.path(GridRun("digits_sym80", "none", 3)) == tmp_path / "digits_sym80-none-3"

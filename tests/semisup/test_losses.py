@@ -131,7 +131,7 @@ def test_penalty_by_hand():
     assert prior_penalty(logits).item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3), rel=1e-5)
 
 
-def test_penalty_of_a_class_that_nobody_predicts():
+def test_penalty_of_a_class_that_is_never_predicted():
     logits = torch.tensor([[0.0, -1000.0]]).repeat(5, 1)
     assert prior_penalty(logits).item() == pytest.approx(500.0 - math.log(2), rel=1e-6)
 

@@ -33,7 +33,7 @@ def test_weight_depends_on_the_generator_alone():
     assert len(set(first)) == 5
 
 
-def test_weight_moves_the_generator_on():
+def test_weight_advances_the_generator():
     source = generator(2)
     assert sample_lambda(4.0, source) != sample_lambda(4.0, source)
 

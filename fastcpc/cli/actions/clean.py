@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     run = read_run(options.run)
     samples = read_samples(run)
     suspects = find_suspects(run, samples, options.threshold)
-    print(describe(run, samples, suspects))
+    print(summary_line(run, samples, suspects))
     rows = suspects.order_N if options.all else suspects.rows
     replace_file(options.out, table_writer(options.out)(suspects_table(run, samples, suspects, rows)))
     print(f"{len(rows):,} rows written to {options.out}")
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def describe(run: Run, samples: SampleTable, suspects: Suspects) -> str:
+def summary_line(run: Run, samples: SampleTable, suspects: Suspects) -> str:
     """The printed summary: the number of suspects, precision and recall where known, the worst suspects."""
     num_suspects = len(suspects.rows)
     lines = [

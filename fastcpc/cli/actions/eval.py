@@ -16,14 +16,16 @@ from fastcpc.cleaner.registry import prototype_similarity
 from fastcpc.config.load import read_config
 from fastcpc.config.schema import Config
 from fastcpc.data.dataset import AnySplit, Dataset
+from fastcpc.data.identity import TRAIN, identify
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.registry import load_dataset
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.numerics import Numerics, resolve_numerics
+from fastcpc.engine.outputs.data_record import held_out_of, identity_of, read_record, require_same
 from fastcpc.errors import InputError
 from fastcpc.models.network import Network
 from fastcpc.report.results.networks import load_networks
@@ -34,9 +36,9 @@ def run(options: argparse.Namespace) -> int:
     config = dataclasses.replace(read_config(options.run), device=options.device, compile="false")
     if config.precision == "fp16" and (options.device == "cpu" or not torch.cuda.is_available()):
         config = dataclasses.replace(config, precision="fp32")  # a run from a GPU, evaluated on a CPU
-    checkpoint = named(options.run, options.checkpoint)
+    checkpoint = find_checkpoint(options.run, options.checkpoint)
     numerics = resolve_numerics(config)
-    dataset, split = choose_split(config, options.split)
+    dataset, split = choose_split(config, options.split, options.run)
     networks = load_networks(
         config, checkpoint, num_classes=dataset.num_classes, in_channels=dataset.in_channels,
         image_size=dataset.image_size,
@@ -62,25 +64,28 @@ def has_prototypes(config: Config, checkpoint: Path) -> bool:
     return prototype_similarity(config.cleaner.kind) is not None and bool(cleaned)
 
 
-def choose_split(config: Config, name: str) -> tuple[Dataset, AnySplit]:
+def choose_split(config: Config, name: str, run: Path) -> tuple[Dataset, AnySplit]:
     """The data set of the run and one split of it with true labels; InputError lists the existing splits.
 
     name: "train" is the training set of the run (its subset) with its true labels, where they are known; other names
-    are test sets.
+    are test sets. InputError where the classes or the split are not those that the run began with.
     """
-    if name == "train":
-        dataset, labels = load_data(config)
-        if labels.known is None:
-            raise InputError(f"--split train: {dataset.name} has no true labels of training images to compare with")
-        train = dataclasses.replace(dataset.train, labels=labels.known)
-        if labels.partly is not None:
-            train = train.take(np.flatnonzero(labels.partly >= 0))
-            dataset = dataclasses.replace(dataset, train=train)
-        return dataset, train
-    dataset = load_dataset(config.data)
-    if name not in dataset.tests:
-        raise InputError(f"--split {name}: {dataset.name} has {', '.join(['train', *dataset.tests])}")
-    return dataset, dataset.tests[name]
+    held_out = held_out_of(read_record(run))
+    if name != TRAIN:
+        dataset = load_dataset(config.data, held_out)
+        if name not in dataset.tests:
+            raise InputError(f"--split {name}: {dataset.name} has {', '.join([TRAIN, *dataset.tests])}")
+        require_same(run, config, identify(dataset, dataset.train.labels, config.data.root), {name})
+        return dataset, dataset.tests[name]
+    dataset, labels = load_data(config, held_out)
+    require_same(run, config, identity_of(config, dataset, labels), {TRAIN})
+    if labels.known is None:
+        raise InputError(f"--split train: {dataset.name} has no true labels of training images to compare with")
+    train = dataclasses.replace(dataset.train, labels=labels.known)
+    if labels.partly is not None:
+        train = train.take(np.flatnonzero(labels.partly >= 0))
+        dataset = dataclasses.replace(dataset, train=train)
+    return dataset, train
 
 
 def measure(

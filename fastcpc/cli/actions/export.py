@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fastcpc.engine.checkpoint.resume import epoch_of, named
-from fastcpc.report.export.folder_writer import refuse_folder, write_folder
+from fastcpc.engine.checkpoint.resume import epoch_of, find_checkpoint
+from fastcpc.report.export.folder_writer import check_target, write_folder
 from fastcpc.report.export.model_card import card
 from fastcpc.report.export.model_folder import files_of, model_of
 from fastcpc.report.export.onnx_file import onnx_bytes, require_onnx
@@ -16,10 +16,10 @@ def run(options: argparse.Namespace) -> int:
     """Write the folder of the exported model; returns the exit code. options: of ``fastcpc.cli.export``."""
     run = read_run(options.run)
     target = options.out or run.path / "model"
-    refuse_folder(target, force=options.force)
+    check_target(target, force=options.force)
     if options.onnx:
         require_onnx()
-    checkpoint = named(run.path, options.checkpoint)
+    checkpoint = find_checkpoint(run.path, options.checkpoint)
     model = model_of(run, checkpoint)
     files = files_of(model)
     if options.onnx:

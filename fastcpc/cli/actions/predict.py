@@ -14,7 +14,7 @@ from fastcpc.atomic_io import replace_file
 from fastcpc.cli.predict import PROGRAM
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.errors import InputError, RunError
 from fastcpc.report.export.ensemble import ExportedModel
 from fastcpc.report.export.model_folder import load_model, model_of
@@ -51,7 +51,7 @@ def open_model(folder: Path) -> ExportedModel:
     """The exported model in a folder, or the newest valid checkpoint of a run."""
     if (folder / "config.yaml").is_file():
         run = read_run(folder)
-        return model_of(run, named(run.path, "latest"))
+        return model_of(run, find_checkpoint(run.path, "latest"))
     return load_model(folder)
 
 

@@ -15,17 +15,17 @@ def run(options: argparse.Namespace) -> int:
     """Train the missing runs and write the results; returns the exit code. options: of ``fastcpc.cli.reproduce``."""
     chosen, seeds = experiment(options.experiment, options.scale), options.seeds
     grid = grid_of(options.scale, options.out, options.configs, tuple(options.settings), options.data_root)
-    cells = [cell for place in chosen.places for cell in place.cells(seeds)]
-    missing = [cell for cell in cells if grid.finished(cell) is None]
+    grid_runs = [grid_run for cell in chosen.cells for grid_run in cell.runs(seeds)]
+    missing = [grid_run for grid_run in grid_runs if grid.finished(grid_run) is None]
     print(
-        f"{chosen.name}, {options.scale} scale: {len(cells) - len(missing)} of {len(cells)} runs are finished",
+        f"{chosen.name}, {options.scale} scale: {len(grid_runs) - len(missing)} of {len(grid_runs)} runs are finished",
         flush=True,
     )
     if options.dry_run:
-        for cell in missing:
-            print(f"missing: {grid.path(cell)}")
+        for grid_run in missing:
+            print(f"missing: {grid.path(grid_run)}")
         return 0
-    signum = train_missing(grid, cells, options.jobs, lambda line: print(line, flush=True))
+    signum = train_missing(grid, grid_runs, options.jobs, lambda line: print(line, flush=True))
     if signum:
         print(f"{PROGRAM}: stopped; repeat the command to resume", file=sys.stderr)
         return 128 + signum
@@ -40,10 +40,10 @@ def grid_of(scale: str, out: Path, configs: Path, settings: tuple[str, ...] = ()
 
 
 def collect(chosen: Experiment, grid: Grid, seeds: int) -> Results:
-    """The finished runs per place of the table or figure."""
+    """The finished runs per cell of the table or figure."""
     return {
-        place: [run for cell in place.cells(seeds) if (run := grid.finished(cell)) is not None]
-        for place in chosen.places
+        cell: [run for grid_run in cell.runs(seeds) if (run := grid.finished(grid_run)) is not None]
+        for cell in chosen.cells
     }
 
 

@@ -42,7 +42,7 @@ def _run(read: Settings) -> int:
     try:
         if options.dry_run:
             return _dry_run(config)
-        return _train(config)
+        return _train(config, accept_changed_data=options.accept_changed_data)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
@@ -57,13 +57,13 @@ def _dry_run(config: Config) -> int:
     return 0
 
 
-def _train(config: Config) -> int:
+def _train(config: Config, *, accept_changed_data: bool) -> int:
     with open_run_dir(config) as folder, StopRequest() as stop:
         back = turns_back(config.run.resume, folder.path)
         if not back and _is_finished(folder):
             return 0
         try:
-            train(config, folder, stop, run_figures)
+            train(config, folder, stop, run_figures, accept_changed_data=accept_changed_data)
         except Stopped as stopped:
             again = "the same command again, with run.resume=auto," if back else "the same command again"
             logger.warning("%s: start %s to resume", stopped, again)

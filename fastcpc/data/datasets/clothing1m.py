@@ -1,7 +1,9 @@
 """Lists Clothing1M: a million images of clothes with noisy labels, and clean lists for validation and test."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from fastcpc.config.schema import DataConfig
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.listing import (
     UNKNOWN,
@@ -126,3 +128,10 @@ def _check_classes(places: list[Path]) -> None:
     names = [] if path is None else [line.text for line in read_lines(path)]
     if path is not None and tuple(name.lower() for name in names) != tuple(name.lower() for name in CLASSES):
         raise InputError(f"{path}: {len(names)} classes, not Clothing1M's 14 in their order ({', '.join(CLASSES)})")
+
+
+def key_list_without(config: DataConfig, kept: Sequence[str], dropped: Sequence[str]) -> tuple[bytes, str]:
+    """A key list of the kept images, and how to use it (``data.registry.DatasetSpec.list_without``)."""
+    keys = [path if path.startswith(IMAGES) else f"{IMAGES}{path}" for path in kept]
+    content = "".join(f"{key}\n" for key in keys).encode()
+    return content, f"{len(keys):,} keys: replace noisy_train_key_list.txt with it"

@@ -4,10 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from fastcpc.data.dataset import ImageSplit
+from fastcpc.data.datasets.held_out import hold_out
 from fastcpc.data.datasets.image_list import Row, read_list
 from fastcpc.data.datasets.listing import (
     IMAGE_ENDINGS,
@@ -18,10 +16,14 @@ from fastcpc.data.datasets.listing import (
     read_lines,
     shorten,
 )
-from fastcpc.data.rng import generator
 from fastcpc.errors import InputError
 
-SPLIT_OF = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
+# Names of parts, in any case.
+SPLIT_OF = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
+    "testing": "test",
+}  # fmt: skip
+USUAL_PARTS = ("train", "val", "valid", "validation", "test")  # read without a remark
 
 
 def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", holdout: float = 0.1) -> Listing:
@@ -45,14 +47,15 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
             "data.classes sets another order"
         )
     names = ids if known is None else tuple(name for _, name in known)
-    if set(splits) == {"train"} and holdout:
-        splits = _hold_out(splits["train"], holdout)
+    held_out = set(splits) == {"train"} and holdout > 0
+    if held_out:
+        splits = hold_out(splits["train"], holdout)
         remarks.append(
             f"no val or test part: {len(splits['test']):,} images ({holdout:g} of each class) are kept out of training "
             "for the accuracy, which is judged by their given labels"
         )
     splits.setdefault("test", splits.get("val", splits["train"]))
-    return Listing("imagefolder", layout, names, ids, splits, tuple(remarks))
+    return Listing("imagefolder", layout, names, ids, splits, tuple(remarks), held_out=held_out)
 
 
 def _read_classes(file: str) -> list[tuple[str, str]]:
@@ -75,26 +78,47 @@ def _from_folders(
     base: Path, known: list[tuple[str, str]] | None, remarks: list[str]
 ) -> tuple[str, tuple[str, ...], dict[str, ImageSplit]]:
     inner = _folders(base)
-    parts = {name: SPLIT_OF[name] for name in inner if name in SPLIT_OF}
-    if "train" not in parts:
-        if parts and len(parts) == len(inner):
-            raise InputError(f"{base}: has {', '.join(f'{name}/' for name in parts)} but no train/")
+    parts = _part_folders(base, inner, known)
+    train = next((name for name, which in parts.items() if which == "train"), "")
+    if not train:
         ids = _class_ids(base, inner, known)
-        return "one folder per class", ids, {"train": _walk(base, base, ids, remarks)}
-    same = [name for name, which in parts.items() if which == "val"]
-    if len(same) > 1:
-        raise InputError(f"{base}: {' and '.join(f'{name}/' for name in same)} mean the same; keep one")
+        return "one folder per class", ids, {"train": _walk(base, base, ids, remarks, is_train=True)}
     other = [name for name in inner if name not in parts]
     if other:
-        remarks.append(f"beside train/: {shorten(', '.join(other))} left alone, they are no parts of a data set")
-    ids = _class_ids(base / "train", _folders(base / "train"), known)
+        remarks.append(f"beside {train}/: {shorten(', '.join(other))} left alone, they are no parts of a data set")
+    odd = [f"{name}/ is read as {which}" for name, which in parts.items() if name not in USUAL_PARTS]
+    if odd:
+        remarks.append(", ".join(odd))
+    ids = _class_ids(base / train, _folders(base / train), known)
     splits = {}
     for name, split in sorted(parts.items(), key=lambda item: item[1] != "train"):
         foreign = [folder for folder in _folders(base / name) if folder not in ids]
         if foreign:
-            raise InputError(f"{base / name / foreign[0]}: class {foreign[0]!r} is not in train/")
-        splits[split] = _walk(base, base / name, ids, remarks)
+            raise InputError(f"{base / name / foreign[0]}: class {foreign[0]!r} is not in {train}/")
+        splits[split] = _walk(base, base / name, ids, remarks, is_train=split == "train")
     return f"{', '.join(f'{name}/' for name in parts)} with one folder per class", ids, splits
+
+
+def _part_folders(base: Path, inner: list[str], known: list[tuple[str, str]] | None) -> dict[str, str]:
+    """The folders that are parts, with the name of the part; empty where the folders are classes.
+
+    A class of data.classes is no part. InputError where two folders are one part, and for parts without a train part.
+    """
+    classes = {name for entry in known or [] for name in entry}
+    parts = {name: SPLIT_OF[name.lower()] for name in inner if name.lower() in SPLIT_OF and name not in classes}
+    for which in dict.fromkeys(parts.values()):
+        same = [name for name in parts if parts[name] == which]
+        if len(same) > 1:
+            raise InputError(f"{base}: {' and '.join(f'{name}/' for name in same)} mean the same; keep one")
+    if not parts or "train" in parts.values():
+        return parts
+    listed, other = ", ".join(f"{name}/" for name in parts), [name for name in inner if name not in parts]
+    if not other:
+        raise InputError(f"{base}: has {listed} but no train/")
+    raise InputError(
+        f"{base}: has {listed} beside class folders ({shorten(', '.join(other))}) but no train/; move the class "
+        f"folders into train/, or list all classes in data.classes if {next(iter(parts))} is a class"
+    )
 
 
 def _class_ids(folder: Path, found: list[str], known: list[tuple[str, str]] | None) -> tuple[str, ...]:
@@ -113,12 +137,11 @@ def _class_ids(folder: Path, found: list[str], known: list[tuple[str, str]] | No
     return ids
 
 
-def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str]) -> ImageSplit:
+def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str], *, is_train: bool) -> ImageSplit:
     """All images below the class folders, sorted by class and path."""
     names: list[str] = []
     labels: list[int] = []
     other: list[str] = []
-    is_train = folder.name == "train" or folder == base
     for label, name in enumerate(ids):
         files = _files(folder / name) if (folder / name).is_dir() else []
         images = [path for path in files if path.lower().endswith(IMAGE_ENDINGS)]
@@ -216,16 +239,3 @@ def _class(row: Row, text: str, class_of: dict[str, int]) -> int:
     if label is None:
         raise InputError(f"{row.place} has label {shorten(text)!r}, a class without training images")
     return label
-
-
-def _hold_out(whole: ImageSplit, share: float) -> dict[str, ImageSplit]:
-    """Split each class with a fixed seed. A class with two or more images gives at least one to the test part."""
-    draws = generator(0, "holdout")
-    out = np.zeros(len(whole), bool)
-    for label in np.unique(whole.labels):
-        rows = np.flatnonzero(whole.labels == label)
-        num_out = min(len(rows) - 1, max(1, round(share * len(rows))))
-        out[rows[torch.randperm(len(rows), generator=draws).numpy()[:num_out]]] = True
-    if not out.any():
-        raise InputError("no class has two images: nothing can be kept out for the accuracy; give a val or test part")
-    return {"train": whole.take(np.flatnonzero(~out)), "test": whole.take(np.flatnonzero(out))}

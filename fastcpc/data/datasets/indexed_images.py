@@ -4,7 +4,7 @@ import logging
 
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.augment.policies import WeakPolicy
-from fastcpc.data.dataset import Dataset, ImageTransform
+from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
 from fastcpc.data.datasets.listing import Listing
 from fastcpc.data.prepare.index import Index, invalid_rows, read_index
 from fastcpc.errors import InputError
@@ -32,6 +32,7 @@ def load_listing(listing: Listing, config: DataConfig) -> Dataset:
         image=ImageTransform(config.resize, config.crop, config.random_resized_crop, config.flip),
         class_ids=listing.class_ids,
         broken=() if index is None else _broken(listing, index, config.max_bad),
+        held_out=listing.held_out,
     )
 
 
@@ -49,7 +50,7 @@ def _broken(listing: Listing, index: Index, max_bad: float) -> tuple[int, ...]:
             first = split.names[rows[0]]
             raise InputError(
                 f"{first}: {index.problems[first]}; {len(rows):,} broken images in the {name} set, which must be "
-                "whole: replace them or take them out of the set"
+                f"whole: replace them or take them out of the set{_outdated_text(index, split, rows)}"
             )
     train = listing.splits["train"]
     rows = invalid_rows(train.names, index)
@@ -57,8 +58,17 @@ def _broken(listing: Listing, index: Index, max_bad: float) -> tuple[int, ...]:
         first = train.names[rows[0]]
         raise InputError(
             f"{len(rows):,} of {len(train):,} training images are broken, more than data.max_bad={max_bad:g} allows; "
-            f"the first is {first} ({index.problems[first]}), {index.path} has all"
+            f"the first is {first} ({index.problems[first]}), {index.path} has all{_outdated_text(index, train, rows)}"
         )
     if rows:
-        logger.warning("%s: %s broken training images are left out", index.path, f"{len(rows):,}")
+        text = _outdated_text(index, train, rows)
+        logger.warning("%s: %s broken training images are left out%s", index.path, f"{len(rows):,}", text)
     return tuple(rows)
+
+
+def _outdated_text(index: Index, split: ImageSplit, rows: list[int]) -> str:
+    """The end of a message where broken images were replaced since they were checked."""
+    outdated = [split.names[row] for row in rows if index.is_outdated(split.names[row], split.paths[row])]
+    if not outdated:
+        return ""
+    return f"; {len(outdated):,} of them have changed since ({outdated[0]}): run fastcpc-prepare again"

@@ -23,6 +23,7 @@ class Listing:
     layout: a description of the layout. class_ids: names of the classes in the data set's own files
     (folder, WordNet id), one for each class. splits: "train", and "val", "test" or others where they are there.
     remarks: lines for the user that are not errors. mean, std: per channel, of [0, 1] pixels.
+    held_out: whether the test part is drawn from the training images.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Listing:
     remarks: tuple[str, ...] = ()
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    held_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

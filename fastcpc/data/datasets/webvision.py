@@ -1,14 +1,17 @@
 """WebVision 1.0 and its first classes (mini-WebVision): web images with noisy labels, a clean val list."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from fastcpc.config.schema import DataConfig
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.ilsvrc12 import list_ilsvrc12
 from fastcpc.data.datasets.listing import (
     Listing,
     existing_folder,
+    find_file,
     first_exists,
     inside,
     make_split,
@@ -106,3 +109,23 @@ def _read_val(base: Path, places: list[Path], num_classes: int) -> ImageSplit:
     split = make_split(base, [name for name, _ in kept], [label for _, label in kept])
     first_exists(split, "WebVision's val list")
     return split
+
+
+def filelist_without(config: DataConfig, kept: Sequence[str], dropped: Sequence[str]) -> tuple[bytes, str]:
+    """The training filelist without the dropped images, and how to use it (``data.registry.DatasetSpec.list_without``).
+
+    InputError where two filelists are in use, or the filelist is missing.
+    """
+    if config.flickr:
+        raise InputError(
+            "--cleaned-list: data.flickr has two filelists; train and clean with one of them, or use --out"
+        )
+    name = "train_filelist_google.txt"
+    base = Path(config.root).expanduser()
+    original = find_file(name, [base / "info", base])
+    if original is None:
+        raise InputError(f"{base}: no {name}; restore it, because the cleaned list has its lines")
+    without = set(dropped)
+    lines = [line.text for line in read_lines(original) if line.text.rsplit(None, 1)[0] not in without]
+    content = "".join(f"{text}\n" for text in lines).encode()
+    return content, f"{len(lines):,} lines with unused classes: replace info/{name} with it"

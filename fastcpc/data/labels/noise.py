@@ -75,7 +75,7 @@ def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) ->
     """
     if dataset.broken:
         whole = np.setdiff1d(np.arange(len(dataset.train)), np.array(dataset.broken, np.int64))
-        dataset, labels = _keep(replace(dataset, broken=()), labels, whole)
+        dataset, labels = _keep(replace(dataset, broken=()), labels, whole, broken=True)
     num_samples = len(dataset.train)
     if not 0 <= subset <= num_samples:
         raise InputError(
@@ -84,14 +84,16 @@ def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) ->
     if subset == 0:
         return dataset, labels
     order = torch.randperm(num_samples, generator=generator(run_seed, "subset")).numpy()
-    return _keep(dataset, labels, np.sort(order[:subset]))
+    return _keep(dataset, labels, np.sort(order[:subset]), broken=False)
 
 
-def _keep(dataset: Dataset, labels: Labels, rows: np.ndarray) -> tuple[Dataset, Labels]:
-    """Training samples at these rows, with their labels."""
+def _keep(dataset: Dataset, labels: Labels, rows: np.ndarray, *, broken: bool) -> tuple[Dataset, Labels]:
+    """Training samples at these rows, with their labels. broken: why the others are left out."""
     known = None if labels.known is None else labels.known[rows]
     kept = _with_trusted(replace(labels, given=labels.given[rows]), known)
-    return replace(dataset, train=dataset.train.take(rows)), kept
+    others = np.setdiff1d(np.arange(len(dataset.train)), rows)
+    left_out = dataset.left_out.with_more(dataset.train, labels.given, others, broken=broken)
+    return replace(dataset, train=dataset.train.take(rows), left_out=left_out), kept
 
 
 def _with_trusted(labels: Labels, known: np.ndarray | None) -> Labels:

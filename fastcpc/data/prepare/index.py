@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastcpc.data.dataset import ImageSplit
@@ -37,10 +38,22 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Index:
-    """problems: the problem of each checked image, by its path relative to the root; empty where it decodes."""
+    """problems: the problem of each checked image, by its path relative to the root; empty where it decodes.
+
+    sizes: bytes of the broken images when they were checked.
+    """
 
     path: Path
     problems: dict[str, str]
+    sizes: dict[str, int]
+
+    def is_outdated(self, name: str, file: str) -> bool:
+        """Whether a broken image has changed since it was checked: its size, or its time is that of a later change."""
+        try:
+            found = os.stat(file)
+            return found.st_size != self.sizes[name] or found.st_mtime_ns > self.path.stat().st_mtime_ns
+        except OSError:
+            return False
 
 
 def index_path(root: str, name: str) -> Path:
@@ -99,13 +112,15 @@ def read_index(root: str, name: str, file: str = "") -> Index | None:
         return None
     again = f"run fastcpc-prepare {name} --root {root} again"
     try:
-        table = pq.read_table(path, columns=["path", "fault"])
+        table = pq.read_table(path, columns=["path", "fault", "bytes"])
         about = json.loads((table.schema.metadata or {}).get(META, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not an index ({str(error).splitlines()[0][:80]}); {again}") from None
     if about.get("version") != VERSION or about.get("data") != name:
         raise InputError(f"{path}: not an index of {name} that this version reads; {again}")
-    return Index(path, dict(zip(table["path"].to_pylist(), table["fault"].to_pylist(), strict=True)))
+    broken = table.filter(pc.not_equal(table["fault"], ""))
+    sizes = dict(zip(broken["path"].to_pylist(), broken["bytes"].to_pylist(), strict=True))
+    return Index(path, dict(zip(table["path"].to_pylist(), table["fault"].to_pylist(), strict=True)), sizes)
 
 
 def bad_list(pairs: Iterable[tuple[str, str]]) -> str:

@@ -43,7 +43,7 @@ def latest(run_dir: Path) -> Path | None:
     return None
 
 
-def named(run_dir: Path, name: str) -> Path:
+def find_checkpoint(run_dir: Path, name: str) -> Path:
     """The checkpoint that a user names: latest, best, or a folder's name; InputError lists those there are."""
     there = candidates(run_dir)
     if not there:
@@ -53,13 +53,13 @@ def named(run_dir: Path, name: str) -> Path:
         if whole is None:
             raise RunError(f"every checkpoint in {run_dir / 'checkpoints'} is damaged ({len(there)} of {len(there)})")
         return whole
-    target = pointed(run_dir / "checkpoints", "best") if name == "best" else name
+    target = pointer_target(run_dir / "checkpoints", "best") if name == "best" else name
     for path in there:
         if path.name == target:
             return path
     choices = [
         "latest",
-        *(["best"] if pointed(run_dir / "checkpoints", "best") else []),
+        *(["best"] if pointer_target(run_dir / "checkpoints", "best") else []),
         *(path.name for path in there),
     ]
     raise InputError(f"no checkpoint {name!r} in {run_dir}; there is {', '.join(choices)}")
@@ -76,7 +76,7 @@ def resume_point(resume: str, own: Path) -> Path | None:
     if resume == "never":
         return None
     if resume == "auto":
-        return named(own, "latest") if candidates(own) else None
+        return find_checkpoint(own, "latest") if candidates(own) else None
     path = Path(resume).expanduser()
     if not path.is_dir():
         raise InputError(
@@ -84,14 +84,14 @@ def resume_point(resume: str, own: Path) -> Path | None:
         )
     if not turns_back(resume, own) and candidates(own):
         logger.info("%s has checkpoints of its own and resumes from those, not from %s", own, path)
-        return named(own, "latest")
+        return find_checkpoint(own, "latest")
     if _is_checkpoint(path):
         return path
     if not candidates(path):
         raise InputError(
             f"run.resume: no checkpoint in {path}; expected net1.safetensors and {STATE} there, or checkpoints/epoch_*"
         )
-    return named(path, "latest")
+    return find_checkpoint(path, "latest")
 
 
 def turns_back(resume: str, run_dir: Path) -> bool:
@@ -99,7 +99,7 @@ def turns_back(resume: str, run_dir: Path) -> bool:
     return resume not in ("auto", "never") and Path(resume).expanduser().resolve().is_relative_to(run_dir.resolve())
 
 
-def pointed(folder: Path, name: str) -> str | None:
+def pointer_target(folder: Path, name: str) -> str | None:
     """The checkpoint folder that the file ``latest`` or ``best`` of a folder of checkpoints names, or None."""
     try:
         text = (folder / name).read_bytes().decode("ascii").strip()

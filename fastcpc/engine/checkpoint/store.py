@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fastcpc.atomic_io import replace_file, sync_folder, write_failure, write_synced
 from fastcpc.engine.checkpoint.format import Packed, load, pack, serialise
-from fastcpc.engine.checkpoint.resume import candidates, epoch_of, latest, pointed
+from fastcpc.engine.checkpoint.resume import candidates, epoch_of, latest, pointer_target
 
 logger = logging.getLogger("fastcpc")
 
@@ -82,7 +82,7 @@ class CheckpointStore:
 
     def has_best(self) -> bool:
         """Whether ``best`` points at a checkpoint."""
-        name = pointed(self.folder, "best")
+        name = pointer_target(self.folder, "best")
         return name is not None and (self.folder / name).is_dir()
 
     def load(self, path: Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
@@ -99,7 +99,7 @@ class CheckpointStore:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _prune(self, epoch: int) -> None:
-        best = pointed(self.folder, "best")
+        best = pointer_target(self.folder, "best")
         there = candidates(self.folder.parent)
         # the one before the last stays too: should the last be damaged on the disk, the run loses an epoch and not all
         previous = max((epoch_of(path) for path in there if epoch_of(path) < epoch), default=None)

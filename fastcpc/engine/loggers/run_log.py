@@ -17,7 +17,7 @@ from fastcpc import distributed
 from fastcpc.atomic_io import write_failure
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import flat_settings
-from fastcpc.engine.loggers.figure_schedule import DrawFigures, FigureSchedule, Pictures
+from fastcpc.engine.loggers.figure_schedule import DrawFigures, FigureImages, FigureSchedule
 from fastcpc.engine.loggers.progress import Progress, Stage
 from fastcpc.engine.loggers.wandb_logger import WandbLog
 from fastcpc.engine.outputs.metric_keys import METRIC_KEYS, METRICS_FILE, SECONDS_KEYS
@@ -64,7 +64,7 @@ class RunLog:
 
         Call it once before the first stage; otherwise the first call of ``epoch`` does.
         """
-        self._folder.cut_json_lines(METRICS_FILE, epoch)
+        self._folder.truncate_json_lines(METRICS_FILE, epoch)
         events = self._folder.path / "tensorboard"
         purge = epoch if events.exists() else None
         try:
@@ -88,11 +88,11 @@ class RunLog:
             logger.info(_HEADER)
         self._num_lines += 1
         logger.info(console_line(line, self._epochs))
-        pictures = self._figures.after_epoch(line)
+        images = self._figures.after_epoch(line)
         scalars = _scalars(line)
-        self._write_events(line["epoch"], scalars, pictures)
+        self._write_events(line["epoch"], scalars, images)
         if self._wandb is not None:
-            self._wandb.epoch(line["epoch"], scalars, pictures)
+            self._wandb.epoch(line["epoch"], scalars, images)
         return line
 
     def stage(self, name: str, total_steps: int, done: int = 0) -> Stage:
@@ -109,19 +109,19 @@ class RunLog:
 
     def finished(self, summary: Mapping[str, Any]) -> None:
         """Log the result and show the final figures."""
-        pictures = self._figures.draw()
-        self._write_events(self._epochs, {}, pictures)
+        images = self._figures.draw()
+        self._write_events(self._epochs, {}, images)
         if self._wandb is not None:
-            self._wandb.finished(self._epochs, summary, pictures)
+            self._wandb.finished(self._epochs, summary, images)
         logger.info("finished: %s; everything is in %s", result_text(summary), self._folder.path)
 
-    def _write_events(self, step: int, scalars: Mapping[str, float], pictures: Pictures) -> None:
+    def _write_events(self, step: int, scalars: Mapping[str, float], images: FigureImages) -> None:
         if self._writer is None:  # a rank that writes none
             return
         try:
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value, step)
-            for tag, pixels in pictures.items():
+            for tag, pixels in images.items():
                 self._writer.add_image(tag, pixels, step, dataformats="HWC")
             self._writer.flush()
         except OSError as error:
@@ -143,11 +143,13 @@ class RunLog:
             logger.warning("TensorBoard's last events are lost: %s", error.strerror)
 
 
-def open_log(folder: RunDir, config: Config, paint: DrawFigures | None = None) -> RunLog:
-    """The log of this rank; rank 0 alone shows progress, writes epochs and draws figures, by ``paint``."""
+def open_log(folder: RunDir, config: Config, draw_figures: DrawFigures | None = None) -> RunLog:
+    """The log of this rank; rank 0 alone shows progress, writes epochs and draws figures, by ``draw_figures``."""
     if not distributed.is_rank0():
         return RunLog(folder, config.train.epochs, Progress(interval=math.inf, bar=False))
-    return RunLog(folder, config.train.epochs, None, FigureSchedule(paint, folder.path, config.log.figures_every))
+    return RunLog(
+        folder, config.train.epochs, None, FigureSchedule(draw_figures, folder.path, config.log.figures_every)
+    )
 
 
 def result_text(summary: Mapping[str, Any]) -> str:

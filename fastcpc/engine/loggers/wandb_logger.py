@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcpc.atomic_io import replace_file
-from fastcpc.engine.loggers.figure_schedule import Pictures
+from fastcpc.engine.loggers.figure_schedule import FigureImages
 from fastcpc.errors import InputError
 
 logger = logging.getLogger("fastcpc")
@@ -46,14 +46,14 @@ class WandbLog:
             ) from error
         logger.info("W&B: %s", f"offline, in {self._run.dir}" if self._run.offline else self._run.url)
 
-    def epoch(self, epoch: int, scalars: Mapping[str, float], pictures: Pictures) -> None:
+    def epoch(self, epoch: int, scalars: Mapping[str, float], images: FigureImages) -> None:
         """The numbers of an epoch and the figures drawn after it."""
-        self._try(lambda run: run.log({**scalars, **self._images(pictures)}, step=epoch, commit=True))
+        self._try(lambda run: run.log({**scalars, **self._images(images)}, step=epoch, commit=True))
 
-    def finished(self, epochs: int, summary: Mapping[str, Any], pictures: Pictures) -> None:
+    def finished(self, epochs: int, summary: Mapping[str, Any], images: FigureImages) -> None:
         """The end of the run: its summary, and the last figures."""
-        if pictures:
-            self._try(lambda run: run.log(self._images(pictures), step=epochs, commit=True))
+        if images:
+            self._try(lambda run: run.log(self._images(images), step=epochs, commit=True))
         self._try(lambda run: run.summary.update(dict(summary)))
 
     def close(self, *, failed: bool) -> None:
@@ -61,8 +61,8 @@ class WandbLog:
         self._try(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
 
-    def _images(self, pictures: Pictures) -> dict[str, Any]:
-        return {tag: self._wandb.Image(pixels) for tag, pixels in pictures.items()}
+    def _images(self, images: FigureImages) -> dict[str, Any]:
+        return {tag: self._wandb.Image(pixels) for tag, pixels in images.items()}
 
     def _try(self, call: Any) -> None:
         if self._run is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastcpc import distributed
 from fastcpc.cleaner.metrics import precision_recall_accuracy
+from fastcpc.cleaner.registry import prototype_similarity
 from fastcpc.config.schema import Config
 from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels
@@ -27,7 +28,7 @@ class CleaningRecord:
     def __init__(self, config: Config, dataset: Dataset, labels: Labels, folder: Path) -> None:
         self._config, self._dataset, self._labels, self._folder = config, dataset, labels, folder
 
-    def judge(self, cleaning: Cleaning, scoring: ScoringResult, epoch: int) -> dict[str, Any]:
+    def metrics(self, cleaning: Cleaning, scoring: ScoringResult, epoch: int) -> dict[str, Any]:
         """Metrics of an epoch's cleaning; without true labels only the agreement of the cleaners."""
         tau = self._config.cleaner.tau
         record = agreement_metrics(cleaning, tau)
@@ -65,6 +66,7 @@ class CleaningRecord:
             labels_N,
             num_classes=self._dataset.num_classes,
             epoch=epoch,
+            has_prototypes=prototype_similarity(self._config.cleaner.kind) is not None,
             shard=scoring.shard if self._config.parallel.mixture == "summed" else None,
         )
 

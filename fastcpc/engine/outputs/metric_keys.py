@@ -33,6 +33,12 @@ def auc_key(cleaner: str) -> str:
     return f"{_AUC}{cleaner}"
 
 
+def pair_keys(first: str, second: str) -> tuple[str, str]:
+    """The keys of the KL divergence between two cleaners of a run, in the order in which they run, and of their
+    agreement."""
+    return f"kl_{first}_{second}", f"agreement_{first}_{second}"
+
+
 def auc_cleaners(line: dict[str, Any]) -> list[str]:
     """The cleaners of which a line has the AUC, in its order."""
     return [key.removeprefix(_AUC) for key, value in line.items() if key.startswith(_AUC) and value is not None]

@@ -90,7 +90,7 @@ class RunDir:
         logger.setLevel(self._level)
         self._log.close()
 
-    def unfinish(self) -> None:
+    def mark_unfinished(self) -> None:
         """The run is taken back to an earlier checkpoint: what its summary says no longer holds."""
         (self.path / "summary.json").unlink(missing_ok=True)
 
@@ -123,7 +123,7 @@ class RunDir:
         except OSError as error:
             raise write_failure(error, path, len(data)) from error
 
-    def cut_json_lines(self, name: str, epoch: int) -> int:
+    def truncate_json_lines(self, name: str, epoch: int) -> int:
         """Keep the lines of a .jsonl file whose "epoch" is below the given one; returns how many are kept.
 
         A line that a kill left half-written is cut too, and so is everything after it.

@@ -22,7 +22,7 @@ from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.scoring import SampleScores
 
 CLEANING_FILE = "clean_probabilities.parquet"
-CLEANERS = ("gmm", "cpc")  # every file has columns of these; null where the run does not use the cleaner
+COLUMN_CLEANERS = ("gmm", "cpc")  # every file has columns of these; null where the run does not use the cleaner
 
 # field of SampleTable, column, type; the columns of cleaners come behind predicted_label
 _FIRST = (
@@ -119,11 +119,11 @@ class SampleTable:
 
     def to_arrow(self) -> pa.Table:
         """The table as Arrow's. ValueError where columns differ in length."""
-        unused = {name: None for name in CLEANERS if name not in self.q_N2}
+        unused = {name: None for name in COLUMN_CLEANERS if name not in self.q_N2}
         columns: list[tuple[str, pa.DataType, Any]] = [
             (name, kind, getattr(self, field)) for field, name, kind in _FIRST
         ]
-        for cleaner in (*CLEANERS, *(name for name in self.q_N2 if name not in CLEANERS)):
+        for cleaner in (*COLUMN_CLEANERS, *(name for name in self.q_N2 if name not in COLUMN_CLEANERS)):
             values = {cleaner: None} if cleaner in unused else {cleaner: self.q_N2[cleaner]}
             columns += [(name, pa.float64(), values_N) for name, values_N in cleaner_columns(values)]
         columns += [(name, kind, getattr(self, field)) for field, name, kind in _LAST]

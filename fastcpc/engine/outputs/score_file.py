@@ -38,6 +38,7 @@ def score_arrays(
     *,
     num_classes: int,
     epoch: int,
+    has_prototypes: bool,
     shard: Shard | None = None,
 ) -> Arrays:
     """The arrays of a scores file; axis 0 of all but ``epoch`` and ``rows`` is network 1, network 2.
@@ -46,10 +47,11 @@ def score_arrays(
     values: (2, N) float32 in [0, 1], the normalised (and averaged) losses that mixtures are fitted to; absent where
     losses are NaN or inf. agn_means, agn_variances, agn_weights: (2, 1, 2) float64, the mixture of all samples, the
     smaller mean first. awr_*: (2, K, 2), one for each given label. NaN where there is no fit. Both are there whichever
-    of them the cleaner uses. q_NAME: (2, N) float32 clean probabilities by the cleaner of that name. With q_cpc also
-    rows: (M,) int64, M <= 5,000 samples spread evenly, embeddings: (2, M, d) float32 and prototypes: (2, K, d) float32.
+    of them the cleaner uses. q_NAME: (2, N) float32 clean probabilities by the cleaner of that name. With prototypes
+    also rows: (M,) int64, M <= 5,000 samples spread evenly, embeddings: (2, M, d) float32 and prototypes: (2, K, d)
+    float32.
 
-    shard: as ``cleaner.gmm.fit_mixtures``.
+    has_prototypes: whether a cleaner of the run trains them. shard: as ``cleaner.gmm.fit_mixtures``.
     """
     loss_2N = torch.stack([scores.loss_N for scores in scoring.networks])
     arrays: Arrays = {"epoch": np.array(epoch, np.int64), "loss": host_array(loss_2N)}
@@ -58,7 +60,7 @@ def score_arrays(
         arrays |= _mixture_arrays(learners, loss_2N, labels_N, num_classes, fits, shard)
     probs = cleaning.clean_probs if cleaning is not None else {}
     arrays |= {f"q_{name}": host_array(torch.stack(both)) for name, both in probs.items()}
-    if "cpc" in probs:
+    if has_prototypes and probs:
         arrays |= _embedding_arrays(learners, scoring)
     return arrays
 
@@ -106,7 +108,7 @@ def _embedding_arrays(learners: Sequence[Learner], scoring: ScoringResult) -> Ar
 
 
 @dataclass(frozen=True)
-class FittedMixture:
+class LossMixture:
     """Two normal distributions of losses, the one with the smaller mean (clean) first. Each (2,) float64."""
 
     means: Floats
@@ -131,17 +133,22 @@ class ScoreArrays:
         """The epoch that follows the cleaning."""
         return int(self.arrays["epoch"])
 
+    @property
+    def cleaners(self) -> list[str]:
+        """Names of the cleaners that ran, in their order."""
+        return [key.removeprefix("q_") for key in self.arrays if key.startswith("q_")]
+
     def values(self, network: int) -> Floats | None:
         """(N,) normalised losses of network 0 or 1; None where losses were NaN or inf."""
         return self.arrays["values"][network] if "values" in self.arrays else None
 
-    def mixture(self, network: int, label: int | None = None) -> FittedMixture | None:
+    def mixture(self, network: int, label: int | None = None) -> LossMixture | None:
         """The mixture of all samples, or of those with a given label; None where there is no fit."""
         name, place = ("agn", 0) if label is None else ("awr", label)
         if f"{name}_means" not in self.arrays:
             return None
         parts = [self.arrays[f"{name}_{part}"][network, place] for part in ("means", "variances", "weights")]
-        return FittedMixture(*parts) if all(np.isfinite(part).all() for part in parts) else None
+        return LossMixture(*parts) if all(np.isfinite(part).all() for part in parts) else None
 
 
 def read_scores(path: Path, num_samples: int, num_classes: int) -> ScoreArrays | None:

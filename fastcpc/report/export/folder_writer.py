@@ -11,7 +11,7 @@ from fastcpc.errors import InputError
 from fastcpc.report.export.model_folder import CONFIG
 
 
-def refuse_folder(target: Path, *, force: bool) -> None:
+def check_target(target: Path, *, force: bool) -> None:
     """InputError where target cannot be written; force replaces an exported model and nothing else."""
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder, so {target.name} cannot be created there")

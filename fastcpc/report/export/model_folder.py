@@ -45,7 +45,7 @@ def model_of(run: Run, checkpoint: Path) -> ExportedModel:
     architecture = _architecture(run, networks[0], inputs)
     plain = [architecture.build().eval() for _ in networks]
     for target, network in zip(plain, networks, strict=True):
-        copy_weights(network, target, architecture)
+        copy_to_export(network, target, architecture)
         _compare(network, target, inputs, checkpoint)
     return ExportedModel(tuple(plain), architecture, inputs, run.class_names)
 
@@ -91,7 +91,7 @@ def _architecture(run: Run, network: Network, inputs: InferenceTransform) -> Arc
     return Architecture(name, network.num_classes, inputs.channels, inputs.crop, network.feature_dim, width, fixed)
 
 
-def copy_weights(network: Network, target: nn.Module, architecture: Architecture) -> None:
+def copy_to_export(network: Network, target: nn.Module, architecture: Architecture) -> None:
     """Copy backbone and classifier to a plain network; its classifier may have another name. RunError."""
     names = ["classifier"]
     backbone = network.backbone.state_dict()

@@ -86,7 +86,7 @@ def draw(
     title: str,
     caption: str,
     text: str,
-    paint: Callable[[Axes], object],
+    plot: Callable[[Axes], object],
     *,
     width: float = 1.0,
     height: float = 1.0,
@@ -95,7 +95,7 @@ def draw(
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": key}):
         figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), layout="constrained")
         FigureCanvasSVG(figure)
-        paint(figure.add_subplot())
+        plot(figure.add_subplot())
         svg = _svg(figure)
     return ReportFigure(key, title, caption, text, inline(svg, key, text))
 
@@ -121,35 +121,35 @@ def inline(svg: str, key: str, text: str) -> Markup:
     return Markup(f'{head} role="img" aria-label="{escape(text)}"{body[end:]}')
 
 
-def files(paint: Callable[[Figure], object], *, width: float, height: float) -> tuple[str, bytes]:
+def files(plot: Callable[[Figure], object], *, width: float, height: float) -> tuple[str, bytes]:
     """A figure as files, dark on white: the text of an SVG file and the bytes of a PNG file.
 
     width, height: in units of SIZE.
     """
     png, svg = io.BytesIO(), io.StringIO()
-    with _own_figure(paint, width, height) as figure:
+    with _own_figure(plot, width, height) as figure:
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
         figure.savefig(svg, format="svg", metadata=_NO_METADATA)
     return svg.getvalue(), png.getvalue()
 
 
-def pixels(paint: Callable[[Figure], object], *, width: float, height: float) -> NDArray[np.uint8]:
+def pixels(plot: Callable[[Figure], object], *, width: float, height: float) -> NDArray[np.uint8]:
     """A figure, dark on white, as pixels: uint8 (H, W, 3)."""
-    with _own_figure(paint, width, height) as figure:
+    with _own_figure(plot, width, height) as figure:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 @contextmanager
-def _own_figure(paint: Callable[[Figure], object], width: float, height: float) -> Iterator[Figure]:
+def _own_figure(plot: Callable[[Figure], object], width: float, height: float) -> Iterator[Figure]:
     _use(_FILE_COLOURS)
     try:
         with matplotlib.rc_context(_STYLE | {"svg.hashsalt": "file", "axes.titlesize": 9}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # letters of class names that no font here has
             figure = Figure(figsize=(SIZE[0] * width, SIZE[1] * height), dpi=DPI, layout="constrained", facecolor=PAPER)
             FigureCanvasAgg(figure)
-            paint(figure)
+            plot(figure)
             yield figure
     finally:
         _use(_PLACEHOLDERS)

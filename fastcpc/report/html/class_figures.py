@@ -9,6 +9,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.patheffects import withStroke
 
 from fastcpc.arrays import Floats, Ints
+from fastcpc.cleaner.registry import cleaner_title
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.engine.outputs.score_file import ScoreArrays
 from fastcpc.report.html.canvas import INK, PAPER, SERIES, ReportFigure, draw, plain_name
@@ -65,15 +66,15 @@ def confusion_figure(run: Run, samples: SampleTable) -> ReportFigure | None:
     caption = "Percent of the labels of a row that both networks together predict as the column."
     return draw(
         "confusion", "Given and predicted labels", caption, text,
-        confusion_painter(run, samples), height=1.4,
+        confusion_plot(run, samples), height=1.4,
     )  # fmt: skip
 
 
-def confusion_painter(run: Run, samples: SampleTable) -> Callable[[Axes], None]:
-    """A painter of the confusion matrix, as shares of the given label."""
+def confusion_plot(run: Run, samples: SampleTable) -> Callable[[Axes], None]:
+    """Plots the confusion matrix, as shares of the given label."""
     counts_KK = confusion(samples.given_N, samples.predicted_N, len(run.class_names))
     share_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
-    return matrix_painter(share_KK, run.class_names, "predicted", "given")
+    return matrix_plot(share_KK, run.class_names, "predicted", "given")
 
 
 def prototype_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
@@ -88,7 +89,7 @@ def prototype_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | Non
     caption = "Cosine similarity of the class prototypes of network 1, in percent; negative values are empty."
     return draw(
         "prototypes", "Similarity of the prototypes", caption, text,
-        matrix_painter(np.clip(cosine_KK, 0, 1), run.class_names, "", ""), height=1.4,
+        matrix_plot(np.clip(cosine_KK, 0, 1), run.class_names, "", ""), height=1.4,
     )  # fmt: skip
 
 
@@ -99,11 +100,11 @@ def similarity(prototypes_KE: Floats) -> Floats:
     return np.asarray(unit @ unit.T)
 
 
-def matrix_painter(share_KK: Floats, names: Sequence[str], across: str, down: str) -> Callable[[Axes], None]:
-    """A painter of a matrix in [0, 1]: opacity shows the value; percent where there is room."""
+def matrix_plot(share_KK: Floats, names: Sequence[str], across: str, down: str) -> Callable[[Axes], None]:
+    """Plots a matrix in [0, 1]: opacity shows the value; percent where there is room."""
     num_classes = len(share_KK)
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         _cells(ax, share_KK, np.arange(num_classes + 1) - 0.5)
         if num_classes <= MOST_NUMBERED:
             for row, column in np.argwhere(share_KK >= 0.005):
@@ -119,7 +120,7 @@ def matrix_painter(share_KK: Floats, names: Sequence[str], across: str, down: st
         ax.set_xlabel(across)
         ax.set_ylabel(down)
 
-    return paint
+    return plot
 
 
 def _cells(ax: Axes, share: Floats, edges: Floats) -> None:
@@ -135,30 +136,32 @@ def _cells(ax: Axes, share: Floats, edges: Floats) -> None:
 
 
 def probability_figure(run: Run, scores: ScoreArrays | None) -> ReportFigure | None:
-    """Clean probability by prototypes and by the mixture, network 1, as counts on a grid."""
-    if scores is None or "q_gmm" not in scores.arrays or "q_cpc" not in scores.arrays:
+    """Clean probability by the last two cleaners that ran, network 1, as counts on a grid; None with fewer cleaners."""
+    names = scores.cleaners if scores is not None else []
+    if scores is None or len(names) < 2:
         return None
-    q_gmm_N, q_cpc_N = scores.arrays["q_gmm"][0], scores.arrays["q_cpc"][0]
+    before_N, after_N = (scores.arrays[f"q_{name}"][0] for name in names[-2:])
+    before, after = map(cleaner_title, names[-2:])
     edges = np.linspace(0, 1, GRID + 1)
-    counts = np.histogram2d(q_cpc_N, q_gmm_N, (edges, edges))[0]
+    counts = np.histogram2d(after_N, before_N, (edges, edges))[0]
     share = np.log1p(counts) / np.log1p(counts.max())
     tau = run.config.cleaner.tau
-    both = [((q_gmm_N > tau) == side[0]) & ((q_cpc_N > tau) == side[1]) for side in ((1, 1), (0, 0), (1, 0), (0, 1))]
+    both = [((before_N > tau) == side[0]) & ((after_N > tau) == side[1]) for side in ((1, 1), (0, 0), (1, 0), (0, 1))]
     text = (
-        "Predicted clean by both {:.1f} %, noisy by both {:.1f} %, clean only by the mixture {:.1f} %, only by the "
-        "prototypes {:.1f} % of all labels."
-    ).format(*(100 * part.mean() for part in both))
+        "Predicted clean by both {:.1f} %, noisy by both {:.1f} %, clean only by the {before} {:.1f} %, only by the "
+        "{after} {:.1f} % of all labels."
+    ).format(*(100 * part.mean() for part in both), before=before, after=after)
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         _cells(ax, share, edges)
         ax.axvline(tau, color=INK, linewidth=0.8, linestyle=":")
         ax.axhline(tau, color=INK, linewidth=0.8, linestyle=":")
         ax.set_aspect("equal")
-        ax.set_xlabel("q(z') by the mixture")
-        ax.set_ylabel("q(z) by prototypes")
+        ax.set_xlabel(f"clean probability by the {before}")
+        ax.set_ylabel(f"clean probability by the {after}")
 
     caption = f"Network 1; opacity: logarithm of the count. Dotted: tau = {tau:g}, predicted clean above it. {text}"
-    return draw("q", "Clean probability by both cleaners", caption, text, paint, height=1.3)
+    return draw("q", "Clean probability by both cleaners", caption, text, plot, height=1.3)
 
 
 def project(embeddings_ME: Floats) -> tuple[Floats, float]:
@@ -183,7 +186,7 @@ def map_figure(run: Run, samples: SampleTable | None, scores: ScoreArrays | None
     clean = samples.is_clean_N[rows]
     few = len(run.class_names) <= len(SERIES) * 3
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         for label in np.unique(given):
             colour, shape = SERIES[label % len(SERIES)], "os^"[label // len(SERIES) % 3]
             for is_clean, face in ((True, colour), (False, "none")):
@@ -213,4 +216,4 @@ def map_figure(run: Run, samples: SampleTable | None, scores: ScoreArrays | None
     )
     share = 100 * clean.mean()
     text = f"Scatter plot of {len(rows)} embeddings coloured by given label; {share:.0f} % are predicted clean."
-    return draw("map", "Map of embeddings", caption, text, paint, height=1.4)
+    return draw("map", "Map of embeddings", caption, text, plot, height=1.4)

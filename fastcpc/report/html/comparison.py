@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcpc.config.names import DATASETS
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.config_diff import FREE_KEYS, flat_settings
 from fastcpc.errors import InputError
@@ -19,7 +20,7 @@ from fastcpc.report.results.run import Run
 _SEED_KEYS = (FREE_KEYS - {"noise.file"}) | {
     "run.seed", "noise.seed", "run.deterministic", "data.feed", "data.workers", "data.index",
 }  # fmt: skip
-MEASURES = ("last10", "best", "final")
+ACCURACY_MEASURES = ("last10", "best", "final")
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ def _as_text(value: Any) -> str:
 
 
 def _group_key(config: Config) -> tuple[tuple[str, str], ...]:
-    """The settings that the runs of a group share. A folder of images is a data set of its own."""
-    free = _SEED_KEYS - {"data.root"} if config.data.name == "imagefolder" else _SEED_KEYS
+    """The settings that the runs of a group share; data.root where it decides which data set it is."""
+    free = _SEED_KEYS - {"data.root"} if DATASETS[config.data.name].is_users_own else _SEED_KEYS
     return tuple((key, value) for key, value in settings_as_text(config).items() if key not in free)
 
 
@@ -154,7 +155,7 @@ def _group(runs: list[Run], values: dict[str, str], left_out: list[str]) -> RunG
         same = ", ".join(str(run.path) for run in runs if run.config.run.seed == seed)
         left_out.append(f"Seed {seed} is in several runs ({same}): they are not independent.")
     accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
-    measures = {name: tuple(getattr(accuracy, name) for accuracy in accuracies) for name in MEASURES}
+    measures = {name: tuple(getattr(accuracy, name) for accuracy in accuracies) for name in ACCURACY_MEASURES}
     return RunGroup(tuple(runs), values, measures, paper_cell(runs[0].config))
 
 
@@ -192,14 +193,14 @@ def to_csv(comparison: Comparison) -> str:
     difference from the baseline in points, and the paper's value with its source.
     """
     header = [*comparison.keys, "seeds"]
-    header += [f"{measure}_{part}" for measure in MEASURES for part in ("mean", "std", "min")]
+    header += [f"{measure}_{part}" for measure in ACCURACY_MEASURES for part in ("mean", "std", "min")]
     header += ["difference", "paper_top1", "paper_std", "paper_source"]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(header)
     for group, delta in zip(comparison.groups, comparison.differences, strict=True):
         row: list[Any] = [*group.values.values(), " ".join(map(str, group.seeds))]
-        for measure in MEASURES:
+        for measure in ACCURACY_MEASURES:
             spread = group.spread(measure)
             row += [spread.mean, spread.std, spread.low]
         row.append(delta)

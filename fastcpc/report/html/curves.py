@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from fastcpc.cleaner.registry import cleaners_of
+from fastcpc.cleaner.registry import cleaner_title, cleaners_of
+from fastcpc.engine.outputs.metric_keys import auc_key, pair_keys
 from fastcpc.report.html.canvas import FAINT, INK, SERIES, ReportFigure, draw, plain_name
 from fastcpc.report.html.comparison import Comparison, RunGroup
 from fastcpc.report.results.run import Run
@@ -14,7 +15,6 @@ from fastcpc.report.results.run import Run
 MOST_GROUPS = 18  # lines that a reader can distinguish
 STAGES = ("score", "clean", "train", "eval")
 _NETWORKS = ("network 1", "network 2")
-CLEANER_TITLES = {"gmm": "mixture", "cpc": "prototypes"}  # others are shown by their names
 
 
 def curves(run: Run) -> tuple[list[ReportFigure], list[str]]:
@@ -27,7 +27,7 @@ def curves(run: Run) -> tuple[list[ReportFigure], list[str]]:
         (_auc(run), _why_no_auc(run)),
         (
             _divergence(run),
-            "KL divergence and agreement need both cleaners (cleaner.kind=cpc_agn or cpc_awr).",
+            "KL divergence and agreement need two cleaners (such as cleaner.kind=cpc_awr).",
         ),
         (_agreement(run), ""),
     ):
@@ -126,7 +126,7 @@ def _seconds(run: Run) -> ReportFigure:
     stacked = np.nan_to_num(np.stack(list(parts.values())))
     epochs = _epochs(run)
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         bottom = np.zeros(len(epochs))
         for (name, _), values, colour in zip(parts.items(), stacked, SERIES, strict=False):
             ax.fill_between(
@@ -142,22 +142,22 @@ def _seconds(run: Run) -> ReportFigure:
     text = f"Seconds by stage, {len(epochs)} epochs: " + ", ".join(
         f"{name} {seconds:.1f}" for name, seconds in zip(parts, total, strict=True)
     )
-    return draw("seconds", "Time by stage", "Seconds of each epoch, stacked.", text + ".", paint)
+    return draw("seconds", "Time by stage", "Seconds of each epoch, stacked.", text + ".", plot)
 
 
 def _auc(run: Run) -> ReportFigure | None:
-    shown, painter = _of_cleaners(run, "auc"), auc_painter(run)
-    if painter is None:
+    shown, plot = _of_cleaners(run, "auc"), auc_plot(run)
+    if plot is None:
         return None
     text = "AUC of the cleaners, last epoch: " + ", ".join(f"{k} {_shown(_last(v), 3)}" for k, v in shown.items()) + "."
     caption = "Area under the ROC curve of the clean probability, correct against wrong labels; mean of both networks."
-    return draw("auc", "AUC of the cleaners", caption, text, painter)
+    return draw("auc", "AUC of the cleaners", caption, text, plot)
 
 
-def auc_painter(run: Run) -> Callable[[Axes], None] | None:
-    """A painter of the cleaners' AUC over epochs, mean of both networks; None where it is unknown."""
+def auc_plot(run: Run) -> Callable[[Axes], None] | None:
+    """Plots the cleaners' AUC over epochs, mean of both networks; None where it is unknown."""
     shown = _of_cleaners(run, "auc")
-    return _lines_painter(run, "AUC", shown) if shown else None
+    return _lines_plot(run, "AUC", shown) if shown else None
 
 
 def _why_no_auc(run: Run) -> str:
@@ -168,29 +168,45 @@ def _why_no_auc(run: Run) -> str:
     return "No epoch has a cleaning yet, or all labels are correct, so there is no AUC."
 
 
+def _cleaner_pair(run: Run) -> tuple[str, str] | None:
+    """Names of the last two cleaners of the run's cleaner.kind; None where there are fewer."""
+    cleaners = [cleaner.name for cleaner in cleaners_of(run.config.cleaner.kind)]
+    return (cleaners[-2], cleaners[-1]) if len(cleaners) > 1 else None
+
+
 def _divergence(run: Run) -> ReportFigure | None:
-    shown = {name: series(run, "kl_gmm_cpc", i) for i, name in enumerate(_NETWORKS)}
-    if not any(np.isfinite(values).any() for values in shown.values()):
+    pair = _cleaner_pair(run)
+    shown = _of_networks(run, pair_keys(*pair)[0]) if pair else {}
+    if pair is None or not shown:
         return None
     text = f"KL divergence between both cleaners, network 1: last {_shown(_last(shown[_NETWORKS[0]]), 3)} nats."
-    caption = "KL(q(z') || q(z)) of the mixture's and the prototypes' clean probabilities, mean over samples, nats."
+    first, second = map(cleaner_title, pair)
+    caption = f"KL(q || q') of clean probabilities q by the {first} and q' by the {second}; mean over samples, nats."
     return _lines(run, "kl", "KL divergence of the cleaners", caption, text, "nats", shown)
 
 
 def _agreement(run: Run) -> ReportFigure | None:
-    shown = {name: 100 * series(run, "agreement_gmm_cpc", i) for i, name in enumerate(_NETWORKS)}
-    if not any(np.isfinite(values).any() for values in shown.values()):
+    pair = _cleaner_pair(run)
+    shown = {name: 100 * values for name, values in _of_networks(run, pair_keys(*pair)[1]).items()} if pair else {}
+    if pair is None or not shown:
         return None
     text = f"Share of labels on which both cleaners agree, network 1: last {_shown(_last(shown[_NETWORKS[0]]))} %."
-    caption = "Percent of labels that mixture and prototypes both predict clean, or both noisy."
+    first, second = map(cleaner_title, pair)
+    caption = f"Percent of labels that {first} and {second} both predict clean, or both noisy."
     return _lines(run, "agreement", "Agreement of the cleaners", caption, text, "%", shown)
+
+
+def _of_networks(run: Run, key: str) -> dict[str, np.ndarray]:
+    """A metric of each network over the epochs; empty where no epoch has it."""
+    shown = {name: series(run, key, place) for place, name in enumerate(_NETWORKS)}
+    return shown if any(np.isfinite(values).any() for values in shown.values()) else {}
 
 
 def _of_cleaners(run: Run, measure: str) -> dict[str, np.ndarray]:
     shown = {}
     metrics = dict.fromkeys(key for line in run.metrics for key in line if key.startswith(f"{measure}_"))
     for key in (metric.removeprefix(f"{measure}_") for metric in metrics):
-        name = CLEANER_TITLES.get(key, key)
+        name = cleaner_title(key)
         pair = np.stack([series(run, f"{measure}_{key}", i) for i in (0, 1)])
         if np.isfinite(pair).any():
             shown[name] = pair.mean(0)
@@ -212,7 +228,7 @@ def comparison_figures(comparison: Comparison) -> list[ReportFigure]:
             last = ", ".join(f"{name}: {_shown(_last(values), 3)}" for name, values in shown.items())
             text = f"{title} over epochs, mean over seeds; last: {last}."
             figures.append(
-                draw(key, title, "Mean over the seeds of each group.", text, group_painter(shown, unit), height=1.3)
+                draw(key, title, "Mean over the seeds of each group.", text, group_plot(shown, unit), height=1.3)
             )
     return figures
 
@@ -225,7 +241,9 @@ def group_name(group: RunGroup) -> str:
 def active_auc(run: Run) -> np.ndarray:
     """AUC by epoch of the last cleaner of cleaner.kind, mean of both networks: (E,), NaN where unknown."""
     cleaners = cleaners_of(run.config.cleaner.kind)
-    name = f"auc_{cleaners[-1].name if cleaners else 'gmm'}"
+    if not cleaners:
+        return np.full(len(run.metrics), np.nan)
+    name = auc_key(cleaners[-1].name)
     return np.asarray((series(run, name, 0) + series(run, name, 1)) / 2)
 
 
@@ -235,10 +253,10 @@ def mean_over_runs(runs: Sequence[Run], measure: Callable[[Run], np.ndarray]) ->
     return np.asarray(np.mean([row[: min(map(len, rows))] for row in rows], axis=0))
 
 
-def group_painter(shown: dict[str, np.ndarray], unit: str) -> Callable[[Axes], None]:
-    """A painter of one line per group over epochs, with the legend below."""
+def group_plot(shown: dict[str, np.ndarray], unit: str) -> Callable[[Axes], None]:
+    """Plots one line per group over epochs, with the legend below."""
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         for number, (name, values) in enumerate(shown.items()):
             colour, style = SERIES[number % len(SERIES)], ("-", "--", ":")[number // len(SERIES) % 3]
             ax.plot(range(len(values)), values, color=colour, linestyle=style, label=name)
@@ -246,7 +264,7 @@ def group_painter(shown: dict[str, np.ndarray], unit: str) -> Callable[[Axes], N
         ax.set_ylabel(unit)
         ax.figure.legend(loc="outside lower center", fontsize=7)
 
-    return paint
+    return plot
 
 
 def _lines(
@@ -262,10 +280,10 @@ def _lines(
     legend: bool = True,
 ) -> ReportFigure:
     """Lines over epochs; the warm-up is shaded."""
-    return draw(key, title, caption, text, _lines_painter(run, unit, shown, more, legend=legend))
+    return draw(key, title, caption, text, _lines_plot(run, unit, shown, more, legend=legend))
 
 
-def _lines_painter(
+def _lines_plot(
     run: Run,
     unit: str,
     shown: dict[str, np.ndarray],
@@ -275,7 +293,7 @@ def _lines_painter(
 ) -> Callable[[Axes], None]:
     epochs = _epochs(run)
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         for (name, values), colour in zip(shown.items(), SERIES, strict=False):
             if np.isfinite(values).any():
                 # a single epoch is a point
@@ -290,7 +308,7 @@ def _lines_painter(
         if legend and ax.get_legend_handles_labels()[0]:
             ax.legend(loc="best")
 
-    return paint
+    return plot
 
 
 def shade_warmup(ax: Axes, epochs: Sequence[int], warmup_epochs: int) -> None:

@@ -69,7 +69,7 @@ def _share(wrong_N: Bools, among_N: Bools) -> float | None:
 
 
 @dataclass(frozen=True)
-class AccuracyFigures:
+class AccuracySummary:
     """Test accuracy in percent: last epoch, best epoch (chosen on the test set), mean of the last ten."""
 
     final: float
@@ -79,14 +79,14 @@ class AccuracyFigures:
     epochs: int
 
 
-def accuracy_of(run: Run) -> AccuracyFigures | None:
+def accuracy_of(run: Run) -> AccuracySummary | None:
     """The accuracy of the epochs so far; None before the first."""
     values = [(line["test_top1"], line["epoch"]) for line in run.metrics if line.get("test_top1") is not None]
     if not values:
         return None
     top1 = [value for value, _ in values]
     best = max(top1)
-    return AccuracyFigures(top1[-1], best, values[top1.index(best)][1], float(np.mean(top1[-10:])), len(top1))
+    return AccuracySummary(top1[-1], best, values[top1.index(best)][1], float(np.mean(top1[-10:])), len(top1))
 
 
 def describe_state(run: Run) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from fastcpc.arrays import Bools, Floats, Ints
 from fastcpc.cleaner.metrics import class_ks_pvalues
-from fastcpc.engine.outputs.score_file import FittedMixture, ScoreArrays
+from fastcpc.engine.outputs.score_file import LossMixture, ScoreArrays
 from fastcpc.report.html.canvas import INK, SERIES, ReportFigure, draw, plain_name
 from fastcpc.report.results.run import Run
 
@@ -24,12 +24,12 @@ def loss_figures(run: Run, first: ScoreArrays | None, last: ScoreArrays | None) 
     if first is not None and last is not None and first.epoch != last.epoch:
         figures.append(_of_all(run, first, "hist-first", "Losses after the warm-up"))
     if last is not None:
-        figures.append(_of_all(run, last, "hist-last", f"Losses {when(run, last)}"))
+        figures.append(_of_all(run, last, "hist-last", f"Losses {cleaning_time(run, last)}"))
     return [figure for figure in figures if figure is not None]
 
 
-def when(run: Run, scores: ScoreArrays) -> str:
-    """When a cleaning was, as text."""
+def cleaning_time(run: Run, scores: ScoreArrays) -> str:
+    """The time of a cleaning as text."""
     return "at the end" if scores.epoch >= run.config.train.epochs else f"before epoch {scores.epoch}"
 
 
@@ -59,18 +59,18 @@ def class_panels(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
 
 
 def _of_all(run: Run, scores: ScoreArrays, key: str, title: str) -> ReportFigure | None:
-    values_N, painter = scores.values(0), all_losses_painter(run, scores)
-    if values_N is None or painter is None:
+    values_N, plot = scores.values(0), all_losses_plot(run, scores)
+    if values_N is None or plot is None:
         return None
     mixture = scores.mixture(0)
     fit = "no mixture could be fitted" if mixture is None else _in_words(mixture)
     text = f"Histogram of {len(values_N)} normalised losses of network 1; {fit}."
     caption = "Normalised cross entropy with the given label, network 1, and the mixture of all samples."
-    return draw(key, title, caption, text, painter)
+    return draw(key, title, caption, text, plot)
 
 
-def all_losses_painter(run: Run, scores: ScoreArrays) -> Callable[[Axes], None] | None:
-    """A painter of the losses of all samples with their mixture, network 1; None where losses are NaN or inf."""
+def all_losses_plot(run: Run, scores: ScoreArrays) -> Callable[[Axes], None] | None:
+    """Plots the losses of all samples with their mixture, network 1; None where losses are NaN or inf."""
     values_N = scores.values(0)
     if values_N is None:
         return None
@@ -85,7 +85,7 @@ def _wrong(run: Run, own_N: Bools) -> Bools | None:
     return np.asarray((trusted_N != run.labels.given_N)[own_N])
 
 
-def _in_words(mixture: FittedMixture) -> str:
+def _in_words(mixture: LossMixture) -> str:
     (low, high), (share, _) = mixture.means, mixture.weights
     return (
         f"the mixture has {100 * share:.0f} % around {low:.2f} (clean) and {100 - 100 * share:.0f} % around {high:.2f}"
@@ -93,15 +93,15 @@ def _in_words(mixture: FittedMixture) -> str:
 
 
 def _histogram(
-    values_M: Floats, wrong_M: Bools | None, mixture: FittedMixture | None, *, small: bool
+    values_M: Floats, wrong_M: Bools | None, mixture: LossMixture | None, *, small: bool
 ) -> Callable[[Axes], None]:
-    """A painter: histogram (correct and wrong labels stacked where known), and both components as lines."""
+    """Plots a histogram (correct and wrong labels stacked where known), and both components as lines."""
     bins = np.linspace(0, 1, (BINS // 2 if small else BINS) + 1)
     parts = [(values_M, "labels")] if wrong_M is None else [
         (values_M[~wrong_M], "correct labels"), (values_M[wrong_M], "wrong labels")
     ]  # fmt: skip
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         bottom = np.zeros(len(bins) - 1)
         for (values, name), colour in zip(parts, SERIES, strict=False):
             height = np.histogram(values, bins)[0] / max(len(values_M), 1) / np.diff(bins)
@@ -124,7 +124,7 @@ def _histogram(
             ax.set_ylabel("density")
             ax.legend(loc="best")
 
-    return paint
+    return plot
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def density_figures(run: Run, scores: ScoreArrays | None) -> list[ReportFigure]:
                 f"Losses of {kind} labels by class",
                 caption,
                 text,
-                density_painter(densities, colour),
+                density_plot(densities, colour),
             )
         )
     return figures
@@ -197,12 +197,12 @@ def class_densities(values_M: Floats, labels_M: Ints, num_classes: int, bins: in
     return np.array(rows).reshape(-1, bins)
 
 
-def density_painter(densities: Floats, colour: str) -> Callable[[Axes], None]:
-    """A painter of class densities (C, bins): thin lines (up to 20 classes), mean, and middle 95 %."""
+def density_plot(densities: Floats, colour: str) -> Callable[[Axes], None]:
+    """Plots class densities (C, bins): thin lines (up to 20 classes), mean, and middle 95 %."""
     middle = (np.arange(densities.shape[1]) + 0.5) / densities.shape[1]
     low, high = np.percentile(densities, [2.5, 97.5], axis=0)
 
-    def paint(ax: Axes) -> None:
+    def plot(ax: Axes) -> None:
         ax.fill_between(middle, low, high, color=colour, alpha=0.25, linewidth=0)
         for row in densities if len(densities) <= 20 else []:
             ax.plot(middle, row, color=colour, linewidth=0.5, alpha=0.7)
@@ -212,4 +212,4 @@ def density_painter(densities: Floats, colour: str) -> Callable[[Axes], None]:
         ax.set_xlabel("normalised loss")
         ax.set_ylabel("density")
 
-    return paint
+    return plot

@@ -29,7 +29,7 @@ from fastcpc.report.html.comparison import Comparison
 from fastcpc.report.html.curves import comparison_figures, curves
 from fastcpc.report.html.gallery import MOST_TEXT, as_script, make_gallery, names_of
 from fastcpc.report.html.headline import (
-    AccuracyFigures,
+    AccuracySummary,
     accuracy_of,
     describe_noise,
     describe_state,
@@ -47,7 +47,7 @@ FIRST_SHOWN = 20  # cards before "show all"
 
 
 @dataclass(frozen=True)
-class PageFigures:
+class PageSection:
     """A section of figures, and a sentence for each figure that cannot be drawn."""
 
     title: str
@@ -135,9 +135,9 @@ def _sha256(script: str) -> str:
 
 def _sections(
     run: Run, samples: SampleTable | None, first: ScoreArrays | None, last: ScoreArrays | None
-) -> list[PageFigures]:
+) -> list[PageSection]:
     over_epochs, missing = curves(run)
-    sections = [PageFigures("Over the epochs", over_epochs, missing)]
+    sections = [PageSection("Over the epochs", over_epochs, missing)]
     distributions = [*loss_figures(run, first, last), *density_figures(run, first)]
     absent = []
     if last is None:
@@ -149,11 +149,11 @@ def _sections(
         )
     elif first is None:
         absent.append("This run has no losses of its first cleaning, so there are no tests per class.")
-    sections.append(PageFigures("Losses", distributions, absent))
+    sections.append(PageSection("Losses", distributions, absent))
     figures = [confusion_figure(run, samples) if samples is not None else None, probability_figure(run, last)]
     figures += [prototype_figure(run, last), map_figure(run, samples, last)]
     shown = [figure for figure in figures if figure is not None]
-    sections.append(PageFigures("Classes and cleaners", shown, _absent_of_classes(run, last)))
+    sections.append(PageSection("Classes and cleaners", shown, _absent_of_classes(run, last)))
     return sections
 
 
@@ -169,14 +169,14 @@ def _absent_of_classes(run: Run, last: ScoreArrays | None) -> list[str]:
     absent = []
     if last is not None and "prototypes" not in last.arrays:
         absent.append(f"cleaner.kind={run.config.cleaner.kind} has no prototypes, so there is no map or similarity.")
-    elif last is not None and "q_gmm" not in last.arrays:
-        absent.append("This cleaner has no mixture, so its clean probabilities are not compared.")
+    elif last is not None and len(last.cleaners) < 2:
+        absent.append("This run has one cleaner, so clean probabilities are not compared.")
     if len(run.class_names) > 50:
         absent.append(f"{len(run.class_names)} classes are too many for a matrix; see the table of changes.")
     return absent
 
 
-def _baseline(baseline: Run | None) -> tuple[str, AccuracyFigures] | None:
+def _baseline(baseline: Run | None) -> tuple[str, AccuracySummary] | None:
     if baseline is None:
         return None
     accuracy = accuracy_of(baseline)

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from fastcpc.data.loaders.image_files import BadImage
-from fastcpc.engine.loggers.figure_schedule import Pictures
+from fastcpc.engine.loggers.figure_schedule import FigureImages
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.engine.outputs.score_file import LAST
 from fastcpc.report.html.canvas import pixels, plain_name
-from fastcpc.report.html.class_figures import MOST_DRAWN, confusion_painter
-from fastcpc.report.html.curves import auc_painter
-from fastcpc.report.html.loss_figures import all_losses_painter
+from fastcpc.report.html.class_figures import MOST_DRAWN, confusion_plot
+from fastcpc.report.html.curves import auc_plot
+from fastcpc.report.html.loss_figures import all_losses_plot
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import samples_of
@@ -23,30 +23,30 @@ from fastcpc.report.results.suspects import find_suspects
 
 ROWS, COLUMNS = 4, 5  # images of suspects
 SIDE = 160  # pixels of the longer side of each, at most
-Sheet = tuple[Callable[[Figure], object], tuple[float, float]]  # a painter, and its size in units of canvas.SIZE
+Sheet = tuple[Callable[[Figure], object], tuple[float, float]]  # a plot, and its size in units of canvas.SIZE
 
 
-def run_figures(folder: Path, root: str = "") -> Pictures:
+def run_figures(folder: Path, root: str = "") -> FigureImages:
     """The figures of a run, finished or not: tag -> pixels, uint8 (H, W, 3). fastcpc-train passes it to its log.
 
     folder: of the run. root: folder of the images, if not data.root. InputError where the run's files are damaged.
     """
     run = read_run(folder)
     sheets = _sheets(run, samples_of(run)[0], root)
-    return {tag: pixels(paint, width=width, height=height) for tag, (paint, (width, height)) in sheets.items()}
+    return {tag: pixels(plot, width=width, height=height) for tag, (plot, (width, height)) in sheets.items()}
 
 
 def _sheets(run: Run, samples: SampleTable | None, root: str) -> dict[str, Sheet]:
     sheets: dict[str, Sheet] = {}
     scores = run.scores(LAST)
-    losses = all_losses_painter(run, scores) if scores is not None else None
+    losses = all_losses_plot(run, scores) if scores is not None else None
     if losses is not None:
         sheets["figures/losses"] = _panel(losses, 1.2)
-    auc = auc_painter(run)
+    auc = auc_plot(run)
     if auc is not None:
         sheets["figures/auc"] = _panel(auc, 1.2)
     if samples is not None and len(run.class_names) <= MOST_DRAWN:
-        sheets["figures/confusion"] = _panel(confusion_painter(run, samples), 1.8)
+        sheets["figures/confusion"] = _panel(confusion_plot(run, samples), 1.8)
     if samples is not None:
         images = TrainingImages(run, samples, root)
         rows = find_suspects(run, samples).rows[: ROWS * COLUMNS].tolist()
@@ -57,8 +57,8 @@ def _sheets(run: Run, samples: SampleTable | None, root: str) -> dict[str, Sheet
     return sheets
 
 
-def _panel(paint: Callable[[Axes], None], height: float) -> Sheet:
-    return (lambda sheet: paint(sheet.add_subplot())), (1.2, height)
+def _panel(plot: Callable[[Axes], None], height: float) -> Sheet:
+    return (lambda sheet: plot(sheet.add_subplot())), (1.2, height)
 
 
 def _suspects(sheet: Figure, run: Run, samples: SampleTable, images: TrainingImages, rows: list[int]) -> None:

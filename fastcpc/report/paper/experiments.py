@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from fastcpc.errors import InputError
 
-CLEANERS = ("gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr")
+TABLE_CLEANERS = ("gmm_agn", "gmm_awr", "cpc_agn", "cpc_awr")
 DIGITS = ("digits_sym80", "digits_sym50", "digits_asym40")
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridRun:
     """One run of a grid. config: a file of configs/ without its ending; cleaner: cleaner.kind; seed: run.seed."""
 
     config: str
@@ -24,7 +24,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Place:
+class TableCell:
     """A cell of a table, or a line or panel of a figure: the seeds of one config and cleaner."""
 
     row: str
@@ -32,9 +32,9 @@ class Place:
     config: str
     cleaner: str
 
-    def cells(self, seeds: int) -> list[Cell]:
+    def runs(self, seeds: int) -> list[GridRun]:
         """Its runs, seeds 1 to ``seeds``."""
-        return [Cell(self.config, self.cleaner, seed) for seed in range(1, seeds + 1)]
+        return [GridRun(self.config, self.cleaner, seed) for seed in range(1, seeds + 1)]
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class Experiment:
 
     name: str
     title: str
-    places: tuple[Place, ...]
+    cells: tuple[TableCell, ...]
     seeds: int = 3
 
     @property
     def rows(self) -> list[str]:
         """Titles of the rows, in order."""
-        return list(dict.fromkeys(place.row for place in self.places))
+        return list(dict.fromkeys(cell.row for cell in self.cells))
 
     @property
     def columns(self) -> list[str]:
         """Titles of the columns, in order."""
-        return list(dict.fromkeys(place.column for place in self.places))
+        return list(dict.fromkeys(cell.column for cell in self.cells))
 
 
 def own_cleaner(config: str) -> str:
@@ -62,26 +62,26 @@ def own_cleaner(config: str) -> str:
     return "cpc_agn" if "asym" in config or config.startswith("clothing1m") else "cpc_awr"
 
 
-def _table2() -> tuple[Place, ...]:
+def _table2() -> tuple[TableCell, ...]:
     rates = [*(f"cifar10_sym{rate}" for rate in (20, 50, 80, 90)), "cifar10_asym40"]
     rates += [f"cifar100_sym{rate}" for rate in (20, 50, 80, 90)]
     return tuple(
-        place
+        cell
         for config in rates
-        for place in (
-            Place(config, "AugDMix", f"baselines/augdmix_{config}", "gmm_agn"),
-            Place(config, "CPC", config, own_cleaner(config)),
+        for cell in (
+            TableCell(config, "AugDMix", f"baselines/augdmix_{config}", "gmm_agn"),
+            TableCell(config, "CPC", config, own_cleaner(config)),
         )
     )
 
 
-def _by_cleaner(configs: Sequence[str], cleaners: Sequence[str]) -> tuple[Place, ...]:
-    return tuple(Place(config, cleaner, config, cleaner) for config in configs for cleaner in cleaners)
+def _by_cleaner(configs: Sequence[str], cleaners: Sequence[str]) -> tuple[TableCell, ...]:
+    return tuple(TableCell(config, cleaner, config, cleaner) for config in configs for cleaner in cleaners)
 
 
-def _without_mixture(configs: Sequence[str]) -> tuple[Place, ...]:
+def _without_mixture(configs: Sequence[str]) -> tuple[TableCell, ...]:
     return tuple(
-        Place(config, title, config, cleaner)
+        TableCell(config, title, config, cleaner)
         for config in configs
         for title, cleaner in (("baseline", "gmm_agn"), ("CPC without GMM", "cpc_only"), ("CPC", own_cleaner(config)))
     )
@@ -97,22 +97,22 @@ _FIGURES = {
 }
 
 
-def _own(configs: Sequence[str]) -> tuple[Place, ...]:
-    return tuple(Place(config, own_cleaner(config), config, own_cleaner(config)) for config in configs)
+def _own(configs: Sequence[str]) -> tuple[TableCell, ...]:
+    return tuple(TableCell(config, own_cleaner(config), config, own_cleaner(config)) for config in configs)
 
 
 EXPERIMENTS = {
     ("table2", "full"): Experiment("table2", "Accuracy against the baseline", _table2()),
-    ("table3", "full"): Experiment("table3", "Accuracy by cleaner", _by_cleaner(_BENCHMARKS, CLEANERS)),
+    ("table3", "full"): Experiment("table3", "Accuracy by cleaner", _by_cleaner(_BENCHMARKS, TABLE_CLEANERS)),
     ("table5", "full"): Experiment("table5", "CPC without its mixture", _without_mixture(_BENCHMARKS)),
     ("figure1", "full"): Experiment("figure1", _FIGURES["figure1"], _own(_PAIR), 1),
-    ("figure3", "full"): Experiment("figure3", _FIGURES["figure3"], _by_cleaner(_PAIR, CLEANERS)),
+    ("figure3", "full"): Experiment("figure3", _FIGURES["figure3"], _by_cleaner(_PAIR, TABLE_CLEANERS)),
     ("figure4", "full"): Experiment("figure4", _FIGURES["figure4"], _own(("cifar10_asym40",)), 1),
     # the README's table: plain training beside the four cleaners
-    ("table3", "small"): Experiment("table3", "Accuracy by cleaner", _by_cleaner(DIGITS, ("none", *CLEANERS))),
+    ("table3", "small"): Experiment("table3", "Accuracy by cleaner", _by_cleaner(DIGITS, ("none", *TABLE_CLEANERS))),
     ("table5", "small"): Experiment("table5", "CPC without its mixture", _without_mixture(DIGITS)),
     ("figure1", "small"): Experiment("figure1", _FIGURES["figure1"], _own(_DIGITS_PAIR), 1),
-    ("figure3", "small"): Experiment("figure3", _FIGURES["figure3"], _by_cleaner(_DIGITS_PAIR, CLEANERS)),
+    ("figure3", "small"): Experiment("figure3", _FIGURES["figure3"], _by_cleaner(_DIGITS_PAIR, TABLE_CLEANERS)),
     ("figure4", "small"): Experiment("figure4", _FIGURES["figure4"], _own(("digits_asym40",)), 1),
 }
 NAMES = tuple(dict.fromkeys(name for name, _ in EXPERIMENTS))

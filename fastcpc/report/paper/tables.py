@@ -12,15 +12,15 @@ from fastcpc.engine.outputs.run_dir import plain_json
 from fastcpc.engine.outputs.score_file import FIRST
 from fastcpc.errors import RunError
 from fastcpc.report.html.canvas import SERIES, files
-from fastcpc.report.html.comparison import MEASURES, Spread, spread_of
+from fastcpc.report.html.comparison import ACCURACY_MEASURES, Spread, spread_of
 from fastcpc.report.html.curves import active_auc, series, shade_warmup
 from fastcpc.report.html.headline import accuracy_of
-from fastcpc.report.html.loss_figures import class_densities, correct_and_wrong, density_painter
-from fastcpc.report.paper.experiments import Experiment, Place
+from fastcpc.report.html.loss_figures import class_densities, correct_and_wrong, density_plot
+from fastcpc.report.paper.experiments import Experiment, TableCell
 from fastcpc.report.paper.published import paper_cell
 from fastcpc.report.results.run import Run
 
-Results = dict[Place, list[Run]]
+Results = dict[TableCell, list[Run]]
 
 
 def _of_both(key: str) -> Callable[[Run], np.ndarray]:
@@ -56,28 +56,28 @@ def markdown(experiment: Experiment, results: Results) -> list[str]:
     for row in experiment.rows:
         cells = []
         for column in experiment.columns:
-            runs = next((results[p] for p in experiment.places if (p.row, p.column) == (row, column)), [])
+            runs = next((results[p] for p in experiment.cells if (p.row, p.column) == (row, column)), [])
             cells.append(_cell_text(runs) if runs else "-")
         lines.append(f"| {short_name(row)} | " + " | ".join(cells) + " |")
     return lines
 
 
 def _cell_text(runs: Sequence[Run]) -> str:
-    spread, cell = measured(runs), paper_cell(runs[0].config)
+    spread, paper = measured(runs), paper_cell(runs[0].config)
     text = f"{spread.mean:.1f}" if spread.std is None else f"{spread.mean:.1f} +- {spread.std:.1f} ({spread.low:.1f})"
-    return text if cell is None else f"{text}; paper {cell.top1:.2f}"
+    return text if paper is None else f"{text}; paper {paper.top1:.2f}"
 
 
 def as_json(experiment: Experiment, scale: str, settings: Sequence[str], results: Results) -> str:
     """The numbers of a table or figure with their runs; curves have an entry per epoch."""
     rows = []
-    for place in experiment.places:
-        runs = results[place]
-        cell = paper_cell(runs[0].config)
-        spreads = {measure: measured(runs, measure) for measure in MEASURES}
-        record: dict[str, Any] = {"row": place.row, "column": place.column, "cleaner": place.cleaner}
+    for cell in experiment.cells:
+        runs = results[cell]
+        paper = paper_cell(runs[0].config)
+        spreads = {measure: measured(runs, measure) for measure in ACCURACY_MEASURES}
+        record: dict[str, Any] = {"row": cell.row, "column": cell.column, "cleaner": cell.cleaner}
         record |= {name: {"mean": s.mean, "std": s.std, "min": s.low} for name, s in spreads.items()}
-        record["paper"] = None if cell is None else {"top1": cell.top1, "std": cell.spread, "source": cell.source}
+        record["paper"] = None if paper is None else {"top1": paper.top1, "std": paper.spread, "source": paper.source}
         for name, measure in CURVES.get(experiment.name, {}).items():
             rows_SE = _by_epoch([measure(run) for run in runs])
             deviation_E = rows_SE.std(0, ddof=1) if len(rows_SE) > 1 else np.full(rows_SE.shape[1], np.nan)
@@ -90,34 +90,34 @@ def as_json(experiment: Experiment, scale: str, settings: Sequence[str], results
 
 def figure(experiment: Experiment, results: Results) -> tuple[str, bytes]:
     """The SVG text and PNG bytes of a figure."""
-    paint, columns = {"figure1": (_losses, 2), "figure3": (_auc, len(experiment.rows)), "figure4": (_agreement, 2)}[
+    plot, columns = {"figure1": (_losses, 2), "figure3": (_auc, len(experiment.rows)), "figure4": (_agreement, 2)}[
         experiment.name
     ]
     rows = len(experiment.rows) if experiment.name == "figure1" else 1
-    return files(lambda sheet: paint(sheet, experiment, results), width=float(columns), height=1.15 * rows)
+    return files(lambda sheet: plot(sheet, experiment, results), width=float(columns), height=1.15 * rows)
 
 
 def _losses(sheet: Figure, experiment: Experiment, results: Results) -> None:
     """Fig. 1: densities per class of losses of correct and wrong labels, a row per data set; network 1, first seed."""
-    axes = sheet.subplots(len(experiment.places), 2, squeeze=False)
-    for place, row in zip(experiment.places, axes, strict=True):
-        run = results[place][0]
+    axes = sheet.subplots(len(experiment.cells), 2, squeeze=False)
+    for cell, row in zip(experiment.cells, axes, strict=True):
+        run = results[cell][0]
         scores, trusted_N = run.scores(FIRST), run.labels.trusted_N
         values_N = scores.values(0) if scores is not None else None
         if values_N is None or trusted_N is None:
             raise RunError(f"{run.path}: no losses of the first cleaning, or no true labels; train the run again")
         for ax, (kind, rows_N), colour in zip(row, correct_and_wrong(run, trusted_N), SERIES, strict=False):
             densities = class_densities(values_N[rows_N], run.labels.given_N[rows_N], len(run.class_names))
-            density_painter(densities, colour)(ax)
-            ax.set_title(f"{short_name(place.row)}: losses of {kind} labels, by class")
+            density_plot(densities, colour)(ax)
+            ax.set_title(f"{short_name(cell.row)}: losses of {kind} labels, by class")
 
 
 def _auc(sheet: Figure, experiment: Experiment, results: Results) -> None:
     """Fig. 3: AUC of each cleaner over epochs, a panel per data set; mean of seeds, band: standard deviation."""
     axes = sheet.subplots(1, len(experiment.rows), squeeze=False)[0]
     for ax, row in zip(axes, experiment.rows, strict=True):
-        for place, colour in zip([p for p in experiment.places if p.row == row], SERIES, strict=False):
-            _band(ax, [CURVES["figure3"]["auc"](run) for run in results[place]], colour, place.column)
+        for cell, colour in zip([p for p in experiment.cells if p.row == row], SERIES, strict=False):
+            _band(ax, [CURVES["figure3"]["auc"](run) for run in results[cell]], colour, cell.column)
         _finish(ax, results, row, experiment, "AUC, correct against wrong labels")
         ax.legend(loc="lower right")
 
@@ -126,8 +126,8 @@ def _agreement(sheet: Figure, experiment: Experiment, results: Results) -> None:
     """Fig. 4: KL divergence and agreement of mixture and prototypes over epochs, mean of both networks."""
     axes = sheet.subplots(1, 2)
     for ax, key, unit in zip(axes, ("kl_gmm_cpc", "agreement_gmm_cpc"), ("KL, nats", "agreement"), strict=True):
-        for place in experiment.places:
-            _band(ax, [CURVES["figure4"][key](run) for run in results[place]], SERIES[0], place.column)
+        for cell in experiment.cells:
+            _band(ax, [CURVES["figure4"][key](run) for run in results[cell]], SERIES[0], cell.column)
         _finish(ax, results, experiment.rows[0], experiment, unit)
 
 
@@ -146,7 +146,7 @@ def _by_epoch(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _finish(ax: Axes, results: Results, row: str, experiment: Experiment, unit: str) -> None:
-    runs = next(results[place] for place in experiment.places if place.row == row)
+    runs = next(results[cell] for cell in experiment.cells if cell.row == row)
     shade_warmup(ax, [line["epoch"] for line in runs[0].metrics], runs[0].config.train.warmup_epochs)
     ax.set_title(f"{short_name(row)}, {len(runs)} seed{'s' if len(runs) > 1 else ''}")
     ax.set_xlabel("epoch")

@@ -7,6 +7,8 @@ import csv
 import io
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,18 @@ import pyarrow as pa
 
 from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
-from fastcpc.data.datasets.clothing1m import IMAGES
-from fastcpc.data.datasets.listing import Listing, find_file, read_lines
-from fastcpc.data.labels.noise import make_labels
-from fastcpc.data.registry import dataset_spec, list_images, load_dataset
+from fastcpc.data.dataset import Dataset
+from fastcpc.data.labels.noise import make_labels, take_subset
+from fastcpc.data.registry import DatasetSpec, dataset_spec, load_dataset
+from fastcpc.engine.outputs.data_record import identity_of, require_same
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
+from fastcpc.report.results.kept_samples import (
+    kept_samples,
+    load_same_data,
+    recorded_left_out,
+    require_same_list,
+)
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.suspect_files import parquet_bytes
 
@@ -29,31 +37,46 @@ LIST_ENDINGS = (".csv", ".parquet")
 def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
     """Write the cleaned list of a run; returns one line that says how to use it.
 
-    digits, CIFAR: target.csv "index,label" of the whole training set for noise.kind=file; suspects get the predicted
-    class, because these data sets cannot omit samples. clothing1m: a key list. webvision: the filelist without the
-    suspects. imagefolder: target.csv or .parquet for data.list (with target.classes.txt), or a new folder of links.
+    Arrays: target.csv "index,label" of the whole training set for noise.kind=file; suspects get the predicted class,
+    because these data sets cannot omit samples. Images with a list of their own (Clothing1M, WebVision): that list
+    without the suspects. Other images: target.csv or .parquet for data.list, with target.classes.txt, or a new folder
+    of links.
     InputError where the data set has no such format or its files are missing; RunError on a failed write.
     """
-    name = run.config.data.name
-    if dataset_spec(name).list_files is None:
+    spec = dataset_spec(run.config.data.name)
+    if spec.list_files is None:
         return _write_labels(run, samples, is_issue_N, target)
-    if name != "imagefolder" and run.config.noise.kind != "none":
-        raise InputError(
-            f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from {name}'s "
-            "own lists; use the table of --out"
-        )
-    if name == "clothing1m":
-        return _write_keys(run, samples, is_issue_N, target)
-    if name == "webvision":
-        return _write_filelist(run, samples, is_issue_N, target)
-    listing = list_images(run.config.data)
-    if target.suffix.lower() in LIST_ENDINGS:
-        return _write_list(run, samples, is_issue_N, target, listing)
-    if target.suffix:
+    if spec.list_without is not None:
+        return _write_own_list(run, samples, is_issue_N, target, spec)
+    as_list = target.suffix.lower() in LIST_ENDINGS
+    if target.suffix and not as_list:
         raise InputError(
             f"--cleaned-list {target}: use .csv or .parquet, or a name without ending for a folder of links"
         )
-    return _write_links(run, samples, is_issue_N, target, listing)
+    dataset, _ = load_same_data(run)
+    kept = kept_samples(run, samples, is_issue_N, dataset.left_out)
+    return kept.usage((_write_list if as_list else _write_links)(run, kept.images(samples), target, dataset))
+
+
+def _write_own_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, spec: DatasetSpec) -> str:
+    """The list in the data set's own format."""
+    data = run.config.data
+    if run.config.noise.kind != "none":
+        raise InputError(
+            f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from "
+            f"{data.name}'s own lists; use the table of --out"
+        )
+    assert spec.list_files is not None and spec.list_without is not None
+    kept = kept_samples(run, samples, is_issue_N, recorded_left_out(run), every_class=spec.needs_every_class)
+    paths = [path for path, _ in kept.images(samples)]
+    content, usage = spec.list_without(data, paths, sorted(set(samples.paths) - set(paths)))
+    listing = None
+    with suppress(InputError):  # the format may need no list, and then the list may be missing
+        listing = spec.list_files(data)
+    if listing is not None:
+        require_same_list(run, listing.splits["train"].names, listing.splits["train"].labels.tolist())
+    replace_file(target, content)
+    return kept.usage(usage)
 
 
 def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
@@ -61,7 +84,11 @@ def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
         raise InputError(f"--cleaned-list {target}: a label file of {run.config.data.name} must end in .csv")
     config = run.config
     dataset = load_dataset(config.data)
-    labels_A = make_labels(dataset, config.noise, config.run.seed).given  # of all samples, before data.subset
+    labels = make_labels(dataset, config.noise, config.run.seed)
+    require_same(
+        run.path, config, identity_of(config, *take_subset(dataset, labels, config.data.subset, config.run.seed))
+    )
+    labels_A = labels.given  # of all samples, before data.subset
     place = {index: row for row, index in enumerate(dataset.train.source_index.tolist())}
     rows_N = np.array([place.get(index, -1) for index in samples.index_N.tolist()])
     if (rows_N < 0).any() or (labels_A[rows_N] != samples.given_N).any():
@@ -79,42 +106,16 @@ def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
     )
 
 
-def _write_keys(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    kept = [samples.paths[row] for row in np.flatnonzero(~is_issue_N).tolist()]
-    keys = [path if path.startswith(IMAGES) else f"{IMAGES}{path}" for path in kept]
-    replace_file(target, "".join(f"{key}\n" for key in keys).encode())
-    return f"{len(keys):,} keys: replace noisy_train_key_list.txt with it"
-
-
-def _write_filelist(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    data = run.config.data
-    if data.flickr:
-        raise InputError(
-            "--cleaned-list: data.flickr has two filelists; train and clean with one of them, or use --out"
-        )
-    name = "train_filelist_google.txt"
-    base = Path(data.root).expanduser()
-    original = find_file(name, [base / "info", base])
-    if original is None:
-        raise InputError(f"{base}: no {name}; restore it, because the cleaned list has its lines")
-    dropped = {samples.paths[row] for row in np.flatnonzero(is_issue_N).tolist()}
-    kept = [line.text for line in read_lines(original) if line.text.rsplit(None, 1)[0] not in dropped]
-    replace_file(target, "".join(f"{text}\n" for text in kept).encode())
-    return f"{len(kept):,} lines with unused classes: replace info/{name} with it"
-
-
-def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
-    """Columns path, label, split; a second file has the classes in their order."""
+def _write_list(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset: Dataset) -> str:
+    """Columns path, label, split; a second file has the classes in their order. kept: path and label of each image."""
     classes = target.with_suffix(".classes.txt")
-    if any("\n" in name or name != name.strip() for name in (*listing.class_ids, *listing.class_names)):
+    if any("\n" in name or name != name.strip() for name in (*dataset.class_ids, *dataset.class_names)):
         raise InputError(
             f"--cleaned-list {target}: class names with line breaks or outer spaces need a folder of links"
         )
-    rows = [
-        (samples.paths[row], listing.class_ids[samples.given_N[row]], "train")
-        for row in np.flatnonzero(~is_issue_N).tolist()
-    ]
-    rows += [(path, listing.class_ids[label], split) for split, path, label in _other_parts(listing)]
+    ids = dataset.class_ids
+    rows = [(path, ids[label], "train") for path, label in kept]
+    rows += [(path, ids[label], split) for split, path, label in _other_parts(dataset)]
     if target.suffix.lower() == ".parquet":
         columns = zip(("path", "label", "split"), zip(*rows, strict=True), strict=True)
         data = parquet_bytes(pa.table({name: pa.array(values, pa.string()) for name, values in columns}))
@@ -127,23 +128,20 @@ def _write_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path,
         data = buffer.getvalue().encode()
     lines = [
         name if name == class_id else f"{class_id} {name}"
-        for class_id, name in zip(listing.class_ids, listing.class_names, strict=True)
+        for class_id, name in zip(ids, dataset.class_names, strict=True)
     ]
     replace_file(classes, "".join(f"{line}\n" for line in lines).encode())
     replace_file(target, data)
-    return f"{int((~is_issue_N).sum()):,} training images: train with data.list={target} data.classes={classes}"
+    return f"{len(kept):,} training images: train with data.name=imagefolder data.list={target} data.classes={classes}"
 
 
-def _write_links(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, listing: Listing) -> str:
+def _write_links(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset: Dataset) -> str:
     """train/CLASS/... and test/CLASS/...: links to the images in the folders of their given labels."""
     if run.config.data.list:
         raise InputError(f"--cleaned-list {target}: this run was trained on a list; use .csv or .parquet")
     base = Path(run.config.data.root).expanduser().resolve()
-    links = [
-        (_linked("train", samples.paths[row], listing.class_ids[samples.given_N[row]]), samples.paths[row])
-        for row in np.flatnonzero(~is_issue_N).tolist()
-    ]
-    links += [(_linked(split, path, listing.class_ids[label]), path) for split, path, label in _other_parts(listing)]
+    images = [*(("train", path, label) for path, label in kept), *_other_parts(dataset)]
+    links = [(_linked(split, path, dataset.class_ids[label]), path) for split, path, label in images]
     staging = target.parent / f".{target.name}.tmp-{os.getpid()}"
     try:
         for inside, path in links:
@@ -156,7 +154,7 @@ def _write_links(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path
         if isinstance(error, OSError):
             raise write_failure(error, target, len(links) * 4096) from error
         raise
-    return f"links to {int((~is_issue_N).sum()):,} training images: train with data.root={target}"
+    return f"links to {len(kept):,} training images: train with data.name=imagefolder data.root={target}"
 
 
 def _linked(split: str, path: str, class_id: str) -> Path:
@@ -166,11 +164,11 @@ def _linked(split: str, path: str, class_id: str) -> Path:
     return Path(split, *inner) if inner[0] == class_id else Path(split, class_id, *parts)
 
 
-def _other_parts(listing: Listing) -> list[tuple[str, str, int]]:
+def _other_parts(dataset: Dataset) -> list[tuple[str, str, int]]:
     """(split, path, label) of every image outside the training split; a split with two names counts once."""
-    seen: set[int] = {id(listing.splits["train"])}
+    seen: set[int] = set()
     rows = []
-    for name, split in listing.splits.items():
+    for name, split in dataset.tests.items():
         if id(split) not in seen:
             rows += [(name, path, label) for path, label in zip(split.names, split.labels.tolist(), strict=True)]
         seen.add(id(split))

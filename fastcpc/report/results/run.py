@@ -47,7 +47,7 @@ class Run:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """Folders of the checkpoints, newest first, also damaged ones (``checkpoint.resume.named`` skips them)."""
+        """Folders of the checkpoints, newest first, also damaged ones (``find_checkpoint`` skips them)."""
         return candidates(self.path)
 
     def scores(self, name: str) -> ScoreArrays | None:

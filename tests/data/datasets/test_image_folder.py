@@ -250,3 +250,35 @@ def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"caf.udce9\.jpg': this name is not UTF-8; rename it") as caught:
         list_imagefolder(str(tmp_path))
     str(caught.value).encode()  # can be printed
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "note"),
+    [
+        ("Train", "Test", "Test/ is read as test, Train/ is read as train"),
+        ("training", "testing", "testing/ is read as test, training/ is read as train"),
+        ("TRAIN", "test", "TRAIN/ is read as train"),
+    ],
+)
+def test_parts_are_known_in_any_case(tmp_path: Path, train: str, test: str, note: str) -> None:
+    image_sets.imagefolder(tmp_path, {f"{train}/a": 2, f"{train}/b": 2, f"{test}/a": 1, f"{test}/b": 1})
+    listing = list_imagefolder(str(tmp_path))
+    assert listing.class_ids == ("a", "b") and {name: len(part) for name, part in listing.splits.items()} == {
+        "train": 4,
+        "test": 2,
+    }
+    assert note in listing.remarks
+
+
+def test_a_test_folder_among_class_folders_is_refused(tmp_path: Path) -> None:
+    image_sets.imagefolder(tmp_path, {"cat": 3, "dog": 3, "Test": 2})
+    with pytest.raises(InputError, match=r"has Test/ beside class folders \(cat, dog\) but no train/; move the class"):
+        list_imagefolder(str(tmp_path))
+    classes = image_sets.lines(tmp_path / "classes.txt", ["cat", "dog", "Test"])  # the remedy of the message
+    assert list_imagefolder(str(tmp_path), classes_file=str(classes)).class_ids == ("cat", "dog", "Test")
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path: Path) -> None:
+    image_sets.imagefolder(tmp_path, {"train/a": 2, "train/b": 2, "Training/a": 2})
+    with pytest.raises(InputError, match="Training/ and train/ mean the same; keep one"):
+        list_imagefolder(str(tmp_path))

@@ -1,6 +1,7 @@
 """The index that training reads: what is broken is left out, refused, or not known yet."""
 
 import logging
+import os
 from pathlib import Path
 
 import image_sets
@@ -26,11 +27,13 @@ def settings(root: Path, **others: object) -> DataConfig:
     return DataConfig(name="imagefolder", root=str(root), **others)  # type: ignore[arg-type]
 
 
-def write(root: Path, broken: dict[str, str], path: Path | None = None) -> Path:
+def write(root: Path, broken: dict[str, str], path: Path | None = None, sizes: dict[str, int] | None = None) -> Path:
     listing = list_images(settings(root))
     names = [name for split in listing.splits.values() for name in split.names]
     target = path or index_path(str(root), "imagefolder")
-    write_index(target, listing, {name: ImageCheck(broken.get(name, ""), "", "JPEG", 48, 40, 9) for name in names})
+    known = sizes or {}
+    checks = {name: ImageCheck(broken.get(name, ""), "", "JPEG", 48, 40, known.get(name, 9)) for name in names}
+    write_index(target, listing, checks)
     return target
 
 
@@ -158,3 +161,32 @@ def test_pairs_of_classes_by_name(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=f"noise.pairs: .*{message}"):
             make_labels(dataset, NoiseConfig(kind="asym_pairs", rate=0.4, pairs=pairs), 1)
+
+
+def test_a_broken_image_that_was_replaced_is_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = "train/a/002.jpg"
+    (root / name).write_bytes(b"not a JPEG")
+    write(root, {name: "is no image"}, sizes={name: 10})
+    again = f"; 1 of them have changed since ({name}): run fastcpc-prepare again"
+    with pytest.raises(InputError) as refused:
+        load_dataset(settings(root, max_bad=0.05))
+    assert again not in str(refused.value)
+    image_sets.put(root / name)
+    with pytest.raises(InputError) as refused:
+        load_dataset(settings(root, max_bad=0.05))
+    assert str(refused.value).endswith(again)
+    load_dataset(settings(root, max_bad=0.2))
+    assert f"1 broken training images are left out{again}" in caplog.text
+
+
+def test_a_broken_image_of_the_same_size_is_known_by_its_time(root: Path) -> None:
+    name = "test/a/000.jpg"
+    (root / name).write_bytes(b"not a JPEG")
+    index = write(root, {name: "is no image"}, sizes={name: 10})
+    with pytest.raises(InputError) as refused:
+        load_dataset(settings(root))
+    assert "changed since" not in str(refused.value)
+    later = index.stat().st_mtime + 5
+    os.utime(root / name, (later, later))
+    with pytest.raises(InputError, match=r"1 of them have changed since \(test/a/000.jpg\): run fastcpc-prepare again"):
+        load_dataset(settings(root))

@@ -46,7 +46,7 @@ NEWEST = {
 
 
 @pytest.mark.parametrize("scenario", NEWEST)
-def test_a_kill_at_every_write_leaves_a_whole_checkpoint(scenario: str, kills: list[dict[str, Any]]) -> None:
+def test_kill_at_every_write_leaves_a_whole_checkpoint(scenario: str, kills: list[dict[str, Any]]) -> None:
     entries = [entry for entry in kills if entry["scenario"] == scenario]
     for entry in entries:
         assert entry["name"] in NEWEST[scenario] and entry["version"] in NEWEST[scenario][entry["name"]], entry
@@ -57,7 +57,7 @@ def test_a_kill_at_every_write_leaves_a_whole_checkpoint(scenario: str, kills: l
     assert max(entry["kill"] for entry in entries) >= 20  # boundaries of a save
 
 
-def test_the_kills_leave_every_kind_of_hidden_name(kills: list[dict[str, Any]]) -> None:
+def test_kills_leave_every_kind_of_temporary_file(kills: list[dict[str, Any]]) -> None:
     endings = {name.split(".")[2].split("-")[0] for entry in kills for name in entry["hidden"]}
     assert endings == {"tmp", "old", "gone"}
 
@@ -77,7 +77,7 @@ def file_size_limit(num_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_file_size_limit_leaves_the_one_before_intact(tmp_path: Path, again: bool) -> None:
+def test_file_size_limit_keeps_the_earlier_checkpoint(tmp_path: Path, again: bool) -> None:
     store = CheckpointStore(tmp_path, 0)
     store.save(1, networks(1000), {"epoch": 1}, best=True)
     with (
@@ -102,7 +102,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(small_disk: Path) -> None:
+def test_full_disk_gives_one_line_and_keeps_the_checkpoint(small_disk: Path) -> None:
     store = CheckpointStore(small_disk, 0)
     store.save(1, networks(50_000), {"epoch": 1}, best=False)
     (small_disk / "filler").write_bytes(b"x" * 500_000)

@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> CheckpointStore:
     return CheckpointStore(tmp_path, 0, {"architecture": "digits_cnn", "num_classes": "10"})
 
 
-def test_damage_of_any_kind_is_found(store: CheckpointStore, tmp_path: Path) -> None:
+def test_any_damage_is_found(store: CheckpointStore, tmp_path: Path) -> None:
     save(store, 0)
     folder = store.folder / "epoch_0000"
     draw = random.Random(5)
@@ -44,7 +44,7 @@ def test_damage_of_any_kind_is_found(store: CheckpointStore, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["net1.safetensors", "net2.safetensors", "state.pt", "SHA256SUMS"])
-def test_a_missing_file_is_named(store: CheckpointStore, name: str) -> None:
+def test_missing_file_is_named(store: CheckpointStore, name: str) -> None:
     save(store, 0)
     (store.folder / "epoch_0000" / name).unlink()
     with pytest.raises(RunError, match=f"epoch_0000 is damaged: {name} is missing"):
@@ -54,7 +54,7 @@ def test_a_missing_file_is_named(store: CheckpointStore, name: str) -> None:
 @pytest.mark.parametrize(
     "sums", ["", "\n", "x" * 64 + "  state.pt\n", "0" * 64 + "  ../../secret\n", "0" * 64 + "  state.pt\n", "\xff"]
 )
-def test_sums_that_list_something_else_are_refused(store: CheckpointStore, sums: str) -> None:
+def test_wrong_checksum_files_are_rejected(store: CheckpointStore, sums: str) -> None:
     save(store, 0)
     (store.folder / "epoch_0000" / "SHA256SUMS").write_text(sums, encoding="latin-1")
     with pytest.raises(RunError, match=r"is damaged: (malformed line in )?SHA256SUMS"):
@@ -69,7 +69,7 @@ def test_sums_with_something_behind_them_are_refused(store: CheckpointStore) -> 
         load(store.folder / "epoch_0000")
 
 
-def test_the_one_before_a_damaged_one_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_checkpoint_before_a_damaged_one_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = CheckpointStore(tmp_path, 1)
     save(store, 0, 1, 2)
     (store.folder / "epoch_0002" / "state.pt").write_bytes(b"")
@@ -97,9 +97,7 @@ def resign(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_a_pickle_payload_with_a_right_checksum_is_refused_unrun(
-    store: CheckpointStore, tmp_path: Path, raw: bool
-) -> None:
+def test_pickle_payload_is_rejected_without_running_it(store: CheckpointStore, tmp_path: Path, raw: bool) -> None:
     save(store, 0)
     folder, trap = store.folder / "epoch_0000", tmp_path / "ran"
     if raw:
@@ -116,7 +114,7 @@ def test_a_pickle_payload_with_a_right_checksum_is_refused_unrun(
     assert trap.exists()  # the payload works; it was not run above
 
 
-def test_other_content_with_a_right_checksum_is_refused(store: CheckpointStore) -> None:
+def test_wrong_content_with_a_valid_checksum_is_rejected(store: CheckpointStore) -> None:
     save(store, 0)
     folder = store.folder / "epoch_0000"
     torch.save([1, 2], folder / "state.pt")

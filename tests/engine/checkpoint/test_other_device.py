@@ -14,7 +14,7 @@ SHORT: dict[str, Any] = {"epochs": 3, "lr_drop_epoch": 2}
 PAST: dict[str, Any] = {"loss_history": 2}  # losses of the epoch before come from the other device
 
 
-def test_a_run_goes_from_one_device_to_the_other_and_back(tmp_path: Path) -> None:
+def test_run_resumes_on_another_device(tmp_path: Path) -> None:
     run(small_config(tmp_path / "whole", train=SHORT, cleaner=PAST))
     config = small_config(tmp_path / "both", train=SHORT, cleaner=PAST)
     with pytest.raises(Stopped):

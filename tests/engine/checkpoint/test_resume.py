@@ -1,9 +1,11 @@
-"""A run that was stopped, or killed, and started again ends with the same bits as one that was not."""
+"""A run that is stopped or killed, and resumed, is bit-identical to one that is not."""
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +15,50 @@ from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, 
 
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError
 
 UNLUCKY = SUPPORT / "unlucky_train.py"
 
 
+SHARES = (0.1, 0.4, 0.75)
+POOL = {"train": {"pool_batches": 3}}
+# name: sections of the small run, and at which shares of its step checks it is stopped. The default run checks 16 and
+# 4 times in the warm-up epoch, then 3 times while scoring, some while training, 4 while evaluating, and so on.
+RUNS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
+    "default": ({}, (0.0, 0.05, 0.12, 0.2, 0.27, 0.33, 0.45, 0.55, 0.7, 0.85, 0.97, 1.0)),
+    "pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "all"}}, SHARES),
+    "scored_pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "pool"}}, SHARES),
+    "co": ({"parallel": {"mode": "co"}}, SHARES),
+}
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A run without a stop, and how often it looked for one."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    stop = StopAfter()
-    run(small_config(folder), stop)
-    return folder, stop.looks
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, int]]:
+    """From a name in RUNS to that run without a stop, and how often it checked for one."""
+
+    @cache
+    def train(name: str) -> tuple[Path, int]:
+        folder = tmp_path_factory.mktemp("whole") / "run"
+        stop = StopAfter()
+        run(small_config(folder, **RUNS[name][0]), stop)
+        return folder, stop.looks
+
+    return train
 
 
-# looks of the run: 16 and 4 in the warm-up epoch, then score 3, train some, evaluate 4, ... ; the rest is spread evenly
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.12, 0.2, 0.27, 0.33, 0.45, 0.55, 0.7, 0.85, 0.97, 1.0])
-def test_a_stop_anywhere_changes_nothing(share: float, undisturbed: tuple[Path, int], tmp_path: Path) -> None:
-    whole, looks = undisturbed
-    config = small_config(tmp_path / "run")
+@pytest.fixture
+def undisturbed(whole_run: Callable[[str], tuple[Path, int]]) -> Path:
+    return whole_run("default")[0]
+
+
+@pytest.mark.parametrize(("name", "share"), [(name, share) for name, (_, shares) in RUNS.items() for share in shares])
+def test_stopped_run_is_bit_identical(
+    name: str, share: float, whole_run: Callable[[str], tuple[Path, int]], tmp_path: Path
+) -> None:
+    whole, looks = whole_run(name)
+    config = small_config(tmp_path / "run", **RUNS[name][0])
     with pytest.raises(Stopped) as stopped:
         run(config, StopAfter(max(1, round(share * looks))))
     assert stopped.value.signum == 15
@@ -41,7 +66,7 @@ def test_a_stop_anywhere_changes_nothing(share: float, undisturbed: tuple[Path, 
     assert_same_run(whole, tmp_path / "run")
 
 
-def test_many_stops_change_nothing(undisturbed: tuple[Path, int], tmp_path: Path) -> None:
+def test_run_stopped_many_times_is_bit_identical(undisturbed: Path, tmp_path: Path) -> None:
     config, num_stops = small_config(tmp_path / "run"), 0
     while True:
         try:
@@ -51,35 +76,34 @@ def test_many_stops_change_nothing(undisturbed: tuple[Path, int], tmp_path: Path
             num_stops += 1
             assert num_stops < 100
     assert num_stops > 5
-    assert_same_run(undisturbed[0], tmp_path / "run")
+    assert_same_run(undisturbed, tmp_path / "run")
 
 
-def test_a_stop_in_the_middle_of_an_epoch_keeps_its_steps(tmp_path: Path) -> None:
+def test_stop_inside_an_epoch_keeps_its_step(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run")
     with pytest.raises(Stopped):
         run(config, StopAfter(5))
-    position = load(named(tmp_path / "run", "latest"))[1]["position"]
+    position = load(find_checkpoint(tmp_path / "run", "latest"))[1]["position"]
     assert position == {"epoch": 0, "stage": 0, "step": 5}
 
 
-def test_resume_from_a_path_goes_the_same_way(undisturbed: tuple[Path, int], tmp_path: Path) -> None:
-    whole, _ = undisturbed
+def test_run_from_another_checkpoint_equals_the_original(undisturbed: Path, tmp_path: Path) -> None:
     kept = small_config(tmp_path / "kept", run={"keep_every": 1})
     run(kept)
     early = tmp_path / "kept" / "checkpoints" / "epoch_0001"
     run(small_config(tmp_path / "branch", run={"resume": str(early)}))
     assert [line["epoch"] for line in metrics(tmp_path / "branch")] == [2, 3]
-    assert_same_weights(weights(whole), weights(tmp_path / "branch"))
+    assert_same_weights(weights(undisturbed), weights(tmp_path / "branch"))
 
 
 def started(config_file: Path, *accident: Any) -> "subprocess.CompletedProcess[str]":
-    """A training process to its end. accident: (rank, look, signal, target) of unlucky_train.py; none without."""
+    """Wait for a training process. accident: empty, or (rank, look, signal, target) of unlucky_train.py."""
     command = [sys.executable, str(UNLUCKY), json.dumps([accident] if accident else []), "--config", str(config_file)]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
 
 
 @pytest.mark.slow
-def test_processes_killed_or_stopped_by_signals_resume(undisturbed: tuple[Path, int], tmp_path: Path) -> None:
+def test_run_after_kill_and_signals_is_bit_identical(undisturbed: Path, tmp_path: Path) -> None:
     folder, file = tmp_path / "run", tmp_path / "run.yaml"
     file.write_text(to_yaml(small_config(folder)))
     # in epoch 1, again in epoch 1 (which a kill loses), and in epoch 2
@@ -90,7 +114,7 @@ def test_processes_killed_or_stopped_by_signals_resume(undisturbed: tuple[Path, 
     done = started(file)
     assert done.returncode == 0, done.stderr
     assert "resumed from" in done.stdout
-    assert_same_run(undisturbed[0], folder)
+    assert_same_run(undisturbed, folder)
 
 
 @pytest.mark.parametrize(
@@ -103,18 +127,18 @@ def test_processes_killed_or_stopped_by_signals_resume(undisturbed: tuple[Path, 
         ({"cpc": {"embedding_dim": 8}}, "cpc.embedding_dim (16 there, 8 now)"),
     ],
 )
-def test_a_checkpoint_of_other_samples_or_networks_is_refused(
-    sections: dict[str, dict[str, Any]], named: str, undisturbed: tuple[Path, int], tmp_path: Path
+def test_checkpoint_of_other_settings_is_rejected(
+    sections: dict[str, dict[str, Any]], named: str, undisturbed: Path, tmp_path: Path
 ) -> None:
     config = small_config(tmp_path / "branch", **sections)
-    config = replace(config, run=replace(config.run, resume=str(undisturbed[0])))
+    config = replace(config, run=replace(config.run, resume=str(undisturbed)))
     with pytest.raises(InputError, match="is of a run with other settings") as caught:
         run(config)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_going_back_inside_a_run_then_on(tmp_path: Path) -> None:
+def test_going_back_and_resuming_gives_the_same_metrics(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", run={"keep_every": 1})
     run(config)
     end = metrics(tmp_path / "run")

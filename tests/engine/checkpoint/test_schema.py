@@ -6,13 +6,13 @@ import pytest
 from small_run import run, small_config
 
 from fastcpc.engine.checkpoint.format import CheckpointState, LearnerState, checked_state, load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.errors import RunError
 
 
-def test_a_run_writes_the_keys_of_the_schema(tmp_path: Path) -> None:
+def test_state_has_the_keys_of_the_schema(tmp_path: Path) -> None:
     run(small_config(tmp_path / "run", train={"epochs": 1}))
-    path = named(tmp_path / "run", "latest")
+    path = find_checkpoint(tmp_path / "run", "latest")
     _, state = load(path)
     assert state.keys() == CheckpointState.__annotations__.keys()
     assert all(learner.keys() == LearnerState.__annotations__.keys() for learner in state["members"])

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from fastcpc.engine.checkpoint.format import load, metadata
-from fastcpc.engine.checkpoint.resume import candidates, latest, named, resume_point, turns_back
+from fastcpc.engine.checkpoint.resume import candidates, find_checkpoint, latest, resume_point, turns_back
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.errors import InputError, RunError
 
@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> CheckpointStore:
     return CheckpointStore(tmp_path, 0, {"architecture": "digits_cnn", "num_classes": "10"})
 
 
-def test_round_trip_gives_the_same_bits(store: CheckpointStore) -> None:
+def test_saved_checkpoint_loads_bit_identical(store: CheckpointStore) -> None:
     networks = [
         {"w": torch.randn(5, 4), "half": torch.randn(3).bfloat16(), "none": torch.zeros(0, 3)} for _ in range(2)
     ]
@@ -65,7 +65,7 @@ def test_equal_content_gives_equal_files(tmp_path: Path) -> None:
     assert metadata(path) == {"format": "pt", "epoch": "5", **header}
 
 
-def test_sums_are_what_sha256sum_checks(store: CheckpointStore) -> None:
+def test_sha256sum_accepts_the_checksums(store: CheckpointStore) -> None:
     save(store, 0)
     lines = (store.folder / "epoch_0000" / "SHA256SUMS").read_text().splitlines()
     for line in lines:
@@ -88,7 +88,7 @@ def test_a_view_is_saved_without_the_rest_of_its_storage(store: CheckpointStore)
     assert (path / "state.pt").stat().st_size < 10_000
 
 
-def test_an_optimizer_state_passes(store: CheckpointStore) -> None:
+def test_optimizer_state_is_accepted(store: CheckpointStore) -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(1, 3)).sum().backward()
@@ -107,13 +107,13 @@ def test_an_optimizer_state_passes(store: CheckpointStore) -> None:
         ({np.int64(1): 1}, "state has a key of type int64"),
     ],
 )
-def test_what_could_not_be_loaded_is_not_saved(store: CheckpointStore, state: dict[Any, Any], where: str) -> None:
+def test_unsupported_values_are_not_saved(store: CheckpointStore, state: dict[Any, Any], where: str) -> None:
     with pytest.raises(TypeError, match=where):
         store.save(0, make_networks(), state, best=False)
     assert candidates(store.folder.parent) == []
 
 
-def test_last_best_and_every_kth_are_kept(tmp_path: Path) -> None:
+def test_last_best_and_every_kth_checkpoint_are_kept(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, 4)
     for epoch in range(11):
         store.save(epoch, make_networks(), make_state(epoch), best=epoch in (2, 5))
@@ -122,7 +122,7 @@ def test_last_best_and_every_kth_are_kept(tmp_path: Path) -> None:
     assert (store.folder / "best").read_text() == "epoch_0005\n"
 
 
-def test_the_same_epoch_is_replaced(store: CheckpointStore) -> None:
+def test_checkpoint_of_the_same_epoch_is_replaced(store: CheckpointStore) -> None:
     save(store, 1)
     store.save(1, make_networks(9.0), {"second": 1}, best=False)
     networks, state = store.load(store.folder / "epoch_0001")
@@ -131,16 +131,14 @@ def test_the_same_epoch_is_replaced(store: CheckpointStore) -> None:
     assert names(store) == ["epoch_0001", "latest"]
 
 
-def test_turning_back_deletes_the_course_that_was_left(store: CheckpointStore) -> None:
+def test_turning_back_deletes_later_checkpoints(store: CheckpointStore) -> None:
     save(store, 3, 7, best=True)
     save(store, 4)
     assert names(store) == ["epoch_0003", "epoch_0004", "latest"]  # best was epoch 7, which is no more
     assert store.latest() == store.folder / "epoch_0004"
 
 
-def test_a_kill_while_deleting_leaves_no_half_checkpoint(
-    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kill_while_deleting_leaves_whole_checkpoints(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     save(store, 0, 1)
 
     def killed(path: Path, ignore_errors: bool = False) -> None:
@@ -157,7 +155,7 @@ def test_a_kill_while_deleting_leaves_no_half_checkpoint(
     assert names(store) == ["epoch_0001", "epoch_0002", "latest"]
 
 
-def test_opening_clears_what_a_killed_writer_left(store: CheckpointStore) -> None:
+def test_opening_deletes_files_of_a_killed_writer(store: CheckpointStore) -> None:
     save(store, 2)
     (store.folder / "epoch_0002").rename(store.folder / ".epoch_0002.old")  # killed between the two renames
     for name in (".epoch_0003.tmp", ".epoch_0001.gone"):
@@ -170,13 +168,13 @@ def test_opening_clears_what_a_killed_writer_left(store: CheckpointStore) -> Non
     assert load(reopened.folder / "epoch_0002")[1]["position"] == {"epoch": 2, "step": 12}
 
 
-def test_named_finds_and_lists(store: CheckpointStore) -> None:
+def test_named_checkpoint_is_found_or_all_are_listed(store: CheckpointStore) -> None:
     with pytest.raises(InputError, match="holds no checkpoint"):
-        named(store.folder.parent, "latest")
+        find_checkpoint(store.folder.parent, "latest")
     save(store, 0, best=True)
     save(store, 1)
     run = store.folder.parent
-    assert [named(run, name).name for name in ("latest", "best", "epoch_0001")] == [
+    assert [find_checkpoint(run, name).name for name in ("latest", "best", "epoch_0001")] == [
         "epoch_0001",
         "epoch_0000",
         "epoch_0001",
@@ -184,9 +182,9 @@ def test_named_finds_and_lists(store: CheckpointStore) -> None:
     with pytest.raises(
         InputError, match=r"no checkpoint 'epoch_9' in .*; there is latest, best, epoch_0001, epoch_0000$"
     ):
-        named(run, "epoch_9")
+        find_checkpoint(run, "epoch_9")
     with pytest.raises(InputError, match=r"no checkpoint '\.\./x'"):
-        named(run, "../x")
+        find_checkpoint(run, "../x")
 
 
 def test_resume_auto_and_never(store: CheckpointStore) -> None:

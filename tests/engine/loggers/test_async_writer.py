@@ -18,7 +18,7 @@ from fastcpc.engine.loggers.async_writer import AsyncWriter
 from fastcpc.errors import RunError
 
 
-def test_work_is_done_in_order_on_another_thread() -> None:
+def test_jobs_run_in_order_on_another_thread() -> None:
     begun, done, names = threading.Event(), [], []
 
     def first() -> None:
@@ -39,7 +39,7 @@ def fail() -> None:
     raise RunError("the disk is full")
 
 
-def test_an_error_is_raised_once_at_the_next_call(caplog: pytest.LogCaptureFixture) -> None:
+def test_error_is_raised_once_at_the_next_call(caplog: pytest.LogCaptureFixture) -> None:
     writer, done = AsyncWriter(), []
     writer.begin(fail)
     with pytest.raises(RunError, match="the disk is full"):
@@ -54,11 +54,11 @@ def test_an_error_is_raised_once_at_the_next_call(caplog: pytest.LogCaptureFixtu
     assert "the disk is full" in caplog.text
 
 
-def test_a_checkpoint_holds_what_was_when_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_has_the_state_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each large checkpoint is held back until the next epoch has taken a step."""
     config = small_config(tmp_path / "at_once", run={"keep_every": 1})
     run(config)
-    monkeypatch.setattr(trainer, "WRITTEN_AT_ONCE", 0)
+    monkeypatch.setattr(trainer, "SYNCHRONOUS_BYTES", 0)
     moved_on, honest_update, honest_finish = threading.Event(), Learner.update, AsyncWriter.finish
     honest_write, threads = store.serialise, []
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_holds_what_was_when_it_was_begun(tmp_path: Path, monkeypat
         assert all((momentum[0][i]["momentum_buffer"] == momentum[1][i]["momentum_buffer"]).all() for i in momentum[0])
 
 
-def test_a_write_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = CheckpointStore.write
 
     def write(self: CheckpointStore, packed: Any, *, best: bool) -> Path:
@@ -100,7 +100,7 @@ def test_a_write_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mon
             raise RunError("cannot write: no space left on the device")
         return honest(self, packed, best=best)
 
-    monkeypatch.setattr(trainer, "WRITTEN_AT_ONCE", 0)
+    monkeypatch.setattr(trainer, "SYNCHRONOUS_BYTES", 0)
     monkeypatch.setattr(CheckpointStore, "write", write)
     with pytest.raises(RunError, match="no space left"):
         run(small_config(tmp_path / "run"))

@@ -40,7 +40,7 @@ def lines(folder: RunDir) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_line_has_every_key_in_order_and_null_for_the_unknown() -> None:
+def test_metrics_line_has_every_key_in_order() -> None:
     line = metrics_line(
         {"epoch": 0, "phase": "warmup", "test_top1": np.float64(50.0), "lr": float("nan"), "loss_total": [1.0]}
     )
@@ -65,7 +65,7 @@ def test_nan_is_null_in_the_file(folder: RunDir) -> None:
     assert "NaN" not in (folder.path / "metrics.jsonl").read_text()
 
 
-def test_a_resumed_run_cuts_lines_and_events(folder: RunDir) -> None:
+def test_resumed_run_truncates_lines_and_events(folder: RunDir) -> None:
     with RunLog(folder, 10) as log:
         for epoch in range(5):
             log.epoch({"epoch": epoch, "test_top1": 10.0 + epoch})
@@ -78,14 +78,14 @@ def test_a_resumed_run_cuts_lines_and_events(folder: RunDir) -> None:
     assert [(event.step, event.value) for event in events.Scalars("test_top1")] == [(0, 10), (1, 11), (2, 12), (3, 53)]
 
 
-def test_without_start_the_first_epoch_cuts(folder: RunDir) -> None:
+def test_first_epoch_truncates_lines(folder: RunDir) -> None:
     for value in (1.0, 2.0):
         with RunLog(folder, 10) as log:
             log.epoch({"epoch": 0, "test_top1": value})
     assert [line["test_top1"] for line in lines(folder)] == [2.0]
 
 
-def test_tensorboard_has_every_number(folder: RunDir) -> None:
+def test_tensorboard_has_every_metric(folder: RunDir) -> None:
     with RunLog(folder, 10) as log:
         log.epoch(METRICS)
     tags = EventAccumulator(str(folder.path / "tensorboard")).Reload().Tags()["scalars"]
@@ -105,7 +105,7 @@ def test_console_line_by_value() -> None:
     )
 
 
-def test_the_header_stands_over_its_columns(folder: RunDir, caplog: pytest.LogCaptureFixture) -> None:
+def test_header_is_aligned_with_its_columns(folder: RunDir, caplog: pytest.LogCaptureFixture) -> None:
     with RunLog(folder, 450) as log:
         for epoch in range(21):
             log.epoch({**METRICS, "epoch": epoch})
@@ -125,7 +125,7 @@ def test_the_header_stands_over_its_columns(folder: RunDir, caplog: pytest.LogCa
     assert "0.981 0.980" in (folder.path / "train.log").read_text()
 
 
-def test_how_it_ended_is_said(folder: RunDir, caplog: pytest.LogCaptureFixture) -> None:
+def test_end_of_a_run_is_logged(folder: RunDir, caplog: pytest.LogCaptureFixture) -> None:
     log = RunLog(folder, 3)
     log.finished({"best_top1": 97.5, "last10_top1": 96.25, "final_top1": None})
     assert caplog.messages == [
@@ -142,7 +142,7 @@ class Clock:
         return self.now
 
 
-def test_a_stage_says_a_line_each_interval(caplog: pytest.LogCaptureFixture) -> None:
+def test_stage_logs_a_line_per_interval(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="fastcpc")
     clock = Clock()
     with Progress(30.0, bar=False, clock=clock).stage("warm-up", 400) as stage:
@@ -156,7 +156,7 @@ def test_a_stage_says_a_line_each_interval(caplog: pytest.LogCaptureFixture) -> 
     ]
 
 
-def test_a_resumed_stage_counts_from_where_it_stood(caplog: pytest.LogCaptureFixture) -> None:
+def test_resumed_stage_counts_from_its_step(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="fastcpc")
     clock = Clock()
     with Progress(10.0, bar=False, clock=clock).stage("train", 400, done=300) as stage:
@@ -165,7 +165,7 @@ def test_a_resumed_stage_counts_from_where_it_stood(caplog: pytest.LogCaptureFix
     assert caplog.messages == ["train: 301/400 steps, 64 images/s, ETA 16:30"]
 
 
-def test_a_stage_of_no_time_and_no_steps() -> None:
+def test_stage_without_steps_by_value() -> None:
     clock = Clock()
     with Progress(30.0, bar=False, clock=clock).stage("score", 0) as stage:
         assert stage.images_per_second() == 0.0
@@ -175,13 +175,11 @@ def test_a_stage_of_no_time_and_no_steps() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00"), (-5, "0:00")]
 )
-def test_clock_text(seconds: float, text: str) -> None:
+def test_durations_as_text(seconds: float, text: str) -> None:
     assert clock_text(seconds) == text
 
 
-def test_a_bar_is_drawn_only_for_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_bar_needs_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress().stage("score", 2) as stage:
         stage.advance(5)
     assert capsys.readouterr().err == ""
@@ -194,7 +192,7 @@ def test_a_bar_is_drawn_only_for_a_terminal(
     assert "img/s" in shown
 
 
-def test_console_sends_news_to_stdout_and_warnings_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_prints_info_to_stdout_and_warnings_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     handler = ConsoleHandler()
     for level in (logging.INFO, logging.WARNING):
         handler.handle(logging.LogRecord("fastcpc", level, "", 0, "a %s", ("b",), None))
@@ -202,7 +200,7 @@ def test_console_sends_news_to_stdout_and_warnings_to_stderr(capsys: pytest.Capt
     assert (shown.out, shown.err) == ("a b\n", "warning: a b\n")
 
 
-def test_a_closed_pipe_ends_the_printing_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_pipe_ends_printing_only(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     stream = os.fdopen(writer, "w")

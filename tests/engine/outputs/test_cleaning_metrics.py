@@ -15,7 +15,7 @@ from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.outputs.cleaning_metrics import cleaning_metrics, loss_metrics
 
 
-def test_only_known_samples_are_judged() -> None:
+def test_metrics_use_samples_with_a_true_label_only() -> None:
     draws = np.random.default_rng(0)
     given = draws.integers(0, 3, 60)
     trusted = np.where(draws.random(60) < 0.6, given, (given + 1) % 3)
@@ -32,7 +32,7 @@ def test_only_known_samples_are_judged() -> None:
     assert loss_metrics(losses, given, partly, 3) == expected  # type: ignore[arg-type]
 
 
-def test_clothing1ms_twice_labelled_photos_reach_the_labels(tmp_path: Path) -> None:
+def test_true_labels_of_a_part_of_clothing1m_are_used(tmp_path: Path) -> None:
     dataset = load_dataset(DataConfig(name="clothing1m", root=str(image_sets.clothing1m(tmp_path))))
     labels = make_labels(dataset, NoiseConfig(), 1)
     assert labels.trusted is None and labels.known is not None

@@ -13,7 +13,7 @@ def git(root: Path, *command: str) -> str:
     ).stdout.strip()
 
 
-def test_commit_of_a_checkout(tmp_path: Path) -> None:
+def test_commit_of_a_git_checkout(tmp_path: Path) -> None:
     assert git_commit(tmp_path) is None
     git(tmp_path, "init", "-q")
     assert git_commit(tmp_path) is None  # no commit yet
@@ -26,7 +26,7 @@ def test_commit_of_a_checkout(tmp_path: Path) -> None:
     assert git_commit(tmp_path) == f"{commit}-dirty"
 
 
-def test_a_folder_inside_a_checkout_is_none(tmp_path: Path) -> None:
+def test_folder_inside_another_checkout_has_no_commit(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     git(tmp_path, "commit", "-qm", "one", "--allow-empty")
     (tmp_path / "site-packages").mkdir()

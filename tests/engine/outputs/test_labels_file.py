@@ -26,7 +26,7 @@ def test_labels_round_trip(tmp_path: Path, trusted: np.ndarray | None) -> None:
             assert float(stored["actual_rate"]) == 1 / 3
 
 
-def test_labels_of_other_lengths_are_refused(tmp_path: Path) -> None:
+def test_labels_of_different_lengths_are_rejected(tmp_path: Path) -> None:
     labels = Labels(np.array([1, 0, 0]), np.array([1, 0]), "sym", 0.5, 0.5, 7)
     with pytest.raises(ValueError, match="trusted has 2 entries for 3 labels"):
         write_labels(tmp_path / "labels.npz", labels, np.arange(3), ["a", "b"])

@@ -26,7 +26,7 @@ def config_at(path: Path, **run: Any) -> Config:
     return Config(run=RunConfig(dir=str(path), **run))
 
 
-def test_a_new_folder_and_its_parents_are_made(tmp_path: Path) -> None:
+def test_new_folder_and_its_parents_are_created(tmp_path: Path) -> None:
     config = config_at(tmp_path / "a" / "b")
     with RunDir(config) as folder:
         assert folder.path == tmp_path / "a" / "b"
@@ -42,7 +42,7 @@ def test_a_new_folder_and_its_parents_are_made(tmp_path: Path) -> None:
     assert environment["gpus"] is not None
 
 
-def test_the_log_goes_on_and_ends_with_the_folder(tmp_path: Path) -> None:
+def test_log_is_appended_until_the_folder_closes(tmp_path: Path) -> None:
     level = logger.level
     for word in ("one", "two"):
         with RunDir(config_at(tmp_path / "run")):
@@ -57,7 +57,7 @@ def test_the_log_goes_on_and_ends_with_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("error", "trace"), [(RunError("the disk is full"), False), (KeyError("oops"), True)])
-def test_how_a_run_failed_stands_in_its_log(tmp_path: Path, error: Exception, trace: bool) -> None:
+def test_error_of_a_run_is_in_its_log(tmp_path: Path, error: Exception, trace: bool) -> None:
     with pytest.raises(type(error)), RunDir(config_at(tmp_path / "run")):
         raise error
     text = (tmp_path / "run" / "train.log").read_text()
@@ -65,7 +65,7 @@ def test_how_a_run_failed_stands_in_its_log(tmp_path: Path, error: Exception, tr
     assert ("Traceback" in text) == trace
 
 
-def test_a_finished_run_is_known(tmp_path: Path) -> None:
+def test_summary_marks_a_finished_run(tmp_path: Path) -> None:
     config = config_at(tmp_path / "run")
     with RunDir(config) as folder:
         assert folder.finished_summary() is None
@@ -79,25 +79,25 @@ def test_a_finished_run_is_known(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "environment.json").read_text()) == {"what": "it was trained on"}
     with RunDir(config_at(tmp_path / "run", resume="/nope")) as folder:
         assert folder.finished_summary() is not None  # a path that may not even exist deletes nothing
-        folder.unfinish()
+        folder.mark_unfinished()
         assert folder.finished_summary() is None
 
 
-def test_lines_are_appended_and_cut(tmp_path: Path) -> None:
+def test_metrics_lines_are_appended_and_truncated(tmp_path: Path) -> None:
     with RunDir(config_at(tmp_path / "run")) as folder:
-        assert folder.cut_json_lines("m.jsonl", 3) == 0
+        assert folder.truncate_json_lines("m.jsonl", 3) == 0
         for epoch in range(6):
             folder.append_json_line("m.jsonl", {"epoch": epoch, "x": float("inf")})
         path = folder.path / "m.jsonl"
         assert json.loads(path.read_text().splitlines()[5]) == {"epoch": 5, "x": None}
-        assert folder.cut_json_lines("m.jsonl", 4) == 4
+        assert folder.truncate_json_lines("m.jsonl", 4) == 4
         path.write_text(path.read_text() + '{"epoch": 4')  # a kill in the middle of a line
-        assert folder.cut_json_lines("m.jsonl", 9) == 4
+        assert folder.truncate_json_lines("m.jsonl", 9) == 4
         assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
         path.write_text(path.read_text() + '{"epoch": 4}')  # ... just before its end
-        assert folder.cut_json_lines("m.jsonl", 9) == 4
+        assert folder.truncate_json_lines("m.jsonl", 9) == 4
         path.write_text('{"epoch": 0}\nrubbish\n{"epoch": 1}\n')
-        assert folder.cut_json_lines("m.jsonl", 9) == 1
+        assert folder.truncate_json_lines("m.jsonl", 9) == 1
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def fill(disk: Path) -> None:
         (disk / "filler").write_bytes(b"x" * 200_000)
 
 
-def test_a_full_disk_takes_the_line_back(small_disk: Path) -> None:
+def test_full_disk_leaves_no_incomplete_line(small_disk: Path) -> None:
     with RunDir(config_at(small_disk / "run")) as folder:
         folder.append_json_line("m.jsonl", {"epoch": 0})
         before = sorted(item.name for item in folder.path.iterdir())
@@ -128,7 +128,7 @@ def test_a_full_disk_takes_the_line_back(small_disk: Path) -> None:
         assert sorted(item.name for item in folder.path.iterdir()) == before
 
 
-def test_a_log_that_cannot_be_written_does_not_end_the_run(small_disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_log_does_not_end_the_run(small_disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with RunDir(config_at(small_disk / "run")) as folder:
         fill(small_disk)
         for _ in range(3):
@@ -138,9 +138,7 @@ def test_a_log_that_cannot_be_written_does_not_end_the_run(small_disk: Path, cap
 
 # TensorBoard's own thread fails as well, in its own way.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_events_that_cannot_be_written_are_one_line(
-    small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_events_give_one_line(small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     others = set(threading.enumerate())
     with RunDir(config_at(small_disk / "run")) as folder:
         (folder.path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
@@ -159,7 +157,7 @@ def test_events_that_cannot_be_written_are_one_line(
         thread.join(60)  # or its end would be reported in another test
 
 
-def test_plain_json_is_plain() -> None:
+def test_json_has_plain_types_only() -> None:
     value = {
         "a": np.float32(0.5),
         "b": (np.int64(3), float("nan")),

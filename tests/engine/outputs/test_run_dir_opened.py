@@ -32,14 +32,14 @@ def refusal(config: Config) -> str:
     return message
 
 
-def test_the_same_config_opens_it_again(tmp_path: Path) -> None:
+def test_same_config_opens_the_folder_again(tmp_path: Path) -> None:
     RunDir(config_at(tmp_path / "run")).close()
     again = replace(config_at(tmp_path / "run", keep_every=5, name="other"), device="cpu")
     RunDir(again).close()
     assert load_config([tmp_path / "run" / "config.yaml"], []) == again
 
 
-def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+def test_changed_settings_are_rejected_by_name(tmp_path: Path) -> None:
     config = config_at(tmp_path / "run")
     RunDir(config).close()
     CheckpointStore(tmp_path / "run", 0).save(0, [], {}, best=True)
@@ -52,7 +52,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert len(changed_settings(config, other)) == 4
 
 
-def test_a_start_that_failed_before_its_first_checkpoint_binds_nobody(tmp_path: Path) -> None:
+def test_settings_may_change_before_the_first_checkpoint(tmp_path: Path) -> None:
     config = config_at(tmp_path / "run")
     RunDir(config).close()
     other = replace(config, train=TrainConfig(lr=0.5))
@@ -60,7 +60,7 @@ def test_a_start_that_failed_before_its_first_checkpoint_binds_nobody(tmp_path: 
     assert load_config([tmp_path / "run" / "config.yaml"], []) == other
 
 
-def test_where_things_lie_may_change_and_is_saved(tmp_path: Path) -> None:
+def test_paths_may_change_and_are_saved(tmp_path: Path) -> None:
     config = config_at(tmp_path / "run")
     RunDir(config).close()
     CheckpointStore(tmp_path / "run", 0).save(0, [], {}, best=True)
@@ -71,7 +71,7 @@ def test_where_things_lie_may_change_and_is_saved(tmp_path: Path) -> None:
     assert saved.run.resume == "auto"  # the saved config goes on from the run's own checkpoints
 
 
-def test_never_refuses_a_run_and_takes_an_empty_folder(tmp_path: Path) -> None:
+def test_resume_never_needs_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     config = config_at(tmp_path / "run", resume="never")
     RunDir(config).close()
@@ -126,7 +126,9 @@ def make_file_parent(path: Path) -> None:
         (make_broken_config, r"run\.dir: .*config\.yaml is not a config of this program \(.*\); give another run\.dir"),
     ],
 )
-def test_what_is_not_a_run_is_refused_untouched(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+def test_folder_that_is_not_a_run_is_rejected_and_unchanged(
+    tmp_path: Path, make: Callable[[Path], None], message: str
+) -> None:
     path = tmp_path / "p" / "run"
     path.parent.mkdir()
     make(path)
@@ -138,16 +140,16 @@ def test_what_is_not_a_run_is_refused_untouched(tmp_path: Path, make: Callable[[
         assert not (path / ".lock").exists()
 
 
-def test_a_parent_that_is_a_file_is_refused(tmp_path: Path) -> None:
+def test_parent_that_is_a_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "p").write_text("x")
     assert re.search(r"run\.dir: .*/p/run cannot be used: Not a directory", refusal(config_at(tmp_path / "p" / "run")))
 
 
-def test_an_overlong_name_is_refused(tmp_path: Path) -> None:
+def test_name_that_is_too_long_is_rejected(tmp_path: Path) -> None:
     assert "cannot be used: File name too long" in refusal(config_at(tmp_path / ("x" * 300)))
 
 
-def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
+def test_folder_without_permission_is_rejected(tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
     (tmp_path / "run").mkdir(mode=0o555)
@@ -168,7 +170,7 @@ with RunDir(Config(run=RunConfig(dir=sys.argv[1]))):
 """
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_folder_in_use_is_rejected(tmp_path: Path) -> None:
     config = config_at(tmp_path / "run")
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, config.run.dir], stdout=subprocess.PIPE, text=True)
     try:
@@ -184,7 +186,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     RunDir(config).close()  # a killed holder holds nothing
 
 
-def test_a_killed_start_does_not_block_the_next(tmp_path: Path) -> None:
+def test_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     path = tmp_path / "run"

@@ -79,7 +79,7 @@ def test_unused_cleaners_and_nan_are_null_and_true_labels_optional(tmp_path: Pat
     assert table["q_cpc_1"].to_pylist() == [0.5, None, 1.0]
 
 
-def test_columns_of_other_lengths_are_rejected(tmp_path: Path) -> None:
+def test_columns_of_different_lengths_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="column p_given has 2 rows, index has 3"):
         replace(make_table(3), p_given_N=np.zeros(2)).write(tmp_path / "c.parquet")
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +101,7 @@ def test_damaged_tables_are_rejected(change, message: str) -> None:  # type: ign
         SampleTable.from_arrow(change(make_table(3).to_arrow()))
 
 
-def test_suspected_labels_by_hand() -> None:
+def test_suspected_labels_by_value() -> None:
     samples = replace(
         make_table(4), given_N=np.array([0, 0, 0, 0]), predicted_N=np.array([1, 1, 0, 1]),
         clean_prob_N=np.array([0.9, 0.2, 0.2, 0.6]), is_clean_N=np.array([True, False, False, True]),

@@ -12,7 +12,7 @@ from small_run import StopAfter, run, small_config
 
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.outputs.score_file import FIRST, LAST, MOST_EMBEDDINGS
 from fastcpc.engine.step_loop import Stopped
@@ -29,7 +29,7 @@ def networks_of(config: Config) -> list[Network]:
     networks = [
         build_network(config.model, config.cpc, num_classes=10, in_channels=1, image_size=8, seed=0) for _ in "12"
     ]
-    for network, state in zip(networks, load(named(Path(config.run.dir), "latest"))[0], strict=True):
+    for network, state in zip(networks, load(find_checkpoint(Path(config.run.dir), "latest"))[0], strict=True):
         network.load_state_dict(state)
     return networks
 
@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return config
 
 
-def test_losses_are_those_of_the_final_networks(finished: Config) -> None:
+def test_losses_belong_to_the_final_networks(finished: Config) -> None:
     scores = read(Path(finished.run.dir) / LAST)
     dataset, labels = load_data(finished)
     images = (dataset.train.pixels.float() / 255 - dataset.mean[0]) / dataset.std[0]  # type: ignore[union-attr]
@@ -62,7 +62,7 @@ def density(scores: dict[str, np.ndarray], name: str, network: int, place: int, 
     )
 
 
-def test_mixtures_are_fits_of_those_losses_all_and_by_class(finished: Config) -> None:
+def test_mixtures_are_fits_of_the_stored_losses(finished: Config) -> None:
     scores = read(Path(finished.run.dir) / FIRST)
     given = pq.read_table(Path(finished.run.dir) / "clean_probabilities.parquet")["given_label"].to_numpy()
     assert scores["agn_means"].shape == (2, 1, 2) and scores["awr_means"].shape == (2, 10, 2)
@@ -79,7 +79,7 @@ def test_mixtures_are_fits_of_those_losses_all_and_by_class(finished: Config) ->
                 np.testing.assert_allclose(clean / (clean + noisy), scores["q_gmm"][i, rows], atol=1e-5)
 
 
-def test_probabilities_are_those_of_the_table(finished: Config) -> None:
+def test_probabilities_equal_the_sample_table(finished: Config) -> None:
     folder = Path(finished.run.dir)
     scores, table = read(folder / LAST), pq.read_table(folder / "clean_probabilities.parquet")
     for name in ("q_gmm", "q_cpc"):
@@ -87,7 +87,7 @@ def test_probabilities_are_those_of_the_table(finished: Config) -> None:
             np.testing.assert_allclose(scores[name][i], table[f"{name}_{i + 1}"].to_numpy(), rtol=1e-6)
 
 
-def test_embeddings_and_prototypes_give_the_score_back(finished: Config) -> None:
+def test_embeddings_and_prototypes_reproduce_the_scores(finished: Config) -> None:
     folder = Path(finished.run.dir)
     scores, table = read(folder / LAST), pq.read_table(folder / "clean_probabilities.parquet")
     rows, given = scores["rows"], table["given_label"].to_numpy()
@@ -97,7 +97,7 @@ def test_embeddings_and_prototypes_give_the_score_back(finished: Config) -> None
         np.testing.assert_allclose(1 / (1 + np.exp(-similarity)), scores["q_cpc"][i][rows], atol=1e-5)
 
 
-def test_the_sample_of_embeddings_is_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_number_of_embeddings_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("fastcpc.engine.outputs.score_file.MOST_EMBEDDINGS", 50)
     run(small_config(tmp_path / "run", train={"epochs": 2}))
     scores = read(tmp_path / "run" / LAST)
@@ -113,7 +113,7 @@ def test_the_sample_of_embeddings_is_bounded(monkeypatch: pytest.MonkeyPatch, tm
         ("cpc_only", {"q_cpc", "rows", "embeddings", "prototypes"}, True),
     ],
 )
-def test_what_a_cleaner_has_not_is_left_out(kind: str, present: set[str], first: bool, tmp_path: Path) -> None:
+def test_arrays_of_other_cleaners_are_left_out(kind: str, present: set[str], first: bool, tmp_path: Path) -> None:
     run(small_config(tmp_path / "run", kind, train={"epochs": 2}))
     optional = {"q_gmm", "q_cpc", "rows", "embeddings", "prototypes"}
     assert read(tmp_path / "run" / LAST).keys() & optional == present
@@ -121,17 +121,19 @@ def test_what_a_cleaner_has_not_is_left_out(kind: str, present: set[str], first:
     assert (tmp_path / "run" / FIRST).exists() == first
 
 
-def test_the_averaged_losses_are_kept_where_the_mixture_sees_them(tmp_path: Path) -> None:
+def test_averaged_losses_are_stored_when_the_mixture_uses_them(tmp_path: Path) -> None:
     run(small_config(tmp_path / "run", "gmm_agn", cleaner={"loss_history": 3}))
     scores = read(tmp_path / "run" / LAST)
     now = (scores["loss"] - scores["loss"].min(1, keepdims=True)) / np.ptp(scores["loss"], axis=1, keepdims=True)
     assert np.abs(now - scores["values"]).max() > 0.01
-    learner: Any = load(named(tmp_path / "run", "latest"))[1]["members"][0]  # without the final cleaning's losses
+    learner: Any = load(find_checkpoint(tmp_path / "run", "latest"))[1]["members"][
+        0
+    ]  # without the final cleaning's losses
     expected = (learner["history"][-2:].sum(0).numpy() + now[0]) / 3
     np.testing.assert_allclose(scores["values"][0], expected, atol=1e-5)
 
 
-def test_a_stopped_run_has_what_its_last_cleaning_found(tmp_path: Path) -> None:
+def test_stopped_run_has_the_scores_of_its_last_cleaning(tmp_path: Path) -> None:
     stop = StopAfter()
     run(small_config(tmp_path / "whole"), stop)
     config = small_config(tmp_path / "run")

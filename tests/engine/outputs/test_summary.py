@@ -26,7 +26,7 @@ def table_of(is_clean: list[bool], predicted: list[int]) -> SampleTable:
     )  # fmt: skip
 
 
-def test_summary_by_hand() -> None:
+def test_summary_by_value() -> None:
     # sample 5 is predicted noisy, but its given label is also the predicted one
     table = table_of([True, False, False, False, True, False], [0, 9, 9, 9, 9, 5])
     labels = labels_of([0, 1, 2, 3, 4, 5], [0, 0, 0, 3, 0, 5])  # 1, 2 and 4 are wrong; 1, 2 and 3 are suspected

@@ -53,7 +53,7 @@ def far_off(line: dict[str, Any], kept: dict[str, Any]) -> list[str]:
     return wrong + sorted(line.keys() ^ kept.keys())
 
 
-def test_a_difference_is_named() -> None:
+def test_differing_record_is_named() -> None:
     line = {"loss_total": [1.0, 2.0], "labelled": [3]}
     one = {"runs": {"a": {"metrics": [line], "sha256": {"net1": "ab"}}}}
     two = {"runs": {"a": {"metrics": [{**line, "loss_total": [1.0, 2.0 + 2**-51]}], "sha256": {"net1": "ac"}}}}

@@ -26,7 +26,7 @@ def fresh_compiler() -> Iterator[None]:
     numerics._compiled.cache_clear()
 
 
-def test_nothing_is_compiled_twice_over_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_function_is_compiled_once_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One graph for both networks' warm-up, one for their semi-supervised step, one for inference: of full and short
     batches, of the training and the test split, while both cleaners rule, lambda_u rises and the learning rate drops.
     """
@@ -46,7 +46,7 @@ def twenty_steps(compile_mode: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it loads inductor
-def test_twenty_compiled_steps_give_the_numbers_of_uncompiled_ones() -> None:
+def test_compiled_steps_equal_uncompiled_ones() -> None:
     plain, compiled = twenty_steps("false"), twenty_steps("default")
     assert counters["stats"]["unique_graphs"] == 1
     assert plain.keys() == compiled.keys()

@@ -1,4 +1,4 @@
-"""parallel.mode=co on one process; tests/engine/runs/test_ranks.py has it on several."""
+"""parallel.mode=co on one process; test_ranks.py tests it on several, checkpoint/test_resume.py its stops."""
 
 import copy
 from collections.abc import Callable
@@ -20,7 +20,7 @@ CO = {"parallel": {"mode": "co"}}
 
 
 class Reference(Trainer):
-    """The variant in plain words: network 2 is trained with a copy of network 1 that was made before either was."""
+    """The plain form: network 2 trains with a copy of network 1 from before the epoch."""
 
     def outline(self, epoch: int) -> list[tuple[str, Callable[[], None]]]:
         if epoch < self.config.train.warmup_epochs:
@@ -53,8 +53,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_is_the_variant_in_plain_words(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not Algorithm 1: the warm-up is the same, the first epoch that guesses is not."""
+def test_co_training_equals_its_plain_form(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It differs from Algorithm 1 from the first epoch after the warm-up on."""
     run(small_config(tmp_path / "data"))
     monkeypatch.setattr(engine_start, "Trainer", Reference)
     run(small_config(tmp_path / "reference"))
@@ -67,16 +67,7 @@ def test_it_is_the_variant_in_plain_words(whole: Path, tmp_path: Path, monkeypat
     assert said in (whole / "train.log").read_text()
 
 
-@pytest.mark.parametrize("looks", [12, 25, 37])
-def test_a_stop_anywhere_changes_nothing(looks: int, whole: Path, tmp_path: Path) -> None:
-    config = small_config(tmp_path / "run", **CO)
-    with pytest.raises(Stopped):
-        run(config, StopAfter(looks))
-    run(config)
-    assert_same_run(whole, tmp_path / "run")
-
-
-def test_modes_do_not_mix_inside_an_epoch(whole: Path, tmp_path: Path) -> None:
+def test_mode_may_not_change_inside_an_epoch(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         run(small_config(tmp_path / "co", **CO), StopAfter(30))
     with pytest.raises(
@@ -86,7 +77,7 @@ def test_modes_do_not_mix_inside_an_epoch(whole: Path, tmp_path: Path) -> None:
     assert run(small_config(tmp_path / "on", run={"resume": str(whole)}))["finished"]  # from an epoch's end all is well
 
 
-def test_an_odd_number_of_ranks_has_no_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_co_training_needs_an_even_number_of_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(InputError, match=r"^parallel\.mode=co: .* and 3 have no half; start an even number, or one$"):
-        batch_scaling.connect(small_config(tmp_path, **CO), torch.device("cpu"))
+        batch_scaling.connect_groups(small_config(tmp_path, **CO), torch.device("cpu"))

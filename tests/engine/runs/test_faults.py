@@ -28,7 +28,7 @@ from small_run import assert_same_run, metrics, run, small_config
 
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.outputs.run_dir import RunDir
 
 UNLUCKY = str(SUPPORT / "unlucky_train.py")
@@ -61,7 +61,7 @@ def start(accidents: list[Any], config: Path, *options: str) -> "subprocess.Comp
     return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
 
 
-def test_killed_ranks_and_a_scheduler_that_ends_the_job(undisturbed: Path, tmp_path: Path) -> None:
+def test_run_after_a_killed_rank_and_sigterm_is_bit_identical(undisturbed: Path, tmp_path: Path) -> None:
     """torchrun restarts after a kill, the run goes on from its last whole checkpoint; SIGTERM to torchrun reaches all
     ranks, which stop at the same step and keep it. In the end every bit is as without all this."""
     folder = tmp_path / "run"
@@ -71,13 +71,13 @@ def test_killed_ranks_and_a_scheduler_that_ends_the_job(undisturbed: Path, tmp_p
     assert "stopped by SIGTERM at epoch" in done.stderr, done.stdout + done.stderr
     log = (folder / "train.log").read_text()
     assert log.count("resumed from") == 1 and log.count("; into ") == 1, log
-    assert load(named(folder, "latest"))[1]["position"]["step"] > 0  # it stopped inside an epoch
+    assert load(find_checkpoint(folder, "latest"))[1]["position"]["step"] > 0  # it stopped inside an epoch
     done = start([], config)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_run(undisturbed, folder)
 
 
-def test_two_nodes_of_which_one_is_lost_and_joins_again(undisturbed: Path, tmp_path: Path) -> None:
+def test_run_after_a_lost_node_is_bit_identical(undisturbed: Path, tmp_path: Path) -> None:
     """Two launches. In the third epoch one is gone, torchrun and all; started again, it finds the other waiting, and
     they go on from the last whole checkpoint. One of them speaks, and every bit is as without all this."""
     config, port = write_config(tmp_path / "run"), free_port()
@@ -93,7 +93,7 @@ def test_two_nodes_of_which_one_is_lost_and_joins_again(undisturbed: Path, tmp_p
         lost = node([[-1, 36, "SIGKILL", "node"]])
         told = lost.communicate(timeout=TIME_LIMIT)
         assert lost.returncode == -signal.SIGKILL, told
-        assert named(tmp_path / "run", "latest").name == "epoch_0001"
+        assert find_checkpoint(tmp_path / "run", "latest").name == "epoch_0001"
         again = node([])
         outputs = [process.communicate(timeout=TIME_LIMIT) for process in (first, again)]
         assert [first.returncode, again.returncode] == [0, 0], outputs
@@ -106,7 +106,7 @@ def test_two_nodes_of_which_one_is_lost_and_joins_again(undisturbed: Path, tmp_p
     assert_same_run(undisturbed, tmp_path / "run")
 
 
-def test_a_config_that_is_wrong_is_said_once(tmp_path: Path) -> None:
+def test_wrong_config_is_reported_once(tmp_path: Path) -> None:
     """And torchrun shows the line too."""
     config = write_config(tmp_path / "run")
     config.write_text(config.read_text().replace("batch_size: 32", "batch_size: 33"))
@@ -120,12 +120,20 @@ def test_a_config_that_is_wrong_is_said_once(tmp_path: Path) -> None:
     assert "InputError: train.batch_size=33" in done.stderr and "exitcode  : 2" in done.stderr
 
 
-def test_a_held_folder_a_full_disk_and_a_silent_rank(undisturbed: Path, small_disk: Path, tmp_path: Path) -> None:
+def test_run_folder_in_use_is_an_error_on_every_rank(tmp_path: Path) -> None:
     with RunDir(small_config(tmp_path / "held")):
-        on_ranks(2, "rank_runs:problems", tmp_path, small_disk)
+        on_ranks(2, "rank_runs:held_elsewhere", tmp_path / "held")
+
+
+def test_silent_rank_is_named(tmp_path: Path) -> None:
+    on_ranks(2, "rank_runs:silence", tmp_path)
+
+
+def test_full_disk_ends_all_ranks_and_the_run_resumes(undisturbed: Path, small_disk: Path, tmp_path: Path) -> None:
+    on_ranks(2, "rank_runs:full_disk", small_disk)
     (small_disk / "filler").unlink()
     run_folder = small_disk / "run"
-    assert named(run_folder, "latest").name in ("epoch_0000", "epoch_0001")  # where the disk was full at last
+    assert find_checkpoint(run_folder, "latest").name in ("epoch_0000", "epoch_0001")  # where the disk was full at last
     shutil.copytree(run_folder, tmp_path / "moved")
     on_ranks(2, "rank_runs:train_small", tmp_path / "moved")
     assert_same_run(undisturbed, tmp_path / "moved")
@@ -139,17 +147,17 @@ def open_home() -> Iterator[Path]:
         yield Path(name)
 
 
-def test_a_folder_that_becomes_read_only(open_home: Path, tmp_path: Path) -> None:
+def test_read_only_folder_ends_the_run_with_one_line(open_home: Path, tmp_path: Path) -> None:
     home = open_home
     said = as_nobody("nobody_runs:train_until_read_only", home / "run", tmp_path / "before")
     assert re.fullmatch(r"RunError: cannot write .*: Permission denied; fix this and repeat the command.*", said)
-    assert named(home / "run", "latest").name in ("epoch_0000", "epoch_0001")
+    assert find_checkpoint(home / "run", "latest").name in ("epoch_0000", "epoch_0001")
     for folder in (home / "run", home / "run" / "checkpoints"):
         folder.chmod(0o777)
     assert run(small_config(home / "run"))["finished"]
 
 
-def test_a_checkpoint_damaged_on_the_disk_costs_an_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_checkpoint_costs_one_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(small_config(tmp_path / "whole"))
     config = small_config(tmp_path / "run")
     run(config)

@@ -18,7 +18,7 @@ POINTS = 12.0  # of test accuracy, that four epochs may make of other roundings
 
 @pytest.mark.parametrize("compiled", ["false", "default", "max-autotune"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_run_is_that_of_a_cpu(tmp_path: Path, compiled: str, precision: str) -> None:
+def test_run_on_a_gpu_is_close_to_a_cpu(tmp_path: Path, compiled: str, precision: str) -> None:
     run(small_config(tmp_path / "cpu"))
     config = replace(small_config(tmp_path / "gpu"), device="cuda", precision=precision, compile=compiled)  # type: ignore[arg-type]
     assert run(config)["finished"]
@@ -30,7 +30,7 @@ def test_a_run_is_that_of_a_cpu(tmp_path: Path, compiled: str, precision: str) -
         assert abs(line["test_top1"] - other["test_top1"]) < POINTS
 
 
-def test_stopped_and_resumed_is_not_stopped(tmp_path: Path) -> None:
+def test_stopped_run_on_a_gpu_equals_the_whole_run(tmp_path: Path) -> None:
     settings = {"device": "cuda", "precision": "fp32"}
     whole = small_config(tmp_path / "whole", run={"deterministic": True})
     stop = StopAfter()
@@ -44,7 +44,7 @@ def test_stopped_and_resumed_is_not_stopped(tmp_path: Path) -> None:
 
 
 @each_loader
-def test_photos(tmp_path: Path, name: str) -> None:
+def test_run_on_image_files(tmp_path: Path, name: str) -> None:
     coloured_images(tmp_path / "photos")
     config = replace(image_config(tmp_path / "photos", tmp_path / "run", name), device="cuda", compile="default")
     assert run(config)["finished"]

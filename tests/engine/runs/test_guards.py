@@ -31,7 +31,7 @@ def test_empty_partition_falls_back_to_warmup(tmp_path: Path, caplog: pytest.Log
     assert "predicted clean, fewer than the 10 classes; it trains on all labels as in the warm-up" in caplog.text
 
 
-def test_the_last_good_partition_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_small_partition_keeps_the_last_good_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The mixture divides epoch 1; the prototypes, hardly trained at such a rate, hold nothing clean after it."""
     config = small_config(
         tmp_path / "run", "cpc_awr", cleaner={"tau": 0.9, "warmup": 0.25}, cpc={"passes": 1, "normalise": False},
@@ -44,7 +44,7 @@ def test_the_last_good_partition_stays(tmp_path: Path, caplog: pytest.LogCapture
     assert "it keeps its last good partition in this epoch" in caplog.text
 
 
-def test_a_class_without_clean_samples_is_named(
+def test_class_without_clean_samples_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     honest = cleaning.co_divide
@@ -63,7 +63,7 @@ def test_a_class_without_clean_samples_is_named(
     )
 
 
-def test_labels_that_no_sample_has_and_batches_beyond_the_data_are_said(
+def test_unused_labels_and_large_batches_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "fastcpc"):
@@ -87,7 +87,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, when: Callable[[int, int], bool]) ->
     monkeypatch.setattr(train_epoch, "semisup_loss", poisoned)
 
 
-def test_a_nan_takes_the_pass_back(
+def test_nan_rolls_the_pass_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     poison(monkeypatch, lambda count, number: count == 2)
@@ -115,7 +115,7 @@ def test_a_nan_takes_the_pass_back(
     assert [int(row) for row in said[1].split(", ")] == served[1][:20]  # of the second step
 
 
-def test_a_nan_followed_by_a_stop_is_taken_back_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_before_a_stop_is_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, lambda count, number: count == 1)
     run(small_config(tmp_path / "whole"))
     monkeypatch.undo()
@@ -136,7 +136,7 @@ def test_a_nan_followed_by_a_stop_is_taken_back_all_the_same(tmp_path: Path, mon
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_network_that_gives_nans_without_end_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_nan_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, lambda count, number: number == 1)  # the other network is well
     count = train_epoch.MAX_ROLLBACKS + 1
     with pytest.raises(
@@ -147,7 +147,7 @@ def test_a_network_that_gives_nans_without_end_ends_the_run(tmp_path: Path, monk
         run(small_config(tmp_path / "run", train={"epochs": 8}))
 
 
-def test_weights_that_are_no_numbers_after_the_last_step_count_too(
+def test_infinite_weights_after_the_last_step_are_rolled_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     honest = train_epoch.warm_up
@@ -164,7 +164,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_count_too(
     assert "epoch 0, network 2: losses or weights became NaN" in caplog.text
 
 
-def test_losses_that_are_nan_when_scored_name_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_in_a_scoring_pass_names_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = trainer.score_samples
 
     def poisoned(*args: Any) -> Any:

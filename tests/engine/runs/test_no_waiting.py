@@ -74,7 +74,7 @@ def trained(config: Any, steps: BareSteps) -> Learner:
 @pytest.mark.parametrize(
     ("precision", "strong"), [("fp32", "geometric"), ("bf16", "randaugment"), ("fp16", "autoaugment")]
 )
-def test_training_reads_no_value(gpu: PretendGpu, precision: Any, strong: Any) -> None:
+def test_training_does_not_synchronise(gpu: PretendGpu, precision: Any, strong: Any) -> None:
     config = replace(ON_GPU, precision=precision, augment=replace(CONFIG.augment, strong=strong))
     own = trained(config, never_waiting(gpu))
     assert own.network.classifier.weight.is_cuda and own.sums.is_cuda and own.is_finite()
@@ -83,7 +83,7 @@ def test_training_reads_no_value(gpu: PretendGpu, precision: Any, strong: Any) -
         torch.testing.assert_close(own.sums.cpu(), there.sums, rtol=1e-5, atol=1e-5)
 
 
-def test_scoring_reads_no_value_and_evaluation_one(gpu: PretendGpu) -> None:
+def test_scoring_does_not_synchronise_and_evaluation_does_once(gpu: PretendGpu) -> None:
     def results(config: Any, steps: BareSteps) -> Any:
         training, learners = small_stages(config)
         networks, labels_N = [learner.network for learner in learners], training.labels_N
@@ -119,13 +119,13 @@ def updated_prototypes(config: Any, hot: Any) -> tuple[Tensor, Tensor]:
     return own.network.prototypes.detach().cpu(), scores_N.cpu()
 
 
-def test_stage_1_reads_no_value(gpu: PretendGpu) -> None:
+def test_cleaning_does_not_synchronise(gpu: PretendGpu) -> None:
     with kernels_on_cpu():
         on_gpu = updated_prototypes(ON_GPU, gpu.hot())
         torch.testing.assert_close(on_gpu, updated_prototypes(ON_CPU, nullcontext()))
 
 
-def test_triton_is_launched_without_a_question(gpu: PretendGpu) -> None:
+def test_triton_launch_does_not_synchronise(gpu: PretendGpu) -> None:
     kernels = {name: Launches() for name in ("forward_kernel", "backward_kernel", "scores_kernel")}
     with patch.multiple(prototype_triton, **kernels):
         updated_prototypes(ON_GPU, gpu.hot())
@@ -133,7 +133,7 @@ def test_triton_is_launched_without_a_question(gpu: PretendGpu) -> None:
 
 
 @pytest.mark.parametrize("strong", ["randaugment", "autoaugment"])
-def test_views_of_coloured_images_are_made_without_a_question(gpu: PretendGpu, strong: Any) -> None:
+def test_views_in_memory_do_not_synchronise(gpu: PretendGpu, strong: Any) -> None:
     pixels = torch.randint(256, (40, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     policy = strong_policy(replace(CONFIG.augment, strong=strong))
 
@@ -147,7 +147,7 @@ def test_views_of_coloured_images_are_made_without_a_question(gpu: PretendGpu, s
         assert torch.equal(one.cpu(), other)
 
 
-def test_views_of_photos_are_finished_without_a_question(gpu: PretendGpu, tmp_path: Path) -> None:
+def test_views_of_image_files_do_not_synchronise(gpu: PretendGpu, tmp_path: Path) -> None:
     coloured_images(tmp_path)
     config = image_config(tmp_path, tmp_path / "run", "torch")
     dataset, _ = load_data(config)
@@ -170,7 +170,7 @@ def test_views_of_photos_are_finished_without_a_question(gpu: PretendGpu, tmp_pa
      lambda loss: torch.tensor([1.0], device="cuda"), lambda loss: torch.ones(3).to("cuda"),
      lambda loss: loss[None][torch.tensor([0])], lambda loss: torch.nn.functional.one_hot(loss[None].long())],
 )  # fmt: skip
-def test_the_guard_sees_every_question(gpu: PretendGpu, question: Callable[[Tensor], Any]) -> None:
+def test_guard_detects_every_synchronisation(gpu: PretendGpu, question: Callable[[Tensor], Any]) -> None:
     weight = torch.rand(3, device="cuda", requires_grad=True)
     with gpu.hot():
         loss = weight.square().mean()
@@ -185,14 +185,14 @@ def test_the_guard_sees_every_question(gpu: PretendGpu, question: Callable[[Tens
      lambda on_gpu: torch.stack([on_gpu.sum(), torch.ones(())]), lambda on_gpu: torch.ones(3).add_(on_gpu),
      lambda on_gpu: on_gpu.gather(0, torch.tensor([1])), lambda on_gpu: on_gpu.where(torch.ones(3) > 0, 0.0)],
 )  # fmt: skip
-def test_the_guard_sees_tensors_of_both_places(gpu: PretendGpu, mixture: Callable[[Tensor], Any]) -> None:
+def test_guard_detects_mixed_devices(gpu: PretendGpu, mixture: Callable[[Tensor], Any]) -> None:
     on_gpu = torch.rand(3, device="cuda")
     assert (on_gpu * torch.tensor(2.0)).is_cuda  # a single number goes along with the launch
     with pytest.raises(MixedDevicesError):
         mixture(on_gpu)
 
 
-def test_the_guard_sees_momentum_that_lies_otherwise(gpu: PretendGpu) -> None:
+def test_guard_detects_momentum_in_another_layout(gpu: PretendGpu) -> None:
     weight = torch.nn.Parameter(torch.rand(4, 3, 2, 2, device="cuda").contiguous(memory_format=torch.channels_last))
     optimizer = build_sgd([weight], CONFIG.train)
     weight.grad = torch.ones_like(weight)
@@ -203,7 +203,7 @@ def test_the_guard_sees_momentum_that_lies_otherwise(gpu: PretendGpu) -> None:
 
 
 @pytest.mark.gpu
-def test_training_never_waits_for_a_gpu() -> None:
+def test_training_on_a_gpu_does_not_synchronise() -> None:
     training, (own, other) = small_stages(ON_GPU)
 
     def watched(batches: Iterator[Batch]) -> Iterator[tuple[int, Batch]]:

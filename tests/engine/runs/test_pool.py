@@ -1,4 +1,4 @@
-"""Epochs of a drawn pool: who is in it, what is scored, and a run that is stopped in one."""
+"""Epochs of a drawn pool (train.pool_batches): its samples, and which samples are scored."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_run import StopAfter, assert_same_run, metrics, run, small_config, weights
+from small_run import metrics, run, small_config, weights
 
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
-from fastcpc.engine.step_loop import Stopped
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.numerics import Numerics
 from fastcpc.engine.train_epoch import TrainContext, paired_batches
 
@@ -38,7 +37,7 @@ def learner(partition: Partition, number: int = 1) -> Any:
     return SimpleNamespace(number=number, partition=partition)
 
 
-def test_a_warm_up_pool_is_balanced_and_drawn_anew_for_each_epoch_and_network() -> None:
+def test_warmup_pool_is_balanced_and_differs_per_epoch_and_network() -> None:
     pools = [
         training("all").warm_up_rows(learner(None, number), epoch)  # type: ignore[arg-type]
         for epoch, number in ((0, 1), (0, 1), (1, 1), (0, 2))
@@ -47,7 +46,7 @@ def test_a_warm_up_pool_is_balanced_and_drawn_anew_for_each_epoch_and_network() 
     assert pools[0].equal(pools[1]) and not pools[0].equal(pools[2]) and not pools[0].equal(pools[3])
 
 
-def test_all_scored_the_epoch_draws_from_both_sets() -> None:
+def test_pool_draws_from_both_sets_when_all_are_scored() -> None:
     clean = torch.arange(3000) < 2000
     assert training("all").scored(3) is None
     batches = torch.stack(paired_batches(learner(Partition(clean, clean.float())), training("all"), 3))
@@ -57,7 +56,7 @@ def test_all_scored_the_epoch_draws_from_both_sets() -> None:
     assert torch.bincount(LABELS[unlabelled.unique()]).tolist() == [160, 160, 160, 100]
 
 
-def test_a_scored_pool_is_all_that_the_epoch_sees() -> None:
+def test_epoch_uses_only_the_scored_pool() -> None:
     rows = training("pool").scored(3)
     assert rows is not None and torch.bincount(LABELS[rows]).tolist() == [160] * 4
     for clean_share in (0.7, 1.0):
@@ -66,25 +65,13 @@ def test_a_scored_pool_is_all_that_the_epoch_sees() -> None:
         assert set(seen.tolist()) == set(rows.tolist())
 
 
-@pytest.mark.parametrize("scored", ["all", "pool"])
-def test_a_run_of_pools_stopped_anywhere_ends_with_the_same_bits(scored: str, tmp_path: Path) -> None:
-    stop = StopAfter()
-    run(pool_config(tmp_path / "whole", scored), stop)
-    for share in (0.1, 0.4, 0.75):
-        config = pool_config(tmp_path / f"parts{share}", scored)
-        with pytest.raises(Stopped):
-            run(config, StopAfter(round(share * stop.looks)))
-        run(config)
-        assert_same_run(tmp_path / "whole", tmp_path / f"parts{share}")
-
-
-def test_what_a_run_of_scored_pools_leaves(tmp_path: Path) -> None:
+def test_files_of_a_run_that_scores_its_pool(tmp_path: Path) -> None:
     run(pool_config(tmp_path / "run", "pool"))
     lines = metrics(tmp_path / "run")
     assert lines[0]["labelled"] == [96, 96]  # the warm-up's pools
     assert all(sum(line["labelled"]) <= 2 * 96 for line in lines)
     assert all(0 < value <= 1 for line in lines[1:] for value in [*line["auc_cpc"], *line["partition_precision"]])
-    state = load(named(tmp_path / "run", "latest"))[1]
+    state = load(find_checkpoint(tmp_path / "run", "latest"))[1]
     for one in state["members"]:
         clean_N, clean_prob_N = one["partition"]
         assert len(clean_N) == 240 and int((~clean_prob_N.isnan()).sum()) == 96
@@ -95,7 +82,7 @@ def test_what_a_run_of_scored_pools_leaves(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["finished"]
 
 
-def test_scored_changes_the_training_after_the_warm_up_alone(tmp_path: Path) -> None:
+def test_cleaner_scored_changes_training_after_the_warmup_only(tmp_path: Path) -> None:
     for scored in ("all", "pool"):
         run(pool_config(tmp_path / scored, scored))
     lines = [metrics(tmp_path / scored) for scored in ("all", "pool")]
@@ -103,6 +90,6 @@ def test_scored_changes_the_training_after_the_warm_up_alone(tmp_path: Path) -> 
     assert all(one["loss_total"] != other["loss_total"] for one, other in zip(lines[0][1:], lines[1][1:], strict=True))
     for one, other in zip(weights(tmp_path / "all"), weights(tmp_path / "pool"), strict=True):
         assert all(not one[key].equal(other[key]) for key in one if one[key].is_floating_point())
-    states = [load(named(tmp_path / scored, "latest"))[1]["members"] for scored in ("all", "pool")]
+    states = [load(find_checkpoint(tmp_path / scored, "latest"))[1]["members"] for scored in ("all", "pool")]
     known = [[int((~member["partition"][1].isnan()).sum()) for member in members] for members in states]
     assert known == [[240, 240], [96, 96]]

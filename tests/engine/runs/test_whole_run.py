@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_cleaner_runs_to_its_end_and_leaves_its_files(kind: str, tmp_path: Path) -> None:
+def test_every_cleaner_finishes_and_writes_its_files(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     summary = run(small_config(folder, kind))
     assert summary["finished"] is True and 0 <= summary["final_top1"] <= 100
@@ -50,7 +50,7 @@ def test_every_cleaner_runs_to_its_end_and_leaves_its_files(kind: str, tmp_path:
     assert table["is_clean"] == [value > 0.5 for value in table["clean_probability"]]
 
 
-def test_clean_probability_is_the_mean_of_both_networks_ruling_cleaner(tmp_path: Path) -> None:
+def test_clean_probability_is_the_mean_over_networks_of_the_active_cleaner(tmp_path: Path) -> None:
     for kind, names in (("gmm_awr", ("q_gmm_1", "q_gmm_2")), ("cpc_awr", ("q_cpc_1", "q_cpc_2"))):
         run(small_config(tmp_path / kind, kind, train={"epochs": 3}))
         table = pq.read_table(tmp_path / kind / "clean_probabilities.parquet").to_pydict()
@@ -58,7 +58,7 @@ def test_clean_probability_is_the_mean_of_both_networks_ruling_cleaner(tmp_path:
         np.testing.assert_allclose(table["clean_probability"], expected, rtol=1e-6)
 
 
-def test_same_seed_same_bits_and_another_seed_others(tmp_path: Path) -> None:
+def test_seed_determines_the_run(tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(small_config(tmp_path / name))
     assert_same_run(tmp_path / "one", tmp_path / "two")
@@ -76,14 +76,14 @@ def test_the_two_networks_differ(tmp_path: Path) -> None:
         assert abs(float(torch.corrcoef(pair)[0, 1])) < 0.5, name
 
 
-def test_trusted_labels_are_never_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_true_labels_do_not_change_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the trusted training labels replaced by nonsense, the networks end with the same bits."""
     config = small_config(tmp_path / "true", train={"epochs": 3})
     run(config)
     honest = launch.load_data
 
-    def blinded(of):  # type: ignore[no-untyped-def]
-        dataset, labels = honest(of)
+    def blinded(*of):  # type: ignore[no-untyped-def]
+        dataset, labels = honest(*of)
         labels.trusted[:] = 0
         dataset.train.labels[:] = 0
         return dataset, labels
@@ -95,7 +95,7 @@ def test_trusted_labels_are_never_trained_on(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_the_method_learns_what_the_labels_hide(tmp_path: Path) -> None:
+def test_digits_accuracy_and_suspects_after_ten_epochs(tmp_path: Path) -> None:
     """Digits, half of the labels randomised, 10 epochs: far from a full run, and far above chance."""
     config = load_config(
         [CONFIGS / "digits_sym50.yaml"],
@@ -109,7 +109,7 @@ def test_the_method_learns_what_the_labels_hide(tmp_path: Path) -> None:
     assert len(last["kl_gmm_cpc"]) == len(last["agreement_gmm_cpc"]) == 2
 
 
-def test_bfloat16_rounds_the_activations_and_not_the_weights(tmp_path: Path) -> None:
+def test_bfloat16_keeps_weights_in_float32(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         config = small_config(tmp_path / precision, train={"epochs": 2})
         run(replace(config, precision=precision))  # type: ignore[arg-type]
@@ -135,12 +135,12 @@ def test_bfloat16_rounds_the_activations_and_not_the_weights(tmp_path: Path) -> 
         ("none", "asym", "always", False),
     ],
 )
-def test_when_the_warm_up_has_its_penalty(kind: str, noise: str, setting: str, expected: bool) -> None:
+def test_warmup_penalty_by_setting(kind: str, noise: str, setting: str, expected: bool) -> None:
     config = small_config(Path("unused"), kind, noise={"kind": noise}, train={"warmup_penalty": setting})
     assert has_warmup_penalty(config) is expected
 
 
-def test_the_penalty_reaches_the_loss(tmp_path: Path) -> None:
+def test_warmup_penalty_changes_the_loss(tmp_path: Path) -> None:
     for setting in ("always", "never"):
         run(small_config(tmp_path / setting, train={"warmup_penalty": setting, "epochs": 2}))
     with_penalty, without = (metrics(tmp_path / setting)[0]["loss_total"] for setting in ("always", "never"))
@@ -158,7 +158,7 @@ def test_the_penalty_reaches_the_loss(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_each_stage_reads_the_views_of_its_settings(
+def test_views_of_each_stage(
     augment: dict[str, str], expected: list[tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The order of first use is that of the stages. No two views of a batch are equal."""
@@ -178,7 +178,7 @@ def test_each_stage_reads_the_views_of_its_settings(
 
 
 @pytest.mark.parametrize("name", ["digits_sym80", "digits_asym40"])
-def test_the_dry_run_takes_a_step_of_every_stage_and_keeps_nothing(
+def test_dry_run_runs_every_stage_and_writes_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = []

@@ -237,12 +237,12 @@ def kernels_on_cpu() -> Iterator[None]:
     def fit(values: Tensor, groups: Any, num_groups: int, order: Any, start: Any, *limits: Any) -> Any:
         names = dict(zip(("max_iter", "tol", "reg_covar"), limits, strict=True))
         made = gmm_em.fit_gmm(values.cpu(), None if groups is None else groups.cpu(), num_groups, **names)
-        return [part.to(values.device) for part in vars(made).values()], gmm_cupy.Faults(0, 0, 0)
+        return [part.to(values.device) for part in vars(made).values()], gmm_cupy.BadInput(0, 0, 0)
 
     def posterior(values: Tensor, groups: Any, mixture: Any) -> Any:
         made = gmm_em.MixtureFit(*(part.cpu() for part in mixture), *[None] * 4)
         found = made.clean_probability(values.cpu(), None if groups is None else groups.cpu())
-        return found.to(values.device), gmm_cupy.Faults(0, 0, 0)
+        return found.to(values.device), gmm_cupy.BadInput(0, 0, 0)
 
     loss = sys.modules["fastcpc.kernels.prototype_loss"]  # in the package a function has the module's name
     with (

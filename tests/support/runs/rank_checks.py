@@ -1,4 +1,4 @@
-"""What several ranks compute and agree on together, against what one computes from the whole; not a test itself."""
+"""Checks that several ranks together compute what one computes from all samples; not a test itself."""
 
 from typing import Any
 
@@ -32,14 +32,16 @@ def whole_and_own(*shape: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tenso
     return values, values[distributed.own_slice(len(values))]
 
 
-def arithmetic() -> None:
-    """Everything that must give on shares what it gives on the whole."""
-    torch.use_deterministic_algorithms(True)
-    for check in (
-        batchnorm, batchnorm_in_a_network, penalty, partners, gradients, gathers, prototypes, mixtures, agreements,
-        stops, halves,
-    ):  # fmt: skip
-        check()
+CHECKS = (
+    "batchnorm", "batchnorm_in_a_network", "penalty", "partners", "gradients", "gathers", "prototypes", "mixtures",
+    "agreements", "stops", "halves",
+)  # fmt: skip
+
+
+def check(name: str) -> None:
+    """Run one of CHECKS, a function of this module."""
+    assert name in CHECKS
+    globals()[name]()
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 2e-6) -> None:
@@ -105,7 +107,7 @@ def penalty() -> None:
 
 
 def partners() -> None:
-    """Partners that travel are the rows of the whole, bit for bit, in either memory format."""
+    """Partners from other ranks equal the rows of the whole batch exactly, in either memory format."""
     for mixed_blocks in (2, 4):
         permutation = torch.randperm(4 * BATCH, generator=torch.Generator().manual_seed(mixed_blocks))
         views = [whole_and_own(BATCH, 3, 2, 2, seed=k) for k in range(4)]
@@ -145,7 +147,7 @@ def gathers() -> None:
 
 
 def prototypes() -> None:
-    """Features stay where they are, and the prototypes come out as from all of them: both heads, both objectives."""
+    """Prototypes trained on features that stay on their ranks equal those of one rank: both heads, both objectives."""
     num_samples = 50
     draw = torch.Generator().manual_seed(7)
     feat = torch.randn(num_samples, 128, generator=draw)
@@ -167,7 +169,7 @@ def prototypes() -> None:
 
 
 def agreements() -> None:
-    """A fault on one rank is a fault on all; so is a difference."""
+    """An error on one rank is raised on all; so is a difference between ranks."""
     last = distributed.world_size() - 1
 
     def only_on_last() -> int:
@@ -196,23 +198,23 @@ def agreements() -> None:
 
 
 def stops() -> None:
-    """One rank's wish is seen by all at the same step, the next one; the largest of several wins."""
-    wish, seen = distributed.StopSignal(), []
+    """All ranks see the request of one at the same, next step; the largest signal number of several counts."""
+    signal, seen = distributed.StopSignal(), []
     for step in range(6):
         asked = {0: 0, 3: 15}.get(step, 0) if distributed.rank() == distributed.world_size() - 1 else 0
-        seen.append(wish.agree(asked))
+        seen.append(signal.agree(asked))
         if seen[-1]:
             break
     assert seen == [0, 0, 0, 0, 15]
 
 
 def halves() -> None:
-    """Sums, shares and gathers are those of the own half; agreements, files and stops stay everyone's."""
+    """Sums, shares and gathers are of the own half of the ranks; agreements, files and stops are of all ranks."""
     number, count = distributed.rank(), distributed.world_size()
     distributed.connect_subgroups()
     share = count // 2
     assert distributed.subgroup_index() == number // share
-    wish = distributed.StopSignal()
+    signal = distributed.StopSignal()
     with distributed.own_subgroup():
         assert (distributed.rank(), distributed.world_size()) == (number % share, share)
         assert distributed.is_rank0() == (number == 0)
@@ -220,7 +222,7 @@ def halves() -> None:
         assert distributed.all_reduce_sum(torch.tensor([float(number)]), "test").item() == sum(learners)
         assert [int(part) for part in distributed.all_gather(torch.tensor([number]), "test")] == list(learners)
         assert distributed.all_reduce_max(number) == count - 1
-        assert [wish.agree(15 if number == count - 1 else 0), wish.agree(0)] == [0, 15]
+        assert [signal.agree(15 if number == count - 1 else 0), signal.agree(0)] == [0, 15]
         with pytest.raises(RunError, match="rank 1 differs" if count == 2 else "rank 1, 2, 3 differs"):
             distributed.assert_equal_on_all_ranks("that", torch.tensor([number]))
     assert (distributed.rank(), distributed.world_size()) == (number, count)
@@ -228,13 +230,13 @@ def halves() -> None:
     assert distributed.swap_between_subgroups(bytes([number] * (number + 1)), "test") == bytes(
         [partner] * (partner + 1)
     )
-    distributed.connect(torch.device("cpu"), 60.0)  # as a run that is not parted does
+    distributed.connect(torch.device("cpu"), 60.0)  # as in a run without halves
     with distributed.own_subgroup():
         assert distributed.world_size() == count
 
 
 def mixtures() -> None:
-    """Mixtures from summed moments are those of all values, whichever rank holds which; a class may be absent here."""
+    """Mixtures from summed moments equal those of all values; a rank may have no sample of a class."""
     draw = np.random.default_rng(2)
     low, high = draw.normal(0.15, 0.05, 700), draw.normal(0.6, 0.15, 500)
     values = torch.from_numpy(draw.permutation(np.concatenate([low, high, np.full(20, 0.3), [0.1, 0.2]])))

@@ -1,18 +1,22 @@
-"""Runs a function on several ranks: real processes that meet over gloo on 127.0.0.1. Not a test itself.
+"""Runs functions on several ranks: real processes that meet over gloo on 127.0.0.1. Not a test itself.
 
-The ranks are forked from one fresh interpreter that has torch in memory already: torchrun's own start costs a import of
-everything for each rank. Tests of the command use torchrun itself.
+The ranks are forked from one fresh interpreter that has already imported torch. torchrun imports everything again for
+each rank. Tests of the command use torchrun itself.
 """
 
 import importlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +24,18 @@ SUPPORT = Path(__file__).parent
 ROOT = SUPPORT.parents[2]
 HELPERS = [SUPPORT.parent, *(SUPPORT.parent / name for name in ("runs", "data", "checkpoints", "devices"))]
 TIME_LIMIT = 600  # seconds; only for what hangs
+JOBS = "jobs"  # in place of MODULE:FUNCTION
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
+    """A port on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def environment() -> dict[str, str]:
-    """Of a process that can import the project and these helpers, on one core."""
+    """The environment of a process that can import the project and these helpers, on one core."""
     paths = os.pathsep.join([str(ROOT), *map(str, HELPERS), *filter(None, [os.environ.get("PYTHONPATH")])])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "RANK", "WORLD"))}
     return kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
@@ -39,13 +44,38 @@ def environment() -> dict[str, str]:
 def on_ranks(num_ranks: int, function: str, *arguments: Any, restarts: int = 0, limit: float = TIME_LIMIT) -> str:
     """Run ``MODULE:FUNCTION`` with these arguments, as text, on every rank; returns what they print.
 
-    restarts: how often all ranks are started anew when one has failed, counted for them as torchrun does it.
-    AssertionError where a rank fails once more.
+    restarts: how often all ranks are started again after one has failed; they read the count as under torchrun.
+    AssertionError where a rank fails in the last start.
     """
     command = [sys.executable, str(Path(__file__)), str(num_ranks), str(restarts), function, *map(str, arguments)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=limit, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The results of jobs: folder, and the error output of each job by name, empty where it succeeded."""
+
+    folder: Path
+    errors: Mapping[str, str]
+
+    def result(self, name: str) -> Path:
+        """The folder of a job that succeeded. AssertionError with its output otherwise."""
+        assert not self.errors[name], f"job {name} failed:\n{self.errors[name]}"
+        return self.folder / name
+
+
+def run_jobs(num_ranks: int, folder: Path, jobs: Mapping[str, Sequence[Sequence[Any]]]) -> Jobs:
+    """Run jobs one after the other, each on ranks of its own: an error in one leaves the others alone.
+
+    jobs: name -> its calls in order, each ``[MODULE:FUNCTION, argument, ...]`` with arguments as text. The first call
+    that fails on any rank ends its job.
+    """
+    command = [sys.executable, str(Path(__file__)), str(num_ranks), "0", JOBS, json.dumps(jobs, default=str)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Jobs(folder, json.loads(done.stdout))
 
 
 def torchrun(num_ranks: int, *arguments: str, options: tuple[str, ...] = ("--standalone",)) -> list[str]:
@@ -65,9 +95,9 @@ def train_by_torchrun(config: Path, num_ranks: int, *options: str) -> "subproces
 
 
 def start_node(port: int, *arguments: str) -> "subprocess.Popen[str]":
-    """torchrun as on one of two machines, with one rank, for ``FILE ...``; the first to be started must live.
+    """torchrun as on one of two machines, with one rank, for ``FILE ...``. The first node holds the rendezvous.
 
-    A node that is lost is missed after some seconds and may be started again. The caller ends it (``end_node``).
+    The other node notices a lost one after some seconds; it may be started again. The caller ends it (``end_node``).
     """
     options = (
         *("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=fastcpc-test"),
@@ -75,7 +105,7 @@ def start_node(port: int, *arguments: str) -> "subprocess.Popen[str]":
     )
     return subprocess.Popen(
         torchrun(1, *arguments, options=options),
-        # torchrun would tell a node that comes later an address that it has told once and forgotten
+        # otherwise torchrun gives a node that joins later the address of a store that no longer exists
         env=environment() | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -84,7 +114,7 @@ def start_node(port: int, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[str]") -> None:
-    """Until somebody listens there: the first node holds the rendezvous."""
+    """Wait until the first node, which holds the rendezvous, listens on this port."""
     deadline = time.monotonic() + TIME_LIMIT
     while True:
         with socket.socket() as probe:
@@ -96,7 +126,7 @@ def wait_for_port(port: int, process: "subprocess.Popen[str]") -> None:
 
 
 def end_node(process: "subprocess.Popen[str]") -> None:
-    """Kill torchrun and its ranks, which are sessions of their own."""
+    """Kill torchrun and its ranks; each rank is a session of its own."""
     if process.poll() is None:
         for number in (*_children(process.pid), process.pid):
             with suppress(ProcessLookupError):
@@ -105,7 +135,7 @@ def end_node(process: "subprocess.Popen[str]") -> None:
 
 
 def _children(parent: int) -> list[int]:
-    """The processes that a process has started and that are alive."""
+    """The living child processes of a process."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -118,17 +148,36 @@ def _children(parent: int) -> list[int]:
 
 
 def _main(num_ranks: int, restarts: int, function: str, arguments: list[str]) -> int:
-    module_name, name = function.split(":")
-    body = getattr(importlib.import_module(module_name), name)
+    # the ranks of every fork inherit this setting, whose modules take seconds to import
+    importlib.import_module("torch").use_deterministic_algorithms(True)
+    if function == JOBS:
+        print(json.dumps({name: _job_error(num_ranks, calls) for name, calls in json.loads(arguments[0]).items()}))
+        return 0
     for start in range(restarts + 1):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = str(start)
-        if not _start(num_ranks, body, arguments):
+        if not _start(num_ranks, _body(function), arguments):
             return 0
     return 1
 
 
-def _start(num_ranks: int, body: Any, arguments: list[str]) -> int:
-    """Fork the ranks and wait for them; returns how many have failed."""
+def _job_error(num_ranks: int, calls: list[list[Any]]) -> str:
+    """Run the calls of a job; the output of the ranks where one failed, else an empty text."""
+    for function, *arguments in calls:
+        with tempfile.TemporaryFile() as output:
+            failed = _start(num_ranks, _body(function), [str(argument) for argument in arguments], output.fileno())
+            output.seek(0)
+            if failed:
+                return f"{function} failed on {failed} of {num_ranks} ranks\n{output.read().decode()}"
+    return ""
+
+
+def _body(function: str) -> Any:
+    module_name, name = function.split(":")
+    return getattr(importlib.import_module(module_name), name)
+
+
+def _start(num_ranks: int, body: Any, arguments: list[str], output: int | None = None) -> int:
+    """Fork the ranks and wait for them; returns how many have failed. output: a file for what they print."""
     port = free_port()
     children = []
     for rank in range(num_ranks):
@@ -141,6 +190,9 @@ def _start(num_ranks: int, body: Any, arguments: list[str]) -> int:
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
             }
+            if output is not None:
+                os.dup2(output, 1)
+                os.dup2(output, 2)
             os._exit(_child(body, arguments))
         children.append(child)
     problems = 0

@@ -20,7 +20,7 @@ from fastcpc.config.schema import (
     TrainConfig,
 )
 from fastcpc.engine.checkpoint.format import load
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.launch import train
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.outputs.score_file import FIRST, LAST
@@ -75,7 +75,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 def weights(folder: Path) -> list[dict[str, torch.Tensor]]:
     """The networks of the last checkpoint."""
-    return load(named(folder, "latest"))[0]
+    return load(find_checkpoint(folder, "latest"))[0]
 
 
 def assert_same_run(one: Path, two: Path, *, one_world: bool = True) -> None:

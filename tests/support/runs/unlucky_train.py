@@ -2,9 +2,10 @@
 
     torchrun ... unlucky_train.py ACCIDENTS ARGUMENTS-OF-FASTCPC-TRAIN
 
-ACCIDENTS: JSON list, one for each start of the processes (by torchrun's count of restarts); null: none. An accident is
-[rank, look, signal, target], and perhaps a delay in seconds: when that rank (-1: any) looks for a stop for the look-th
-time (it does after each step), it sends the signal to itself ("self"), to torchrun ("parent"), or to both ("node").
+ACCIDENTS: JSON list with an accident per start of the processes (by torchrun's count of restarts); null: none. An
+accident is [rank, look, signal, target] and optionally a delay in seconds. When that rank (-1: any) checks for a stop
+for the look-th time (it does after each step), it sends the signal. The target is the process itself ("self"),
+torchrun ("parent"), or both ("node").
 """
 
 import json
@@ -13,11 +14,43 @@ import signal
 import sys
 import threading
 import time
-from typing import Any
+from functools import partial
 
 from fastcpc import distributed
 from fastcpc.cli import train
-from fastcpc.engine.step_loop import StepLoop
+from fastcpc.cli.actions import train as action
+from fastcpc.engine.step_loop import StopRequest
+
+
+class UnluckyStop(StopRequest):
+    """A stop request that causes an accident when it is read for the look-th time on the rank."""
+
+    def __init__(self, rank: int, look: int, signal_name: str, target: str, delay: float = 0.0) -> None:
+        super().__init__()
+        self._rank, self._look, self._target, self._delay = rank, look, target, delay
+        self._signal = signal.Signals[signal_name]
+        self._looks = 0
+
+    @property
+    def requested(self) -> int:  # type: ignore[override]
+        self._looks += 1
+        if self._looks == self._look and self._rank in (-1, distributed.rank()):
+            self._cause()
+        return self._requested
+
+    @requested.setter
+    def requested(self, signum: int) -> None:
+        self._requested = signum
+
+    def _cause(self) -> None:
+        if self._delay:  # from another thread, wherever the run is by then
+            threading.Timer(self._delay, os.kill, (os.getpid(), self._signal)).start()
+            return
+        targets = {"self": [os.getpid()], "parent": [os.getppid()], "node": [os.getppid(), os.getpid()]}
+        for process in targets[self._target]:
+            os.kill(process, self._signal)
+        while not self._requested:  # torchrun passes the signal to its processes after a while
+            time.sleep(0.01)
 
 
 def main() -> int:
@@ -25,28 +58,8 @@ def main() -> int:
     start = distributed.restarts()
     accident = accidents[start] if start < len(accidents) else None
     if accident is not None:
-        plan(*accident)
+        action.StopRequest = partial(UnluckyStop, *accident)  # type: ignore[assignment, misc]
     return train.main(sys.argv[2:])
-
-
-def plan(rank: int, look: int, signal_name: str, target: str, delay: float = 0.0) -> None:
-    honest, looks = StepLoop._check_stop, 0
-
-    def unlucky(self: Any) -> None:
-        nonlocal looks
-        looks += 1
-        if rank in (-1, distributed.rank()) and looks == look:
-            if delay:  # from another thread, wherever the run is by then
-                threading.Timer(delay, os.kill, (os.getpid(), getattr(signal, signal_name))).start()
-                return honest(self)
-            targets = {"self": [os.getpid()], "parent": [os.getppid()], "node": [os.getppid(), os.getpid()]}[target]
-            for process in targets:
-                os.kill(process, getattr(signal, signal_name))
-            while not self._stop.requested:  # torchrun passes it on, in its own time
-                time.sleep(0.01)
-        honest(self)
-
-    StepLoop._check_stop = unlucky  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""The test part that is drawn from the training images, where a data set of image files has no val or test part.
+
+``list_imagefolder`` draws it. Where a data set has changed since a run began, the draw is another one. Then
+``keep_held_out`` gives each image of the run its part back, so that no held-out image becomes a training image.
+"""
+
+from collections.abc import Set
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fastcpc.data.dataset import ImageSplit
+from fastcpc.data.datasets.listing import UNKNOWN, Listing
+from fastcpc.data.identity import plain_names
+from fastcpc.data.rng import generator
+from fastcpc.errors import InputError
+
+
+def hold_out(whole: ImageSplit, share: float) -> dict[str, ImageSplit]:
+    """Split each class with a fixed seed. A class with two or more images gives at least one to the test part."""
+    draws = generator(0, "holdout")
+    out = np.zeros(len(whole), bool)
+    for label in np.unique(whole.labels):
+        rows = np.flatnonzero(whole.labels == label)
+        num_out = min(len(rows) - 1, max(1, round(share * len(rows))))
+        out[rows[torch.randperm(len(rows), generator=draws).numpy()[:num_out]]] = True
+    if not out.any():
+        raise InputError("no class has two images: nothing can be kept out for the accuracy; give a val or test part")
+    return _parts(whole, out)
+
+
+def keep_held_out(listing: Listing, held_out: Set[str], root: str) -> Listing:
+    """The listing with these images (``plain_names``) as test part, and all others to train on. root: data.root.
+
+    An image that the run does not know is a training image. Other listings are returned as they are. Raises
+    InputError where none of the images is left.
+    """
+    if not listing.held_out:
+        return listing
+    drawn = (listing.splits["train"], listing.splits["test"])
+    order = np.argsort(np.concatenate([split.source_index for split in drawn]))
+    whole = _joined(drawn).take(order)
+    out = np.array([name in held_out for name in plain_names(root, whole.names)], bool)
+    if not out.any():
+        raise InputError("none of the images that the run held out for the accuracy is left; start a new run")
+    return replace(listing, splits=_parts(whole, out))
+
+
+def _joined(drawn: tuple[ImageSplit, ImageSplit]) -> ImageSplit:
+    one, two = drawn
+    known = [np.full(len(split), UNKNOWN, np.int64) if split.trusted is None else split.trusted for split in drawn]
+    return ImageSplit(
+        paths=one.paths + two.paths,
+        labels=np.concatenate([one.labels, two.labels]),
+        trusted=None if one.trusted is None and two.trusted is None else np.concatenate(known),
+        source_index=np.concatenate([one.source_index, two.source_index]),
+        names=one.names + two.names,
+    )
+
+
+def _parts(whole: ImageSplit, out: np.ndarray) -> dict[str, ImageSplit]:
+    return {"train": whole.take(np.flatnonzero(~out)), "test": whole.take(np.flatnonzero(out))}
