@@ -12,9 +12,9 @@ class DatasetTraits:
     """What the rules between settings need to know of a data set.
 
     kind: arrays, where all images are in memory; images, where they are files; embeddings, where samples are vectors.
-    needs_root: whether data.root must name a folder. settings: those of DataConfig that only this data set reads. pixels: the side of its images; 0 where
-    data.crop sets it, or where it is not known. noise_kinds: the kinds of OWN_NOISE that its classes define.
-    is_users_own: whether another data.root is another data set.
+    needs_root: whether data.root must name a folder. settings: those of DataConfig that only this data set reads.
+    pixels: the side of its images; 0 where data.crop sets it, or where it is not known. noise_kinds: the kinds of
+    OWN_NOISE that its classes define. is_users_own: whether another data.root is another data set.
     """
 
     kind: Literal["arrays", "images", "embeddings"]

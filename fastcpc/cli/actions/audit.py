@@ -3,11 +3,10 @@
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import fastcpc
+from fastcpc import audit
 from fastcpc.atomic_io import replace_file
 from fastcpc.data.embeddings.array_file import open_embeddings
 from fastcpc.data.embeddings.label_table import read_embedding_labels
@@ -16,9 +15,8 @@ from fastcpc.data.embeddings.statistics import check_finite
 from fastcpc.engine.embedding.command import console, embed_with_options
 from fastcpc.engine.embedding.source import list_source
 from fastcpc.errors import InputError
-from fastcpc.report.audits.linear_heads import fit_linear_heads
-from fastcpc.report.audits.record import estimate_record
-from fastcpc.report.audits.run_folder import AuditInput, Findings, write_audit
+from fastcpc.report.audits.record import record_of
+from fastcpc.report.audits.run_folder import AuditInput, write_audit
 from fastcpc.report.audits.text import CAUTION, describe_audit, next_steps
 from fastcpc.report.html.page import run_page
 from fastcpc.report.results.run import read_run
@@ -34,26 +32,15 @@ def run(options: argparse.Namespace) -> int:
     with console():
         _make_folder(options.out)
         data = _input(options)
-        table = data.table
-        audit: Any = getattr(fastcpc, "audit", None)
+        table, num_classes = data.table, len(data.table.class_names)
         try:
-            result = audit(data.array, table.labels, num_classes=len(table.class_names), seed=options.seed)
+            result = audit(data.array, table.labels, num_classes=num_classes, seed=options.seed)
         except ValueError as error:
             raise InputError(str(error)) from None
-        findings = _findings(data, result)
-        record = estimate_record(
-            table.labels,
-            findings.clean_prob_N,
-            findings.predicted_N,
-            result.noise_rate,
-            result.noise_interval,
-            getattr(result, "confusion", None),
-            len(table.class_names),
-        )
-        write_audit(options.out, data, findings, record, options.seed)
+        write_audit(options.out, data, result, options.seed)
         _write_results(options.out)
-    lines = describe_audit(record, table.class_names, table.labels, findings.is_issue_N)
-    print("\n".join([*lines, *next_steps(options.out, int(findings.is_issue_N.sum())), CAUTION]))
+    lines = describe_audit(record_of(result), table.class_names, table.labels, result.is_label_issue)
+    print("\n".join([*lines, *next_steps(options.out, int(result.is_label_issue.sum())), CAUTION]))
     return 0
 
 
@@ -82,18 +69,6 @@ def _input(options: argparse.Namespace) -> AuditInput:
     if array.shape[1] < 2:
         raise InputError(f"{file}: one dimension; an audit needs two or more")
     return AuditInput(array, table, Path(file), root, (options.test_embeddings, options.test_labels))
-
-
-def _findings(data: AuditInput, result: Any) -> Findings:
-    return Findings(
-        label_score_N=np.asarray(result.label_score, np.float64),
-        clean_prob_N=np.asarray(result.clean_probability, np.float64),
-        predicted_N=np.asarray(result.predicted_label, np.int64),
-        is_issue_N=np.asarray(result.is_label_issue, np.bool_),
-        pred_probs_NK=np.asarray(result.pred_probs, np.float32),
-        heads=fit_linear_heads(data.array, np.asarray(result.pred_probs)),
-        seconds=float(result.seconds),
-    )
 
 
 def _write_results(folder: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastcpc.report.audits.record import AuditRecord
 from fastcpc.report.html.canvas import ReportFigure, draw, plain_name
-from fastcpc.report.html.class_figures import MOST_DRAWN, matrix_painter
+from fastcpc.report.html.class_figures import MOST_DRAWN, matrix_plot
 
 
 def estimated_confusion_figure(class_names: Sequence[str], audit: AuditRecord) -> ReportFigure | None:
@@ -22,5 +22,5 @@ def estimated_confusion_figure(class_names: Sequence[str], audit: AuditRecord) -
         f"labelled as {names[1]}, {100 * off_KK[true, given]:.1f} % of {names[0]}."
     )
     caption = "Percent of the samples of a true class (row) that have the label of the column, estimated by the audit."
-    painter = matrix_painter(audit.confusion_KK, class_names, "given", "true (estimated)")
-    return draw("mistakes", "Estimated confusion of labels", caption, text, painter, height=1.4)
+    plot = matrix_plot(audit.confusion_KK, class_names, "given", "true (estimated)")
+    return draw("mistakes", "Estimated confusion of labels", caption, text, plot, height=1.4)

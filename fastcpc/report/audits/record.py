@@ -4,19 +4,17 @@ Everything is estimated from out-of-sample probabilities and given labels; true 
 """
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcpc.arrays import Floats, Ints
 from fastcpc.atomic_io import replace_file
+from fastcpc.auditing.result import AuditResult
 from fastcpc.errors import InputError
 
 AUDIT_FILE = "audit.npz"
-NORMAL_90 = 1.645  # half the width of a normal distribution's 90 % interval, in standard deviations
 
 
 @dataclass(frozen=True)
@@ -53,49 +51,16 @@ class AuditRecord:
         replace_file(path, buffer.getvalue())
 
 
-def estimate_record(
-    given_N: Ints,
-    clean_prob_N: Floats,
-    predicted_N: Ints,
-    noise_rate: float,
-    noise_interval: Sequence[float],
-    confusion_KK: NDArray[np.floating] | None,
-    num_classes: int,
-) -> AuditRecord:
-    """The record of an audit. given_N, predicted_N: (N,) class ids; clean_prob_N: (N,) in [0, 1].
-
-    A class's rate is the mean of 1 - clean probability over its labels. Its interval adds the spread of that sum of
-    independent labels to the relative width of the overall interval. confusion_KK: as the audit estimates it; None:
-    from the predicted classes, each given label weighted by its probability to be wrong.
-    """
-    wrong_N = 1.0 - np.asarray(clean_prob_N, np.float64)
-    count_K = np.bincount(given_N, minlength=num_classes)
-    sum_K = np.bincount(given_N, wrong_N, num_classes)
-    variance_K = np.bincount(given_N, wrong_N * (1 - wrong_N), num_classes)
-    low, high = noise_interval
-    relative = (high - low) / 2 / noise_rate if noise_rate > 0 else 0.0
-    spread_K = np.sqrt((NORMAL_90**2) * variance_K + (relative * sum_K) ** 2)
-    bounds_K2 = np.stack([sum_K - spread_K, sum_K + spread_K], axis=1) / np.maximum(count_K, 1)[:, None]
-    if confusion_KK is None:
-        confusion_KK = _confusion(given_N, wrong_N, predicted_N, num_classes)
+def record_of(result: AuditResult) -> AuditRecord:
+    """The record of an audit's result."""
     return AuditRecord(
-        noise_rate=float(noise_rate),
-        noise_interval=np.array([low, high], np.float64),
-        class_rate_K=sum_K / np.maximum(count_K, 1),
-        class_interval_K2=np.clip(bounds_K2, 0.0, 1.0),
-        confusion_KK=np.asarray(confusion_KK, np.float64),
-        has_evidence=low > 0,
+        noise_rate=float(result.noise_rate),
+        noise_interval=np.array(result.noise_interval, np.float64),
+        class_rate_K=np.asarray(result.class_noise_rate, np.float64),
+        class_interval_K2=np.asarray(result.class_noise_interval, np.float64),
+        confusion_KK=np.asarray(result.confusion_matrix, np.float64),
+        has_evidence=bool(result.has_evidence),
     )
-
-
-def _confusion(given_N: Ints, wrong_N: Floats, predicted_N: Ints, num_classes: int) -> Floats:
-    """Rows: predicted class; a label that differs counts by its probability to be wrong, the rest stays."""
-    differs_N = given_N != predicted_N
-    moved = np.where(differs_N, wrong_N, 0.0)
-    cells = np.bincount(predicted_N * num_classes + given_N, moved, num_classes**2)
-    cells += np.bincount(given_N * (num_classes + 1), 1.0 - moved, num_classes**2)
-    counts_KK = cells.reshape(num_classes, num_classes)
-    return np.asarray(counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1e-12))
 
 
 def read_audit(folder: Path, num_classes: int) -> AuditRecord | None:

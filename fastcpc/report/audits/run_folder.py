@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fastcpc.arrays import Bools, Floats, Ints
 from fastcpc.atomic_io import replace_file, replace_file_in_parts
+from fastcpc.auditing.result import AuditResult
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import CleanerConfig, Config, CpcConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from fastcpc.data.dataset import Dataset, EmbeddingSplit
@@ -32,7 +33,7 @@ from fastcpc.engine.outputs.run_dir import plain_json
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE, SampleTable
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network
-from fastcpc.report.audits.record import AUDIT_FILE, AuditRecord
+from fastcpc.report.audits.record import AUDIT_FILE, AuditRecord, record_of
 from fastcpc.report.results.suspect_files import parquet_bytes
 
 LABEL_TABLE = "labels.parquet"  # in the run folder: all audited samples as training samples
@@ -50,22 +51,6 @@ class AuditInput:
     file: Path
     root: str
     test_files: tuple[str, str] = ("", "")
-
-
-@dataclass(frozen=True)
-class Findings:
-    """The result of an audit, as NumPy arrays. label_score_N: in [0, 1], 1 = good. pred_probs_NK: out of sample.
-
-    heads: weight (D, K) and bias (K,) of two linear heads on embeddings as they are in the file. seconds: of the audit.
-    """
-
-    label_score_N: Floats
-    clean_prob_N: Floats
-    predicted_N: Ints
-    is_issue_N: Bools
-    pred_probs_NK: Floats
-    heads: Sequence[tuple[Tensor, Tensor]]
-    seconds: float
 
 
 def audit_config(folder: Path, data: AuditInput, seed: int) -> Config:
@@ -91,23 +76,24 @@ def audit_config(folder: Path, data: AuditInput, seed: int) -> Config:
     )
 
 
-def write_audit(folder: Path, data: AuditInput, findings: Findings, record: AuditRecord, seed: int) -> None:
+def write_audit(folder: Path, data: AuditInput, result: AuditResult, seed: int) -> None:
     """Write everything but suspects.csv and report.html; summary.json last. RunError when a file cannot be written."""
     config = audit_config(folder, data, seed)
     table, num_classes = data.table, len(data.table.class_names)
     replace_file(folder / LABEL_TABLE, parquet_bytes(_label_columns(table)))
     replace_file(folder / "config.yaml", to_yaml(config).encode())
     write_json(folder / "environment.json", describe_environment())
+    record = record_of(result)
     record.write(folder / AUDIT_FILE)
     labels, index_N = _labels(table, seed), np.arange(len(table.labels))
     write_labels(folder / LABELS_FILE, labels, index_N, table.class_names)
-    _samples(table, labels, findings).write(folder / CLEANING_FILE)
-    _write_pred_probs(folder / PRED_PROBS_FILE, findings.pred_probs_NK)
+    _samples(table, labels, result).write(folder / CLEANING_FILE)
+    _write_pred_probs(folder / PRED_PROBS_FILE, result.pred_probs)
     dataset = load_dataset(config.data)
-    networks = [_network(config, dataset, head, num_classes, number) for number, head in enumerate(findings.heads)]
+    networks = [_network(config, dataset, head, num_classes, number) for number, head in enumerate(mean_heads(result))]
     _write_checkpoint(folder, config, networks, num_classes)
     accuracy = _accuracy(config, dataset, networks) if data.test_files[0] else None
-    write_json(folder / "summary.json", _summary(table, findings, record, accuracy))
+    write_json(folder / "summary.json", _summary(table, result, record, accuracy))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -139,24 +125,24 @@ def _labels(table: LabelTable, seed: int) -> Labels:
     return replace(labels, trusted=known if whole else None, partly=None if whole else known, actual_rate=rate)
 
 
-def _samples(table: LabelTable, labels: Labels, findings: Findings) -> SampleTable:
+def _samples(table: LabelTable, labels: Labels, result: AuditResult) -> SampleTable:
     """The table per sample. p_given is the label score, by which suspects are ranked."""
     rows = np.arange(len(table.labels))
     return SampleTable(
         index_N=rows,
         paths=table.names,
         given_N=table.labels,
-        predicted_N=findings.predicted_N,
+        predicted_N=result.predicted_label,
         q_N2={},
-        clean_prob_N=findings.clean_prob_N,
-        p_given_N=findings.label_score_N,
-        p_predicted_N=findings.pred_probs_NK[rows, findings.predicted_N],
-        is_clean_N=~findings.is_issue_N,
+        clean_prob_N=np.asarray(result.clean_probability, np.float64),
+        p_given_N=np.asarray(result.label_score, np.float64),
+        p_predicted_N=result.pred_probs[rows, result.predicted_label],
+        is_clean_N=~result.is_label_issue,
         true_N=labels.trusted,
     )
 
 
-def _write_pred_probs(path: Path, probs_NK: Floats) -> None:
+def _write_pred_probs(path: Path, probs_NK: NDArray[np.float32]) -> None:
     header = {"descr": "<f4", "fortran_order": False, "shape": probs_NK.shape}
 
     class Sink(bytearray):
@@ -170,6 +156,23 @@ def _write_pred_probs(path: Path, probs_NK: Floats) -> None:
     )
     parts = (part for group in ((bytes(sink),), pieces) for part in group)
     replace_file_in_parts(path, parts, len(sink) + 4 * probs_NK.size)
+
+
+def mean_heads(result: AuditResult) -> list[tuple[Tensor, Tensor]]:
+    """Weight (D, K) and bias (K,), float64, for embeddings as they are in the file: the mean head of each repeat.
+
+    The audit's own prediction is the mean softmax of all heads, which differs in few samples.
+    """
+    heads, rows = result.heads, result.rows
+    repeats = heads.fold_NR.shape[1]
+    scale_D1, mean_D = rows.scale_D.double()[:, None], rows.mean_D.double()
+    means = []
+    for weight_DHK, bias_HK in zip(
+        heads.weight_DHK.double().chunk(repeats, 1), heads.bias_HK.double().chunk(repeats), strict=True
+    ):
+        weight_DK = weight_DHK.mean(1) * scale_D1
+        means.append((weight_DK, bias_HK.mean(0) - mean_D @ weight_DK))
+    return means
 
 
 def _network(config: Config, dataset: Dataset, head: tuple[Tensor, Tensor], num_classes: int, number: int) -> Network:
@@ -207,10 +210,10 @@ def _accuracy(config: Config, dataset: Dataset, networks: Sequence[Network]) -> 
     return evaluate(networks, stream, torch.from_numpy(test.labels), Numerics(cpu, torch.float32))
 
 
-def _summary(table: LabelTable, findings: Findings, record: AuditRecord, accuracy: Accuracy | None) -> dict[str, Any]:
+def _summary(table: LabelTable, result: AuditResult, record: AuditRecord, accuracy: Accuracy | None) -> dict[str, Any]:
     """summary.json: the keys of a run. Without a test set, top-1 is the share of out-of-sample predictions that equal
     the given label."""
-    agreement = 100.0 * float((findings.pred_probs_NK.argmax(1) == table.labels).mean())
+    agreement = 100.0 * float((result.pred_probs.argmax(1) == table.labels).mean())
     top1 = agreement if accuracy is None else accuracy.top1
     return {
         "kind": "audit",
@@ -220,11 +223,11 @@ def _summary(table: LabelTable, findings: Findings, record: AuditRecord, accurac
         "final_top1": top1,
         "top1_of": "out-of-sample predictions, against given labels" if accuracy is None else "test",
         "epochs": 1,
-        "seconds": findings.seconds,
+        "seconds": result.seconds,
         "world_size": 1,
         "device": "cpu",
         "noise_rate": record.noise_rate,
         "noise_interval": record.noise_interval.tolist(),
-        "suspected": int(findings.is_issue_N.sum()),
+        "suspected": int(result.is_label_issue.sum()),
         "finished": True,
     }

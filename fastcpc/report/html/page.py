@@ -157,12 +157,12 @@ def _sections(
     return sections
 
 
-def _audit_sections(run: Run, samples: SampleTable | None, audit: AuditRecord) -> list[PageFigures]:
+def _audit_sections(run: Run, samples: SampleTable | None, audit: AuditRecord) -> list[PageSection]:
     figure = confusion_figure(run, samples) if samples is not None else None
     estimated = estimated_confusion_figure(run.class_names, audit)
     shown = [one for one in (estimated, figure) if one is not None]
     many = f"{len(run.class_names)} classes are too many for a matrix; see the table of changes."
-    return [PageFigures("Classes", shown, [] if shown else [many])]
+    return [PageSection("Classes", shown, [] if shown else [many])]
 
 
 def _absent_of_classes(run: Run, last: ScoreArrays | None) -> list[str]:
