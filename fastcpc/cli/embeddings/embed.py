@@ -18,7 +18,11 @@ PROGRAM = "fastcpc-embed"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; argv: the arguments, None for the arguments of the process."""
-    return report_error(PROGRAM, lambda: load_action("embed")(arguments(argv)))
+    return report_error(PROGRAM, lambda: _command(arguments(argv)))
+
+
+def _command(options: argparse.Namespace) -> int:
+    return load_action("embed")(options)  # after the arguments are checked
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -26,6 +26,7 @@ from fastcpc.data.sampler import sequential_batches
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.numerics import Numerics
+from fastcpc.engine.outputs.data_record import identity_of, write_record
 from fastcpc.engine.outputs.environment import describe_environment
 from fastcpc.engine.outputs.labels_file import LABELS_FILE, write_labels
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
@@ -90,6 +91,7 @@ def write_audit(folder: Path, data: AuditInput, result: AuditResult, seed: int) 
     _samples(table, labels, result).write(folder / CLEANING_FILE)
     _write_pred_probs(folder / PRED_PROBS_FILE, result.pred_probs)
     dataset = load_dataset(config.data)
+    write_record(folder, identity_of(config, dataset, labels))
     networks = [_network(config, dataset, head, num_classes, number) for number, head in enumerate(mean_heads(result))]
     _write_checkpoint(folder, config, networks, num_classes)
     accuracy = _accuracy(config, dataset, networks) if data.test_files[0] else None
