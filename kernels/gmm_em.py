@@ -1,8 +1,8 @@
 """One two-component 1-D Gaussian mixture for each group of values, all groups at once, by EM.
 
-The same EM as scikit-learn's ``GaussianMixture(n_components=2, covariance_type="full")`` on one column: same M step,
-same ``reg_covar``, same stop (an iteration that moves the mean log-likelihood by less than ``tol`` is the last). Sums
-in float64. Arrays in main memory go to gmm_numpy, arrays on a GPU to gmm_cupy.
+The same EM as scikit-learn's ``GaussianMixture(n_components=2, covariance_type="full")`` on one column, with the same M
+step, ``reg_covar`` and stop. An iteration that moves the mean log-likelihood by less than ``tol`` is the last. Sums in
+float64. Arrays in main memory go to gmm_numpy, arrays on a GPU to gmm_cupy.
 """
 
 from collections.abc import Sequence
@@ -108,13 +108,13 @@ def fit_gmm(
     """Fits a two-component 1-D Gaussian mixture to the values of each group by EM (DivideMix's cleaner; CPC, Alg. 1).
 
     values: (N,) floating, finite; NumPy, torch or CuPy. groups: (N,) integer in [0, num_groups), of the same kind, in
-    any order, or what ``order_groups`` made of them; None: one group of all (num_groups must be 1). max_iter: 1 or
+    any order, or the result of ``order_groups``. None: one group of all (num_groups must be 1). max_iter: 1 or
     more. tol: stop when the mean log-likelihood moves by less, 0 or more. reg_covar: added to every variance, 0 or
-    more. init: means (G, 2), variances (G, 2) and weights (G, 2, rows summing to 1) to start from; rows of groups
-    that cannot be fitted are not looked at. None: 2-means of each group, deterministic.
+    more. init: means (G, 2), variances (G, 2) and weights (G, 2, rows summing to 1) to start from. Rows of groups
+    that cannot be fitted are not checked. None: 2-means of each group, deterministic.
 
-    A group of fewer than 8 samples or of variance below 1e-12 is not fitted, nor is one whose component collapses to
-    no variance (reg_covar 0). The same input gives bit-identical results; in main memory, in any order of samples.
+    A group of fewer than 8 samples or of variance below 1e-12 is not fitted. Neither is one whose component collapses
+    to no variance (reg_covar 0). The same input gives bit-identical results; in main memory, in any order of samples.
     ValueError: wrong kinds, shapes, dtypes; NaN or infinite values and group ids out of range, with the first
     positions.
 

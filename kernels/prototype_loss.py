@@ -48,8 +48,8 @@ def prototype_loss(
     returns its share of the sum.
 
     Returns a scalar: float32, or float64 where embeddings or prototypes are float64. Sums are kept in that dtype.
-    ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range (looked at on a
-    CPU only, see ``prototype_checks.check_embeddings``).
+    ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range. Labels are checked
+    on a CPU only, see ``prototype_checks.check_embeddings``.
 
     >>> prototypes = torch.eye(3)
     >>> embeddings = torch.tensor([[4.0, -4.0, -4.0], [-4.0, 4.0, -4.0]])

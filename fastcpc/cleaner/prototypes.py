@@ -42,8 +42,9 @@ def pseudo_labels(
 ) -> Tensor:
     """Classes of the confident samples of U_GMM, -1 elsewhere (the set P of eq. 4).
 
-    A sample of U_GMM is confident when its predicted class k has a probability above the mean of p_j[k] over the
-    samples j of X_GMM with given label k. A class without samples in X_GMM has no confident samples.
+    A sample of U_GMM is confident when the probability of its predicted class k exceeds a threshold. The threshold is
+    the mean of p_j[k] over the samples j of X_GMM with given label k. A class without samples in X_GMM has no confident
+    samples.
     predicted_N: (N,) int64, argmax of the softmax. prob_predicted_N, prob_given_N: (N,) float32, softmax at the
     predicted and at the given label. clean_N: (N,) bool, in X_GMM. Returns (N,) int64.
     """

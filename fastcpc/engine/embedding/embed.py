@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,8 +19,9 @@ from torch import Tensor
 
 import fastcpc
 from fastcpc import distributed
+from fastcpc.data.cores import usable_cores
 from fastcpc.data.embeddings.record import EMBED_FILE
-from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes
+from fastcpc.data.image_files import BadImage, decode_image, read_bytes
 from fastcpc.engine.embedding.frozen_network import Embed, ready_network
 from fastcpc.engine.embedding.progress import Progress
 from fastcpc.engine.embedding.source import Source
@@ -217,5 +217,4 @@ def _finish(source: Source, store: EmbeddingStore, settings: EmbedSettings, reco
 
 def decoder_threads(asked: int) -> int:
     """Number of decoder threads: as asked, or one per core of this process, at most 16."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return asked or min(cores, 16)
+    return asked or min(usable_cores(), 16)
