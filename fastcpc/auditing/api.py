@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastcpc.arrays import Ints
 from fastcpc.auditing.checks import check_embeddings, check_labels, check_num_classes, check_seed
-from fastcpc.auditing.evidence import NoiseEstimate, estimate_noise
+from fastcpc.auditing.evidence import LOW_RATE, NoiseEstimate, estimate_noise, posterior_noise_rate
 from fastcpc.auditing.heads import Heads, HeadSettings, draw_folds, train_heads
 from fastcpc.auditing.result import AuditResult
 from fastcpc.auditing.rows import EmbeddingRows
@@ -22,7 +22,7 @@ from fastcpc.auditing.true_metrics import measure
 from fastcpc.cleaner.confusion import ConfusionFit, fit_confusion
 from fastcpc.data.rng import fold
 
-ROUNDS = 2  # of heads on cleaned targets, after the heads on the given labels
+ROUNDS = 3  # of heads on cleaned targets, after the heads on the given labels
 SCORE_SCALE = 4.0  # divides the log odds, so that the score does not round to 1
 
 
@@ -55,7 +55,11 @@ def audit(
 def _rounds(
     rows: EmbeddingRows, given_N: Tensor, classes: int, seed: int
 ) -> tuple[Heads, list[ConfusionFit], Tensor, Tensor]:
-    """The last heads, the fits of all rounds, and the out-of-fold probabilities of the last and the first round."""
+    """The last heads, the fits of all rounds, the probabilities (N, K) of the last fit, and those of the first round.
+
+    A fit uses the mean of the last two rounds: single rounds trust the given labels too little and too much in turn.
+    At low noise one cleaned round is enough; further ones rank worse.
+    """
     settings = HeadSettings()
     fold_NR = draw_folds(given_N, settings, fold(seed, "audit"))
     target_NK = F.one_hot(given_N, classes).float()
@@ -63,9 +67,12 @@ def _rounds(
     for number in range(ROUNDS + 1):
         heads = train_heads(rows, target_NK, fold_NR, settings, fold(seed, "audit", number))
         probs.append(heads.out_of_fold(rows))
-        fits.append(fit_confusion(probs[-1], given_N))
+        mean_NK = torch.stack(probs[-2:]).mean(0)
+        fits.append(fit_confusion(mean_NK, given_N))
+        if number == 1 and posterior_noise_rate(fits[0].posterior_NK, given_N) < LOW_RATE:
+            break
         target_NK = fits[-1].posterior_NK.float()
-    return heads, fits, probs[-1], probs[0]
+    return heads, fits, mean_NK, probs[0]
 
 
 def _result(

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from fastcpc.arrays import Floats, Ints
 
-CONFIDENT_SHARE = 0.5  # of each predicted class: its most confident samples
-MIN_DISAGREEMENT = 0.004  # share of confident samples with another label that counts as evidence
-STRICT_THRESHOLD = 0.1  # without evidence, only labels with a smaller posterior are suspects
+CONFIDENT_SHARE = 0.3  # of each predicted class: its most confident samples
+MIN_DISAGREEMENT = 0.008  # share of confident samples with another label that counts as evidence
+LOW_RATE = 0.06  # below this estimate, overlap of classes explains many of the labels that look wrong
+LOW_THRESHOLD = 0.1  # at low noise only labels with a smaller posterior are suspects
+STRICT_THRESHOLD = 0.05  # the same without evidence
 NORMAL_90 = 1.645
-MODEL_ERROR = 0.01  # of the estimated rate, beyond sampling and differences between rounds
-RELATIVE_MODEL_ERROR = 0.05
+MODEL_ERROR = 0.015  # of the estimated rate, beyond sampling and differences between rounds
+RELATIVE_MODEL_ERROR = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,34 +39,55 @@ class NoiseEstimate:
     disagreement: float
 
 
+def posterior_noise_rate(posterior_NK: Tensor, given_N: Tensor) -> float:
+    """1 - mean posterior of the given labels: the expected share of wrong labels."""
+    return 1.0 - float(posterior_NK.gather(1, given_N[:, None]).mean())
+
+
 def estimate_noise(posteriors: Sequence[Tensor], first_NK: Tensor, given_N: Ints) -> NoiseEstimate:
-    """The estimate from the posteriors (N, K) of all rounds and the out-of-fold probabilities (N, K) of the first."""
-    rows_N = np.arange(len(given_N))
-    wrong_RN = np.stack([1.0 - post_NK.numpy()[rows_N, given_N] for post_NK in posteriors[-2:]])
-    wrong_N = wrong_RN[-1]
-    num_classes = first_NK.shape[1]
+    """The estimate from the posteriors (N, K) of all rounds and the out-of-fold probabilities (N, K) of the first.
+
+    From ``LOW_RATE`` on, the rate is that of the last posterior. Below, or without evidence, it is the disagreement of
+    the confident samples, and the posterior's rate is the upper end of the interval.
+    """
+    wrong_RN = np.stack([1.0 - post_NK.numpy()[np.arange(len(given_N)), given_N] for post_NK in posteriors[-2:]])
+    rate, spread = float(wrong_RN[-1].mean()), float(np.ptp(wrong_RN.mean(1)))
     disagreement, bound = confident_disagreement(first_NK.numpy(), given_N)
-    has_evidence = bound > MIN_DISAGREEMENT
-    rate, spread = float(wrong_N.mean()), float(np.ptp(wrong_RN.mean(1)))
-    half = np.hypot(
-        NORMAL_90 * np.sqrt(rate * (1 - rate) / len(given_N)), spread + MODEL_ERROR + RELATIVE_MODEL_ERROR * rate
-    )
-    count_K = np.maximum(np.bincount(given_N, minlength=num_classes), 1)
-    class_rate_K = np.bincount(given_N, wrong_N, num_classes) / count_K
-    class_half_K = np.hypot(NORMAL_90 * np.sqrt(class_rate_K * (1 - class_rate_K) / count_K), half)
-    bounds_K2 = np.stack([class_rate_K - class_half_K, class_rate_K + class_half_K], 1).clip(0.0, 1.0)
-    low, high = max(rate - half, 0.0), min(rate + half, 1.0)
+    has_evidence, is_low = bound > MIN_DISAGREEMENT, rate < LOW_RATE
+    high = min(rate + _half_width(rate, len(given_N), spread), 1.0)
+    low, scale = max(2 * rate - high, 0.0), 1.0
+    if is_low or not has_evidence:
+        scale = min(disagreement / max(rate, 1e-12), 1.0)
+        rate, low = min(disagreement, rate), min(bound, rate) if has_evidence else 0.0
+    class_rate_K, class_interval_K2 = _per_class(wrong_RN[-1] * scale, given_N, first_NK.shape[1], spread)
     if not has_evidence:
-        low, bounds_K2[:, 0] = 0.0, 0.0
+        class_interval_K2[:, 0] = 0.0
+    threshold = LOW_THRESHOLD if is_low else 1.0
     return NoiseEstimate(
         rate=rate,
         interval=(float(low), float(high)),
         class_rate_K=class_rate_K,
-        class_interval_K2=bounds_K2,
+        class_interval_K2=class_interval_K2,
         has_evidence=has_evidence,
-        threshold=1.0 if has_evidence else STRICT_THRESHOLD,
+        threshold=threshold if has_evidence else STRICT_THRESHOLD,
         disagreement=disagreement,
     )
+
+
+def _half_width(rate: float, num: int, spread: float) -> float:
+    """Half of the interval: sampling, and the error of the model with the difference between the last two rounds."""
+    sampling = NORMAL_90 * float(np.sqrt(rate * (1 - rate) / num))
+    return float(np.hypot(sampling, spread + MODEL_ERROR + RELATIVE_MODEL_ERROR * rate))
+
+
+def _per_class(wrong_N: Floats, given_N: Ints, num_classes: int, spread: float) -> tuple[Floats, Floats]:
+    """Share of wrong labels among the given labels of each class (K,), and intervals (K, 2); 0 to 1 without labels."""
+    count_K = np.bincount(given_N, minlength=num_classes)
+    rate_K = np.bincount(given_N, wrong_N, num_classes) / np.maximum(count_K, 1)
+    half_K = [_half_width(rate, max(int(n), 1), spread) for rate, n in zip(rate_K, count_K, strict=True)]
+    bounds_K2 = np.stack([rate_K - half_K, rate_K + half_K], 1).clip(0.0, 1.0)
+    bounds_K2[count_K == 0] = 0.0, 1.0
+    return rate_K, bounds_K2
 
 
 def confident_disagreement(prob_NK: Floats, given_N: Ints) -> tuple[float, float]:

@@ -31,7 +31,7 @@ class HeadSettings:
     folds: int = 5
     repeats: int = 2
     epochs: int = 5
-    min_steps: int = 600
+    min_steps: int = 300
     max_steps: int = 6000
     batch_size: int = 512
     lr: float = 2e-3
@@ -102,10 +102,10 @@ def train_heads(rows: Rows, target_NK: Tensor, fold_NR: Tensor, settings: HeadSe
     optimizer = torch.optim.AdamW([weight, bias], settings.lr, weight_decay=settings.weight_decay, fused=True)
     batch_size = min(settings.batch_size, num)
     per_epoch = max(num // batch_size, 1)
-    epochs = max(settings.epochs, math.ceil(settings.min_steps / per_epoch))
-    total, step = min(epochs * per_epoch, settings.max_steps), 0
+    total = min(max(settings.epochs * per_epoch, settings.min_steps), settings.max_steps)
+    step = 0
     head_fold = torch.arange(settings.folds, dtype=torch.uint8)
-    for epoch in range(epochs):
+    for epoch in range(math.ceil(total / per_epoch)):
         order_N = torch.randperm(num, generator=generator(seed, "order", epoch))
         draws, shares = generator(seed, "mixup", epoch), np.random.default_rng(seed_of(seed, "shares", epoch))
         for index in order_N[: min(per_epoch, total - step) * batch_size].split(batch_size):
