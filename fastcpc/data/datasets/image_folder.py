@@ -19,8 +19,8 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
 
     Classes are sorted by name, or have the order of classes_file. classes_file: one line "name" or "id name" per class;
     folders and labels may use the id or the name. holdout: share of each class that becomes "test" where there is
-    neither a val nor a test part. This draw has a fixed seed, so all runs have the same split. Raises InputError, with
-    the folder or the line of the list, where classes and splits do not match.
+    neither a val nor a test part; 0: "test" is then the training part. This draw has a fixed seed, so all runs have the
+    same split. Raises InputError, with the folder or the line of the list, where classes and splits do not match.
     """
     base = existing_folder("data.root", root)
     known = _read_classes(classes_file) if classes_file else None
@@ -37,7 +37,7 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
             "data.classes sets another order"
         )
     names = ids if known is None else tuple(name for _, name in known)
-    held_out = set(splits) == {"train"}
+    held_out = set(splits) == {"train"} and holdout > 0
     if held_out:
         splits = hold_out(splits["train"], holdout)
         remarks.append(
