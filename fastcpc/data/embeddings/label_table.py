@@ -4,26 +4,35 @@ A table (csv, tsv, Parquet) with a column ``path`` is read as a list of images, 
 is a label file, as noise.file.
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, EmbeddingSplit
-from fastcpc.data.datasets.image_folder import SPLIT_OF
-from fastcpc.data.datasets.image_list import SEPARATORS, Row, read_list
+from fastcpc.data.datasets.image_list import SPLIT_OF
 from fastcpc.data.datasets.listing import UNKNOWN, shorten
 from fastcpc.data.embeddings.array_file import EmbeddingArray
 from fastcpc.data.labels.label_file import read_label_file
+from fastcpc.data.labels.table_reader import TABLE_ENDINGS, Table, read_table
 from fastcpc.errors import InputError
 
 Ints = NDArray[np.int64]
+ROW_COLUMNS = ("path", "label", "split", "trusted_label")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a list, as texts. place: file and line. Empty: the list does not say."""
+
+    place: str
+    path: str
+    label: str
+    split: str = ""
+    trusted_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,12 @@ def read_embedding_labels(
     them. Raises InputError, one line with file and place, for labels that do not fit the embeddings.
     """
     path = Path(file).expanduser()
-    if path.suffix.lower() in (*SEPARATORS, ".parquet") and "path" in _columns_of(key, path):
-        return _from_list(key, path, len(array), class_names)
+    if not path.is_file():
+        raise InputError(f"{key}={path}: no such file")
+    if path.suffix.lower() in TABLE_ENDINGS and path.suffix.lower() != ".txt":
+        table = read_table(path)
+        if "path" in table.header:
+            return _from_list(key, table, len(array), class_names)
     labels = read_label_file(str(path), "", _unlabelled(array, class_names))
     names = class_names
     if names is None:
@@ -76,30 +89,29 @@ def _unlabelled(array: EmbeddingArray, class_names: Sequence[str] | None) -> Dat
     return Dataset("embeddings", known, split, {}, (), (), WeakPolicy(flip=False, padding=0))
 
 
-def _columns_of(key: str, path: Path) -> list[str]:
-    """The names of the columns; empty for a file without header. InputError where it cannot be read."""
-    if not path.is_file():
-        raise InputError(f"{key}={path}: no such file")
-    try:
-        if path.suffix.lower() == ".parquet":
-            return list(pq.read_schema(path).names)
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = next(csv.reader(file, delimiter=SEPARATORS[path.suffix.lower()]), [])
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0][:80]})") from None
-    return [name.strip() for name in first]
+def _rows(table: Table) -> list[Row]:
+    """The rows of a list. InputError where a path or a label is missing."""
+    if "label" not in table.header:
+        raise InputError(f"{table.file}: no column label; the first line must name the columns path and label")
+    texts = {name: _column(table, name) for name in ROW_COLUMNS if name in table.header}
+    rows = []
+    for number in range(table.num_rows):
+        row = Row(table.place(number), **{name: values[number] for name, values in texts.items()})
+        if not row.path or not row.label:
+            raise InputError(f"{row.place} has no {'label' if row.path else 'path'}")
+        rows.append(row)
+    return rows
 
 
-def _from_list(key: str, path: Path, num_rows: int, class_names: Sequence[str] | None) -> LabelTable:
-    rows = read_list(str(path))
+def _from_list(key: str, table: Table, num_rows: int, class_names: Sequence[str] | None) -> LabelTable:
+    path, columns, rows = table.file, table.header, _rows(table)
     if len(rows) != num_rows:
         raise InputError(
             f"{path}: {len(rows):,} labels, expected {num_rows:,}, one per row of the embeddings ({key}); a row i of "
             "the table belongs to embedding i"
         )
-    columns = _columns_of(key, path)
     if "index" in columns:
-        _check_order(path, _column(path, "index"))
+        _check_order(path, _column(table, "index"))
     texts = [row.label for row in rows]
     ids = _class_ids(path, rows) if class_names is None else tuple(class_names)
     number_of = {text: k for k, text in enumerate(ids)}
@@ -109,19 +121,15 @@ def _from_list(key: str, path: Path, num_rows: int, class_names: Sequence[str] |
     trusted = np.array([_class(r, r.trusted_label, number_of) if r.trusted_label else UNKNOWN for r in rows], np.int64)
     names = ids
     if class_names is None and "class" in columns and all(text.isdigit() for text in ids):
-        names = _names_of_classes(path, labels, _column(path, "class"), ids)
+        names = _names_of_classes(path, labels, _column(table, "class"), ids)
     splits = np.array([_split(row) for row in rows])
     known = trusted if (trusted != UNKNOWN).any() else None
     return LabelTable(labels, names, tuple(row.path for row in rows), known, splits, has_paths=True)
 
 
-def _column(path: Path, name: str) -> list[str]:
-    """A column of a table as texts, in its order."""
-    if path.suffix.lower() == ".parquet":
-        return [str(value) for value in pq.read_table(path, columns=[name]).column(0).to_pylist()]
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter=SEPARATORS[path.suffix.lower()], skipinitialspace=True)
-        return [row[name].strip() for row in reader]
+def _column(table: Table, name: str) -> list[str]:
+    """A column of a table as texts, in its order; empty where a value is missing."""
+    return ["" if value is None else str(value) for value in table.column(table.header.index(name))]
 
 
 def _check_order(path: Path, index: Sequence[str]) -> None:

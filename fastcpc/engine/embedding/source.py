@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcpc.data.datasets.image_folder import list_imagefolder
-from fastcpc.data.datasets.image_list import ENDINGS
+from fastcpc.data.labels.table_reader import TABLE_ENDINGS
 from fastcpc.data.prepare.index import unique_splits
 from fastcpc.errors import InputError
 
@@ -54,8 +54,8 @@ def list_source(source: str) -> Source:
         root, list_file = path, ""
     else:
         _refuse_shards(source, [path.name])
-        if path.suffix.lower() not in ENDINGS:
-            raise InputError(f"{source}: unknown kind of list; use {', '.join(ENDINGS)}, or a folder of images")
+        if path.suffix.lower() not in TABLE_ENDINGS:
+            raise InputError(f"{source}: unknown kind of list; use {', '.join(TABLE_ENDINGS)}, or a folder of images")
         root, list_file = path.parent, source
     listing = list_imagefolder(str(root), list_file, holdout=0.0)
     parts = unique_splits(listing)
