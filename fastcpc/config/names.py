@@ -11,13 +11,13 @@ from typing import Literal
 class DatasetTraits:
     """What the rules between settings need to know of a data set.
 
-    kind: arrays, where all images are in memory; images, where they are files. needs_root: whether data.root must name
-    a folder. settings: those of DataConfig that only this data set reads. pixels: the side of its images; 0 where
-    data.crop sets it, or where it is not known. noise_kinds: the kinds of OWN_NOISE that its classes define.
-    is_users_own: whether another data.root is another data set.
+    kind: arrays, where all images are in memory; images, where they are files; embeddings, where samples are vectors.
+    needs_root: whether data.root must name a folder. settings: those of DataConfig that only this data set reads.
+    pixels: the side of its images; 0 where data.crop sets it, or where it is not known. noise_kinds: the kinds of
+    OWN_NOISE that its classes define. is_users_own: whether another data.root is another data set.
     """
 
-    kind: Literal["arrays", "images"]
+    kind: Literal["arrays", "images", "embeddings"]
     needs_root: bool = True
     settings: tuple[str, ...] = ()
     pixels: int = 0
@@ -33,6 +33,9 @@ DATASETS = {
     "clothing1m": DatasetTraits("images"),
     "webvision": DatasetTraits("images", settings=("flickr", "ilsvrc12")),
     "imagefolder": DatasetTraits("images", settings=("list", "classes"), is_users_own=True),
+    "embeddings": DatasetTraits(
+        "embeddings", needs_root=False, settings=("embeddings", "labels", "test_embeddings", "test_labels")
+    ),
 }
 # kinds of label noise that only some data sets define, and what they are
 OWN_NOISE = {
@@ -42,7 +45,8 @@ OWN_NOISE = {
 }
 
 # networks: models/registry.py. A script that registers another one appends its name here.
-BACKBONES = ["preact_resnet18", "digits_cnn", "small_cnn", "resnet50"]
+BACKBONES = ["preact_resnet18", "digits_cnn", "small_cnn", "resnet50", "linear", "mlp"]
+EMBEDDING_BACKBONES = ("linear", "mlp")  # networks for data.name=embeddings, and only for it
 TIMM_PREFIX = "timm/"  # model.name=timm/NAME
 MOST_PIXELS = {"digits_cnn": 8, "small_cnn": 64}  # the largest side of images that these networks are for
 WEIGHTS_BY_NAME = ["resnet50"]  # networks whose weights can be given by name, beside those of timm

@@ -71,7 +71,8 @@ class DataConfig(Section):
 
     name: str = setting(
         "digits",
-        "Data set. digits: included in scikit-learn; imagefolder: your own images, one folder per class, or data.list.",
+        "Data set. digits: included in scikit-learn; imagefolder: your own images, one folder per class, or data.list; "
+        "embeddings: vectors per sample, data.embeddings.",
         choices=DATASETS,
     )
     root: str = setting("", "Folder of the data set, or its parent; digits needs none.")
@@ -92,9 +93,22 @@ class DataConfig(Section):
     )
     holdout: float = setting(
         0.1,
-        "imagefolder without a val or test part: share of each class that is held out to measure the accuracy.",
-        allowed=Range(0, 0.5, low_open=True),
+        "imagefolder and embeddings without a val or test part: share of each class that is held out to measure the "
+        "accuracy. 0: none; the accuracy is then that on the training samples.",
+        allowed=Range(0, 0.5),
     )
+    embeddings: str = setting(
+        "",
+        "embeddings: file of vectors (N, D) in float16 or float32: .npy (read from a memory map), .npz, or Parquet "
+        "with a column of lists; or a folder of fastcpc-embed.",
+    )
+    labels: str = setting(
+        "",
+        "embeddings: label file, one label per row, as noise.file; or a table with the columns path and label (class, "
+        "split and trusted_label where known). Empty: index.parquet of the folder of fastcpc-embed.",
+    )
+    test_embeddings: str = setting("", "embeddings: file of the test vectors. Empty: rows with split test, or holdout.")
+    test_labels: str = setting("", "embeddings: label file of data.test_embeddings.")
     num_classes: int = setting(50, "webvision: number of classes, the first K.", DIVIDEMIX, Range(2, 1000))
     flickr: bool = setting(False, "webvision: also train on the Flickr list, after the Google list.", DIVIDEMIX)
     ilsvrc12: str = setting("", "webvision: folder of the validation images of ILSVRC12, a second test set.")
@@ -153,7 +167,9 @@ class NoiseConfig(Section):
         "the class names of the data set. Other classes keep their labels.",
     )
     file: str = setting(
-        "", "noise.kind=file: label file (json, npy, npz, csv, or pt of CIFAR-N), one label per training sample."
+        "",
+        "noise.kind=file: label file (csv, tsv, txt, parquet, json, npy, npz, or pt of CIFAR-N), one label per "
+        "training sample.",
     )
     key: str = setting(
         "", "noise.kind=file: name of the labels in a file that contains several (CIFAR-N: worse_label, ...)."
@@ -167,7 +183,8 @@ class ModelConfig(Section):
 
     name: str = setting(
         "preact_resnet18",
-        f"{', '.join(BACKBONES)}, or timm/NAME for any model of timm.",
+        f"{', '.join(BACKBONES)}, or timm/NAME for any model of timm. linear and mlp (one hidden layer) are for "
+        "data.name=embeddings.",
         DIVIDEMIX,
     )
     weights: str = setting(
@@ -177,7 +194,8 @@ class ModelConfig(Section):
     )
     width: int = setting(
         64,
-        "Channels of the first stage of preact_resnet18, and of the second convolution of digits_cnn and small_cnn.",
+        "Channels of the first stage of preact_resnet18, and of the second convolution of digits_cnn and small_cnn. "
+        "mlp has 8 x width hidden units.",
         DIVIDEMIX,
         Range(16),
     )
@@ -195,6 +213,15 @@ class AugmentConfig(Section):
     )
     randaugment_ops: int = setting(2, "randaugment and geometric: operations per view.", allowed=Range(1))
     randaugment_magnitude: int = setting(9, "randaugment and geometric: strength.", allowed=Range(0, 30))
+    embeddings: Literal["noise", "dropout", "none"] = setting(
+        "noise", "data.name=embeddings: views. noise: normal noise is added; dropout: values are set to 0; none."
+    )
+    embeddings_strength: float = setting(
+        0.2,
+        "data.name=embeddings: of strong views; weak views have half of it. noise: standard deviation, where each "
+        "dimension has 1; dropout: share of the values.",
+        allowed=Range(0, 1, high_open=True),
+    )
     train: Literal["weak", "strong"] = setting("strong", "View of the training loss; weak: plain DivideMix.", AUGDMIX)
     warmup: Literal["weak", "strong"] = setting("weak", "View of the warm-up; strong: SAW of AugDMix.", AUGDMIX)
 

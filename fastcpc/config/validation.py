@@ -129,7 +129,9 @@ def _data(config: Config) -> Iterator[SettingProblem]:
                 (f"data.{name}", "data.name"),
                 f"data.{name}={shown}: is read only with data.name={owner}, not {data.name}",
             )
-    if traits.kind == "arrays" and data.index:
+    if data.name == "embeddings":
+        yield from _embeddings(config)
+    if traits.kind != "images" and data.index:
         yield SettingProblem(
             ("data.index", "data.name"), f"data.index={data.index}: {data.name} has no index; leave it empty"
         )
@@ -137,6 +139,26 @@ def _data(config: Config) -> Iterator[SettingProblem]:
         yield SettingProblem(
             ("data.crop", "data.resize"),
             f"data.crop={data.crop}: must not exceed data.resize={data.resize}, the shorter side of the resized image",
+        )
+
+
+def _embeddings(config: Config) -> Iterator[SettingProblem]:
+    data = config.data
+    if not data.embeddings:
+        yield SettingProblem(
+            ("data.embeddings", "data.name"),
+            "data.embeddings is empty: data.name=embeddings needs a file of vectors, or a folder of fastcpc-embed",
+        )
+    for one, other in (("test_embeddings", "test_labels"), ("test_labels", "test_embeddings")):
+        if getattr(data, one) and not getattr(data, other):
+            yield SettingProblem(
+                (f"data.{other}", f"data.{one}"), f"data.{other} is empty: data.{one}={getattr(data, one)} needs it"
+            )
+    if config.model.name not in names.EMBEDDING_BACKBONES:
+        yield SettingProblem(
+            ("model.name", "data.name"),
+            f"model.name={config.model.name}: is for images; with data.name=embeddings choose "
+            f"{' or '.join(names.EMBEDDING_BACKBONES)}",
         )
 
 
@@ -162,6 +184,11 @@ def _model(config: Config) -> Iterator[SettingProblem]:
             ("model.name", "data.crop" if of_images else "data.name"),
             f"model.name={model.name}: is for images of up to {most} pixels, and {size}; choose "
             f"{'resnet50 or timm/NAME' if of_images else 'preact_resnet18'}",
+        )
+    if model.name in names.EMBEDDING_BACKBONES and data.name != "embeddings":
+        yield SettingProblem(
+            ("model.name", "data.name"),
+            f"model.name={model.name}: is for data.name=embeddings; on {data.name} choose preact_resnet18 or timm/NAME",
         )
 
 

@@ -67,7 +67,37 @@ class ImageSplit:
         )
 
 
-AnySplit = ArraySplit | ImageSplit
+@dataclass(frozen=True)
+class EmbeddingSplit:
+    """One part of a data set of embeddings; entry i of every other field is the same sample.
+
+    array: floating (M, D), usually a memory map. rows: int64 (N,), the row of each sample in it. labels, trusted,
+    source_index: as in ``ImageSplit``. names: a path, or a made-up name, per sample.
+    """
+
+    array: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    trusted: np.ndarray | None
+    source_index: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "EmbeddingSplit":
+        """The samples at these positions (int64 (M,), of this split), in the order given; copies no embeddings."""
+        return EmbeddingSplit(
+            array=self.array,
+            rows=self.rows[rows],
+            labels=self.labels[rows],
+            trusted=None if self.trusted is None else self.trusted[rows],
+            source_index=self.source_index[rows],
+            names=tuple(self.names[row] for row in rows.tolist()),
+        )
+
+
+AnySplit = ArraySplit | ImageSplit | EmbeddingSplit
 
 
 @dataclass(frozen=True)
@@ -109,7 +139,7 @@ class ImageTransform:
 class Dataset:
     """A whole data set.
 
-    mean, std: per channel, of pixels scaled to [0, 1]. weak: the usual weak view of the data set.
+    mean, std: per channel, of pixels scaled to [0, 1]; per dimension of embeddings. weak: the usual weak view.
     image: the views of image files; None where all pixels are in memory.
     class_ids: the ids of the classes in the files of the data set, where they differ from the names.
     broken: rows of the training set that do not decode.
@@ -139,11 +169,15 @@ class Dataset:
 
     @property
     def in_channels(self) -> int:
+        if isinstance(self.train, EmbeddingSplit):
+            return int(self.train.array.shape[1])
         return int(self.train.pixels.shape[1]) if isinstance(self.train, ArraySplit) else RGB
 
     @property
     def image_size(self) -> int:
-        """Height, which equals the width, of an image in pixels."""
+        """Height, which equals the width, of an image in pixels; 1 for embeddings."""
+        if isinstance(self.train, EmbeddingSplit):
+            return 1
         if isinstance(self.train, ArraySplit):
             return int(self.train.pixels.shape[2])
         assert self.image is not None

@@ -20,7 +20,9 @@ from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.data.datasets.indexed_images import load_listing
 from fastcpc.data.datasets.listing import IMAGENET_MEAN, IMAGENET_STD, Listing
 from fastcpc.data.datasets.webvision import filelist_without, list_webvision
+from fastcpc.data.embeddings.load import load_embeddings
 from fastcpc.data.test_transform import InferenceTransform
+from fastcpc.errors import InputError
 
 ListFiles = Callable[[DataConfig], Listing]
 ListWithout = Callable[[DataConfig, Sequence[str], Sequence[str]], tuple[bytes, str]]
@@ -59,7 +61,7 @@ def register_dataset(spec: DatasetSpec) -> None:
     if traits is None:
         raise ValueError(f"{spec.name}: add the name to DATASETS of fastcpc.config.names, which checks the settings")
     kind = "arrays" if spec.list_files is None else "images"
-    if traits.kind != kind:
+    if traits.kind != kind and not (kind == "arrays" and traits.kind == "embeddings"):
         raise ValueError(f"{spec.name}: DATASETS of fastcpc.config.names says {traits.kind}, not {kind}")
     _DATASETS[spec.name] = spec
 
@@ -135,6 +137,13 @@ def _images(
     )
 
 
+def _no_test_view(_: DataConfig) -> InferenceTransform:
+    raise InputError(
+        "this run classifies embeddings, not images: embed new images with the same model (fastcpc-embed), and measure "
+        "them with data.test_embeddings"
+    )
+
+
 def _load_images(list_files: ListFiles, config: DataConfig) -> Dataset:
     return load_listing(list_files(config), config)
 
@@ -180,5 +189,10 @@ register_dataset(
         "the user's own images; their terms are not known to fastcpc",
         IMAGENET_MEAN,
         IMAGENET_STD,
+    )
+)
+register_dataset(
+    DatasetSpec(
+        "embeddings", load_embeddings, _no_test_view, terms="the user's own embeddings; their terms are unknown"
     )
 )

@@ -20,6 +20,7 @@ from fastcpc.distributed.consensus import (
     on_rank0,
     raise_on_all_ranks,
 )
+from fastcpc.distributed.error_record import recorded_error
 from fastcpc.distributed.process_group import (
     backend,
     connect,
@@ -62,6 +63,7 @@ __all__ = [
     "own_subgroup",
     "raise_on_all_ranks",
     "rank",
+    "recorded_error",
     "restarts",
     "set_location",
     "shard_batches",

@@ -66,6 +66,17 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
         (["--help"], 0, "--top"), (["nowhere", "a.png"], 2, "is not a folder"),
         (["run", "a.png", "--top", "0"], 2, "above 0"), (["run", "a.png", "--out", "a.txt"], 2, ".parquet"),
     ],
+    "embeddings.embed": [
+        (["--help"], 0, "--weights"), (["images"], 2, "--out"), (["nowhere", "--out", "d"], 2, "no such folder"),
+        (["empty", "--out", "d", "--size", "0"], 2, "above 0"),
+        (["empty", "--out", "d", "--max-bad", "2"], 2, "[0, 1]"),
+    ],
+    "embeddings.audit": [
+        (["--help"], 0, "--embeddings"), ([], 2, "give SOURCE"), (["nowhere"], 2, "no such folder or file"),
+        (["--embeddings", "run"], 2, "--labels is missing"), (["run", "--labels", "a"], 2, "only with --embeddings"),
+        (["empty", "--out", "run"], 2, "holds other files"),
+        (["empty", "--test-labels", "run"], 2, "belong together"),
+    ],
     "reproduce": [
         (["--help"], 0, "--scale"), (["table9"], 2, "invalid choice"), (["table2", "--scale", "small"], 2, "no scale"),
         (["table3", "--seeds", "0"], 2, "--seeds"), (["table3", "train.epochz=3"], 2, "train.epochs"),

@@ -8,6 +8,8 @@ from fastcpc.cli.clean import CAUTION
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
 from fastcpc.engine.outputs.sample_table import SampleTable
+from fastcpc.report.audits.record import read_audit
+from fastcpc.report.audits.text import CAUTION as AUDIT_CAUTION
 from fastcpc.report.results.cleaned_list import write_cleaned
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
@@ -32,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
             run = replace(run, config=replace(run.config, data=data))
         usage = write_cleaned(run, samples, suspects.is_issue_N, options.cleaned_list)
         print(f"cleaned list written to {options.cleaned_list}: {usage}")
-    print(CAUTION)
+    print(CAUTION if read_audit(run.path, len(run.class_names)) is None else AUDIT_CAUTION)
     return 0
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from fastcpc import distributed
 from fastcpc.config.load import to_yaml
@@ -16,7 +15,7 @@ from fastcpc.engine.launch import dry_run, train
 from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import Stopped, StopRequest
-from fastcpc.errors import LostContactError, RunError
+from fastcpc.errors import RunError
 from fastcpc.report.html.training_figures import run_figures
 
 Settings = Callable[[], tuple[argparse.Namespace, Config]]
@@ -26,23 +25,7 @@ logger = logging.getLogger("fastcpc")
 def run(read: Settings) -> int:
     """Train, or do a dry run; returns the exit code. read: returns options and config; called on every rank."""
     with distributed.joined_process_group():
-        return recorded_error(lambda: _run(read))
-
-
-def recorded_error(command: Callable[[], int]) -> int:
-    """Run a command and record its error where torchrun looks for it.
-
-    A lost contact is not recorded: torchrun shows the first error, and that must be the error of the lost process.
-    """
-    handler = get_error_handler()
-    try:
-        return command()
-    except LostContactError:
-        raise
-    except Exception as error:
-        if distributed.launched_by_torchrun():
-            handler.record_exception(error)
-        raise
+        return distributed.recorded_error(lambda: _run(read))
 
 
 def _run(read: Settings) -> int:

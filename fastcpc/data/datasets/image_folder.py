@@ -6,23 +6,11 @@ from pathlib import Path
 
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.held_out import hold_out
-from fastcpc.data.datasets.image_list import Row, read_list
-from fastcpc.data.datasets.listing import (
-    UNKNOWN,
-    Listing,
-    existing_folder,
-    make_split,
-    read_lines,
-    shorten,
-)
+from fastcpc.data.datasets.image_list import SPLIT_OF, list_by_file
+from fastcpc.data.datasets.listing import Listing, existing_folder, make_split, read_lines, shorten
 from fastcpc.data.image_files import IMAGE_ENDINGS
 from fastcpc.errors import InputError
 
-# Names of parts, in any case.
-SPLIT_OF = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
 USUAL_PARTS = ("train", "val", "valid", "validation", "test")  # read without a remark
 
 
@@ -31,23 +19,25 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
 
     Classes are sorted by name, or have the order of classes_file. classes_file: one line "name" or "id name" per class;
     folders and labels may use the id or the name. holdout: share of each class that becomes "test" where there is
-    neither a val nor a test part. This draw has a fixed seed, so all runs have the same split. Raises InputError, with
-    the folder or the line of the list, where classes and splits do not match.
+    neither a val nor a test part; 0: "test" is then the training part. This draw has a fixed seed, so all runs have the
+    same split. Raises InputError, with the folder or the line of the list, where classes and splits do not match.
     """
     base = existing_folder("data.root", root)
     known = _read_classes(classes_file) if classes_file else None
     remarks: list[str] = []
     if list_file:
-        layout, ids, splits = _from_list(base, read_list(list_file), known)
+        listed = list_by_file(base, list_file, known)
+        layout, ids, splits = "a list of images", listed.class_ids, listed.splits
+        remarks += [listed.note] if listed.note else []
     else:
         layout, ids, splits = _from_folders(base, known, remarks)
-    if known is None and all(name.isdigit() for name in ids) and list(ids) != sorted(ids, key=int):
+    if known is None and all(name.isdecimal() for name in ids) and list(ids) != sorted(ids, key=int):
         remarks.append(
             f"classes are numbers and sorted as text: {shorten(', '.join(ids[:12]))}; class 2 is not folder 2; "
             "data.classes sets another order"
         )
     names = ids if known is None else tuple(name for _, name in known)
-    held_out = set(splits) == {"train"}
+    held_out = set(splits) == {"train"} and holdout > 0
     if held_out:
         splits = hold_out(splits["train"], holdout)
         remarks.append(
@@ -179,63 +169,3 @@ def _files(folder: Path) -> list[str]:
             found += [os.path.join(place, name) for name in files if not name.startswith(".")]
         seen.add(real)
     return sorted(found)
-
-
-def _from_list(
-    base: Path, rows: list[Row], known: list[tuple[str, str]] | None
-) -> tuple[str, tuple[str, ...], dict[str, ImageSplit]]:
-    """Labels are class names, or whole numbers from 0, or ids, names and numbers of data.classes.
-
-    Paths may be absolute or outside base, because the list comes from the user.
-    """
-    parts: dict[str, list[Row]] = {}
-    seen: dict[str, str] = {}
-    for row in rows:
-        split = SPLIT_OF.get(row.split.lower() or "train")
-        if split is None:
-            raise InputError(f"{row.place} has split {shorten(row.split)!r}; expected train, val or test")
-        if row.path in seen:
-            raise InputError(f"{row.place} names {shorten(row.path)!r} again, after {seen[row.path]}")
-        seen[row.path] = row.place
-        parts.setdefault(split, []).append(row)
-    if "train" not in parts:
-        raise InputError(f"{rows[0].place.partition(': ')[0]}: no row has split train")
-    ids, class_of = _list_classes(parts["train"], known)
-    splits = {}
-    for split in sorted(parts, key=lambda name: name != "train"):
-        part = parts[split]
-        labels = [_class(row, row.label, class_of) for row in part]
-        trusted = [_class(row, row.trusted_label, class_of) if row.trusted_label else UNKNOWN for row in part]
-        splits[split] = make_split(base, [row.path for row in part], labels, trusted)
-    empty = sorted(set(range(len(ids))) - set(splits["train"].labels.tolist()))
-    if empty:
-        raise InputError(f"{rows[0].place.partition(': ')[0]}: no training image of class {empty[0]} ({ids[empty[0]]})")
-    return "a list of images", ids, splits
-
-
-def _list_classes(train: list[Row], known: list[tuple[str, str]] | None) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Class ids in order, and the class number of each label text."""
-    if known is not None:
-        class_of = {str(k): k for k in range(len(known))}
-        for k, (wnid, name) in enumerate(known):
-            class_of[name] = class_of[wnid] = k
-        return tuple(wnid for wnid, _ in known), class_of
-    texts = {row.label for row in train}
-    if all(text.isascii() and text.isdigit() and text == str(int(text)) for text in texts):
-        largest = max(int(text) for text in texts)
-        if largest > len(train):
-            row = next(row for row in train if int(row.label) == largest)
-            raise InputError(f"{row.place} has label {shorten(row.label)}: labels count from 0, one number a class")
-        ids = tuple(str(k) for k in range(largest + 1))
-    else:
-        ids = tuple(sorted(texts))
-    if len(ids) < 2:
-        raise InputError(f"{train[0].place.partition(': ')[0]}: {len(ids)} class; at least two are required")
-    return ids, {name: k for k, name in enumerate(ids)}
-
-
-def _class(row: Row, text: str, class_of: dict[str, int]) -> int:
-    label = class_of.get(text)
-    if label is None:
-        raise InputError(f"{row.place} has label {shorten(text)!r}, a class without training images")
-    return label

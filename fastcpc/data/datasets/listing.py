@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fastcpc.data.dataset import ImageSplit
+from fastcpc.data.labels.text_table import decode_text
 from fastcpc.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -72,11 +73,9 @@ def need_file(name: str, folders: Sequence[Path], hint: str) -> Path:
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """The non-blank lines of a UTF-8 text file, stripped. InputError names the file."""
+    """The non-blank lines of a text file, stripped. InputError names the file."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not text in UTF-8 (byte {error.start})") from None
+        text, _ = decode_text(path.read_bytes(), path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -111,11 +110,16 @@ def shorten(text: str) -> str:
 
 
 def make_split(
-    base: str | Path, names: Sequence[str], labels: Sequence[int], trusted: Sequence[int] | None = None
+    base: str | Path,
+    names: Sequence[str],
+    labels: Sequence[int],
+    trusted: Sequence[int] | None = None,
+    files: Sequence[str] | None = None,
 ) -> ImageSplit:
     """A split in the order given; names are relative to base. trusted: -1 where not known.
 
-    Raises InputError for a name that is not UTF-8, because a table cannot store it.
+    files: the names as the file system spells them, where that differs. Raises InputError for a name that is not UTF-8,
+    because a table cannot store it.
     """
     try:
         "".join(names).encode()
@@ -126,8 +130,9 @@ def make_split(
             "convmv -f latin1 -t utf-8 -r --notest DIR"
         ) from None
     known = None if trusted is None else np.array(trusted, np.int64)
+    folder = os.path.join(base, "")
     return ImageSplit(
-        paths=tuple(os.path.join(base, name) for name in names),
+        paths=tuple(file if file[:1] == "/" else folder + file for file in (names if files is None else files)),
         labels=np.array(labels, np.int64),
         trusted=None if known is None or not (known != UNKNOWN).any() else known,
         source_index=np.arange(len(names), dtype=np.int64),

@@ -4,7 +4,6 @@ Readers raise ValueError or pickle.UnpicklingError with the reason, on one line 
 """
 
 import io
-import math
 import pickle
 import zipfile
 import zlib
@@ -16,8 +15,8 @@ import torch
 from numpy.lib import format as npy_format
 
 from fastcpc.data.labels.safe_pickle import ALLOWED
+from fastcpc.data.labels.table_reader import MAX_BYTES
 
-MAX_BYTES = 1 << 30  # of a label file, compressed or not
 HEADER_ROOM = 1 << 16
 ORDERED_HINT = (
     "it holds a pickled object, which is not read; CIFAR-N's *_human_ordered.npy are in the order of TFDS, not in that"
@@ -33,24 +32,21 @@ class Unread:
 
 
 def read_npy(content: bytes) -> np.ndarray:
-    """The array in a .npy file of plain numbers. With more than one dimension, only the shape is correct."""
+    """The array in a .npy file of plain numbers or text."""
     stream = io.BytesIO(content)
-    readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     try:
-        version = npy_format.read_magic(stream)
-        if version not in readers:
-            raise ValueError(f"version {version}")
-        shape, _, dtype = readers[version](stream)
-    except ValueError as error:
-        raise ValueError(f"not a NumPy file, or truncated ({str(error).splitlines()[0][:80]})") from None
-    if dtype.hasobject:
-        raise ValueError(ORDERED_HINT)
-    if dtype.names or dtype.kind not in "iufb":
-        raise ValueError(f"holds {str(dtype)[:40]}, expected whole numbers")
+        array = npy_format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # a damaged file can raise any type, and is never used
+        if "allow_pickle" in str(error):
+            raise ValueError(ORDERED_HINT) from None
+        reason = (str(error) or type(error).__name__).splitlines()[0][:80]
+        raise ValueError(f"not a NumPy file, or truncated ({reason})") from None
+    if array.dtype.names or array.dtype.kind not in "iufbU":
+        raise ValueError(f"holds {str(array.dtype)[:40]}, expected labels")
     room = len(content) - stream.tell()
-    if math.prod(shape) * dtype.itemsize != room:
-        raise ValueError(f"{room:,} bytes of numbers where shape {shape} needs {math.prod(shape) * dtype.itemsize:,}")
-    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
+    if room:
+        raise ValueError(f"{room:,} bytes after the array of shape {array.shape}; save it again")
+    return array
 
 
 def read_npz(content: bytes, num_samples: int) -> dict[str, Any]:

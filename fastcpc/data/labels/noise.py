@@ -8,7 +8,7 @@ import torch
 
 from fastcpc.config.constraints import did_you_mean
 from fastcpc.config.schema import NoiseConfig
-from fastcpc.data.dataset import ArraySplit, Dataset, ImageSplit
+from fastcpc.data.dataset import ArraySplit, Dataset
 from fastcpc.data.labels.label_file import read_label_file
 from fastcpc.data.rng import generator
 from fastcpc.errors import InputError
@@ -54,7 +54,7 @@ def make_labels(dataset: Dataset, noise: NoiseConfig, run_seed: int) -> Labels:
         given, rate = dataset.train.labels.copy(), 0.0
         known = dataset.train.labels if isinstance(dataset.train, ArraySplit) else dataset.train.trusted
     else:
-        if isinstance(dataset.train, ImageSplit) and dataset.train.trusted is not None:
+        if not isinstance(dataset.train, ArraySplit) and dataset.train.trusted is not None:
             raise InputError(
                 f"noise.kind={noise.kind}: {dataset.name} has given and trusted labels already; use noise.kind=none"
             )

@@ -8,7 +8,8 @@ import torch
 from fastcpc.config.schema import AugmentConfig, DataConfig
 from fastcpc.data.augment.policies import strong_policy
 from fastcpc.data.cores import usable_cores
-from fastcpc.data.dataset import AnySplit, ArraySplit, Dataset, ImageSplit
+from fastcpc.data.dataset import AnySplit, ArraySplit, Dataset, EmbeddingSplit, ImageSplit
+from fastcpc.data.embeddings.loader import EmbeddingLoader
 from fastcpc.data.loaders.base import Loader
 from fastcpc.data.loaders.buffers import Normaliser
 from fastcpc.data.loaders.cached_decoder import CachedDecoder
@@ -33,6 +34,10 @@ def choose_loader(dataset: Dataset, data: DataConfig, device: torch.device) -> t
     Raises InputError for a loader that does not support this data set or is not installed.
     """
     asked = data.feed
+    if isinstance(dataset.train, EmbeddingSplit):
+        if asked not in ("auto", "memory"):
+            raise InputError(f"data.feed={asked}: serves image files, not embeddings; use auto or memory")
+        return "memory", "batches of rows of a memory map"
     if isinstance(dataset.train, ArraySplit):
         if asked not in ("auto", "memory"):
             raise InputError(
@@ -79,6 +84,8 @@ def make_loader(
     bad_list: file that gets a line per image that cannot be read. Raises InputError as ``choose_loader`` does.
     """
     name, _ = choose_loader(dataset, data, device)
+    if isinstance(split, EmbeddingSplit):
+        return EmbeddingLoader(split, dataset.mean, dataset.std, augment, device)
     if isinstance(split, ArraySplit):
         return MemoryLoader(split.pixels, dataset.mean, dataset.std, dataset.weak, strong_policy(augment), device)
     decoder = _decoder(name, split, dataset, data, device, bad_list)

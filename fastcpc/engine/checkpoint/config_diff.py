@@ -14,7 +14,8 @@ from fastcpc.errors import InputError
 # another device or with another size of scoring batches.)
 FREE_KEYS = frozenset(
     {
-        "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "noise.file",
+        "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "data.embeddings", "data.labels",
+        "data.test_embeddings", "data.test_labels", "noise.file",
         "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
     }
 )  # fmt: skip

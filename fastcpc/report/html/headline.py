@@ -92,6 +92,8 @@ def accuracy_of(run: Run) -> AccuracySummary | None:
 def describe_state(run: Run) -> str:
     """Whether the run is finished, as text."""
     done, epochs = len(run.metrics), run.config.train.epochs
+    if run.summary is not None and run.summary.get("kind") == "audit":
+        return "audit of frozen embeddings, finished"
     if run.summary is not None:
         return f"finished, {epochs} epochs"
     return f"not finished: {done} of {epochs} epochs so far"

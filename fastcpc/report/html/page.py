@@ -14,6 +14,8 @@ import fastcpc
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.engine.outputs.score_file import FIRST, LAST, ScoreArrays
 from fastcpc.errors import InputError
+from fastcpc.report.audits.figures import estimated_confusion_figure
+from fastcpc.report.audits.record import AuditRecord, read_audit
 from fastcpc.report.html.canvas import ReportFigure, plain_name
 from fastcpc.report.html.class_figures import (
     confusion,
@@ -61,6 +63,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
     """
     samples, no_samples = samples_of(run)
     first, last = run.scores(FIRST), run.scores(LAST)
+    audit = read_audit(run.path, len(run.class_names))
     content: dict[str, Any] = {
         "title": run.path.resolve().name,
         "settings": _settings(run),
@@ -68,7 +71,8 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
         "accuracy": accuracy_of(run),
         "baseline": _baseline(baseline),
         "no_samples": no_samples,
-        "sections": _sections(run, samples, first, last),
+        "audit": audit,
+        "sections": _sections(run, samples, first, last) if audit is None else _audit_sections(run, samples, audit),
         "class_panels": class_panels(run, last),
         "num_classes": len(run.class_names),
         "tests": loss_tests(run, first),
@@ -151,6 +155,14 @@ def _sections(
     shown = [figure for figure in figures if figure is not None]
     sections.append(PageSection("Classes and cleaners", shown, _absent_of_classes(run, last)))
     return sections
+
+
+def _audit_sections(run: Run, samples: SampleTable | None, audit: AuditRecord) -> list[PageSection]:
+    figure = confusion_figure(run, samples) if samples is not None else None
+    estimated = estimated_confusion_figure(run.class_names, audit)
+    shown = [one for one in (estimated, figure) if one is not None]
+    many = f"{len(run.class_names)} classes are too many for a matrix; see the table of changes."
+    return [PageSection("Classes", shown, [] if shown else [many])]
 
 
 def _absent_of_classes(run: Run, last: ScoreArrays | None) -> list[str]:

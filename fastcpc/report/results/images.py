@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fastcpc.config.schema import DataConfig
 from fastcpc.data.dataset import ArraySplit
+from fastcpc.data.embeddings.record import EMBED_FILE, embedded_root
 from fastcpc.data.image_files import BadImage, decode_image, read_bytes
 from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
@@ -28,7 +30,9 @@ class TrainingImages:
         self._paths: tuple[str, ...] = ()
         self._pixels: np.ndarray | None = None
         try:
-            if dataset_spec(data.name).list_files is not None:
+            if data.name == "embeddings":
+                self._paths = _image_paths(_embedded_root(data), samples)
+            elif dataset_spec(data.name).list_files is not None:
                 self._paths = _image_paths(data.root, samples)
             else:
                 self._pixels = _pixels(load_dataset(data).train, samples, run)
@@ -45,6 +49,17 @@ class TrainingImages:
         return Image.fromarray(
             np.ascontiguousarray(channels_last[..., 0] if len(self._pixels[row]) == 1 else channels_last)
         )
+
+
+def _embedded_root(data: DataConfig) -> str:
+    """The folder of the images that were embedded: data.root, or as fastcpc-embed recorded it."""
+    record = Path(data.embeddings).expanduser()
+    record = (record if record.is_dir() else record.parent) / EMBED_FILE
+    if not data.root and record.is_file():
+        return embedded_root(record)
+    if not data.root:
+        raise InputError("data.root is empty: it names the folder of the images that were embedded")
+    return data.root
 
 
 def _image_paths(root: str, samples: SampleTable) -> tuple[str, ...]:

@@ -210,22 +210,46 @@ def test_labels_of_a_list_go_by_a_class_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "rows", "message"),
     [
-        ("l.csv", ["a.jpg,1"], r"no column path and label; the first line must name the columns.*it has a.jpg, 1"),
-        ("l.csv", ["path,label", "a,1,2.jpg,0"], "line 2 has 4 fields, expected 2 .*a comma must stand in quotes"),
-        ("l.csv", ["path,label", "a.jpg"], "line 2 has 1 fields, expected 2"),
-        ("l.csv", ["path,label", "a.jpg,x", ",x"], "line 3 has no path"),
-        ("l.csv", ["path,label", "a.jpg,x", "b.jpg,"], "line 3 has no label"),
-        ("l.csv", ["path,label", 'a.jpg,"x'], "line 2: unexpected end of data"),
-        ("l.csv", ["path,label,path", "a,b,c"], "a column name occurs twice"),
-        ("l.csv", ["path,label"], "lists no images"),
-        ("l.csv", ["path,label", "a.jpg,x", "b.jpg,y", "a.jpg,y"], "line 4 names 'a.jpg' again, after .*line 2"),
-        ("l.csv", ["path,label,split", "a.jpg,x,eval"], "line 2 has split 'eval'; expected train, val or test"),
+        (
+            "l.csv",
+            ["a.jpg,1,2"],
+            r"l.csv:1: no column path and label \(a.jpg, 1, 2\); name the columns in the first line: path, label",
+        ),
+        (
+            "l.csv",
+            ["path,label", "a,1,2.jpg,0"],
+            r"l.csv:2: 4 fields, expected 2 \(path, label\); put a path that contains a delimiter in quotes",
+        ),
+        ("l.csv", ["path,label", "a.jpg"], "l.csv:2: 1 fields, expected 2"),
+        ("l.csv", ["path,label", "a.jpg,x", ",x"], r"l.csv:3: no path \(empty\)"),
+        (
+            "l.csv",
+            ["path,label", "a.jpg,x", "b.jpg,"],
+            r"l.csv:3: no label \(empty, 1 row in all\); give these images a label or delete their rows",
+        ),
+        ("l.csv", ["path,label", 'a.jpg,"x'], r"l.csv:2: not a table \(unexpected end of data\)"),
+        ("l.csv", ["path,label,path", "a,b,c"], "column 'path' occurs twice"),
+        ("l.csv", ["path,label"], "a header but no rows"),
+        (
+            "l.csv",
+            ["path,label", "a.jpg,x", "b.jpg,y", "a.jpg,y"],
+            "l.csv:4: 'a.jpg' again, with 'y'; line 2 gives it 'x'; keep one of the rows",
+        ),
+        ("l.csv", ["path,label,split", "a.jpg,x,eval"], "l.csv:2: split 'eval'; write train, val or test"),
         ("l.csv", ["path,label,split", "a.jpg,x,test"], "no row has split train"),
-        ("l.csv", ["path,label,split", "a,x,train", "b,y,train", "c,z,val"], "line 4 has label 'z', a class without"),
-        ("l.csv", ["path,label", "a,x", "b,x"], "1 class; at least two are required"),
+        (
+            "l.csv",
+            ["path,label,split", "a,x,train", "b,y,train", "c,z,val"],
+            "l.csv:4: label 'z' is a class without training images",
+        ),
+        ("l.csv", ["path,label", "a,x", "b,x"], "l.csv:2: label 'x' is the only class; at least two are required"),
         ("l.csv", ["path,label", "a,0", "b,2"], r"no training image of class 1 \(1\)"),
-        ("l.csv", ["path,label", "a,0", "b,99999999999"], "line 3 has label 99999999999: labels count from 0"),
-        ("l.txt", ["a.jpg 0", "b.jpg"], "l.txt: line 2 has no label: 'b.jpg'; expected 'path label'"),
+        (
+            "l.csv",
+            ["path,label", "a,0", "b,99999999999"],
+            "l.csv:3: label '99999999999' exceeds the number of images; number the classes from 0 or 1",
+        ),
+        ("l.txt", ["a.jpg 0", "b.jpg"], r"l.txt:2: no label \('b.jpg'\); write 'path label'"),
         ("l.json", ["[]"], "unknown kind of list; use .csv, .tsv, .parquet, .txt"),
         ("l.parquet", ["junk"], "not a Parquet file that can be read"),
     ],
@@ -238,7 +262,7 @@ def test_lists_with_a_bad_line(tmp_path: Path, name: str, rows: list[str], messa
 
 def test_a_list_that_is_not_text_or_not_there(tmp_path: Path) -> None:
     image_sets.put(tmp_path / "l.csv", b"path,label\n\xff\xfe,1\n")
-    with pytest.raises(InputError, match=r"l.csv: not text in UTF-8 \(byte 11\)"):
+    with pytest.raises(InputError, match=r"l.csv:2: not text in UTF-8 \(byte 11: 0xff\); save the file as UTF-8"):
         list_imagefolder(str(tmp_path), str(tmp_path / "l.csv"))
     with pytest.raises(InputError, match=r"data.list=.*no.csv: no such file"):
         list_imagefolder(str(tmp_path), str(tmp_path / "no.csv"))

@@ -81,7 +81,9 @@ def test_missing_file(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_folder(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is a folder; noise.file must be a .json, .npy, .npz, .csv or .pt file"):
+    with pytest.raises(
+        InputError, match=r"is a folder; noise.file must be a .json, .npy, .npz, .pt, .csv, .tsv, .parquet or .txt file"
+    ):
         read_label_file(str(tmp_path), "", dataset)
 
 
@@ -97,7 +99,7 @@ def test_labels_by_position_need_the_published_order(dataset: Dataset, tmp_path:
     shuffled = replace(dataset, published_order=False, name="cifar100")
     message = fails(tmp_path, shuffled, "a.json", json.dumps(GIVEN).encode())
     assert message.startswith(
-        "gives labels by position, but this copy of cifar100 is not in the published order; use a file"
+        ": gives labels by position, but this copy of cifar100 is not in the published order; use a file"
     )
     assert "by position" in fails(tmp_path, shuffled, "a.csv", text("index,label", *INDEXED))
     # Labels by name, or with true labels that agree, are as good as ever.

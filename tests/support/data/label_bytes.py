@@ -1,4 +1,4 @@
-"""Label files of six samples in every form, and the fault of reading one; not a test itself."""
+"""Label files of six samples in every form, and the error of reading one; not a test itself."""
 
 import io
 from pathlib import Path
@@ -48,12 +48,12 @@ INDEXED = [f"{2 * row},{label}" for row, label in enumerate(GIVEN)]
 
 
 def fails(tmp_path: Path, dataset: Dataset, name: str, content: bytes, key: str = "") -> str:
-    """The one line with which reading fails, without the file's name."""
+    """The one line with which reading fails, after the file's name."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
         read_label_file(str(path), key, dataset)
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith(f"{path}: ")
-    return message.removeprefix(f"{path}: ")
+    assert message.startswith(f"{path}:")
+    return message.removeprefix(str(path))

@@ -1,0 +1,120 @@
+"""``audit``: finds wrong labels from frozen embeddings. ``from fastcpc import audit`` imports it.
+
+Linear heads are trained out of fold on the given labels. One confusion matrix of true and given labels is estimated by
+EM from their probabilities. The posterior of the true class is the target of the next round of heads.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastcpc.arrays import Ints
+from fastcpc.auditing.checks import check_embeddings, check_labels, check_num_classes, check_seed
+from fastcpc.auditing.evidence import LOW_RATE, NoiseEstimate, estimate_noise, posterior_noise_rate
+from fastcpc.auditing.heads import Heads, HeadSettings, draw_folds, train_heads
+from fastcpc.auditing.result import AuditResult
+from fastcpc.auditing.rows import EmbeddingRows
+from fastcpc.auditing.true_metrics import measure
+from fastcpc.cleaner.confusion import ConfusionFit, fit_confusion
+from fastcpc.data.rng import fold
+
+ROUNDS = 3  # of heads on cleaned targets, after the heads on the given labels
+SCORE_SCALE = 4.0  # divides the log odds, so that the score does not round to 1
+
+
+def audit(
+    embeddings: Any,
+    labels: Any,
+    *,
+    num_classes: int | None = None,
+    seed: int = 0,
+    true_labels: Any = None,
+) -> AuditResult:
+    """Audit the labels of frozen embeddings.
+
+    embeddings: (N, D) float16, float32 or float64: NumPy, a memory map, or torch. labels: (N,) int in [0, K).
+    num_classes: K; None: the largest label plus 1. true_labels: (N,) where known, for ``true_metrics`` only.
+    Raises ValueError, which names the argument. Deterministic for a seed on a CPU with one number of threads.
+    """
+    began = time.perf_counter()
+    embeddings = check_embeddings(embeddings)
+    given_N = check_labels("labels", labels, len(embeddings), num_classes)
+    classes, seed = check_num_classes(num_classes, given_N), check_seed(seed)
+    true_N = None if true_labels is None else check_labels("true_labels", true_labels, len(given_N), classes)
+    with torch.no_grad():
+        rows = EmbeddingRows(embeddings)
+        heads, fits, prob_NK, first_NK = _rounds(rows, torch.from_numpy(given_N), classes, seed)
+    noise = estimate_noise([fit.posterior_NK for fit in fits], first_NK, given_N)
+    return _result(rows, heads, fits[-1], prob_NK, noise, given_N, true_N, began)
+
+
+def _rounds(
+    rows: EmbeddingRows, given_N: Tensor, classes: int, seed: int
+) -> tuple[Heads, list[ConfusionFit], Tensor, Tensor]:
+    """The last heads, the fits of all rounds, the probabilities (N, K) of the last fit, and those of the first round.
+
+    A fit uses the mean of the last two rounds: single rounds trust the given labels too little and too much in turn.
+    At low noise one cleaned round is enough; further ones rank worse.
+    """
+    settings = HeadSettings()
+    fold_NR = draw_folds(given_N, settings, fold(seed, "audit"))
+    target_NK = F.one_hot(given_N, classes).float()
+    fits, probs = [], []
+    for number in range(ROUNDS + 1):
+        heads = train_heads(rows, target_NK, fold_NR, settings, fold(seed, "audit", number))
+        probs.append(heads.out_of_fold(rows))
+        mean_NK = torch.stack(probs[-2:]).mean(0)
+        fits.append(fit_confusion(mean_NK, given_N))
+        if number == 1 and posterior_noise_rate(fits[0].posterior_NK, given_N) < LOW_RATE:
+            break
+        target_NK = fits[-1].posterior_NK.float()
+    return heads, fits, mean_NK, probs[0]
+
+
+def _result(
+    rows: EmbeddingRows,
+    heads: Heads,
+    fit: ConfusionFit,
+    prob_NK: Tensor,
+    noise: NoiseEstimate,
+    given_N: Ints,
+    true_N: Ints | None,
+    began: float,
+) -> AuditResult:
+    posterior_NK = fit.posterior_NK
+    own_N, best_N = own_and_best_other(posterior_NK, torch.from_numpy(given_N))
+    odds_N = own_N.clamp_min(1e-300).log() - best_N.clamp_min(1e-300).log()
+    score_N = (odds_N / SCORE_SCALE).sigmoid().numpy()
+    predicted_N = posterior_NK.argmax(1).numpy()
+    is_issue_N = (predicted_N != given_N) & (own_N.numpy() < noise.threshold)
+    metrics = {} if true_N is None else measure(score_N, is_issue_N, predicted_N, given_N, true_N)
+    return AuditResult(
+        label_score=score_N,
+        clean_probability=own_N.numpy(),
+        predicted_label=predicted_N,
+        is_label_issue=is_issue_N,
+        pred_probs=prob_NK.numpy(),
+        given_label=given_N,
+        noise_rate=noise.rate,
+        noise_interval=noise.interval,
+        confusion_matrix=fit.matrix_KK.numpy(),
+        class_count=np.bincount(given_N, minlength=posterior_NK.shape[1]).astype(np.int64),
+        class_noise_rate=noise.class_rate_K,
+        class_noise_interval=noise.class_interval_K2,
+        has_evidence=noise.has_evidence,
+        seconds=time.perf_counter() - began,
+        true_metrics=metrics,
+        heads=heads,
+        rows=rows,
+    )
+
+
+def own_and_best_other(posterior_NK: Tensor, given_N: Tensor) -> tuple[Tensor, Tensor]:
+    """The posterior of the given label and the largest of the other classes, both (N,)."""
+    own_N = posterior_NK.gather(1, given_N[:, None])[:, 0]
+    others_NK = posterior_NK.scatter(1, given_N[:, None], -1.0)
+    return own_N, others_NK.amax(1)

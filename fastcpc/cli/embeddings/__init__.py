@@ -1,0 +1,1 @@
+"""Commands for embeddings: arguments of fastcpc-embed and fastcpc-audit."""

@@ -1,0 +1,1 @@
+"""Data sets of embeddings: vectors per sample in a file, with labels in another."""

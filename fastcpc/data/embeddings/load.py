@@ -1,0 +1,111 @@
+"""Loads the data set ``embeddings``: training and test embeddings, their labels and statistics."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastcpc.config.schema import DataConfig
+from fastcpc.data.augment.policies import WeakPolicy
+from fastcpc.data.dataset import Dataset, EmbeddingSplit
+from fastcpc.data.embeddings.array_file import EmbeddingArray, open_embeddings
+from fastcpc.data.embeddings.label_table import LabelTable, read_embedding_labels
+from fastcpc.data.embeddings.record import EMBEDDINGS, INDEX
+from fastcpc.data.embeddings.statistics import check_finite, column_statistics
+from fastcpc.data.rng import generator
+from fastcpc.errors import InputError
+
+logger = logging.getLogger("fastcpc")
+
+
+def load_embeddings(config: DataConfig) -> Dataset:
+    """The data set of ``data.embeddings``.
+
+    Test samples: data.test_embeddings, else the rows with split test (else val) of the labels, else a part of each
+    class (data.holdout). Raises InputError, one line with file and place, where a file is unusable.
+    """
+    file, labels_file = embedding_files(config)
+    array = open_embeddings("data.embeddings", file)
+    table = read_embedding_labels("data.labels", labels_file, array)
+    whole = EmbeddingSplit(
+        array, np.arange(len(array)), table.labels, table.trusted, np.arange(len(array)), table.names
+    )
+    train, tests = _splits(config, whole, table)
+    key = f"data.embeddings={file}"
+    mean, std = column_statistics(key, array, train.rows)
+    for split in tests.values():
+        if split is not train:
+            check_finite(key if split.array is array else f"data.test_embeddings={config.test_embeddings}", *_of(split))
+    return Dataset(
+        name="embeddings",
+        class_names=table.class_names,
+        train=train,
+        tests=tests,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        weak=WeakPolicy(flip=False, padding=0),
+    )
+
+
+def embedding_files(config: DataConfig) -> tuple[str, str]:
+    """The paths of embeddings and labels; for a folder of fastcpc-embed its two files."""
+    folder = Path(config.embeddings).expanduser()
+    if folder.is_dir() and (folder / EMBEDDINGS).is_file():
+        return str(folder / EMBEDDINGS), config.labels or str(folder / INDEX)
+    if not config.labels:
+        raise InputError(
+            "data.labels is empty: embeddings in a file need a label file; a folder of fastcpc-embed has its own"
+        )
+    return config.embeddings, config.labels
+
+
+def _of(split: EmbeddingSplit) -> tuple[EmbeddingArray, np.ndarray]:
+    return split.array, split.rows
+
+
+def _splits(
+    config: DataConfig, whole: EmbeddingSplit, table: LabelTable
+) -> tuple[EmbeddingSplit, dict[str, EmbeddingSplit]]:
+    """The training part and the test parts by name; "test" is always there."""
+    rows_of = {name: np.flatnonzero(table.splits == name) for name in ("train", "val", "test")}
+    if not len(rows_of["train"]):
+        raise InputError(f"data.labels={config.labels}: no row has split train")
+    train = whole.take(rows_of["train"])
+    tests = {name: whole.take(rows_of[name]) for name in ("val", "test") if len(rows_of[name])}
+    if config.test_embeddings:
+        tests["test"] = _test_file(config, whole, table)
+    elif not tests and config.holdout:
+        train, tests["test"] = _hold_out(train, config.holdout)
+        logger.warning(
+            "embeddings: no test part: %s embeddings (%g of each class) are kept out of training for the accuracy, "
+            "which is judged by their given labels", f"{len(tests['test']):,}", config.holdout,
+        )  # fmt: skip
+    tests.setdefault("test", tests.get("val", train))
+    return train, tests
+
+
+def _test_file(config: DataConfig, whole: EmbeddingSplit, table: LabelTable) -> EmbeddingSplit:
+    array = open_embeddings("data.test_embeddings", config.test_embeddings)
+    if array.shape[1] != whole.array.shape[1]:
+        raise InputError(
+            f"data.test_embeddings={config.test_embeddings}: {array.shape[1]} dimensions, data.embeddings has "
+            f"{whole.array.shape[1]}; both must come from the same model"
+        )
+    test = read_embedding_labels("data.test_labels", config.test_labels, array, table.class_names)
+    rows = np.arange(len(array))
+    return EmbeddingSplit(array, rows, test.labels, test.trusted, rows, test.names)
+
+
+def _hold_out(train: EmbeddingSplit, share: float) -> tuple[EmbeddingSplit, EmbeddingSplit]:
+    """Split each class with a fixed seed. A class with two or more samples gives at least one to the test part."""
+    draws = generator(0, "holdout")
+    out = np.zeros(len(train), bool)
+    for label in np.unique(train.labels):
+        own = np.flatnonzero(train.labels == label)
+        num_out = min(len(own) - 1, max(1, round(share * len(own))))
+        out[own[torch.randperm(len(own), generator=draws).numpy()[:num_out]]] = True
+    if not out.any():
+        raise InputError("data.labels: no class has two samples; give data.test_embeddings, or data.holdout=0")
+    return train.take(np.flatnonzero(~out)), replace(train.take(np.flatnonzero(out)), trusted=None)

@@ -1,0 +1,76 @@
+"""The loader of embeddings: gathers the rows of a batch from the file and standardises them. ``factory`` creates it."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastcpc.config.schema import AugmentConfig
+from fastcpc.data.augment.batched import send
+from fastcpc.data.dataset import EmbeddingSplit
+from fastcpc.data.loaders.base import Batch, ViewName, check_stream
+from fastcpc.data.rng import generator
+
+WEAK_SHARE = 0.5  # strength of weak views compared with strong views
+
+
+class EmbeddingLoader:
+    """Makes batches from embeddings; views are float32 (B, D, 1, 1), as images of one pixel with D channels."""
+
+    def __init__(
+        self,
+        split: EmbeddingSplit,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: AugmentConfig,
+        device: torch.device,
+    ) -> None:
+        """mean, std: per dimension, D each."""
+        self.num_samples = len(split)
+        self.device = device
+        self._split = split
+        self._mean = torch.tensor(mean, dtype=torch.float32).to(device)
+        self._scale = (1.0 / torch.tensor(std, dtype=torch.float32)).to(device)
+        self._kind, self._strength = augment.embeddings, augment.embeddings_strength
+
+    def stream(
+        self,
+        batches: Sequence[Tensor],
+        views: Sequence[ViewName],
+        seed: int,
+        start: int = 0,
+        part: Tensor | None = None,
+    ) -> Iterator[Batch]:
+        """See ``Loader.stream``. Raises ValueError for unknown views, empty batches and indices out of range."""
+        check_stream(self.num_samples, batches, views, start, has_strong=True)
+        return self._serve(batches, views, seed, start, part)
+
+    def _serve(
+        self, batches: Sequence[Tensor], views: Sequence[ViewName], seed: int, start: int, part: Tensor | None
+    ) -> Iterator[Batch]:
+        for number in range(start, len(batches)):
+            whole = batches[number]
+            index = whole if part is None else whole[part]
+            draws = generator(seed, number)
+            rows = self._split.rows[index.numpy()]
+            gathered = torch.from_numpy(np.asarray(self._split.array[rows]).astype(np.float32, copy=False))
+            values = send(gathered, self.device).sub(self._mean).mul_(self._scale)
+            made = tuple(self._view(view, values, len(whole), part, draws)[:, :, None, None] for view in views)
+            yield Batch(send(index, self.device), made)
+
+    def _view(
+        self, view: ViewName, values_BD: Tensor, num_drawn: int, part: Tensor | None, draws: torch.Generator
+    ) -> Tensor:
+        strength = self._strength * (WEAK_SHARE if view == "weak" else 1.0)
+        if view == "test" or self._kind == "none" or not strength:
+            return values_BD
+        shape = num_drawn, values_BD.shape[1]
+        if self._kind == "noise":
+            return values_BD + self._own(torch.randn(shape, generator=draws), part) * strength
+        kept = torch.rand(shape, generator=draws) >= strength
+        return values_BD * self._own(kept.float(), part) / (1.0 - strength)
+
+    def _own(self, drawn: Tensor, part: Tensor | None) -> Tensor:
+        """The draws of this rank's samples, on the device: the whole batch is drawn, so that ranks do not matter."""
+        return send(drawn if part is None else drawn[part], self.device)

@@ -1,0 +1,1 @@
+"""Embedding of the images of a folder or a list: fastcpc-embed."""

@@ -1,0 +1,1 @@
+"""Networks for embeddings, and the frozen models that compute them."""
