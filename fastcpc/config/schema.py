@@ -154,7 +154,8 @@ class NoiseConfig(Section):
     )
     file: str = setting(
         "",
-        "noise.kind=file: label file (csv, tsv, txt, parquet, json, npy, npz, or pt of CIFAR-N), one label per training sample.",
+        "noise.kind=file: label file (csv, tsv, txt, parquet, json, npy, npz, or pt of CIFAR-N), one label per "
+        "training sample.",
     )
     key: str = setting(
         "", "noise.kind=file: name of the labels in a file that contains several (CIFAR-N: worse_label, ...)."
