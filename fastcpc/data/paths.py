@@ -1,6 +1,6 @@
 """Canonical names of image files: one form for the spellings that name the same file.
 
-Lists, label files, indexes and fingerprints compare names by ``same_name``; files are opened by their own names.
+Lists, label files, indexes and fingerprints compare names by ``same_name``. Files are opened by their original names.
 """
 
 import os
