@@ -134,7 +134,7 @@ def _by_delimiter(delimiter: str, file: Path) -> Callable[[str], Iterator[tuple[
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             for cells in reader:
-                if cells and (len(cells) == 1 or any(cells)):  # spreadsheets write rows of delimiters only
+                if cells and (cells[0] or len(cells) == 1 or any(cells)):  # spreadsheets write rows of delimiters only
                     yield reader.line_num, cells
         except csv.Error as error:
             raise InputError(f"{file}:{reader.line_num}: not a table ({error}); check the quotes") from None
