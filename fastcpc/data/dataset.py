@@ -110,7 +110,7 @@ class Dataset:
     """A whole data set.
 
     mean, std: per channel, of pixels scaled to [0, 1]. weak: the usual weak view of the data set.
-    image: the views of image files; None where all pixels are in memory.
+    image_transform: the views of image files; None where all pixels are in memory.
     class_ids: the ids of the classes in the files of the data set, where they differ from the names.
     broken: rows of the training set that do not decode.
     superclass_of: the number of the superclass per class; empty where the data set has none.
@@ -127,7 +127,7 @@ class Dataset:
     weak: WeakPolicy
     superclass_of: tuple[int, ...] = ()
     published_order: bool = True
-    image: ImageTransform | None = None
+    image_transform: ImageTransform | None = None
     class_ids: tuple[str, ...] = ()
     broken: tuple[int, ...] = ()
     held_out: bool = False
@@ -146,5 +146,5 @@ class Dataset:
         """Height, which equals the width, of an image in pixels."""
         if isinstance(self.train, ArraySplit):
             return int(self.train.pixels.shape[2])
-        assert self.image is not None
-        return self.image.crop
+        assert self.image_transform is not None
+        return self.image_transform.crop

@@ -151,7 +151,7 @@ def _by_blank(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _heads(text: str, delimiter: str) -> list[list[str]]:
-    """The first rows as a delimiter splits them, without those that may be cut."""
+    """The first rows as a delimiter splits them. The last one is left out where it may be incomplete."""
     part = text[:SNIFFED]
     reader = csv.reader(io.StringIO(part, newline=""), delimiter=delimiter)
     rows: list[list[str]] = []
