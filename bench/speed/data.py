@@ -131,7 +131,7 @@ def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: to
     """The row of one set of views."""
     split = ImageSplit(tuple(paths), np.zeros(len(paths), np.int64), None, np.arange(len(paths)), tuple(paths))
     transform = ImageTransform(RESIZE, CROP, random_resized_crop=False, flip=True)
-    dataset = Dataset("photos", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), image=transform)
+    dataset = Dataset("photos", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), image_transform=transform)
     data = DataConfig(name="imagefolder", root="-", workers=workers, max_bad=0.0)
     dali, threads, cached = (
         make_loader(split, dataset, replace(data, feed=feed, cache=stored), AugmentConfig(), device)  # type: ignore[arg-type]

@@ -140,7 +140,7 @@ class Dataset:
     """A whole data set.
 
     mean, std: per channel, of pixels scaled to [0, 1]; per dimension of embeddings. weak: the usual weak view.
-    image: the views of image files; None where all pixels are in memory.
+    image_transform: the views of image files; None where all pixels are in memory.
     class_ids: the ids of the classes in the files of the data set, where they differ from the names.
     broken: rows of the training set that do not decode.
     superclass_of: the number of the superclass per class; empty where the data set has none.
@@ -157,7 +157,7 @@ class Dataset:
     weak: WeakPolicy
     superclass_of: tuple[int, ...] = ()
     published_order: bool = True
-    image: ImageTransform | None = None
+    image_transform: ImageTransform | None = None
     class_ids: tuple[str, ...] = ()
     broken: tuple[int, ...] = ()
     held_out: bool = False
@@ -180,5 +180,5 @@ class Dataset:
             return 1
         if isinstance(self.train, ArraySplit):
             return int(self.train.pixels.shape[2])
-        assert self.image is not None
-        return self.image.crop
+        assert self.image_transform is not None
+        return self.image_transform.crop

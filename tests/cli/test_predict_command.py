@@ -95,8 +95,8 @@ def test_input_sizes_equal_those_of_the_data_set(tmp_path: Path, settings: list[
     dataset, inputs = load_dataset(config.data), inference_transform(config.data)
     assert (inputs.channels, inputs.crop) == (dataset.in_channels, dataset.image_size)
     assert (inputs.mean, inputs.std) == (dataset.mean, dataset.std)
-    if dataset.image is not None:
-        assert (inputs.resize, inputs.crop) == (dataset.image.resize, dataset.image.crop)
+    if dataset.image_transform is not None:
+        assert (inputs.resize, inputs.crop) == (dataset.image_transform.resize, dataset.image_transform.crop)
 
 
 def test_broken_images_are_named_and_the_others_predicted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

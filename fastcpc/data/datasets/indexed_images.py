@@ -29,7 +29,7 @@ def load_listing(listing: Listing, config: DataConfig) -> Dataset:
         mean=listing.mean,
         std=listing.std,
         weak=WeakPolicy(flip=config.flip, padding=0),
-        image=ImageTransform(config.resize, config.crop, config.random_resized_crop, config.flip),
+        image_transform=ImageTransform(config.resize, config.crop, config.random_resized_crop, config.flip),
         class_ids=listing.class_ids,
         broken=() if index is None else _broken(listing, index, config.max_bad),
         held_out=listing.held_out,

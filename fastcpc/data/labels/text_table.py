@@ -134,7 +134,7 @@ def _by_delimiter(delimiter: str, file: Path) -> Callable[[str], Iterator[tuple[
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             for cells in reader:
-                if cells and (len(cells) == 1 or any(cells)):  # spreadsheets write rows of delimiters only
+                if cells and (cells[0] or len(cells) == 1 or any(cells)):  # spreadsheets write rows of delimiters only
                     yield reader.line_num, cells
         except csv.Error as error:
             raise InputError(f"{file}:{reader.line_num}: not a table ({error}); check the quotes") from None
@@ -151,7 +151,7 @@ def _by_blank(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _heads(text: str, delimiter: str) -> list[list[str]]:
-    """The first rows as a delimiter splits them, without those that may be cut."""
+    """The first rows as a delimiter splits them. The last one is left out where it may be incomplete."""
     part = text[:SNIFFED]
     reader = csv.reader(io.StringIO(part, newline=""), delimiter=delimiter)
     rows: list[list[str]] = []

@@ -89,9 +89,9 @@ def make_loader(
     if isinstance(split, ArraySplit):
         return MemoryLoader(split.pixels, dataset.mean, dataset.std, dataset.weak, strong_policy(augment), device)
     decoder = _decoder(name, split, dataset, data, device, bad_list)
-    assert dataset.image is not None
+    assert dataset.image_transform is not None
     strong = strong_policy(augment, images=True)
-    return ImageLoader(len(split), dataset.image, dataset.mean, dataset.std, strong, decoder, device)
+    return ImageLoader(len(split), dataset.image_transform, dataset.mean, dataset.std, strong, decoder, device)
 
 
 def cache_file(dataset: Dataset, data: DataConfig) -> Path | None:
@@ -99,10 +99,10 @@ def cache_file(dataset: Dataset, data: DataConfig) -> Path | None:
 
     Raises InputError if the named file does not exist.
     """
-    if dataset.image is None or data.cache == "off" or (data.cache == "auto" and not data.root):
+    if dataset.image_transform is None or data.cache == "off" or (data.cache == "auto" and not data.root):
         return None
     index = Path(data.index).expanduser() if data.index else index_path(data.root, data.name)
-    path = cache_path(index, dataset.image.resize) if data.cache == "auto" else Path(data.cache).expanduser()
+    path = cache_path(index, dataset.image_transform.resize) if data.cache == "auto" else Path(data.cache).expanduser()
     if path.is_file():
         return path
     if data.cache == "auto":
@@ -118,9 +118,9 @@ def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCa
     path = cache_file(dataset, data)
     if path is None:
         return None
-    assert dataset.image is not None
-    again = f"fastcpc-prepare {data.name} --root {data.root} --cache {dataset.image.resize}"
-    cache = open_cache(path, data.name, dataset.image.resize, split, again)
+    assert dataset.image_transform is not None
+    again = f"fastcpc-prepare {data.name} --root {data.root} --cache {dataset.image_transform.resize}"
+    cache = open_cache(path, data.name, dataset.image_transform.resize, split, again)
     missing = int((~cache.present).sum())
     if missing:
         logger.warning("%s: %s of %s photos are not in it and are decoded", path, f"{missing:,}", f"{len(split):,}")
@@ -130,17 +130,19 @@ def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCa
 def _decoder(
     name: str, split: ImageSplit, dataset: Dataset, data: DataConfig, device: torch.device, bad_list: Path | None
 ) -> Decoder:
-    assert dataset.image is not None
+    assert dataset.image_transform is not None
     in_training = isinstance(dataset.train, ImageSplit) and split.paths is dataset.train.paths
     bad = BadImages(split, data.max_bad if in_training else None, bad_list)
     files = FileBytes(split.paths, int(data.ram_cache * 1e9))
-    normaliser = Normaliser(dataset.mean, dataset.std, dataset.image.crop)
+    normaliser = Normaliser(dataset.mean, dataset.std, dataset.image_transform.crop)
     cache, threads = find_cache(split, dataset, data), num_workers(data)
     on_cpu, on_gpu = device.type == "cpu", device.type == "cuda"
-    pillow = PillowDecoder(files, dataset.image, normaliser, bad, threads, cache=cache, normalise=on_cpu)
+    pillow = PillowDecoder(files, dataset.image_transform, normaliser, bad, threads, cache=cache, normalise=on_cpu)
     decoder: Decoder = pillow
     if name == "dali":
-        decoder = DaliDecoder(files, dataset.image, normaliser, bad, threads, device, data.hw_decoder_load)
+        decoder = DaliDecoder(files, dataset.image_transform, normaliser, bad, threads, device, data.hw_decoder_load)
     if cache is None or (decoder is pillow and not on_gpu):
         return decoder
-    return CachedDecoder(GpuCropDecoder(cache, dataset.image, threads, device) if on_gpu else pillow, cache, decoder)
+    return CachedDecoder(
+        GpuCropDecoder(cache, dataset.image_transform, threads, device) if on_gpu else pillow, cache, decoder
+    )

@@ -206,6 +206,7 @@ BAD_LISTS = {
         ":2: not text in UTF-8 (byte 17: 0xea)",
     ),
     "NUL": (b"path,label\na.jpg,\0\n", ":2: not a text file (NUL bytes); save the file as UTF-8"),
+    "uneven semicolons": (b"path;label\na;b;c\n", ":2: 3 fields, expected 2 (path, label); put a path that"),
     "two delimiters": (b"x;1,a\ny;2,b\n", ":1: comma-separated or semicolon-separated ('x;1,a'); name the columns"),
 }
 
@@ -364,6 +365,11 @@ BAD_LABEL_FILES = {
         "a.csv",
         by(image, "path,label") + f"\n{IMAGES[2]},1".encode(),
         f":6: '{IMAGES[2]}' again, with '1'; line 2",
+    ),
+    "names of nothing": (
+        "a.csv",
+        by(lambda row: f"photo{row}", "filename,label"),
+        ":2: 'photo2' is no training image's path (4 in all); write paths as 'cat/1.jpg'",
     ),
     "missing image": ("a.csv", b"path,label\ncat/1.jpg,1\n", f": no row for 3 training samples ('{IMAGES[1]}'); add"),
     "unlabelled": (

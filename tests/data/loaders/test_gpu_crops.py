@@ -131,8 +131,8 @@ def stored(tmp_path: Path, missing: int = 0) -> tuple[Dataset, ImageCache, str]:
 def gpu_crop_loader(dataset: Dataset, cache: ImageCache, table: str) -> ImageLoader:
     """As on a GPU, but for the device."""
     loader = loader_of(dataset, "torch", cache=table)
-    assert dataset.image is not None
-    loader.decoder = CachedDecoder(GpuCropDecoder(cache, dataset.image, 2, CPU), cache, loader.decoder)
+    assert dataset.image_transform is not None
+    loader.decoder = CachedDecoder(GpuCropDecoder(cache, dataset.image_transform, 2, CPU), cache, loader.decoder)
     return loader
 
 

@@ -40,8 +40,12 @@ def write(root: Path, broken: dict[str, str], path: Path | None = None, sizes: d
 def test_a_dataset_without_an_index(root: Path) -> None:
     dataset = load_dataset(settings(root, resize=64, crop=48, random_resized_crop=True, flip=False))
     assert (dataset.image_size, dataset.in_channels, dataset.num_classes) == (48, 3, 2)
-    assert dataset.image is not None
-    assert (dataset.image.resize, dataset.image.random_resized_crop, dataset.image.flip) == (64, True, False)
+    assert dataset.image_transform is not None
+    assert (
+        dataset.image_transform.resize,
+        dataset.image_transform.random_resized_crop,
+        dataset.image_transform.flip,
+    ) == (64, True, False)
     assert (len(dataset.train), {name: len(split) for name, split in dataset.tests.items()}) == (
         10,
         {"test": 2, "val": 1},

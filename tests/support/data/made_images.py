@@ -113,7 +113,7 @@ def dataset_of(paths: Sequence[Path], *, resized: bool = False, crop: int = 24) 
         tuple(map(str, paths)), np.zeros(num, np.int64), None, np.arange(num), tuple(path.name for path in paths)
     )
     transform = ImageTransform(resize=28, crop=crop, random_resized_crop=resized, flip=True)
-    return Dataset("photos", ("a", "b"), split, {}, MEAN, STD, WeakPolicy(True, 0), image=transform)
+    return Dataset("photos", ("a", "b"), split, {}, MEAN, STD, WeakPolicy(True, 0), image_transform=transform)
 
 
 def loader_of(
