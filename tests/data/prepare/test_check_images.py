@@ -2,6 +2,9 @@
 
 import io
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import image_sets
@@ -80,6 +83,39 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
     path = image_sets.put(tmp_path / "a.jpg")
     path.chmod(0)
     assert "Permission denied" in check_image(str(path)).problem
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    """Also that they do not import torch, which takes 600 MB each."""
+    path = image_sets.put(tmp_path / "a.jpg", FINE)
+    script = (
+        "import sys\n"
+        "from fastcpc.data.prepare.check_images import check_images\n"
+        "if __name__ == '__main__':\n"
+        f"    checks = check_images([{str(path)!r}] * 2000, 2)\n"
+        "    next(checks)\n"
+        "    print('torch' in sys.modules, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "False\n"
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        assert len(children) >= 2
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while any(is_running(child) for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_processes_give_the_same_in_the_same_order(tmp_path: Path) -> None:

@@ -104,8 +104,8 @@ def test_nan_rolls_the_pass_back(
     assert lines[1]["loss_total"][0] is None and lines[1]["loss_total"][1] is not None
     assert all(value is not None for value in lines[2]["loss_total"])
     said = re.search(
-        r"epoch 1, network 1: losses or weights became NaN \(first at step 1, whose batch holds the 64 samples "
-        r"([\d, ]+), \.\.\.\); the network is restored to its state before this pass",
+        r"epoch 1, network 1: losses, weights, BatchNorm statistics, momentum became NaN or infinite \(first at step "
+        r"1, whose batch holds the 64 samples ([\d, ]+), \.\.\.\); the network and its optimiser are restored",
         caplog.text,
     )
     assert said is not None
@@ -138,8 +138,8 @@ def test_repeated_nan_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     count = train_epoch.MAX_ROLLBACKS + 1
     with pytest.raises(
         RunError,
-        match=rf"network 1: non-finite losses or weights in {count} consecutive passes "
-        r"\(first at step 0, whose batch holds the 64 samples [\d, ]+, \.\.\.\); start",
+        match=rf"network 1: NaN or infinite losses, weights, BatchNorm statistics, momentum in {count} consecutive "
+        r"passes \(first at step 0, whose batch holds the 64 samples [\d, ]+, \.\.\.\); start",
     ):
         run(small_config(tmp_path / "run", train={"epochs": 8}))
 
@@ -158,7 +158,7 @@ def test_infinite_weights_after_the_last_step_are_rolled_back(
     monkeypatch.setattr(train_epoch, "warm_up", ruined)
     with caplog.at_level(logging.WARNING, "fastcpc"):
         assert run(small_config(tmp_path / "run"))["finished"]
-    assert "epoch 0, network 2: losses or weights became NaN" in caplog.text
+    assert "epoch 0, network 2: weights became NaN or infinite; the network" in caplog.text
 
 
 def test_nan_in_a_scoring_pass_names_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

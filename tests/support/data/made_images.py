@@ -74,7 +74,6 @@ def odd_files(folder: Path) -> list[Path]:
         "both1.jpg": (rgb, {"exif": turned(1), "xmp": xmp(6)}),  # EXIF is asked first
         "exif6.tif": (rgb, {"exif": turned(6)}),
         "grey_alpha.png": (alpha.convert("LA"), {}),
-        "bitmap.png": (rgb.convert("1", dither=Image.Dither.NONE), {}),
         "progressive.jpg": (rgb, {"progressive": True, "quality": 90}),
         "deep.tif": (Image.fromarray(deep), {}),
         "several.gif": (rgb.quantize(64), {"save_all": True, "append_images": [rgb.rotate(180).quantize(64)]}),
