@@ -16,6 +16,7 @@ from fastcpc.distributed import all_reduce_sum
 SHARPNESS = 2.0  # power of the softmax: without it the matrix stays near the identity
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-4  # largest change of an entry of the matrix at which EM stops
+CHUNK = 65536  # samples classified at a time
 CHECK_EVERY = 10  # iterations between two reads of the device
 PRIOR = 1.0  # correct labels that are added to each class
 
@@ -67,7 +68,13 @@ class Confusion(Cleaner):
     def clean(self, data: CleanerInput) -> CleanerResult:
         """Fit the confusion matrix to this network's softmax of the kept features."""
         with torch.no_grad():
-            logits_nK = data.network.classify(data.feat_nD.to(data.labels_N.device).float())
+            device, num = data.labels_N.device, len(data.feat_nD)
+            logits_nK = torch.cat(
+                [
+                    data.network.classify(data.feat_nD[i : i + CHUNK].to(device).float())
+                    for i in range(0, max(num, 1), CHUNK)
+                ]
+            )
         own_n = data.own_labels_n
         fit = fit_confusion(logits_nK.double().softmax(1), own_n, over_ranks=not data.shard.is_whole)
         own_prob_n = fit.posterior_NK.gather(1, own_n[:, None])[:, 0].float()

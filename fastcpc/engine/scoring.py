@@ -130,18 +130,19 @@ def score_samples(
     labels_N: Tensor,
     numerics: Numerics,
     shard: Shard | None = None,
+    features_nD: Tensor | None = None,
 ) -> ScoringResult:
     """Losses, softmax outputs and features of every sample, in evaluation mode.
 
     batches: batches with one "test" view that bring every sample of the shard once. labels_N: (N,) int64 given labels,
     on the device. shard: None: all samples, on this rank. All but the features is gathered, so that every rank returns
-    the same.
+    the same. features_nD: the shard's features of both networks where they are at hand; then no others are kept.
     """
     for network in networks:
         network.eval()
     shard = shard or whole_shard(len(labels_N))
     num_own = len(shard.rows)
-    dims = [network.feature_dim for network in networks]
+    dims = [network.feature_dim if features_nD is None else 0 for network in networks]
     place = features_device(num_own * sum(dims) * numerics.dtype.itemsize, numerics.device)
     results = [SampleScores.empty(num_own, feat_dim, numerics, place) for feat_dim in dims]
     pair = SampleScores.empty(num_own, 0, numerics)
@@ -153,9 +154,11 @@ def score_samples(
         for network, scores in zip(networks, results, strict=True):
             feat_BD, logits_BK = predict_batch(network, batch.views[0], numerics)
             probs.append(logits_BK.softmax(1))
-            scores.put(position_B, labels_B, probs[-1], feat_BD, logits_BK)
+            scores.put(position_B, labels_B, probs[-1], feat_BD if features_nD is None else None, logits_BK)
         pair.put(position_B, labels_B, torch.stack(probs).mean(0), None, None)
     *each, both = _gathered([*results, pair], shard)
+    if features_nD is not None:
+        each = [replace(scores, feat_ND=features_nD) for scores in each]
     return ScoringResult(tuple(each), both, shard)
 
 

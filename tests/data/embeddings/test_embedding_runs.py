@@ -1,6 +1,7 @@
 """Whole runs on embeddings: every cleaner, bit-identical resume, one and two ranks, and the report with thumbnails."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from fastcpc.cli import export as export_command
 from fastcpc.cli import report as report_command
 from fastcpc.config import names
 from fastcpc.config.load import to_yaml
+from fastcpc.data.embeddings import loader
 from fastcpc.engine.step_loop import Stopped
 
 
@@ -33,6 +35,17 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "alone"
     run(embedding_config(data, folder))
     return folder
+
+
+class Counted:
+    """A function that counts its calls; bound as a method."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function, self.calls = function, 0
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., None]:
+        self.calls += 1
+        return self.function.__get__(instance, owner)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("kind", names.CLEANER_KINDS)
@@ -56,6 +69,18 @@ def test_a_stopped_run_resumes_bit_identically(data: Path, alone: Path, tmp_path
             run(config, StopAfter(looks))
     run(config)
     assert_same_run(alone, tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["gmm_awr", "cpc_awr", "confusion"])
+def test_features_computed_on_demand_change_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    run(embedding_config(data, tmp_path / "kept", kind))
+    monkeypatch.setattr(loader, "KEPT_BYTES", 0)
+    monkeypatch.setattr(loader.StandardisedRows, "__init__", counted := Counted(loader.StandardisedRows.__init__))
+    run(embedding_config(data, tmp_path / "run", kind))
+    assert counted.calls == 4  # three cleanings and the end
+    assert_same_run(tmp_path / "kept", tmp_path / "run")
 
 
 def test_two_ranks_equal_one(data: Path, alone: Path, tmp_path: Path) -> None:
