@@ -87,7 +87,7 @@ def make_plan(files: Sequence[Path], overrides: Sequence[str], epochs: int) -> P
         *([("train.epochs", "--epochs")] * (epochs > 0)),
     ):
         if key in given:
-            raise InputError(f"{key}: {instead} takes its place here")
+            raise InputError(f"{key}: {instead} sets it here; leave it out")
     config = load_config(files, overrides)
     if epochs in (0, config.train.epochs):
         return Plan(config, f"{config.train.epochs} epochs, as configured", {})
@@ -235,7 +235,7 @@ def one_stretch(
         raise SystemExit(code)  # the trainer has printed the reason
     if now is None:
         raise RunError(
-            f"no epoch ended in this stretch; {options.state} stands at epoch {closed} as before: more --minutes"
+            f"no epoch ended in this stretch; {options.state} is still at epoch {closed}; give more --minutes"
         )
     return now, 128 + stop.requested if stop.requested else 0
 

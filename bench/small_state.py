@@ -198,4 +198,4 @@ def _each_momentum(state: Mapping[str, Any], change: Callable[[Tensor], Tensor] 
 
 
 def _damaged(folder: Path, why: str) -> InputError:
-    return InputError(f"--state: {folder} is damaged: {why}; copy it anew, or give an empty folder to start over")
+    return InputError(f"--state: {folder} is damaged: {why}; copy it again, or give an empty folder to start over")

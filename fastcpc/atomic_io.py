@@ -1,12 +1,16 @@
 """Writes that are whole or not there: a temporary name beside the target, fsync, rename, fsync of the folder."""
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fastcpc.errors import RunError
+
+logger = logging.getLogger("fastcpc")
 
 # EFBIG: the process's own file size limit (ulimit -f), which reads as a full disk to a user as well.
 _FULL = {
@@ -14,6 +18,8 @@ _FULL = {
     errno.EDQUOT: "disk quota exceeded",
     errno.EFBIG: "file size limit",
 }
+
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what fsync of a folder then raises
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -33,7 +39,8 @@ def replace_file_in_parts(path: Path, parts: Iterable[bytes], num_bytes: int) ->
         os.replace(staging, path)
         sync_folder(path.parent)
     except BaseException as error:
-        staging.unlink(missing_ok=True)
+        with suppress(OSError):  # in a folder that became read-only, the first error is the one to report
+            staging.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise write_failure(error, path, num_bytes) from error
         raise
@@ -48,12 +55,32 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the names in a folder are on the disk, so that a rename outlives a power cut."""
+    """Wait until the names in a folder are on the disk, so that a rename outlives a power cut.
+
+    Some file systems (SMB, FUSE) cannot do this. There the write continues without it, and the log says so once.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+        _warn_no_folder_sync(os.stat(path).st_dev, path, error.strerror)
     finally:
         os.close(handle)
+
+
+_warned_devices: set[int] = set()
+
+
+def _warn_no_folder_sync(device: int, path: Path, why: str | None) -> None:
+    if device not in _warned_devices:
+        _warned_devices.add(device)
+        logger.warning(
+            "%s: this file system cannot sync folders (%s); after a power cut the latest files may be missing",
+            path,
+            why,
+        )
 
 
 def write_failure(error: OSError, path: Path, num_bytes: int) -> RunError:

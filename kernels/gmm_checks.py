@@ -1,22 +1,17 @@
 """Arrays of NumPy, torch and CuPy alike: what kind they are, whether a fit can take them, and the way to NumPy."""
 
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from .gmm_numpy import MixtureParams
+from .inputs import Array, kind, library
 
-Array: TypeAlias = Any  # numpy.ndarray, torch.Tensor or cupy.ndarray
+NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 NAMED_POSITIONS = 5  # positions of bad values that a message names
-
-
-def check_num_groups(num_groups: int) -> None:
-    """ValueError unless this is a number of groups."""
-    if not isinstance(num_groups, int) or num_groups < 1:
-        raise ValueError(f"num_groups: expected an integer, 1 or more, got {num_groups!r}")
 
 
 def check_forms(values: Array, groups: Array | None, num_groups: int) -> None:
@@ -102,10 +97,12 @@ def check_start(start: MixtureParams, group_ids: npt.NDArray[Any]) -> None:
 
 
 def to_numpy(array: Array) -> npt.NDArray[Any]:
-    """The array in main memory, without a copy where it is there; bfloat16 as float32."""
+    """The array in main memory, without a copy where it is there; bfloat16 and shorter types as float32."""
     if isinstance(array, torch.Tensor):
         array = array.detach()
-        array = (array.float() if array.dtype == torch.bfloat16 else array).cpu().numpy()
+        array = (
+            (array.float() if array.dtype not in NUMPY_FLOATS and array.is_floating_point() else array).cpu().numpy()
+        )
     elif library(array) == "cupy":
         array = array.get()
     numpy_array: npt.NDArray[Any] = np.asarray(array)
@@ -120,15 +117,6 @@ def like(array: npt.NDArray[Any], example: Array) -> Array:
 def _positions(bad: npt.NDArray[Any]) -> str:
     more = ", ..." if len(bad) > NAMED_POSITIONS else ""
     return ", ".join(str(i) for i in bad[:NAMED_POSITIONS]) + more
-
-
-def library(value: Any) -> str:
-    """Whose array it is, "numpy", "torch" or "cupy"; empty for any other kind."""
-    if isinstance(value, torch.Tensor):
-        return "torch"
-    if type(value).__module__.split(".")[0] == "cupy" and hasattr(value, "dtype"):  # known without importing it
-        return "cupy"
-    return "numpy" if isinstance(value, np.ndarray) else ""
 
 
 def on_gpu(array: Array) -> bool:
@@ -151,9 +139,3 @@ def _is_dtype(array: Array, kind: str) -> bool:
 
 def _form(array: Array) -> str:
     return f"{str(array.dtype).removeprefix('torch.')} {tuple(array.shape)}"
-
-
-def kind(value: Any) -> str:
-    """The type's name and, for a tensor, where it is: for messages."""
-    place = f" on {value.device}" if isinstance(value, torch.Tensor) else ""
-    return f"{type(value).__module__}.{type(value).__qualname__}{place}"

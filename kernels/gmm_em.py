@@ -1,8 +1,8 @@
 """One two-component 1-D Gaussian mixture for each group of values, all groups at once, by EM.
 
-The same EM as scikit-learn's ``GaussianMixture(n_components=2, covariance_type="full")`` on one column: same M step,
-same ``reg_covar``, same stop (an iteration that moves the mean log-likelihood by less than ``tol`` is the last). Sums
-in float64. Arrays in main memory go to gmm_numpy, arrays on a GPU to gmm_cupy.
+The same EM as scikit-learn's ``GaussianMixture(n_components=2, covariance_type="full")`` on one column, with the same M
+step, ``reg_covar`` and stop. An iteration that moves the mean log-likelihood by less than ``tol`` is the last. Sums in
+float64. Arrays in main memory go to gmm_numpy, arrays on a GPU to gmm_cupy.
 """
 
 from collections.abc import Sequence
@@ -11,26 +11,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from . import gmm_cupy, gmm_numpy
 from .gmm_checks import (
-    Array,
     check_forms,
     check_groups_form,
     check_ids,
     check_init_forms,
-    check_num_groups,
     check_start,
     checked,
     home,
-    kind,
-    library,
     like,
     on_gpu,
     refuse,
     to_numpy,
 )
 from .gmm_numpy import ALONE, EmResult, MixtureParams, Reduce, Segments
+from .inputs import Array, as_array, as_integer, as_number, kind, library
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,11 @@ class MixtureFit:
         values: (N,) floating and finite, any samples. groups: (N,) integer in [0, G), or None where G is 1. ValueError
         as ``fit_gmm``.
         """
+        values = as_array("values", values)
         if home(values) != home(self.means):
             raise ValueError(f"values: expected a {home(self.means)} array as the fit was given, got {kind(values)}")
         num_groups = self.means.shape[0]
-        ids = _ids(groups, num_groups)
+        ids = _ids(groups, num_groups, values)
         check_forms(values, ids, num_groups)
         mixture = self.means, self.variances, self.weights
         if on_gpu(values):
@@ -86,7 +85,7 @@ def order_groups(groups: Array, num_groups: int) -> GroupOrder:
 
     groups: (N,) integer in [0, num_groups); NumPy, torch or CuPy. ValueError as ``fit_gmm``.
     """
-    check_num_groups(num_groups)
+    num_groups, groups = as_integer("num_groups", num_groups), as_array("groups", groups)
     check_groups_form(groups, library(groups))
     if on_gpu(groups):
         return GroupOrder(groups, num_groups, gmm_cupy.order_on_device(groups, num_groups))
@@ -107,14 +106,15 @@ def fit_gmm(
 ) -> MixtureFit:
     """Fits a two-component 1-D Gaussian mixture to the values of each group by EM (DivideMix's cleaner; CPC, Alg. 1).
 
-    values: (N,) floating, finite; NumPy, torch or CuPy. groups: (N,) integer in [0, num_groups), of the same kind, in
-    any order, or what ``order_groups`` made of them; None: one group of all (num_groups must be 1). max_iter: 1 or
+    values: (N,) floating, finite; NumPy, torch or CuPy. A list or a Series counts as NumPy. groups: (N,) integer in
+    [0, num_groups), in any order, of the same kind or a list or Series; or the result of ``order_groups``. A
+    categorical Series stands for its codes. None: one group of all (num_groups must be 1). max_iter: 1 or
     more. tol: stop when the mean log-likelihood moves by less, 0 or more. reg_covar: added to every variance, 0 or
-    more. init: means (G, 2), variances (G, 2) and weights (G, 2, rows summing to 1) to start from; rows of groups
-    that cannot be fitted are not looked at. None: 2-means of each group, deterministic.
+    more. init: means (G, 2), variances (G, 2) and weights (G, 2, rows summing to 1) to start from. Rows of groups
+    that cannot be fitted are not checked. None: 2-means of each group, deterministic.
 
-    A group of fewer than 8 samples or of variance below 1e-12 is not fitted, nor is one whose component collapses to
-    no variance (reg_covar 0). The same input gives bit-identical results; in main memory, in any order of samples.
+    A group of fewer than 8 samples or of variance below 1e-12 is not fitted. Neither is one whose component collapses
+    to no variance (reg_covar 0). The same input gives bit-identical results; in main memory, in any order of samples.
     ValueError: wrong kinds, shapes, dtypes; NaN or infinite values and group ids out of range, with the first
     positions.
 
@@ -124,16 +124,14 @@ def fit_gmm(
     """
     if isinstance(groups, GroupOrder) and num_groups == 1:
         num_groups = groups.num_groups
-    check_num_groups(num_groups)
-    if not isinstance(max_iter, int) or max_iter < 1:
-        raise ValueError(f"max_iter: expected an integer, 1 or more, got {max_iter!r}")
-    for name, number in (("tol", tol), ("reg_covar", reg_covar)):
-        if not 0.0 <= number < float("inf"):
-            raise ValueError(f"{name}: expected a finite number, 0 or more, got {number!r}")
-    ids = _ids(groups, num_groups)
+    num_groups, max_iter = as_integer("num_groups", num_groups), as_integer("max_iter", max_iter)
+    tol, reg_covar = as_number("tol", tol), as_number("reg_covar", reg_covar)
+    values = as_array("values", values)
+    ids = _ids(groups, num_groups, values)
     check_forms(values, ids, num_groups)
     order = groups.order if isinstance(groups, GroupOrder) else None
     if init is not None:
+        init = [part if library(part) else _beside(values, as_array("init", part)) for part in init]
         check_init_forms(init, num_groups, values)
     if not on_gpu(values):
         return _fit_in_memory(values, ids, num_groups, order, init, (max_iter, tol, reg_covar))
@@ -163,7 +161,7 @@ def fit_gmm_by_sums(
     two numbers per group and step. Every process returns the same fit, computed on the CPU. It differs from a fit of
     all values by the order of summation; with one process it is bit-identical.
     """
-    check_num_groups(num_groups)
+    num_groups = as_integer("num_groups", num_groups)
     check_forms(values, groups, num_groups)
     return _fit_in_memory(values, groups, num_groups, None, None, (max_iter, tol, reg_covar), reduce)
 
@@ -218,9 +216,17 @@ def _pack(result: EmResult, fitted: npt.NDArray[np.bool_], values: Array) -> Mix
     return MixtureFit(*(like(array, values) for array in (*parts, lower_bound, n_iter, converged, fitted)))
 
 
-def _ids(groups: Array | GroupOrder | None, num_groups: int) -> Array | None:
+def _ids(groups: Array | GroupOrder | None, num_groups: int, values: Array) -> Array | None:
+    if groups is None or library(groups):
+        return None if groups is None else as_array("groups", groups)
     if not isinstance(groups, GroupOrder):
-        return groups
+        return _beside(values, as_array("groups", groups))
     if groups.num_groups != num_groups:
         raise ValueError(f"num_groups: expected {groups.num_groups} as the groups were ordered, got {num_groups}")
     return groups.groups
+
+
+def _beside(values: Array, array: Array) -> Array:
+    """What was a list or a Series as a tensor where the values are one; arrays of other kinds as they are."""
+    is_tensor = library(values) == "torch" and library(array) == "numpy"
+    return torch.tensor(array, device=values.device) if is_tensor else array

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .inputs import Array, as_tensor
+
 Backend = Literal["auto", "triton", "torch"]
 
 
@@ -38,6 +40,13 @@ def check_rows(name: str, tensor: Tensor, dtype: torch.dtype, embeddings: Tensor
         )
     if tensor.device != embeddings.device:
         raise ValueError(f"{name}: expected it on {embeddings.device} as embeddings, got {tensor.device}")
+
+
+def as_ids(name: str, labels: Array, device: torch.device) -> Tensor:
+    """Labels of any integer dtype, bool apart, as an int64 tensor; other dtypes stay, for ``check_rows`` to refuse."""
+    ids = as_tensor(name, labels, device)
+    is_integer = not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+    return ids.to(torch.int64) if is_integer else ids
 
 
 def check_range(name: str, labels: Tensor, low: int, high: int) -> None:

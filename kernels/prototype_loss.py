@@ -14,7 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .prototype_checks import Backend, check_embeddings, check_range, check_rows
+from .inputs import Array, as_number, as_tensor
+from .prototype_checks import Backend, as_ids, check_embeddings, check_range, check_rows
 from .prototype_torch import PrototypeLossTorch, prototype_scores_torch
 
 try:
@@ -26,17 +27,17 @@ except ModuleNotFoundError as missing:  # PyTorch brings Triton on Linux only
 
 
 def prototype_loss(
-    embeddings: Tensor,
-    prototypes: Tensor,
-    labels: Tensor,
-    clean: Tensor,
-    pseudo_labels: Tensor | None = None,
+    embeddings: Array,
+    prototypes: Array,
+    labels: Array,
+    clean: Array,
+    pseudo_labels: Array | None = None,
     *,
     alpha: float = 1.0,
     neg_weight: float | None = None,
     backend: Backend = "auto",
-    set_sizes: Tensor | None = None,
-) -> Tensor:
+    set_sizes: Array | None = None,
+) -> Array:
     """L_C of eqs. 2-5 (CPC, arXiv version) for one batch, differentiable in embeddings and prototypes.
 
     embeddings: (B, d) floating, B >= 1. prototypes: (K, d) floating, K >= 2. labels: (B,) int64 in [0, K), the given
@@ -47,9 +48,13 @@ def prototype_loss(
     instead of this batch's own counts. It is for a batch that is spread over several processes; each of them then
     returns its share of the sum.
 
+    Arguments are torch tensors, NumPy arrays, lists or Series. labels and pseudo_labels may have any integer dtype,
+    bool apart, and a categorical Series stands for its codes. Without a tensor among embeddings and prototypes the
+    result is NumPy's.
+
     Returns a scalar: float32, or float64 where embeddings or prototypes are float64. Sums are kept in that dtype.
-    ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range (looked at on a
-    CPU only, see ``prototype_checks.check_embeddings``).
+    ValueError: a wrong shape, dtype or device, a backend that cannot run here, a label out of range. Labels are checked
+    on a CPU only, see ``prototype_checks.check_embeddings``.
 
     >>> prototypes = torch.eye(3)
     >>> embeddings = torch.tensor([[4.0, -4.0, -4.0], [-4.0, 4.0, -4.0]])
@@ -59,41 +64,56 @@ def prototype_loss(
     >>> round(float(prototype_loss(embeddings, prototypes, torch.tensor([1, 0]), clean)), 3)  # wrong labels
     5.364
     """
+    is_tensor = isinstance(embeddings, Tensor) or isinstance(prototypes, Tensor)
+    embeddings, prototypes, labels = _tensors(embeddings, prototypes, labels)
     check_embeddings(embeddings, prototypes, labels)
     if embeddings.shape[0] == 0:
         raise ValueError("embeddings: expected 1 row or more, got 0")
+    clean = as_tensor("clean", clean, embeddings.device)
     check_rows("clean", clean, torch.bool, embeddings)
     if pseudo_labels is not None:
+        pseudo_labels = as_ids("pseudo_labels", pseudo_labels, embeddings.device)
         check_rows("pseudo_labels", pseudo_labels, torch.int64, embeddings)
         check_range("pseudo_labels", pseudo_labels, -1, prototypes.shape[0])
+    if set_sizes is not None:
+        set_sizes = as_tensor("set_sizes", set_sizes, embeddings.device)
     if set_sizes is not None and (set_sizes.shape != (3,) or set_sizes.device != embeddings.device):
         raise ValueError(
             f"set_sizes: expected (3,) on {embeddings.device}, got {tuple(set_sizes.shape)} on {set_sizes.device}"
         )
-    neg_weight = 1.0 / prototypes.shape[0] if neg_weight is None else neg_weight
-    for name, weight in (("alpha", alpha), ("neg_weight", neg_weight)):
-        if not 0.0 <= weight < float("inf"):
-            raise ValueError(f"{name}: expected a finite number, 0 or more, got {weight}")
+    alpha = as_number("alpha", alpha)
+    neg_weight = 1.0 / prototypes.shape[0] if neg_weight is None else as_number("neg_weight", neg_weight)
     uses_triton = _pick(backend, embeddings, prototypes) == "triton"
     if uses_triton and embeddings.dtype != prototypes.dtype:  # tensor cores take two matrices of one type
         embeddings, prototypes = embeddings.float(), prototypes.float()
     form = triton.PrototypeLossTriton if uses_triton else PrototypeLossTorch
     with torch.autocast(embeddings.device.type, enabled=False):
         loss: Tensor = form.apply(embeddings, prototypes, labels, clean, pseudo_labels, alpha, neg_weight, set_sizes)
-    return loss
+    return loss if is_tensor else loss.numpy()[()]
 
 
 @torch.no_grad()
-def prototype_scores(embeddings: Tensor, prototypes: Tensor, labels: Tensor) -> Tensor:
+def prototype_scores(embeddings: Array, prototypes: Array, labels: Array) -> Array:
     """The clean probability q(z_i = 0) = sg(v_i . c_{y_i}) of each sample (CPC), for a batch or a whole data set.
 
     embeddings: (N, d) floating, N >= 0. prototypes: (K, d) floating. labels: (N,) int64 in [0, K). Returns (N,) in
     [0, 1], float32 (float64 where an input is float64), without a gradient. ValueError as ``prototype_loss``.
     """
+    is_tensor = isinstance(embeddings, Tensor) or isinstance(prototypes, Tensor)
+    embeddings, prototypes, labels = _tensors(embeddings, prototypes, labels)
     check_embeddings(embeddings, prototypes, labels)
     if _pick("auto", embeddings, prototypes) == "torch":
-        return prototype_scores_torch(embeddings, prototypes, labels)
-    return triton.prototype_scores_triton(embeddings, prototypes, labels)
+        scores = prototype_scores_torch(embeddings, prototypes, labels)
+    else:
+        scores = triton.prototype_scores_triton(embeddings, prototypes, labels)
+    return scores if is_tensor else scores.numpy()
+
+
+def _tensors(embeddings: Array, prototypes: Array, labels: Array) -> tuple[Tensor, Tensor, Tensor]:
+    """The three as tensors; what is no tensor moves to the device of the others."""
+    device = next((part.device for part in (embeddings, prototypes) if isinstance(part, Tensor)), torch.device("cpu"))
+    first = as_tensor("embeddings", embeddings, device)
+    return first, as_tensor("prototypes", prototypes, device), as_ids("labels", labels, first.device)
 
 
 def _pick(backend: Backend, embeddings: Tensor, prototypes: Tensor) -> Literal["triton", "torch"]:

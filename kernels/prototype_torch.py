@@ -1,8 +1,8 @@
 """The prototype loss in plain PyTorch: autograd's form, and the form of many small CPU steps on one linear head.
 
 logits_BK = V C' are formed whole, once; no one-hot matrix is. The gradient is written out beside the loss instead of
-left to autograd. Each term's derivative is a sigmoid that the loss needs anyhow, and on a CPU, where a training batch
-is 64 rows, autograd's bookkeeping costs several times the arithmetic. Every log sg(s) is logsigmoid(s) and every
+left to autograd. Each term's derivative is a sigmoid that the loss needs too. On a CPU, where a training batch is 64
+rows, autograd's bookkeeping costs several times the arithmetic. Every log sg(s) is logsigmoid(s) and every
 log(1 - sg(s)) logsigmoid(-s), which neither overflow nor cancel at logits of +-1e4.
 
 For a fixed batch eqs. 2-5 are weighted sums (-log sg(s) = softplus(s) - s, and -log(1 - sg(s)) = softplus(s)):

@@ -7,8 +7,8 @@ program that ends last adds up all programs' sums and counts in order, and leave
 Backward, one launch: programs of the first kind take a tile of prototypes and a run of rows, recompute the tile's
 logits and sum G'V. The last to end of a tile's programs adds their partial sums in order. Programs of the second kind
 take a block of rows and walk over the prototypes for G C. G_ik = dL/ds_ik goes into a dot as a number of at most 1, its
-scale kept apart, so that half precision neither overflows nor flushes what matters. With many classes (KEEP) the
-forward pass, which holds the same tile and the same exp, also sums sigmoid(s) C, and the second kind only scales it.
+scale kept apart. So half precision neither overflows nor flushes small values to zero. With many classes (KEEP) the
+forward pass, which has the same tile and exp, also sums sigmoid(s) C. The second kind then only scales it.
 
 Bytes moved beyond the caches, with rows of d elements of e bytes. Forward: B d e read. Backward: 2 B d e read and B d e
 written (with KEEP 8 B d more, of float32 sums). The few tiles of partial sums are extra. Work: 2 B K d and 8 B K d

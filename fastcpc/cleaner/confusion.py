@@ -1,8 +1,8 @@
 """The confusion cleaner: which class is labelled as which, by EM, and what that says about each given label.
 
-One confusion matrix is estimated for all samples (Dawid and Skene, 1979, with one annotator), where the softmax of the
-network takes the place of the prior of a sample. Unlike a mixture of losses it needs no two groups: where no labels are
-wrong, the matrix is the identity, and the given labels keep their probability.
+One confusion matrix is estimated for all samples (Dawid and Skene, 1979, with one annotator). The network's softmax is
+the prior of a sample. Unlike a mixture of losses, this needs no two groups. Where no labels are wrong, the matrix is
+the identity, and the given labels keep their probability.
 """
 
 from dataclasses import dataclass

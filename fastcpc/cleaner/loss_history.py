@@ -21,7 +21,7 @@ def check_finite(loss_N: Tensor, network: int, rows_N: Tensor | None = None) -> 
         more = ", ..." if len(bad) > NAMED_SAMPLES else ""
         named = ", ".join(str(i) for i in bad[:NAMED_SAMPLES]) + more
         raise RunError(
-            f"network {network}: the loss of {len(bad)} of {len(loss_N)} training samples is not a number (rows "
+            f"network {network}: the loss of {len(bad)} of {len(loss_N)} training samples is NaN or inf (rows "
             f"{named}); "
             "start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
         )

@@ -11,7 +11,7 @@ class Partition:
     """The labelled set X and the unlabelled set U of one network's training data.
 
     clean_N: (N,) bool, True in X (labelled), False elsewhere. clean_prob_N: (N,) float32 in [0, 1], the weight w of a
-    label; NaN for a sample that was not scored (outside the epoch's pool), which is in neither set.
+    label. It is NaN for a sample that was not scored (outside the epoch's pool), which is in neither set.
     """
 
     clean_N: Tensor

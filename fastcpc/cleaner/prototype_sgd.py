@@ -24,8 +24,11 @@ CHUNK = 2**22  # most elements of A, or of features, that are laid out at a time
 
 @dataclass(frozen=True)
 class SampleSets:
-    """What the loss knows of every sample, on every rank: labels_N (N,) int64 given labels; clean_N (N,) bool, in
-    X_GMM; pseudo_N (N,) int64, -1 outside P; alpha: weight of L_P."""
+    """The labels of every sample, on every rank.
+
+    labels_N: (N,) int64 given labels. clean_N: (N,) bool, in X_GMM. pseudo_N: (N,) int64, -1 outside P. alpha: weight
+    of L_P.
+    """
 
     labels_N: Tensor
     clean_N: Tensor

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
+from fastcpc.cleaner.finite import momentum_of, non_finite
 from fastcpc.cleaner.prototype_sgd import SampleSets, kept_rows, sgd_epoch, sum_gradients
 from fastcpc.config.schema import CpcConfig
 from fastcpc.data.rng import generator
@@ -42,8 +43,9 @@ def pseudo_labels(
 ) -> Tensor:
     """Classes of the confident samples of U_GMM, -1 elsewhere (the set P of eq. 4).
 
-    A sample of U_GMM is confident when its predicted class k has a probability above the mean of p_j[k] over the
-    samples j of X_GMM with given label k. A class without samples in X_GMM has no confident samples.
+    A sample of U_GMM is confident when the probability of its predicted class k exceeds a threshold. The threshold is
+    the mean of p_j[k] over the samples j of X_GMM with given label k. A class without samples in X_GMM has no confident
+    samples.
     predicted_N: (N,) int64, argmax of the softmax. prob_predicted_N, prob_given_N: (N,) float32, softmax at the
     predicted and at the given label. clean_N: (N,) bool, in X_GMM. Returns (N,) int64.
     """
@@ -218,8 +220,8 @@ class ContrastivePrototypes(Cleaner):
 def train_and_score(data: CleanerInput, train: Callable[[], None], score: Callable[[], Tensor]) -> CleanerResult:
     """Train the prototype head and score all samples before or after it (``cpc.score``).
 
-    Features have no bound, so the head can diverge at a learning rate that suits the network. Where its weights or
-    scores become NaN or inf, the head and its optimiser are restored, and the result has a problem. score: clean
+    Features have no bound, so the head can diverge at a learning rate that suits the network. Where weights, momentum
+    or scores become NaN or inf, the head and its optimiser are restored, and the result has a problem. score: clean
     probabilities of this rank's samples. Reads the device once.
     """
     network = data.network
@@ -228,8 +230,8 @@ def train_and_score(data: CleanerInput, train: Callable[[], None], score: Callab
     saved = copy.deepcopy((network.head.state_dict(), data.optimizer.state_dict()))
     train()
     after_N = data.shard.gather(score(), "scores")
-    is_finite = torch.stack([tensor.isfinite().all() for tensor in (after_N, *network.prototype_parameters())]).all()
-    if not bool(is_finite):
+    # gathered probabilities and the head are equal on all ranks, and so is the decision
+    if non_finite({"head": [after_N, *network.prototype_parameters(), *momentum_of(data.optimizer)]}):
         network.head.load_state_dict(saved[0])
         data.optimizer.load_state_dict(saved[1])
         problem = "its prototypes became NaN or inf and are restored (lower train.lr or cpc.passes)"

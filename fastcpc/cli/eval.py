@@ -8,6 +8,7 @@ from pathlib import Path
 from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.cli.lazy import load_action
 from fastcpc.config.load import read_config
+from fastcpc.errors import InputError
 
 PROGRAM = "fastcpc-eval"
 
@@ -19,6 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     read_config(options.run)
+    if options.out is not None and not options.out.parent.is_dir():
+        raise InputError(
+            f"--out {options.out}: {options.out.parent} is no folder; create it first, or give another name"
+        )
+    options.out = options.out or options.run / f"eval_{options.split}_{options.checkpoint}.json"
     return load_action("eval")(options)
 
 
@@ -32,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", metavar="NAME", default="latest", help="latest, best, or epoch_XXXX (default: latest)"
     )
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path,
+        help="file of the result, for example where RUN is read-only (default: RUN/eval_SPLIT_CHECKPOINT.json)",
+    )  # fmt: skip
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
     return parser
 

@@ -5,7 +5,6 @@ Exit codes: 0 the data set is complete, 1 images are broken, 2 wrong arguments.
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from typing import cast
@@ -16,6 +15,7 @@ from fastcpc.cli.lazy import load_action
 from fastcpc.config.load import load_config
 from fastcpc.config.names import DATASETS
 from fastcpc.config.schema import DataConfig
+from fastcpc.data.cores import usable_cores
 
 PROGRAM = "fastcpc-prepare"
 
@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs",
         metavar="N",
         type=positive,
-        default=os.cpu_count() or 1,
-        help="number of processes (default: one per core)",
+        default=usable_cores(),
+        help="number of processes (default: one per core that this process may use)",
     )
     return parser
 

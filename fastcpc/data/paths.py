@@ -1,6 +1,6 @@
 """Canonical names of image files: one form for the spellings that name the same file.
 
-Lists, label files, indexes and fingerprints compare names by ``same_name``. Nothing here changes how a file is opened.
+Lists, label files, indexes and fingerprints compare names by ``same_name``. Files are opened by their original names.
 """
 
 import os

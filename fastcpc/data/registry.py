@@ -33,9 +33,8 @@ class DatasetSpec:
     load: reads the whole data set; InputError where files under data.root are missing, damaged or foreign.
     inference: the test view, which needs no files.
     list_files: files and labels before anything is decoded; None where ``load`` gives all images as arrays.
-    list_without: from kept and dropped paths to the data set's own training list without the dropped ones, and a
-    sentence on its use; None where it has no such list. needs_every_class: whether training refuses a list without an
-    image of a class.
+    list_without: from kept and dropped paths to the content of the data set's own training list and a sentence on its
+    use. None where it has no such list.
     licence: the identifier that model hubs use. terms: the known terms of the images, a sentence without a full stop.
     """
 
@@ -44,7 +43,6 @@ class DatasetSpec:
     inference: Callable[[DataConfig], InferenceTransform]
     list_files: ListFiles | None = None
     list_without: ListWithout | None = None
-    needs_every_class: bool = True
     licence: str = "unknown"
     terms: str = "the terms of the images are not known to fastcpc"
 
@@ -122,8 +120,6 @@ def _images(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     list_without: ListWithout | None = None,
-    *,
-    needs_every_class: bool = True,
 ) -> DatasetSpec:
     def inference(config: DataConfig) -> InferenceTransform:
         return InferenceTransform(RGB, config.resize, config.crop, mean, std)
@@ -134,7 +130,6 @@ def _images(
         inference,
         list_files,
         list_without,
-        needs_every_class=needs_every_class,
         licence=licence,
         terms=terms,
     )
@@ -164,7 +159,6 @@ register_dataset(
         clothing1m.MEAN,
         clothing1m.STD,
         clothing1m.key_list_without,
-        needs_every_class=False,  # its fourteen classes are fixed
     )
 )
 register_dataset(

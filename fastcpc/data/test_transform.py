@@ -7,7 +7,7 @@ from PIL import Image
 
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import ImageTransform
-from fastcpc.data.loaders.image_files import decode_image, read_bytes
+from fastcpc.data.image_files import decode_image, read_bytes
 
 
 @dataclass(frozen=True)

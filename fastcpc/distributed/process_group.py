@@ -185,8 +185,8 @@ def rendezvous_store(common: Any, own_rank: int, num_ranks: int, seconds: float)
     """A store of this start's processes alone.
 
     torchrun keeps one store over all restarts, where addresses of processes that are gone would be found and tried. So
-    rank 0 names each start, and tells those who ask. Who asks has a name of its own, which no process before it had;
-    rank 0 answers until as many as there are have heard it. RuntimeError when they do not meet in time.
+    rank 0 names each start, and answers the others with this name. Each of them asks under a new unique name. Rank 0
+    answers until all have received it. RuntimeError when they do not meet in time.
     """
     deadline = time.monotonic() + seconds
     own_name = uuid.uuid4().hex
@@ -230,9 +230,15 @@ def _explain(error: RuntimeError) -> RunError:
     group, reason = _all, _first_line(error)
     silent = _silent_ranks()
     if "timed out" not in reason.lower() and "timeout" not in reason.lower():
-        return LostContactError(f"rank {group.rank} lost contact to the other processes in {group.place}: {reason}")
+        return LostContactError(
+            f"rank {group.rank} lost contact to the other processes in {group.place}: {reason}; "
+            "see the message of the rank that ended first"
+        )
     if not silent:
-        return RunError(f"rank {group.rank} waited {group.timeout:g} s in {group.place} in vain: {reason}")
+        return RunError(
+            f"rank {group.rank} had no answer for {group.timeout:g} s in {group.place}: {reason}; "
+            "repeat the command to resume"
+        )
     named = "; ".join(f"rank {number} (last seen in {place})" for number, place in silent)
     return RunError(
         f"no answer for {group.timeout:g} s (parallel.timeout) in {group.place} from {named}; look at that process's "

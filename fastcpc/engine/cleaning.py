@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, class_list
+from fastcpc.cleaner.finite import non_finite
 from fastcpc.cleaner.guard import guarded, is_nearly_clean
 from fastcpc.cleaner.loss_history import append_history, check_finite, min_max
 from fastcpc.cleaner.partition import Partition, classes_without_clean, co_divide, partition_problem
@@ -100,6 +102,9 @@ def _run(cleaner: Cleaner, inputs: Sequence[CleanerInput], previous: Sequence[Cl
     found = []
     for i, data in enumerate(inputs):
         result = cleaner.clean(data)
+        if non_finite({"probabilities": [result.clean_prob_N]}):
+            problem = result.problem or f"clean probabilities of {cleaner.name} are NaN or infinite (lower train.lr)"
+            result = replace(result, clean_prob_N=torch.zeros_like(result.clean_prob_N), problem=problem)
         if result.problem and previous and not previous[i].problem:
             note = f"{result.problem}; the cleaner before it decides in this epoch"
             result = replace(previous[i], notes=(*result.notes, note))

@@ -17,7 +17,8 @@ from fastcpc.data.loaders.factory import describe_loader
 from fastcpc.data.registry import load_dataset
 from fastcpc.distributed.batch_scaling import connect_groups, describe_ranks
 from fastcpc.engine.checkpoint.changed_data import Change, StoredData, find_change, map_files
-from fastcpc.engine.checkpoint.format import read_whole
+from fastcpc.engine.checkpoint.config_diff import check_same_samples
+from fastcpc.engine.checkpoint.format import checked_state, parse, read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
 from fastcpc.engine.loggers.run_log import RunLog, open_log
@@ -99,7 +100,13 @@ def train(
 
 def _files_to_resume(config: Config, folder: RunDir) -> tuple[Path, dict[str, bytes]] | None:
     checkpoint = resume_point(config.run.resume, folder.path)
-    return None if checkpoint is None else (checkpoint, read_whole(checkpoint))
+    if checkpoint is None:
+        return None
+    files = read_whole(checkpoint)
+    if not checkpoint.resolve().is_relative_to(folder.path.resolve()):
+        # another run: changed settings explain changed data, so they are named first
+        check_same_samples(checked_state(checkpoint, parse(checkpoint, files)[1])["config"], config, checkpoint)
+    return checkpoint, files
 
 
 def _stored_data(checkpoint: Path | None, folder: RunDir) -> StoredData:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastcpc import distributed
+from fastcpc.cleaner.finite import momentum_of, network_parts, non_finite
 from fastcpc.cleaner.partition import Partition
 from fastcpc.config.schema import Config
 from fastcpc.data.rng import fold
@@ -115,10 +116,10 @@ class Learner:
         self.sums[: len(losses)] += kept
         self.steps.append((kept[0], index_B))
 
-    def is_finite(self) -> bool:
-        """Whether the losses, all weights and all statistics are finite; reads the device once."""
-        tensors = [self.sums, *(t for t in self.network.state_dict().values() if t.is_floating_point())]
-        return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+    def non_finite_parts(self) -> list[str]:
+        """Which parts contain NaN or infinity after a pass, in words; reads the device once."""
+        momentum = momentum_of(self.optimizer)
+        return non_finite({"losses": [self.sums], **network_parts(self.network), "momentum": momentum})
 
     @property
     def eval_network(self) -> Network:

@@ -147,9 +147,7 @@ def resolve_numerics(config: Config) -> Numerics:
     """Device and type that ``auto`` stands for here. InputError for a GPU that is not there."""
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
-        raise InputError(
-            "device: cuda is asked for, but torch finds no usable GPU here; use device=cpu, or device=auto"
-        )
+        raise InputError("device=cuda: torch finds no usable GPU here; use device=cpu or device=auto")
     device = torch.device("cpu")
     if available and config.device != "cpu":
         if distributed.local_rank() >= torch.cuda.device_count():
@@ -171,8 +169,7 @@ def resolve_numerics(config: Config) -> Numerics:
 
 
 def set_determinism(config: Config, numerics: Numerics) -> None:
-    """Ask torch for deterministic algorithms: always on a CPU, on a GPU by ``run.deterministic`` (it costs speed
-    there); and for float32 products in full or in TF32, by ``tf32``."""
+    """Set torch's deterministic algorithms (always on a CPU, on a GPU by ``run.deterministic``) and TF32 (``tf32``)."""
     deterministic = numerics.device.type == "cpu" or config.run.deterministic
     torch.use_deterministic_algorithms(deterministic, warn_only=False)
     torch.backends.cudnn.benchmark = not deterministic

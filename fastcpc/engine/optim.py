@@ -83,7 +83,7 @@ def learning_rate(progress: float, train: TrainConfig) -> float:
     """Learning rate at a point of the run, in epochs from 0 with their fraction.
 
     step: lr, divided by lr_drop_factor from lr_drop_epoch on. one_cycle: from lr / 25 up to lr at 30 % of the run,
-    then down to lr / 250,000, along half cosines (Smith and Topin 2019, with the values of torch's OneCycleLR).
+    then down to lr / 250,000, along half cosines (Smith and Topin, 2019). The values are those of torch's OneCycleLR.
     """
     if train.schedule == "step":
         return train.lr / (train.lr_drop_factor if progress >= train.lr_drop_epoch else 1.0)

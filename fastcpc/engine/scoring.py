@@ -89,9 +89,8 @@ class ScoringResult:
 def predict_batch(network: Network, images: Tensor, numerics: Numerics) -> tuple[Tensor, Tensor]:
     """Features (B, D) in the dtype of activations and logits (B, K) in float32, without a gradient.
 
-    images: (B, C, H, W) floating. The network must be in evaluation mode. Compiled code sees batches of one size: a
-    shorter batch is padded with zero images, which do not change the others in evaluation mode, and their outputs are
-    dropped.
+    images: (B, C, H, W) floating. The network must be in evaluation mode. Compiled code gets batches of one size: a
+    shorter batch is padded with zero images, whose outputs are dropped. They do not change the others in that mode.
     """
     num_images, compiled = len(images), numerics.compile != "false"
     if compiled and num_images < numerics.score_batch:

@@ -253,7 +253,7 @@ def start_note(own: Learner, other: Learner | None, training: TrainContext, epoc
 def finish_pass(
     own: Learner, other: Learner | None, training: TrainContext, snapshot: dict[str, Any], epoch: int, steps: int
 ) -> PassResult:
-    """Read the mean losses of a pass. Restore the snapshot if losses or weights are not finite.
+    """Read the mean losses of a pass. Restore the snapshot if losses or any learned part are not finite.
 
     steps: of the whole pass. RunError after more than MAX_ROLLBACKS rollbacks in a row.
     """
@@ -262,21 +262,23 @@ def finish_pass(
     else:
         num_labelled = int(own.partition.clean_N.sum())
     distributed.all_reduce_mean(own.sums, "losses")
-    if own.is_finite():
+    broken = own.non_finite_parts()
+    if not broken:
         own.rollbacks, own.steps = 0, []
         return PassResult(num_labelled, tuple((own.sums / steps).tolist()))
     own.rollbacks += 1
-    where = describe_bad_batch(own.steps, steps)
+    where, what = describe_bad_batch(own.steps, steps), ", ".join(broken)
     own.steps = []
     if own.rollbacks > MAX_ROLLBACKS:
         raise RunError(
-            f"epoch {epoch}, network {own.number}: non-finite losses or weights in {own.rollbacks} consecutive passes"
-            f"{where}; start a new run (another run.dir) with a lower train.lr, or with precision=fp32"
+            f"epoch {epoch}, network {own.number}: NaN or infinite {what} in {own.rollbacks} consecutive passes"
+            f"{where}; start a new run (another run.dir) with a lower train.lr (now {training.config.train.lr:g}), or "
+            "with precision=fp32"
         )
     own.restore(snapshot)
     note = (
-        f"epoch {epoch}, network {own.number}: losses or weights became NaN{where}; the network is restored to its "
-        "state before this pass"
+        f"epoch {epoch}, network {own.number}: {what} became NaN or infinite{where}; the network and its optimiser are "
+        "restored to their state before this pass; if this repeats, lower train.lr"
     )
     return PassResult(num_labelled, (None,) * len(LOSS_NAMES), note)
 

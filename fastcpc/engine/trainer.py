@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastcpc import distributed
+from fastcpc.cleaner.loss_history import check_finite
 from fastcpc.cleaner.registry import cleaners_of, prototype_similarity
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
@@ -290,6 +291,9 @@ class Trainer:
         cleaning = None
         if self.cleaners and epoch > self.config.train.warmup_epochs:
             cleaning = self.run_cleaner(scoring, epoch, "final cleaning")
+        else:
+            for learner, scores in zip(self.learners, scoring.networks, strict=True):
+                check_finite(scores.loss_N, learner.number)
         table = self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
         networks = [learner.eval_network for learner in self.learners]
         batch_size = self.config.train.score_batch_size

@@ -23,8 +23,8 @@ def build_network(
 
     num_classes: K, 2 or more; in_channels, image_size: of its images, in pixels; seed: of the initial weights, 0 or
     more. The global random state does not change.
-    Raises InputError: unknown model, weights that are missing or do not fit, images that the model cannot process, an
-    embedding that is not smaller than the features.
+    Raises InputError: unknown model, missing weights or weights of other shapes, images that the model cannot process,
+    an embedding not smaller than the features.
     """
     if num_classes < 2:
         raise InputError(f"data: {num_classes} class; a classifier needs 2 or more")

@@ -1,7 +1,7 @@
 """Ghost BatchNorm: several batches in one forward pass, each normalised by its own statistics.
 
-One pass of 4 B images needs a quarter of the kernel launches of four passes of B images, and a compiler gets one copy
-of the network. Only BatchNorm couples the images of a batch. Here each batch has its own statistics, and the running
+One pass of 4 B images needs a quarter of the kernel launches of four passes of B images. A compiler gets one copy of
+the network. Only BatchNorm couples the images of a batch. Here each batch has its own statistics, and the running
 statistics are updated once per batch, in order. The result equals that of separate passes, except for rounding.
 """
 

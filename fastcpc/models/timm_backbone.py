@@ -20,7 +20,7 @@ DEFAULT_WEIGHTS = "DEFAULT"
 def timm_backbone(name: str, in_channels: int, image_size: int, weights: str) -> nn.Module:
     """A timm model without its classifier: images (B, C, H, W) to features (B, D).
 
-    name: the name in timm, with or without the tag of its weights; in_channels: 1 or more; image_size: pixels, used by
+    name: the name in timm, with or without the tag of its weights. in_channels: 1 or more. image_size: pixels, used by
     models of a fixed size. weights: empty, a path, a tag of the model, or DEFAULT: the tag in the name, else the
     default of timm.
     Raises InputError: an unknown model or tag, weights that do not fit or cannot be fetched.

@@ -35,7 +35,7 @@ def test_schedule_is_scaled_to_the_epochs(accuracy: ModuleType) -> None:
     for plain in (accuracy.make_plan([config], [], 0), accuracy.make_plan([config], [], 450)):
         assert (plain.schedule, plain.scaled) == ("450 epochs, as configured", {})
         assert plain.config == load_config([config], [])
-    with pytest.raises(InputError, match=r"train.epochs: --epochs takes its place"):
+    with pytest.raises(InputError, match=r"train.epochs: --epochs sets it here; leave it out"):
         accuracy.make_plan([config], ["train.epochs=9"], 60)
 
 

@@ -94,6 +94,16 @@ def test_the_latest_checkpoint_is_the_default(tmp_path: Path) -> None:
     assert results["latest"]["net1"] == results["best"]["net2"]
 
 
+def test_out_writes_elsewhere_and_leaves_the_run_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "run")
+    before = sorted(tmp_path.rglob("*"))
+    assert command.main([str(tmp_path / "run"), "--out", str(tmp_path / "eval.json")]) == 0
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "eval.json"])
+    assert json.loads((tmp_path / "eval.json").read_text())["split"] == "test"
+    assert command.main([str(tmp_path / "run"), "--out", str(tmp_path / "no" / "eval.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("setting", ["cleaner.kind=gmm_awr", "train.warmup_epochs=8"])
 def test_untrained_prototypes_are_not_shown(setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path / "run", setting)

@@ -155,7 +155,7 @@ def test_wandb_that_fails_to_start_gives_one_line(
     monkeypatch.setitem(sys.modules, "wandb", Failing(at="init"))
     assert main(tmp_path / "run", "log.wandb=digits") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("fastcpc-train: error: log.wandb=digits: does not begin (api_key not configured")
+    assert line.startswith("fastcpc-train: error: log.wandb=digits: failed to start (api_key not configured")
     (tmp_path / "run" / "wandb.json").write_text("{")
     assert main(tmp_path / "run", "log.wandb=digits") == 2
     assert "wandb.json: is damaged; delete it" in capsys.readouterr().err
@@ -165,4 +165,9 @@ def test_wandb_that_fails_later_is_a_warning(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "wandb", Failing(at="log"))
     assert run(small_config(tmp_path / "run", log={"wandb": "digits"}))["finished"]
     log = (tmp_path / "run" / "train.log").read_text()
-    assert log.count("W&B is given up (RuntimeError: the service is gone); training goes on without it") == 1
+    assert (
+        log.count(
+            "W&B logging is off after an error (RuntimeError: the service is gone); training continues without it"
+        )
+        == 1
+    )

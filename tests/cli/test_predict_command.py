@@ -1,6 +1,7 @@
 """fastcpc-predict: the same classes as evaluation in training; broken images are named."""
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastcpc.cli.actions import predict as action
 from fastcpc.config.load import load_config
 from fastcpc.data.dataset import ArraySplit, ImageSplit
 from fastcpc.data.datasets.digits import load_digits_dataset
+from fastcpc.data.image_files import IMAGE_ENDINGS
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.registry import inference_transform, load_dataset
 from fastcpc.data.test_transform import center_crop_view
@@ -109,6 +111,7 @@ def test_broken_images_are_named_and_the_others_predicted(tmp_path: Path, capsys
     assert command.main([str(run), str(folder), "--out", str(out), "--top", "9"]) == 1
     captured = capsys.readouterr()
     errors = captured.err.splitlines()
+    assert errors.pop(0).startswith("fastcpc-predict: skipped: 1 files without an image's ending")
     assert len(errors) == 3 and errors[-1] == "fastcpc-predict: error: 2 of 4 images cannot be read"
     assert errors[0].startswith(f"fastcpc-predict: broken: {folder}/empty.png: the file is empty")
     assert len(captured.out.splitlines()) == 3  # two images and the line about the table
@@ -123,13 +126,30 @@ def test_files_patterns_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     for name in ("a/2.png", "a/1.jpg", "a/.hidden.jpg", "b[1].jpg", "odd.dat"):
         put(tmp_path / name, jpeg(1))
-    assert find_images(["odd.dat", "a", "a/1.jpg"]) == ["odd.dat", "a/1.jpg", "a/2.png"]
-    assert find_images(["**/*.png"]) == ["a/2.png"]
-    assert find_images(["b[1].jpg"]) == ["b[1].jpg"]  # a name that looks like a pattern
+    assert find_images(["odd.dat", "a", "a/1.jpg"])[0] == ["odd.dat", "a/1.jpg", "a/2.png"]
+    assert find_images(["**/*.png"]) == (["a/2.png"], [])
+    assert find_images(["b[1].jpg"])[0] == ["b[1].jpg"]  # a name that looks like a pattern
     (tmp_path / "none").mkdir()
     for argument, message in (("no.jpg", "no such file"), ("*.gif", "no file matches"), ("none", "no images")):
         with pytest.raises(InputError, match=message):
             find_images([argument])
+
+
+def test_skipped_files_are_counted_and_linked_folders_are_read(tmp_path: Path) -> None:
+    for name in ("p/a/1.jfif", "p/.git/2.jpg", "p/b.heic", "p/c.HEIC", "p/notes.txt", "elsewhere/3.jpg"):
+        put(tmp_path / name, jpeg(1))
+    os.symlink(tmp_path / "elsewhere", tmp_path / "p" / "linked")
+    os.symlink(tmp_path / "p", tmp_path / "p" / "a" / "loop")
+    found, skipped = find_images([str(tmp_path / "p")])
+    assert [os.path.relpath(path, tmp_path / "p") for path in found] == ["a/1.jfif", "linked/3.jpg"]
+    assert [line.replace(str(tmp_path), "") for line in skipped] == [
+        "skipped: 1 hidden files or folders; name a hidden folder to read it; such as /p/.git",
+        "skipped: 2 images: HEIC has no reader here; convert it to JPEG; such as /p/b.heic",
+        f"skipped: 1 files without an image's ending ({', '.join(IMAGE_ENDINGS)}); such as /p/notes.txt",
+    ]
+    put(tmp_path / "q" / "a.heic", b"x")
+    with pytest.raises(InputError, match=r"no images .* in this folder; skipped: 1 images: HEIC has no reader here"):
+        find_images([str(tmp_path / "q")])
 
 
 def test_parquet_table_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,16 @@
 """fastcpc-prepare: its output, files and exit codes."""
 
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import image_sets
 import pyarrow.parquet as pq
 import pytest
 
+from fastcpc.cli.actions import prepare as action
 from fastcpc.cli.prepare import main
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.registry import load_dataset
@@ -42,12 +47,12 @@ def test_broken_images_are_listed_by_name_and_reason(tmp_path: Path, capsys: Cap
     assert main([*arguments, "0.05"]) == 0
     captured = capsys.readouterr()
     assert "2 of 62 images are broken;" in captured.out
-    assert "  broken: train/b/008.jpg: is empty (zero bytes)" in captured.out
+    assert "  broken: train/b/008.jpg: the file is empty" in captured.out
     assert "  note: CMYK instead of RGB: 1 images, such as train/b/009.jpg" in captured.out
     assert f"training reads it with data.index={out_file}" in captured.out
     bad = (tmp_path / "elsewhere/i.bad.txt").read_text().splitlines()
-    assert bad[0].startswith("train/a/007.jpg\tcannot be decoded (image file is truncated")
-    assert bad[1] == "train/b/008.jpg\tis empty (zero bytes)" and len(bad) == 2
+    assert bad[0].startswith("train/a/007.jpg\timage file is truncated")
+    assert bad[1] == "train/b/008.jpg\tthe file is empty" and len(bad) == 2
     assert not (root / ".fastcpc-index").exists()
     data = DataConfig(name="imagefolder", root=str(root), index=str(out_file), max_bad=0.05)
     assert load_dataset(data).broken == (7, 38)
@@ -117,6 +122,35 @@ def test_wrong_arguments_give_exit_code_2_and_one_line(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and error.startswith("fastcpc-prepare: error: ")
     assert names_below(tmp_path) == before
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_sigterm_ends_it_without_files(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, jobs: str
+) -> None:
+    root = image_sets.imagefolder(tmp_path, {"train/a": 40, "train/b": 40, "test/a": 2})
+    before, handler = names_below(root), signal.getsignal(signal.SIGTERM)
+    whole = action._with_progress
+
+    def interrupted(found: Iterator[action.Checked], total: int) -> Iterator[action.Checked]:
+        for number, one in enumerate(whole(found, total)):
+            if number == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield one
+
+    monkeypatch.setattr(action, "_with_progress", interrupted)
+    assert main(["imagefolder", "--root", str(root), "--jobs", jobs, "--cache"]) == 143
+    assert "stopped by SIGTERM; nothing is written" in capsys.readouterr().err
+    assert names_below(root) == before and signal.getsignal(signal.SIGTERM) == handler
+    assert not multiprocessing.active_children()
+
+
+def test_a_batch_job_gets_lines_of_progress(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(action, "PROGRESS_SECONDS", 0.0)
+    root = image_sets.imagefolder(tmp_path, {"train/a": 2, "train/b": 1, "test/a": 1})
+    assert main(["imagefolder", "--root", str(root), "--jobs", "1"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" images decoded, ")[0] for line in lines] == [f"{n} of 4" for n in (1, 2, 3, 4)]
 
 
 def test_a_read_only_folder(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,3 +176,11 @@ def test_one_cycle_schedule_by_value() -> None:
         reference.step()
     # torch counts its steps a little otherwise
     assert [learning_rate(step / 10, train) for step in range(1000)] == pytest.approx(rates, rel=0.02, abs=1e-3)
+
+
+def test_learning_rate_is_loaded_with_the_momentum() -> None:
+    """The other settings stay those of the optimiser that loads."""
+    saved = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.5, momentum=0.9, weight_decay=0.1)
+    own = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.2, momentum=0.9, weight_decay=0.3)
+    load_momentum(own, saved.state_dict())
+    assert (own.param_groups[0]["lr"], own.param_groups[0]["weight_decay"]) == (0.5, 0.3)

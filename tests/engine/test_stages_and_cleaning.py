@@ -109,7 +109,7 @@ def test_missing_device_and_unsupported_precision_are_errors(monkeypatch: pytest
     config = small_config(Path("unused"))
     assert resolve_numerics(config).device == CPU.device
     assert resolve_numerics(replace(config, precision="bf16")).dtype == torch.bfloat16
-    with pytest.raises(InputError, match="device: cuda is asked for"):
+    with pytest.raises(InputError, match="device=cuda: torch finds no usable GPU"):
         resolve_numerics(replace(config, device="cuda"))
     with pytest.raises(InputError, match="precision: fp16 needs a GPU"):
         resolve_numerics(replace(config, precision="fp16"))

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from fastcpc.data.datasets.cifar_meta import CIFAR10, CifarFacts
-from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.data.image_files import BadImage
 from fastcpc.data.registry import cifar_spec, dataset_spec, register_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.results.images import TrainingImages
@@ -57,6 +57,14 @@ def small_cifar10() -> Iterator[CifarFacts]:
     register_dataset(whole)
 
 
+def test_a_data_set_with_other_labels_is_rejected(digits: tuple[Run, SampleTable]) -> None:
+    run, samples = digits
+    assert run.labels.trusted_N is not None
+    other = replace(run, labels=replace(run.labels, trusted_N=9 - run.labels.trusted_N))
+    assert TrainingImages(run, samples).problem == ""
+    assert TrainingImages(other, samples).problem.startswith("the data set has other labels")
+
+
 def test_cifar_images(digits: tuple[Run, SampleTable], small_cifar10: CifarFacts, tmp_path: Path) -> None:
     run, samples = digits
     rows = np.random.default_rng(0).integers(0, 256, (23, 3073), dtype=np.uint8)
@@ -80,5 +88,5 @@ def test_image_files_in_another_folder(digits: tuple[Run, SampleTable], tmp_path
     assert images.problem == ""
     with Image.open(root / names[0]) as file:
         np.testing.assert_array_equal(np.asarray(images.image(0)), np.asarray(file))
-    with pytest.raises(BadImage, match="there is no such file"):
+    with pytest.raises(BadImage, match="no such file"):
         images.image(2)

@@ -45,13 +45,12 @@ def run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     for network in networks:
         numerics.prepare(network)
-    accuracy = measure(config, networks, dataset, split, numerics, options.run / "bad_images_eval.txt")
+    accuracy = measure(config, networks, dataset, split, numerics, options.out.parent / "bad_images_eval.txt")
     rows = as_dict(accuracy, prototypes=has_prototypes(config, checkpoint))
     content = {"run": str(options.run), "split": options.split, "checkpoint": checkpoint.name, **rows}
-    target = options.run / f"eval_{options.split}_{options.checkpoint}.json"
     print(table(options.run, options.split, checkpoint.name, content))
-    replace_file(target, (json.dumps(content, indent=2) + "\n").encode())
-    print(f"written to {target}")
+    replace_file(options.out, (json.dumps(content, indent=2) + "\n").encode())
+    print(f"written to {options.out}")
     return 0
 
 

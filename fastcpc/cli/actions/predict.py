@@ -1,7 +1,6 @@
 """fastcpc-predict: classify images with both networks of an exported model or of a run."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from fastcpc.atomic_io import replace_file
 from fastcpc.cli.predict import PROGRAM
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
+from fastcpc.data.cores import usable_cores
 from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.errors import InputError, RunError
 from fastcpc.report.export.ensemble import ExportedModel
@@ -28,11 +28,12 @@ def run(options: argparse.Namespace) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: torch finds no usable GPU here; use --device cpu")
     on_gpu = options.device != "cpu" and torch.cuda.is_available()
-    paths = find_images(options.images)
+    paths, skipped = find_images(options.images)
+    for text in skipped:
+        print(f"{PROGRAM}: {path_text(text)}", file=sys.stderr)
     model = open_model(options.model)
     done = []
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    for one in predict(model, paths, torch.device("cuda" if on_gpu else "cpu"), num_threads=threads):
+    for one in predict(model, paths, torch.device("cuda" if on_gpu else "cpu"), num_threads=usable_cores()):
         done.append(one)
         if one.prob_K is None:
             print(f"{PROGRAM}: broken: {path_text(one.path)}: {one.problem}", file=sys.stderr)

@@ -6,9 +6,12 @@ No file of the data set changes. The index goes to ROOT/.fastcpc-index/NAME.parq
 import argparse
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -16,15 +19,17 @@ from tqdm import tqdm
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.dataset import RGB, ImageSplit
 from fastcpc.data.datasets.listing import Listing
-from fastcpc.data.loaders.image_files import BadImage, read_bytes, read_image_header
+from fastcpc.data.image_files import BadImage, read_bytes, read_image_header
 from fastcpc.data.prepare.cache import CacheWriter, cache_path
-from fastcpc.data.prepare.check_images import ImageCheck, check_images
+from fastcpc.data.prepare.check_images import ImageCheck, ResizedImage, check_images
 from fastcpc.data.prepare.index import bad_list, index_path, unique_splits, write_index
 from fastcpc.data.registry import dataset_spec, list_images, load_dataset
 from fastcpc.errors import InputError, RunError
 
 SIZED = 200  # images whose size is read, to estimate the size of the cache
+PROGRESS_SECONDS = 30.0  # between lines in the log of a batch job
 SHOWN = 10  # broken images and notes that are printed; the files list all
+Checked: TypeAlias = tuple[ImageCheck, ResizedImage | None]
 
 
 def run(options: argparse.Namespace, data: DataConfig) -> int:
@@ -38,7 +43,8 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
     listing = list_images(data)  # before the first write, so that a wrong folder stays unchanged
     _print_listing(listing)
     _require_writable(out)
-    checks = _decode(listing, options.jobs, cache_path(out, data.resize) if options.cache else None, data.resize)
+    with _stop_on_sigterm():
+        checks = _decode(listing, options.jobs, cache_path(out, data.resize) if options.cache else None, data.resize)
     write_index(out, listing, checks)
     bad = [(name, check.problem) for name, check in checks.items() if check.problem]
     bad_file = out.with_suffix(".bad.txt")
@@ -97,16 +103,46 @@ def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[
         files.update(zip(split.names, split.paths, strict=True))
     names, paths = list(files), list(files.values())
     found = check_images(paths, jobs, side if cache is not None else 0)
-    bar = tqdm(found, total=len(files), unit="img", disable=not sys.stderr.isatty(), desc="decoding")
-    if cache is None:
-        return {name: check for name, (check, _) in zip(names, bar, strict=True)}
     checks = {}
-    with CacheWriter(cache, listing.name, side, len(names), _mean_pixels(paths, side)) as writer:
-        for name, (check, small) in zip(names, bar, strict=True):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(found))  # type: ignore[type-var]
+        writer = None
+        if cache is not None:
+            writer = stack.enter_context(CacheWriter(cache, listing.name, side, len(names), _mean_pixels(paths, side)))
+        for name, (check, small) in zip(names, _with_progress(found, len(files)), strict=True):
             checks[name] = check
-            if small is not None:
+            if small is not None and writer is not None:
                 writer.add(name, small.pixels, check.num_bytes, small.mtime_ns)
     return checks
+
+
+def _with_progress(found: Iterator[Checked], total: int) -> Iterator[Checked]:
+    """Show the progress: a bar on a terminal, else a line to stderr every ``PROGRESS_SECONDS``."""
+    if sys.stderr.isatty():
+        yield from tqdm(found, total=total, unit="img", desc="decoding")
+        return
+    start = last = time.monotonic()
+    for number, one in enumerate(found, start=1):
+        yield one
+        now = time.monotonic()
+        if now - last >= PROGRESS_SECONDS:
+            print(f"{number:,} of {total:,} images decoded, {number / (now - start):.0f} per second", file=sys.stderr)
+            last = now
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command like an exception, so that worker processes end and partial files are deleted."""
+
+    def stop(signum: int, frame: object) -> None:
+        print("stopped by SIGTERM; nothing is written", file=sys.stderr)
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _mean_pixels(paths: Sequence[str], side: int) -> float:

@@ -8,7 +8,6 @@ from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.held_out import hold_out
 from fastcpc.data.datasets.image_list import Row, read_list
 from fastcpc.data.datasets.listing import (
-    IMAGE_ENDINGS,
     UNKNOWN,
     Listing,
     existing_folder,
@@ -16,6 +15,7 @@ from fastcpc.data.datasets.listing import (
     read_lines,
     shorten,
 )
+from fastcpc.data.image_files import IMAGE_ENDINGS
 from fastcpc.errors import InputError
 
 # Names of parts, in any case.

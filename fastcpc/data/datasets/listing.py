@@ -10,8 +10,6 @@ import numpy as np
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.errors import InputError
 
-# Messages list them in this order. Case does not matter. Only decoding shows the format of a file.
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 UNKNOWN = -1  # marks a sample without a trusted label
 

@@ -3,12 +3,8 @@
 ``factory`` creates it. On a GPU, DALI decodes the images by ``mixed`` decoding, and they stay there.
 """
 
-import io
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,20 +14,14 @@ from torch import Tensor
 
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import ImageTransform
+from fastcpc.data.image_files import BadImage, decode_image, read_image_header
 from fastcpc.data.loaders.buffers import Buffers, Normaliser
+from fastcpc.data.loaders.dali_files import bitmap, dali_bytes, dali_decodes
 from fastcpc.data.loaders.dali_pipeline import PLACE, DaliPipeline, PipelineInput, PipelineSettings, ViewKind
-from fastcpc.data.loaders.image_files import (
-    BadImage,
-    BadImages,
-    FileBytes,
-    decode_image,
-    read_bytes,
-    read_image_header,
-)
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest, replacement_order
+from fastcpc.data.loaders.split_files import BadImages, FileBytes
 from fastcpc.errors import RunError
 
-FORMATS = frozenset({"JPEG", "PNG", "WEBP", "BMP"})  # DALI decodes these to Pillow's values, +-1
 UNKNOWN = 0
 
 
@@ -58,10 +48,12 @@ class DaliDecoder:
         self._geometry = CropGeometry(transform)
         self._buffers = Buffers()
         self._sizes_N2 = np.full((bad.num_samples, 2), UNKNOWN, np.int64)
-        self._copies: dict[int, str] = {}  # copies of images that DALI cannot read, in a format that it reads
+        self._orientation_N = np.ones(bad.num_samples, np.int8)
+        self._by_pillow: set[int] = set()  # images that DALI cannot read or would turn in another way
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="image")
         self._idle: dict[tuple[ViewKind, ...], list[DaliPipeline]] = {}
-        self._folder: Path | None = None
-        self._blank = b""
+        red, green, blue = (round(255 * value) for value in normaliser.mean)
+        self._blank = bitmap(Image.new("RGB", (1, 1), (red, green, blue)))
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
         """See ``Decoder.decode``."""
@@ -135,11 +127,13 @@ class DaliDecoder:
     def _prepare(self, request: DecodeRequest) -> PipelineInput:
         """Read all files and sizes, and take replacement images for those that cannot be read."""
         rows, files, sizes_B2 = request.rows.copy(), [], np.ones((len(request.rows), 2), np.int64)
+        slow = [row for row in dict.fromkeys(rows.tolist()) if row in self._by_pillow or not self._sizes_N2[row, 0]]
+        pending = {row: self._pool.submit(self._load, row) for row in slow if row not in self._bad.rows}
         for position, row in enumerate(request.rows.tolist()):
-            content = self._readable(row)
+            content = self._readable(row, pending)
             if content is None and not request.in_place:
                 for row in replacement_order(request, position, self._bad.num_samples):
-                    content = self._readable(row)
+                    content = self._readable(row, pending)
                     if content is not None:
                         break
                 else:
@@ -147,7 +141,7 @@ class DaliDecoder:
                 rows[position] = row
             if content is not None:
                 sizes_B2[position] = self._sizes_N2[row]
-            files.append(np.frombuffer(content or self._blank_file(), np.uint8))
+            files.append(np.frombuffer(content or self._blank, np.uint8))
         whole_B2 = self._geometry.resized(sizes_B2)
         places = [self._places(drawn, sizes_B2, whole_B2) for drawn in request.drawn]
         mirrors = [self._geometry.mirrored(drawn) for drawn in request.drawn]
@@ -170,60 +164,45 @@ class DaliDecoder:
         place[:, :2] = (self._geometry.corners(drawn, whole_B2) / np.maximum(room_B2, 1))[:, ::-1]
         return place
 
-    def _readable(self, row: int) -> bytes | None:
-        """The bytes of an image in a format that DALI reads; None if the image cannot be read."""
+    def _readable(self, row: int, pending: dict[int, Future[bytes]]) -> bytes | None:
+        """An image in a form that DALI reads; None if it cannot be read. pending: images that threads load."""
         if row in self._bad.rows:
             return None
         try:
-            if row in self._copies:
-                return read_bytes(self._copies[row])
-            content = self._files.read(row)
-            if self._sizes_N2[row, 0] == UNKNOWN:
-                head = read_image_header(content)
-                self._sizes_N2[row] = head.height, head.width
-                if head.format not in FORMATS:
-                    return self._copy(row)
+            return pending.pop(row).result() if row in pending else self._load(row)
         except BadImage as problem:
             self._bad.add(row, str(problem))
             return None
-        return content
 
-    def _copy(self, row: int) -> bytes:
-        """Write a lossless copy of an image in a format that DALI reads. Returns its bytes. Raises BadImage."""
-        image = decode_image(self._files.read(row))
-        path = str(self._scratch() / f"{row}.png")
-        image.save(path, compress_level=1)
-        self._copies[row] = path
-        return read_bytes(path)
-
-    def _blank_file(self) -> bytes:
-        """The file of an image of one pixel in the fill colour."""
-        if not self._blank:
-            buffer = io.BytesIO()
-            red, green, blue = (round(255 * value) for value in self._settings.normaliser.mean)
-            Image.new("RGB", (1, 1), (red, green, blue)).save(buffer, "PNG")
-            self._blank = buffer.getvalue()
-        return self._blank
-
-    def _scratch(self) -> Path:
-        """A temporary folder, deleted together with this object."""
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="fastcpc-photos-"))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        return self._folder
+    def _load(self, row: int) -> bytes:
+        """Read an image, and its size if it is unknown. Raises BadImage. Threads call it for different rows."""
+        content = self._files.read(row)
+        if self._sizes_N2[row, 0] == UNKNOWN and row not in self._by_pillow:
+            header = read_image_header(content)
+            if dali_decodes(content, header):
+                self._orientation_N[row] = header.orientation
+                self._sizes_N2[row] = header.upright_size
+            else:
+                self._by_pillow.add(row)
+        if row not in self._by_pillow:
+            return dali_bytes(content, int(self._orientation_N[row]))
+        image = decode_image(content)
+        self._sizes_N2[row] = image.height, image.width
+        return bitmap(image)
 
     # ---- after a failure ----
 
     def _find_culprits(self, jobs: Iterable[PipelineInput], error: RuntimeError) -> None:
         """Add the bad images of the first job that has any to the list, because DALI does not name them.
 
-        An image that Pillow reads and DALI does not gets a copy for DALI. Raises RunError if it finds no such image.
+        An image that Pillow reads and DALI does not is decoded by Pillow from now on. Raises RunError if it finds no
+        such image.
         """
         jobs = list(jobs)
         for job in jobs:
             found = False
             for row in dict.fromkeys(job.rows.tolist()):
-                if row in self._bad.rows or row in self._copies:
+                if row in self._bad.rows or row in self._by_pillow:
                     continue
                 try:
                     decode_image(self._files.read(row))
@@ -234,8 +213,8 @@ class DaliDecoder:
                 return
         found = False
         for row in dict.fromkeys(row for job in jobs for row in job.rows.tolist()):
-            if row not in self._bad.rows and row not in self._copies and not self._dali_reads(row):
-                self._copy(row)
+            if row not in self._bad.rows and row not in self._by_pillow and not self._dali_reads(row):
+                self._by_pillow.add(row)
                 found = True
         if not found:
             words = " ".join(str(error).split())

@@ -1,13 +1,13 @@
 """Selection of the loader and the decoder for a split."""
 
 import logging
-import os
 from pathlib import Path
 
 import torch
 
 from fastcpc.config.schema import AugmentConfig, DataConfig
 from fastcpc.data.augment.policies import strong_policy
+from fastcpc.data.cores import usable_cores
 from fastcpc.data.dataset import AnySplit, ArraySplit, Dataset, ImageSplit
 from fastcpc.data.loaders.base import Loader
 from fastcpc.data.loaders.buffers import Normaliser
@@ -15,10 +15,10 @@ from fastcpc.data.loaders.cached_decoder import CachedDecoder
 from fastcpc.data.loaders.dali_decoder import DaliDecoder
 from fastcpc.data.loaders.dali_pipeline import dali_problem
 from fastcpc.data.loaders.gpu_crops import GpuCropDecoder
-from fastcpc.data.loaders.image_files import BadImages, FileBytes
 from fastcpc.data.loaders.image_loader import Decoder, ImageLoader
 from fastcpc.data.loaders.memory import MemoryLoader
 from fastcpc.data.loaders.pillow_decoder import PillowDecoder
+from fastcpc.data.loaders.split_files import BadImages, FileBytes
 from fastcpc.data.prepare.cache import ImageCache, cache_path, open_cache
 from fastcpc.data.prepare.index import index_path
 from fastcpc.errors import InputError
@@ -63,8 +63,7 @@ def num_workers(data: DataConfig) -> int:
     """Number of decoder threads: ``data.workers``, or one per core of this process, at most MOST_WORKERS."""
     if data.workers:
         return data.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_WORKERS)
+    return min(usable_cores(), MOST_WORKERS)
 
 
 def make_loader(

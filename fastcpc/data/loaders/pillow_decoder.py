@@ -17,9 +17,10 @@ from PIL import Image
 from fastcpc.data.augment.cpu_ops import CpuStrongAugmenter
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import ImageTransform
+from fastcpc.data.image_files import BadImage, decode_image
 from fastcpc.data.loaders.buffers import Buffers, Normaliser, PixelArray
-from fastcpc.data.loaders.image_files import BadImage, BadImages, FileBytes, decode_image
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest, replacement_order
+from fastcpc.data.loaders.split_files import BadImages, FileBytes
 from fastcpc.data.prepare.cache import ImageCache
 from fastcpc.errors import RunError
 

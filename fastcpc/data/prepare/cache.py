@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from fastcpc.data.dataset import RGB, ImageSplit
+from fastcpc.data.image_files import MAX_ASPECT
 from fastcpc.errors import InputError, RunError
 
 META = b"fastcpc"
@@ -44,15 +44,6 @@ SCHEMA = pa.schema(
 def cache_path(index: Path, side: int) -> Path:
     """Path of the table of an index's cache. The pixels are in the same folder, with the ending .bin."""
     return index.with_name(f"{index.stem}.cache-{side}.parquet")
-
-
-def shrink(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """Resize an upright RGB image for the cache. Returns uint8 (H, W, 3)."""
-    width, height = image.size
-    shorter = min(width, height)
-    if shorter > side:
-        image = image.resize((side * width // shorter, side * height // shorter), Image.Resampling.BILINEAR)
-    return np.asarray(image)
 
 
 @dataclass(frozen=True)
@@ -165,9 +156,12 @@ def open_cache(path: Path, name: str, side: int, split: ImageSplit, again: str) 
     rows = np.array([place.get(image, ABSENT) for image in split.names], np.int64)
     columns = {field: table[field].to_numpy() for field in SCHEMA.names[1:]}
     there = rows != ABSENT
-    offset_N = np.where(there, columns["offset"][rows] if len(table) else ABSENT, ABSENT)
+    there = rows != ABSENT
     size_N2 = np.zeros((len(rows), 2), np.int64)
     size_N2[there] = np.stack((columns["height"], columns["width"]), axis=1)[rows[there]]
+    # an older cache may hold images that are too long to be resized: let the decoder refuse them
+    there &= size_N2.max(axis=1) <= MAX_ASPECT * size_N2.min(axis=1)
+    offset_N = np.where(there, columns["offset"][rows] if len(table) else ABSENT, ABSENT)
     for row in _spread(np.flatnonzero(there)):
         if not _same_file(split.paths[row], columns["bytes"][rows[row]], columns["mtime_ns"][rows[row]]):
             raise InputError(f"{path}: {split.names[row]} is not the file that was cached; {hint}")

@@ -1,7 +1,12 @@
-"""Checks that images can be decoded, in one process or in several."""
+"""Checks that images can be decoded, in one process or in several.
+
+A worker process imports this module. It does not import torch, so a worker needs some 60 MB instead of 700 MB.
+"""
 
 import multiprocessing
 import os
+import signal
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,26 +14,26 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from fastcpc.data.loaders.image_files import FORMATS, upright_rgb
-from fastcpc.data.prepare.cache import shrink
+from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, read_bytes, shrink
 from fastcpc.errors import RunError
 
 CHUNK = 32
 SMALL = 32  # pixels; a shorter side below this gets a note
-EXIF_TURN = 0x0112
 FORMAT_OF_ENDING = {
-    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     ".png": "PNG",
     ".bmp": "BMP",
     ".gif": "GIF",
     ".webp": "WEBP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
+    ".jp2": "JPEG2000",
+    ".avif": "AVIF",
 }
 
 
@@ -63,54 +68,42 @@ def check_image(path: str) -> ImageCheck:
 
 def check_and_shrink(path: str, side: int) -> tuple[ImageCheck, ResizedImage | None]:
     """As ``check_image``; also returns the decoded image for the cache. side: 0 returns no image."""
-    small: ResizedImage | None = None
-    try:
-        status = os.stat(path)
-        num_bytes = status.st_size
-    except FileNotFoundError:
-        return ImageCheck("no such file"), None
-    except OSError as error:
-        return ImageCheck(f"cannot be read ({error.strerror})"), None
-    if not num_bytes:
-        return ImageCheck("is empty (zero bytes)"), None
+    num_bytes = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ignore unusual EXIF blocks; only the pixels matter
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                kind, mode, (width, height) = image.format or "", image.mode, image.size
-                image.load()
-                turn = image.getexif().get(EXIF_TURN, 1)
-                photo = upright_rgb(image)
-                if side:
-                    small = ResizedImage(shrink(photo, side), status.st_mtime_ns)
-        except UnidentifiedImageError:
-            return ImageCheck("is no image that can be identified", num_bytes=num_bytes), None
-        except Exception as error:  # decoders raise many types on a damaged file: SyntaxError, struct.error, ...
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return ImageCheck(f"cannot be decoded ({reason[:120]})", num_bytes=num_bytes), None
-    note = _note(path, kind, mode, min(width, height), turn)
-    return ImageCheck("", note, kind, width, height, num_bytes), small
+            mtime_ns = os.stat(path).st_mtime_ns if os.path.exists(path) else 0  # before the pixels are read
+            content = read_bytes(path)
+            num_bytes = len(content)
+            header, image = decode_with_header(content)
+        except BadImage as problem:
+            return ImageCheck(str(problem), num_bytes=num_bytes), None
+    small = ResizedImage(shrink(image, side), mtime_ns) if side else None
+    return ImageCheck("", _note(path, header), header.format, header.width, header.height, num_bytes), small
 
 
-def _note(path: str, kind: str, mode: str, shorter: int, turn: object) -> str:
+def _note(path: str, header: ImageHeader) -> str:
     ending = os.path.splitext(path)[1].lower()
+    kind = "JPEG" if header.format == "MPO" else header.format
     notes = []
     if FORMAT_OF_ENDING.get(ending, kind) != kind:
         notes.append(f"{kind} named {ending}")
-    if mode not in ("RGB", "L"):
-        notes.append(f"{mode} instead of RGB")
-    if turn not in (0, 1):
+    if header.mode not in ("RGB", "L"):
+        notes.append(f"{header.mode} instead of RGB")
+    if header.orientation != 1:
         notes.append("turned by EXIF")
-    if shorter < SMALL:
-        notes.append(f"shorter side of {shorter} px")
+    if header.animated:
+        notes.append("several images in one file, the first is used")
+    if min(header.width, header.height) < SMALL:
+        notes.append(f"shorter side of {min(header.width, header.height)} px")
     return ", ".join(notes)
 
 
 def check_images(paths: Sequence[str], jobs: int, side: int = 0) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
     """Check many files in their order, and resize them for the cache where side is not 0.
 
-    jobs: number of processes; 1 uses this process. The processes work only a few chunks ahead of the caller. Raises
-    RunError when a process dies.
+    jobs: number of processes; 1 uses this process. The processes work only a few chunks ahead of the caller. They end
+    when the caller closes the iterator, and when this process ends. Raises RunError when a process dies.
     """
     if jobs == 1 or len(paths) <= CHUNK:
         yield from (check_and_shrink(path, side) for path in paths)
@@ -118,15 +111,34 @@ def check_images(paths: Sequence[str], jobs: int, side: int = 0) -> Iterator[tup
     # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
     context = multiprocessing.get_context("spawn")
     parts = iter([paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)])
+    others = set(multiprocessing.active_children())
     try:
-        with ProcessPoolExecutor(jobs, context) as pool:
-            ahead = deque(pool.submit(_check_part, part, side) for part in islice(parts, 2 * jobs))
-            while ahead:
-                done = ahead.popleft().result()
-                ahead.extend(pool.submit(_check_part, part, side) for part in islice(parts, 1))
-                yield from done
+        with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
+            try:
+                ahead = deque(pool.submit(_check_part, part, side) for part in islice(parts, 2 * jobs))
+                while ahead:
+                    done = ahead.popleft().result()
+                    ahead.extend(pool.submit(_check_part, part, side) for part in islice(parts, 1))
+                    yield from done
+            except BaseException:  # a signal or the caller ends it: do not decode what is queued
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.terminate()
+                raise
     except BrokenProcessPool:
         raise RunError("a decoding process died, out of memory perhaps: try fewer --jobs") from None
+
+
+def _start_worker() -> None:
+    """Prepare a worker: Ctrl-C is for its parent, and it ends when its parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _check_part(paths: Sequence[str], side: int) -> list[tuple[ImageCheck, ResizedImage | None]]:

@@ -1,6 +1,6 @@
 """Resuming on another data set: the check, and the state of a checkpoint mapped by path to the present samples.
 
-``launch.train`` calls it. With ``--accept-changed-data`` a sample that the run does not know is unscored: it has no
+``launch.train`` calls it. With ``--accept-changed-data`` a sample that the run does not know is unscored. It has no
 loss history, and it is in neither set of a partition. An epoch that was interrupted begins again with its cleaning.
 """
 

@@ -37,7 +37,10 @@ def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
         line for line in changed_settings(old, config) if line.startswith(BINDING) and not line.startswith(LOOSE)
     ]
     if changed:
-        raise InputError(f"run.resume: {checkpoint} is of a run with other settings: {', '.join(changed)}")
+        raise InputError(
+            f"run.resume: {checkpoint} is of a run with other settings: {', '.join(changed)}; give "
+            "another checkpoint, or restore its settings"
+        )
 
 
 def check_same_steps(state: CheckpointState, config: Config, checkpoint: Path) -> None:

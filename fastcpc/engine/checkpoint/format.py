@@ -148,8 +148,8 @@ def read_checked(
 def load(path: Path) -> tuple[list[dict[str, Tensor]], dict[str, Any]]:
     """Networks and state of a checkpoint folder, on the CPU.
 
-    RunError when a checksum fails, and when a file with a matching checksum holds what a checkpoint does not: nothing
-    is ever unpickled but tensors and plain values.
+    RunError when a checksum fails, and when a file with a matching checksum holds anything but tensors and plain
+    values. Nothing else is unpickled.
     """
     return parse(path, read_whole(path))
 

@@ -58,7 +58,7 @@ class FigureSchedule:
         except Exception as error:
             self._draw_figures = None
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            logger.warning("figures cannot be drawn (%s); training goes on without them", why)
+            logger.warning("figures cannot be drawn (%s); training continues without them", why)
             return {}
         finally:
             self._spent += self._clock() - begin

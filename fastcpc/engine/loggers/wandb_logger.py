@@ -21,7 +21,7 @@ class WandbLog:
     """A run of a W&B project; resumed, it is the same one. Once begun, a failure is a warning and ends the logging.
 
     WANDB_MODE=offline writes below the run's folder and needs no network; wandb reads its other variables too.
-    InputError: wandb is not installed, or does not begin (no network, not logged in).
+    InputError: wandb is not installed, or failed to start (no network, not logged in).
     """
 
     def __init__(self, folder: Path, project: str, config: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ class WandbLog:
         except Exception as error:
             why = " ".join(str(error or type(error).__name__).split())[:200]
             raise InputError(
-                f"log.wandb={project}: does not begin ({why}); run wandb login, set WANDB_MODE=offline, or leave "
+                f"log.wandb={project}: failed to start ({why}); run wandb login, set WANDB_MODE=offline, or leave "
                 "log.wandb empty"
             ) from error
         logger.info("W&B: %s", f"offline, in {self._run.dir}" if self._run.offline else self._run.url)
@@ -72,7 +72,7 @@ class WandbLog:
         except Exception as error:
             self._run = None
             why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            logger.warning("W&B is given up (%s); training goes on without it", why)
+            logger.warning("W&B logging is off after an error (%s); training continues without it", why)
 
 
 def _import(project: str) -> Any:

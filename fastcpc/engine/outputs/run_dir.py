@@ -45,6 +45,7 @@ class RunDir:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.path = run_folder(config)
+        self._config_before: bytes | None = None
         _check_before_writing(self.path, config)
         self._lock = _take_lock(self.path)
         try:
@@ -52,7 +53,9 @@ class RunDir:
             _clear_traces(self.path)
             # run.resume belongs to this start, not to the run: the saved config resumes from the run's own checkpoints
             text = to_yaml(replace(config, run=replace(config.run, resume="auto"))).encode()
-            if not (self.path / "config.yaml").exists() or (self.path / "config.yaml").read_bytes() != text:
+            if (self.path / "config.yaml").exists():
+                self._config_before = (self.path / "config.yaml").read_bytes()
+            if self._config_before != text:
                 replace_file(self.path / "config.yaml", text)
             if self.finished_summary() is None:
                 self.write_json("environment.json", describe_environment())
@@ -70,6 +73,9 @@ class RunDir:
         if kind is not None and error is not None:
             shown = None if isinstance(error, (InputError, RunError)) else (kind, error, trace)
             self._log.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, f"ended: {error}", (), shown))
+        if isinstance(error, InputError) and self._config_before is not None:
+            # a refused start does not change the run: a wrong data.root would mislead the commands that read it
+            replace_file(self.path / "config.yaml", self._config_before)
         self.close()
 
     def close(self) -> None:
@@ -153,6 +159,7 @@ class FollowerRunDir(RunDir):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.path = run_folder(config)
+        self._config_before = None
         self._lock = -1
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -200,7 +207,7 @@ def _check_before_writing(path: Path, config: Config) -> None:
     if config.run.resume == "never":
         raise InputError(
             f"run.resume=never, but {path} already holds a run; give another run.dir or run.name, delete the folder, "
-            "or go on with run.resume=auto"
+            "or resume with run.resume=auto"
         )
     try:
         old = load_config([path / "config.yaml"], [])
@@ -213,7 +220,7 @@ def _check_before_writing(path: Path, config: Config) -> None:
     if changed and candidates(path):  # a start that failed before its first checkpoint binds nobody
         raise InputError(
             f"run.dir: {path} holds a run with other settings: {', '.join(changed)}; give another run.dir or run.name, "
-            "or the settings of then"
+            "or restore its settings"
         )
 
 

@@ -4,14 +4,13 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fastcpc.data.datasets.listing import IMAGE_ENDINGS
-from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.data.image_files import HEIC_ENDINGS, IMAGE_ENDINGS, NO_HEIC, BadImage
 from fastcpc.data.test_transform import InferenceTransform, center_crop_view
 from fastcpc.errors import InputError
 from fastcpc.report.export.ensemble import ExportedModel
@@ -26,18 +25,20 @@ class Prediction:
     problem: str = ""
 
 
-def find_images(arguments: Sequence[str]) -> list[str]:
+def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The image files of arguments: a file, all images below a folder, all matches of a pattern (also ``**``).
 
-    In the order of the arguments, sorted within a folder or pattern, without repeats. InputError for an argument
-    without files.
+    In the order of the arguments, sorted within a folder or pattern, without repeats. Also returns a line per kind of
+    file that is skipped in folders. InputError for an argument without files.
     """
     found: list[str] = []
+    skipped = Skipped()
     for argument in arguments:
         if os.path.isdir(argument):
-            names = _below(argument)
+            names = _below(argument, skipped)
             if not names:
-                raise InputError(f"{argument}: no images ({', '.join(IMAGE_ENDINGS)}) in this folder")
+                found_instead = "".join(f"; {line}" for line in skipped.lines())
+                raise InputError(f"{argument}: no images ({', '.join(IMAGE_ENDINGS)}) in this folder{found_instead}")
         elif os.path.lexists(argument):
             names = [argument]
         elif glob.has_magic(argument):
@@ -47,7 +48,25 @@ def find_images(arguments: Sequence[str]) -> list[str]:
         else:
             raise InputError(f"{argument}: no such file or folder")
         found += names
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)), skipped.lines()
+
+
+@dataclass
+class Skipped:
+    """What is not read below a folder: hidden files and folders, HEIC images, and files without an image's ending."""
+
+    hidden: list[str] = field(default_factory=list)
+    heic: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """A line per kind that occurs: how many, the reason, and an example."""
+        kinds = (
+            (self.hidden, "hidden files or folders; name a hidden folder to read it"),
+            (self.heic, f"images: {NO_HEIC}"),
+            (self.other, f"files without an image's ending ({', '.join(IMAGE_ENDINGS)})"),
+        )
+        return [f"skipped: {len(paths):,} {reason}; such as {paths[0]}" for paths, reason in kinds if paths]
 
 
 @torch.no_grad()
@@ -79,11 +98,22 @@ def _view(path: str, inputs: InferenceTransform) -> np.ndarray | str:
         return str(problem)
 
 
-def _below(folder: str) -> list[str]:
-    names = [
-        os.path.join(place, name)
-        for place, _, files in os.walk(folder)
-        for name in files
-        if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith(".")
-    ]
-    return sorted(names)
+def _below(folder: str, skipped: Skipped) -> list[str]:
+    """Sorted paths of all images below a folder. Links to folders are followed once."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        files.sort()
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        skipped.hidden += [os.path.join(place, name) for name in (*folders, *files) if name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith("."):
+                ending = os.path.splitext(name)[1].lower()
+                kind = found if ending in IMAGE_ENDINGS else skipped.heic if ending in HEIC_ENDINGS else skipped.other
+                kind.append(os.path.join(place, name))
+    return sorted(found)

@@ -189,8 +189,8 @@ def _contains(group: RunGroup, run: Run) -> bool:
 def to_csv(comparison: Comparison) -> str:
     """A row per group.
 
-    Columns: the settings that differ, seeds, mean, standard deviation and smallest of each measure in percent, the
-    difference from the baseline in points, and the paper's value with its source.
+    Columns: the settings that differ, the seeds, and of each measure the mean, standard deviation and smallest value in
+    percent. Then the difference from the baseline in points, and the paper's value with its source.
     """
     header = [*comparison.keys, "seeds"]
     header += [f"{measure}_{part}" for measure in ACCURACY_MEASURES for part in ("mean", "std", "min")]

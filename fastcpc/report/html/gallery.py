@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.data.image_files import BadImage
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.html.canvas import plain_name
 from fastcpc.report.html.limits import MOST_CARDS

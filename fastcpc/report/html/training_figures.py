@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fastcpc.data.loaders.image_files import BadImage
+from fastcpc.data.image_files import BadImage
 from fastcpc.engine.loggers.figure_schedule import FigureImages
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.engine.outputs.score_file import LAST

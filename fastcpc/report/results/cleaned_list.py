@@ -8,7 +8,6 @@ import io
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +17,11 @@ from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
 from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import make_labels, take_subset
-from fastcpc.data.registry import DatasetSpec, dataset_spec, load_dataset
+from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.data_record import identity_of, require_same
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
-from fastcpc.report.results.kept_samples import (
-    kept_samples,
-    load_same_data,
-    recorded_left_out,
-    require_same_list,
-)
+from fastcpc.report.results.kept_samples import kept_samples, left_out_of, load_same_data
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.suspect_files import parquet_bytes
 
@@ -43,11 +37,20 @@ def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
     of links.
     InputError where the data set has no such format or its files are missing; RunError on a failed write.
     """
-    spec = dataset_spec(run.config.data.name)
+    data, spec = run.config.data, dataset_spec(run.config.data.name)
     if spec.list_files is None:
         return _write_labels(run, samples, is_issue_N, target)
     if spec.list_without is not None:
-        return _write_own_list(run, samples, is_issue_N, target, spec)
+        if run.config.noise.kind != "none":
+            raise InputError(
+                f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from "
+                f"{data.name}'s own lists; use the table of --out"
+            )
+        kept = kept_samples(run, samples, is_issue_N, left_out_of(run))
+        paths = [path for path, _ in kept.images(samples)]
+        content, usage = spec.list_without(data, paths, sorted(set(samples.paths) - set(paths)))
+        replace_file(target, content)
+        return kept.usage(usage)
     as_list = target.suffix.lower() in LIST_ENDINGS
     if target.suffix and not as_list:
         raise InputError(
@@ -56,27 +59,6 @@ def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
     dataset, _ = load_same_data(run)
     kept = kept_samples(run, samples, is_issue_N, dataset.left_out)
     return kept.usage((_write_list if as_list else _write_links)(run, kept.images(samples), target, dataset))
-
-
-def _write_own_list(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path, spec: DatasetSpec) -> str:
-    """The list in the data set's own format."""
-    data = run.config.data
-    if run.config.noise.kind != "none":
-        raise InputError(
-            f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from "
-            f"{data.name}'s own lists; use the table of --out"
-        )
-    assert spec.list_files is not None and spec.list_without is not None
-    kept = kept_samples(run, samples, is_issue_N, recorded_left_out(run), every_class=spec.needs_every_class)
-    paths = [path for path, _ in kept.images(samples)]
-    content, usage = spec.list_without(data, paths, sorted(set(samples.paths) - set(paths)))
-    listing = None
-    with suppress(InputError):  # the format may need no list, and then the list may be missing
-        listing = spec.list_files(data)
-    if listing is not None:
-        require_same_list(run, listing.splits["train"].names, listing.splits["train"].labels.tolist())
-    replace_file(target, content)
-    return kept.usage(usage)
 
 
 def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
@@ -132,7 +114,8 @@ def _write_list(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset
     ]
     replace_file(classes, "".join(f"{line}\n" for line in lines).encode())
     replace_file(target, data)
-    return f"{len(kept):,} training images: train with data.name=imagefolder data.list={target} data.classes={classes}"
+    use = f"data.name=imagefolder data.list={target} data.classes={classes}"
+    return f"{len(kept):,} training images: train with {use}"
 
 
 def _write_links(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset: Dataset) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from fastcpc.data.dataset import ArraySplit
-from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes
+from fastcpc.data.image_files import BadImage, decode_image, read_bytes
 from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
@@ -31,7 +31,7 @@ class TrainingImages:
             if dataset_spec(data.name).list_files is not None:
                 self._paths = _image_paths(data.root, samples)
             else:
-                self._pixels = _pixels(load_dataset(data).train, samples)
+                self._pixels = _pixels(load_dataset(data).train, samples, run)
         except InputError as error:
             self.problem = str(error).splitlines()[0]
 
@@ -54,12 +54,15 @@ def _image_paths(root: str, samples: SampleTable) -> tuple[str, ...]:
     return tuple(str(base / name) for name in samples.paths)
 
 
-def _pixels(train: object, samples: SampleTable) -> np.ndarray:
-    """uint8 (N, C, H, W) of the run's samples, found by name."""
+def _pixels(train: object, samples: SampleTable, run: Run) -> np.ndarray:
+    """uint8 (N, C, H, W) of the run's samples, found by name; InputError where the true labels are others."""
     assert isinstance(train, ArraySplit)
     place = {name: row for row, name in enumerate(train.names)}
     missing = next((name for name in samples.paths if name not in place), None)
     if missing is not None:
         raise InputError(f"the data set has no sample {missing[:80]!r}; it is not the one that the run was trained on")
     rows = np.array([place[name] for name in samples.paths], np.int64)
+    true_N = run.labels.trusted_N
+    if true_N is not None and len(true_N) == len(rows) and (train.labels[rows] != true_N).any():
+        raise InputError("the data set has other labels; it is not the one that the run was trained on")
     return np.asarray(train.pixels.numpy()[rows])

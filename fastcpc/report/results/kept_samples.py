@@ -12,7 +12,7 @@ import numpy as np
 from fastcpc.arrays import Bools, Ints
 from fastcpc.config.constraints import shown
 from fastcpc.data.dataset import Dataset, LeftOut
-from fastcpc.data.identity import BROKEN, TRAIN, USED, DataIdentity, Part, part_text, plain_names
+from fastcpc.data.identity import BROKEN, TRAIN, USED, Part
 from fastcpc.data.labels.noise import Labels
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.outputs.data_record import held_out_of, identity_of, read_record, require_same
@@ -45,21 +45,17 @@ class KeptSamples:
         return "; ".join([text, *self.notes])
 
 
-def kept_samples(
-    run: Run, samples: SampleTable, is_issue_N: Bools, left_out: LeftOut, *, every_class: bool = True
-) -> KeptSamples:
+def kept_samples(run: Run, samples: SampleTable, is_issue_N: Bools, left_out: LeftOut) -> KeptSamples:
     """The samples that the cleaned list of a run keeps.
 
-    left_out: the images that the run was not trained on. every_class: whether training needs an image of each class.
+    left_out: the images that the run was not trained on.
     """
     unchecked = [
         (name, int(label))
         for name, label, broken in zip(left_out.names, left_out.labels, left_out.broken, strict=True)
         if not broken
     ]
-    is_kept_N, notes = ~is_issue_N, list[str]()
-    if every_class:
-        is_kept_N, notes = _with_every_class(run.class_names, samples, is_kept_N, {label for _, label in unchecked})
+    is_kept_N, notes = _with_every_class(run.class_names, samples, ~is_issue_N, {label for _, label in unchecked})
     if unchecked:
         notes.append(f"{len(unchecked):,} images outside data.subset are kept unchecked, with their given labels")
     if left_out.broken.any():
@@ -95,33 +91,21 @@ def load_same_data(run: Run) -> tuple[Dataset, Labels]:
     return dataset, labels
 
 
-def recorded_left_out(run: Run) -> LeftOut:
-    """The images that a run was not trained on, from its record, or from the data set where it has no record."""
-    record = read_record(run.path)
-    if record is None:
-        return load_data(run.config)[0].left_out if run.config.data.subset else LeftOut()
-    part = record.parts[TRAIN]
+def left_out_of(run: Run) -> LeftOut:
+    """The images that a run was not trained on, for a list that needs no image file.
+
+    InputError where the data set is there and is not the one of the run. Without the data set the run's record tells.
+    """
+    try:
+        data = load_data(run.config, held_out_of(read_record(run.path)))
+    except InputError:
+        record = read_record(run.path)
+        return LeftOut() if record is None else _recorded(record.parts[TRAIN])
+    require_same(run.path, run.config, identity_of(run.config, *data))
+    return data[0].left_out
+
+
+def _recorded(part: Part) -> LeftOut:
     left = np.flatnonzero(part.use_N != USED)
     names = tuple(part.names[row] for row in left.tolist())
     return LeftOut(names, part.labels_N[left], part.use_N[left] == BROKEN)
-
-
-def require_same_list(run: Run, names: Sequence[str], labels: Sequence[int]) -> None:
-    """InputError where the lines of the training list are not the training samples that the run began with."""
-    record = read_record(run.path)
-    if record is None:
-        return
-    part, names = record.parts[TRAIN], plain_names(run.config.data.root, names)
-    if dict(zip(names, labels, strict=True)) != dict(zip(part.names, part.labels_N.tolist(), strict=True)):
-        text = _list_text(record, part, names, labels)
-        raise InputError(
-            f"data.root={run.config.data.root}: not the list of {run.path} ({text}); restore the list of the run"
-        )
-
-
-def _list_text(record: DataIdentity, part: Part, names: Sequence[str], labels: Sequence[int]) -> str:
-    use = dict(zip(part.names, part.use_N.tolist(), strict=True))
-    use_N = np.array([use.get(name, USED) for name in names], np.int8)
-    order = np.argsort(use_N, kind="stable")
-    labels_N = np.array(labels, np.int64)[order]
-    return part_text(part, Part(tuple(names[i] for i in order), labels_N, use_N[order]), record.class_ids)

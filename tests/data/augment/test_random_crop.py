@@ -1,18 +1,18 @@
-"""Geometry of views by value, and what reading a file gives."""
+"""Geometry of views by value."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from made_images import DAMAGE, damaged_files, dataset_of, levels, loader_of, odd_files, texture
+from made_images import dataset_of, levels, loader_of, texture
 from PIL import Image
 from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
 
 from fastcpc.data.augment.policies import AUTOAUGMENT_IMAGENET
 from fastcpc.data.augment.random_crop import NUM_CROP, NUM_RESIZED, CropGeometry
 from fastcpc.data.dataset import ImageTransform
-from fastcpc.data.loaders.image_files import BadImage, decode_image, read_bytes, read_image_header
+from fastcpc.data.image_files import decode_image, read_bytes
 from fastcpc.data.rng import generator
 
 
@@ -58,25 +58,3 @@ def test_imagenet_policy_is_torchvisions() -> None:
     theirs = AutoAugment(AutoAugmentPolicy.IMAGENET)._policies
     ours = [tuple((choice.op, choice.probability, choice.bin) for choice in row) for row in AUTOAUGMENT_IMAGENET]
     assert ours == theirs
-
-
-def test_pixels_of_odd_files(tmp_path: Path) -> None:
-    read = {path.name: np.asarray(decode_image(read_bytes(str(path)))).astype(int) for path in odd_files(tmp_path)}
-    rgb = texture(61, 83, 0).astype(int)
-    assert all(pixels.ndim == 3 and pixels.shape[2] == 3 for pixels in read.values())
-    for name in ("really_png.jpg", "alpha.png", "photo.webp"):
-        assert np.array_equal(read[name], rgb), name
-    assert np.array_equal(read["deep.png"], np.repeat(texture(40, 50, 2)[..., :1], 3, axis=2))
-    upright = {"exif2.jpg": rgb[:, ::-1], "exif3.jpg": rgb[::-1, ::-1], "exif5.jpg": rgb.transpose(1, 0, 2)}
-    upright |= {"exif6.jpg": np.rot90(rgb, -1), "exif8.jpg": np.rot90(rgb, 1)}
-    for name, pixels in upright.items():
-        assert np.abs(read[name] - pixels).mean() < 8, name
-    for name, pixels in read.items():
-        head = read_image_header(read_bytes(str(tmp_path / name)))
-        assert (head.height, head.width) == pixels.shape[:2], name
-
-
-def test_damage_is_named(tmp_path: Path) -> None:
-    for path in damaged_files(tmp_path):
-        with pytest.raises(BadImage, match=DAMAGE.get(path.name, (None, "no such file"))[1]):
-            decode_image(read_bytes(str(path)))

@@ -18,16 +18,17 @@ from torch._subclasses import FakeTensorMode
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.augment.random_crop import NUM_RESIZED, CropGeometry
 from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
+from fastcpc.data.image_files import shrink
 from fastcpc.data.loaders import factory, image_loader
 from fastcpc.data.loaders.buffers import Normaliser
 from fastcpc.data.loaders.cached_decoder import CachedDecoder
 from fastcpc.data.loaders.dali_decoder import DaliDecoder
 from fastcpc.data.loaders.dali_pipeline import dali_problem
 from fastcpc.data.loaders.gpu_crops import GpuCropDecoder, crop_views
-from fastcpc.data.loaders.image_files import BadImages, FileBytes
 from fastcpc.data.loaders.image_loader import DecodedChunk, Decoder, DecodeRequest, ImageLoader
 from fastcpc.data.loaders.pillow_decoder import PART, PillowDecoder
-from fastcpc.data.prepare.cache import CacheWriter, ImageCache, open_cache, shrink
+from fastcpc.data.loaders.split_files import BadImages, FileBytes
+from fastcpc.data.prepare.cache import CacheWriter, ImageCache, open_cache
 from fastcpc.data.rng import generator
 
 needs_dali = pytest.mark.skipif(bool(dali_problem()), reason="needs nvidia.dali")

@@ -1,17 +1,33 @@
 """Streams of both feeds of image files: the same views of the same files, in any order, from one decode each."""
 
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from made_images import FOUR, batches_of, dataset_of, levels, loader_of, odd_files, plain_files, same
+from made_images import (
+    FOUR,
+    batches_of,
+    dataset_of,
+    levels,
+    loader_of,
+    odd_files,
+    plain_files,
+    same,
+    texture,
+    turned,
+    xmp,
+)
+from PIL import Image
 
+from fastcpc.data.image_files import decode_image, read_image_header
 from fastcpc.data.loaders import image_loader
 from fastcpc.data.loaders.base import Batch
+from fastcpc.data.loaders.dali_files import dali_bytes
 from fastcpc.data.loaders.dali_pipeline import dali_problem
-from fastcpc.data.loaders.image_files import decode_image
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
 from fastcpc.data.sampler import sequential_batches
 
@@ -34,7 +50,7 @@ def test_both_decoders_agree(tmp_path: Path, resized: bool) -> None:
             assert a.shape == (len(asked), 3, 24, 24) and a.is_contiguous(memory_format=torch.channels_last)
             apart = (levels(a) - levels(b)).abs()
             assert apart.mean(dim=(1, 2, 3)).max() < 0.7  # level of 255
-            assert apart.max() < 4.1
+            assert apart.max() < 6.1  # black and white pixels side by side; 4.1 for other files
         for strong in (levels(ours.views[3]), levels(theirs.views[3])):  # normalised: whole levels once that is undone
             assert (strong - strong.round()).abs().max() < 1e-2
             assert strong.min() > -1e-2 and strong.max() < 255.01
@@ -158,6 +174,34 @@ def test_dali_is_told_the_stream_on_which_its_views_are_read(tmp_path: Path, mon
     monkeypatch.setattr(loader.decoder, "_stream", lambda: "a stream")
     list(loader.stream(batches_of(13), ("weak",), 1))
     assert set(pipeline._pipeline.told) == {"a stream"}
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_dali_sees_the_orientation_that_pillow_found(orientation: int) -> None:
+    buffer, rgb = io.BytesIO(), Image.fromarray(texture(60, 70, 1))
+    rgb.save(buffer, "JPEG", exif=turned(3), xmp=xmp(8))
+    content = dali_bytes(buffer.getvalue(), orientation)
+    assert read_image_header(content).orientation == orientation
+    assert content.count(b"Exif") == (orientation != 1) and b"xmpmeta" not in content
+    upright = np.asarray(decode_image(content))
+    assert np.array_equal(np.rot90(upright, 1) if orientation == 6 else upright, np.asarray(Image.open(buffer)))
+    plain = io.BytesIO()
+    rgb.save(plain, "JPEG")
+    assert dali_bytes(plain.getvalue(), 1) == plain.getvalue()
+
+
+@needs_dali
+def test_files_for_dali_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phones write JPEG files with a second image: DALI reads the first. Pillow decodes GIF files in memory."""
+    rgb = Image.fromarray(texture(60, 70, 1))
+    rgb.save(tmp_path / "phone.mpo", save_all=True, append_images=[rgb])
+    rgb.quantize(64).save(tmp_path / "a.gif")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    loader: Any = loader_of(dataset_of([tmp_path / "phone.mpo", tmp_path / "a.gif"]), "dali")
+    list(loader.stream(batches_of(2), FOUR, 1))
+    assert loader.decoder._by_pillow == {1}
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @each_loader

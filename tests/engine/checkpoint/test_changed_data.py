@@ -21,7 +21,7 @@ from fastcpc.data.registry import load_dataset
 from fastcpc.engine import trainer
 from fastcpc.engine.checkpoint.changed_data import Change as DataChange
 from fastcpc.engine.checkpoint.format import load, metadata, pack, serialise
-from fastcpc.engine.checkpoint.resume import named
+from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.outputs.data_record import read_record
 
 LOOKS = 20  # inside the pass of network 1 in epoch 2
@@ -33,7 +33,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images, a run that stopped in its third epoch, after the second cleaning, and its config."""
     place = tmp_path_factory.mktemp("stopped")
     folder = stopped_run(config_of(sixty_images(place / "images"), place / "run"), LOOKS)
-    position = load(named(folder, "latest"))[1]["position"]
+    position = load(find_checkpoint(folder, "latest"))[1]["position"]
     assert position["epoch"] == 2 and position["stage"] == 1 and position["step"] > 0, position
     return place
 
@@ -83,7 +83,7 @@ def test_a_changed_data_set_is_refused_and_accepted_on_request(
     change: Change, message: str, num_now: int, place: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    run, checkpoint = place / "run", named(place / "run", "latest")
+    run, checkpoint = place / "run", find_checkpoint(place / "run", "latest")
     before = load(checkpoint)[1]
     dataset = load_dataset(config_of(place / "images", run).data)
     old_names, old_labels = dataset.train.names, dataset.train.labels
@@ -136,7 +136,7 @@ def test_a_changed_data_set_is_refused_and_accepted_on_request(
 def test_a_killed_run_keeps_the_whole_history(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill the last checkpoint is of an epoch's end: no cleaning is repeated."""
     shutil.rmtree(place / "run/checkpoints/epoch_0002")
-    before = load(named(place / "run", "latest"))[1]
+    before = load(find_checkpoint(place / "run", "latest"))[1]
     assert before["position"] == {"epoch": 2, "stage": 0, "step": 0}
     mapped: list[Any] = []
     honest = trainer.map_samples
@@ -150,11 +150,11 @@ def test_a_killed_run_keeps_the_whole_history(place: Path, monkeypatch: pytest.M
 
 
 def test_the_accepted_data_set_is_the_run_s_own(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    digest = metadata(named(place / "run", "latest"))["data"]
+    digest = metadata(find_checkpoint(place / "run", "latest"))["data"]
     remove(place / "images")
     assert resume(place, "--accept-changed-data") == 0
     assert "59 training images keep their state, 0 start unscored, 1 are dropped" in capsys.readouterr().err
-    assert metadata(named(place / "run", "latest"))["data"] != digest
+    assert metadata(find_checkpoint(place / "run", "latest"))["data"] != digest
     assert (place / "run" / f"samples_{digest[:8]}.parquet").exists()
     (place / "images" / REMOVED).write_bytes(jpeg(5))
     assert evaluate.main([str(place / "run"), "--device", "cpu"]) == 0  # the test part is the same
@@ -166,6 +166,13 @@ def test_the_accepted_data_set_is_the_run_s_own(place: Path, capsys: pytest.Capt
 def test_a_moved_data_set_resumes(place: Path) -> None:
     (place / "images").rename(place / "elsewhere")
     assert resume(place, f"data.root={place / 'elsewhere'}") == 0
+
+
+def test_a_refused_start_leaves_the_settings_of_the_run(place: Path) -> None:
+    config = (place / "run" / "config.yaml").read_text()
+    assert resume(place, f"data.root={sixty_images(place / 'other', each=19)}") == 2
+    assert (place / "run" / "config.yaml").read_text() == config
+    assert evaluate.main([str(place / "run"), "--device", "cpu"]) == 0
 
 
 def test_a_renamed_class_is_never_accepted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,5 +68,5 @@ def test_failed_drawing_is_a_warning_and_ends_drawing(caplog: pytest.LogCaptureF
     assert figures.draw() == {}
     assert calls == [Path("run")]
     assert caplog.messages == [
-        "figures cannot be drawn (MemoryError: no room for a figure); training goes on without them"
+        "figures cannot be drawn (MemoryError: no room for a figure); training continues without them"
     ]

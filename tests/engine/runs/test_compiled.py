@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from small_run import run, small_config
-from small_stages import BareSteps, CONFIG, small_stages
+from small_stages import CONFIG, BareSteps, small_stages
 from torch._dynamo.utils import counters
 
 from fastcpc.engine import numerics

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 import torch
 from small_run import metrics, run, small_config, weights
 

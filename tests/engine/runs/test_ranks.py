@@ -221,4 +221,6 @@ def test_rank_0_logs_the_rollback_of_a_network_of_other_ranks(on_two: Jobs) -> N
     lines = metrics(folder)
     assert lines[1]["loss_total"][1] is None and all(lines[1]["loss_total"][:1]) and all(lines[2]["loss_total"])
     log = (folder / "train.log").read_text()
-    assert "epoch 1, network 2: losses or weights became NaN (first at step 1, whose batch holds the 64 samples" in log
+    parts = "losses, weights, BatchNorm statistics, momentum"
+    where = "(first at step 1, whose batch holds the 64 samples"
+    assert f"epoch 1, network 2: {parts} became NaN or infinite {where}" in log

@@ -1,6 +1,8 @@
 """Image files made for tests, a data set of them, and its feeds; not a test itself."""
 
 import io
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,17 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
+def xmp(orientation: int) -> bytes:
+    return f'<x:xmpmeta><rdf:Description tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
+
+
+def late_exif(content: bytes, orientation: int) -> bytes:
+    """A PNG file with its orientation after the pixels."""
+    body = b"eXIf" + turned(orientation).tobytes()[6:]
+    chunk = len(body[4:]).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    return content[:-12] + chunk + content[-12:]
+
+
 def odd_files(folder: Path) -> list[Path]:
     """What is met in web sets, each readable."""
     rgb = Image.fromarray(texture(61, 83, 0))
@@ -53,11 +66,38 @@ def odd_files(folder: Path) -> list[Path]:
         "palette.png": (rgb.quantize(64), {"transparency": b"\x00\x80\xff"}),
         "deep.png": (Image.fromarray(deep), {}),
         "one.jpg": (Image.new("RGB", (1, 1), (200, 30, 60)), {}),
-        "photo.webp": (rgb, {"lossless": True}),
+        "plain.webp": (rgb, {"lossless": True}),
+        "xmp6.jpg": (rgb, {"xmp": xmp(6)}),
+        "xmp6.png": (rgb, {"exif": turned(6)}),
+        "exif6.webp": (rgb, {"lossless": True, "exif": turned(6)}),
+        "doubled6.jpg": (rgb, {"exif": b"Exif\0\0" + turned(6).tobytes()}),
+        "both1.jpg": (rgb, {"exif": turned(1), "xmp": xmp(6)}),  # EXIF is asked first
+        "exif6.tif": (rgb, {"exif": turned(6)}),
+        "grey_alpha.png": (alpha.convert("LA"), {}),
+        "progressive.jpg": (rgb, {"progressive": True, "quality": 90}),
+        "deep.tif": (Image.fromarray(deep), {}),
+        "several.gif": (rgb.quantize(64), {"save_all": True, "append_images": [rgb.rotate(180).quantize(64)]}),
+        "several.webp": (rgb, {"save_all": True, "append_images": [rgb.rotate(180)], "lossless": True}),
+        "several.png": (rgb, {"save_all": True, "append_images": [rgb.rotate(180)]}),
+        "several6.mpo": (rgb, {"save_all": True, "append_images": [rgb.rotate(180)], "exif": turned(6)}),
     }
     for name, (image, options) in saved.items():
         image.save(folder / name, **options)
-    return [folder / name for name in saved]
+    (folder / "several6.mpo").rename(folder / "several6.jpg")
+    (folder / "late6.png").write_bytes(late_exif((folder / "really_png.jpg").read_bytes(), 6))
+    (folder / "deep_rgb.png").write_bytes(deep_png(texture(40, 50, 2)))
+    return [folder / name.replace(".mpo", ".jpg") for name in saved] + [folder / "late6.png", folder / "deep_rgb.png"]
+
+
+def deep_png(pixels: np.ndarray) -> bytes:
+    """A PNG file of 16 bits per channel, which Pillow cannot write; 257 x the given levels. pixels: uint8 (H, W, 3)."""
+    height, width, _ = pixels.shape
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.repeat(2, axis=2).reshape(height, -1)], axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
 
 
 def plain_files(folder: Path, num: int) -> list[Path]:
