@@ -64,7 +64,7 @@ class AuditResult:
 
     def predict(self, embeddings: Any) -> Ints:
         """Classes (M,) int64 of new embeddings (M, D), as they are (not standardised)."""
-        return self.predict_proba(embeddings).argmax(1).astype(np.int64)
+        return np.asarray(self.predict_proba(embeddings).argmax(1), np.int64)
 
     def predict_proba(self, embeddings: Any) -> NDArray[np.float32]:
         """Probabilities (M, K) float32 of new embeddings (M, D). ValueError for another shape, NaN or inf."""
