@@ -4,6 +4,7 @@ Linear heads are trained out of fold on the given labels. One confusion matrix o
 EM from their probabilities. The posterior of the true class is the target of the next round of heads.
 """
 
+import math
 import time
 from typing import Any
 
@@ -18,12 +19,13 @@ from fastcpc.auditing.evidence import LOW_RATE, NoiseEstimate, estimate_noise, p
 from fastcpc.auditing.heads import Heads, HeadSettings, draw_folds, train_heads
 from fastcpc.auditing.result import AuditResult
 from fastcpc.auditing.rows import EmbeddingRows
+from fastcpc.auditing.score import label_score
 from fastcpc.auditing.true_metrics import measure
 from fastcpc.cleaner.confusion import ConfusionFit, fit_confusion
 from fastcpc.data.rng import fold
 
 ROUNDS = 3  # of heads on cleaned targets, after the heads on the given labels
-SCORE_SCALE = 4.0  # divides the log odds, so that the score does not round to 1
+MIN_STEPS = 100  # per round, for 1,280 dimensions; more for fewer dimensions
 
 
 def audit(
@@ -60,7 +62,8 @@ def _rounds(
     A fit uses the mean of the last two rounds: single rounds trust the given labels too little and too much in turn.
     At low noise one cleaned round is enough; further ones rank worse.
     """
-    settings = HeadSettings()
+    steps = min(600, round(MIN_STEPS * math.sqrt(1280 / rows.dim)))
+    settings = HeadSettings(min_steps=max(steps, MIN_STEPS // 2))
     fold_NR = draw_folds(given_N, settings, fold(seed, "audit"))
     target_NK = F.one_hot(given_N, classes).float()
     fits, probs = [], []
@@ -86,9 +89,9 @@ def _result(
     began: float,
 ) -> AuditResult:
     posterior_NK = fit.posterior_NK
-    own_N, best_N = own_and_best_other(posterior_NK, torch.from_numpy(given_N))
-    odds_N = own_N.clamp_min(1e-300).log() - best_N.clamp_min(1e-300).log()
-    score_N = (odds_N / SCORE_SCALE).sigmoid().numpy()
+    labels_N = torch.from_numpy(given_N)
+    own_N = posterior_NK.gather(1, labels_N[:, None])[:, 0]
+    score_N = label_score(prob_NK, fit.matrix_KK, labels_N, is_low=noise.is_low).numpy()
     predicted_N = posterior_NK.argmax(1).numpy()
     is_issue_N = (predicted_N != given_N) & (own_N.numpy() < noise.threshold)
     metrics = {} if true_N is None else measure(score_N, is_issue_N, predicted_N, given_N, true_N)
@@ -111,10 +114,3 @@ def _result(
         heads=heads,
         rows=rows,
     )
-
-
-def own_and_best_other(posterior_NK: Tensor, given_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The posterior of the given label and the largest of the other classes, both (N,)."""
-    own_N = posterior_NK.gather(1, given_N[:, None])[:, 0]
-    others_NK = posterior_NK.scatter(1, given_N[:, None], -1.0)
-    return own_N, others_NK.amax(1)

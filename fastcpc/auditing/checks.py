@@ -27,7 +27,7 @@ def check_embeddings(embeddings: Any, *, min_samples: int = MIN_SAMPLES) -> Any:
             embeddings = embeddings if isinstance(embeddings, np.ndarray) else np.asarray(embeddings)
         except ValueError:
             raise ValueError("embeddings: rows of different lengths; give an array (N, D) of numbers") from None
-        kind, is_float = str(embeddings.dtype), embeddings.dtype in (np.float16, np.float32, np.float64)
+        kind, is_float = str(embeddings.dtype), embeddings.dtype.kind == "f" and embeddings.itemsize <= 8
     if not is_float:
         raise ValueError(f"embeddings: unsupported dtype ({kind}); give float16, float32 or float64")
     shape = tuple(embeddings.shape)

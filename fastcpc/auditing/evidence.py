@@ -28,6 +28,7 @@ class NoiseEstimate:
 
     has_evidence: whether the labels contradict the hypothesis that all are correct. threshold: a label is a suspect
     only if its posterior is smaller. disagreement: share of confident samples whose label differs.
+    is_low: whether few labels are wrong.
     """
 
     rate: float
@@ -37,6 +38,7 @@ class NoiseEstimate:
     has_evidence: bool
     threshold: float
     disagreement: float
+    is_low: bool
 
 
 def posterior_noise_rate(posterior_NK: Tensor, given_N: Tensor) -> float:
@@ -71,6 +73,7 @@ def estimate_noise(posteriors: Sequence[Tensor], first_NK: Tensor, given_N: Ints
         has_evidence=has_evidence,
         threshold=threshold if has_evidence else STRICT_THRESHOLD,
         disagreement=disagreement,
+        is_low=is_low,
     )
 
 

@@ -30,7 +30,7 @@ class HeadSettings:
 
     folds: int = 5
     repeats: int = 2
-    epochs: int = 5
+    epochs: int = 3
     min_steps: int = 300
     max_steps: int = 6000
     batch_size: int = 512

@@ -48,7 +48,8 @@ class EmbeddingRows:
         part = self._source[which]
         if isinstance(part, Tensor):
             return part.float()
-        return torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is an error below
+            return torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
 
     def _pieces(self) -> list[tuple[int, int]]:
         size = max(1, PIECE_BYTES // (self.dim * 4))

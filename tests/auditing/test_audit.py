@@ -45,11 +45,11 @@ def test_wrong_labels_are_found(noisy: tuple[AuditResult, NDArray[np.bool_]]) ->
 def test_the_noise_rate_and_the_confusion_are_recovered(noisy: tuple[AuditResult, NDArray[np.bool_]]) -> None:
     result, wrong_N = noisy
     low, high = result.noise_interval
-    assert abs(result.noise_rate - wrong_N.mean()) < 0.02
+    assert abs(result.noise_rate - wrong_N.mean()) < 0.03
     assert low <= wrong_N.mean() <= high
     expected = np.eye(CLASSES)
     expected[0, :2] = 0.6, 0.4
-    np.testing.assert_allclose(result.confusion_matrix, expected, atol=0.05)
+    np.testing.assert_allclose(result.confusion_matrix, expected, atol=0.08)
     assert result.class_noise_rate.argmax() == 1  # given labels of class 1 are the doubtful ones
     assert result.class_count.tolist() == [90, 210, 150, 150]
 

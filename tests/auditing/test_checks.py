@@ -42,7 +42,7 @@ def with_value(value: float, row: int = 3) -> np.ndarray[Any, Any]:
         (X, Y + 0.5, {}, "labels: not whole numbers (float64)"),
         (X, np.array(["cat", "dog"] * 20), {}, "labels: not whole numbers (<U3)"),
         (X, [None] * 40, {}, "labels: not whole numbers (object)"),
-        (X, Y + 1000, {}, "labels: label 1000 in row 0 with 40 samples"),
+        (X, Y + 1000, {}, "labels: label 1001 in row 1 with 40 samples"),
         (X, Y, {"num_classes": 1}, "labels: label 1 in row 1, but num_classes is 1"),
         (X, Y * 0, {}, "num_classes: only 1 class"),
         (X, Y * 0, {"num_classes": 3}, "labels: all samples have one label"),
