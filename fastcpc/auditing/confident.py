@@ -4,6 +4,7 @@ Where classes overlap, a head mistakes one class for another, and a correct labe
 heads are most sure of are not in the overlap. Where their given labels contradict the heads, the labels are wrong.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from fastcpc.arrays import Floats, Ints
 
 SHARE = 0.1  # of each predicted class: its most confident samples
 MIN_SAMPLES = 50  # of each predicted class, where half of it has as many
+FEW_CLASSES = 10  # with more classes, more of them overlap, and the noise rate is counted among fewer samples
 PRIOR = 20.0  # samples per class that are added to the counts, with labels wrong at random
 
 
@@ -21,13 +23,15 @@ class ConfidentLabels:
     """matrix_KK: (K, K), row k: the share of given labels of the confident samples of predicted class k; rows sum to 1.
 
     rates: estimated share of wrong labels of all samples, by each array of probabilities. disagreement: share of all
-    confident samples whose given label is not the predicted class. num: the number of confident samples.
+    confident samples whose given label is not the predicted class. num: the number of these samples. growth: how much
+    larger the disagreement is among four times as many samples per class, which is due to the overlap of classes.
     """
 
     matrix_KK: Floats
     rates: tuple[float, ...]
     disagreement: float
     num: int
+    growth: float
 
     @property
     def rate(self) -> float:
@@ -37,43 +41,71 @@ class ConfidentLabels:
     @property
     def largest_confusion(self) -> float:
         """The largest entry of ``matrix_KK`` outside the diagonal."""
-        return float((self.matrix_KK - np.diag(np.diag(self.matrix_KK))).max())
+        return float(self._wrong_KK().max())
+
+    @property
+    def structure(self) -> float:
+        """How much classes are mistaken for certain other classes: about 0 where labels are wrong at random.
+
+        The excess of the largest wrong entry per row over the mean wrong entry, times the share of the row's wrong
+        entries that the largest one has; means over rows.
+        """
+        wrong_KK = self._wrong_KK()
+        largest_K, mean = wrong_KK.max(1), float(wrong_KK.sum()) / max(wrong_KK.size - len(wrong_KK), 1)
+        excess = float(np.maximum(largest_K - mean, 0).mean())
+        return excess * float(largest_K.sum()) / max(float(wrong_KK.sum()), 1e-12)
+
+    def _wrong_KK(self) -> Floats:
+        """``matrix_KK`` with zeros on the diagonal."""
+        return self.matrix_KK - np.diag(np.diag(self.matrix_KK))
 
 
 def confident_labels(probs: Sequence[Floats], given_N: Ints) -> ConfidentLabels:
-    """Count the given labels of confident samples. probs: arrays (N, K), out of sample; all have the same weight."""
+    """Count the given labels of confident samples. probs: arrays (N, K), out of sample; all have the same weight.
+
+    The matrix needs many samples per class. The rates need samples outside the overlap, so that with many classes they
+    are of a smaller share.
+    """
     num_classes = probs[0].shape[1]
-    counts = [_counts(prob_NK, given_N) for prob_NK in probs]
+    part = min(1.0, math.sqrt(FEW_CLASSES / num_classes))
+    total_KK = np.sum([_counts(prob_NK, given_N, 1.0) for prob_NK in probs], 0)
+    counts = [_counts(prob_NK, given_N, part) for prob_NK in probs]
     share_K = np.bincount(probs[-1].argmax(1), minlength=num_classes) / len(given_N)
     rates = tuple(float(share_K @ (1 - np.diag(_shares(counts_KK)))) for counts_KK in counts)
-    total_KK = np.sum(counts, 0)
-    rate, num = float(np.mean(rates)), max(float(total_KK.sum()), 1.0)
+    rate = float(np.mean(rates))
     random_KK = np.full((num_classes, num_classes), rate / max(num_classes - 1, 1))
     np.fill_diagonal(random_KK, 1 - rate)
     matrix_KK = total_KK + PRIOR * random_KK
+    wide = [_counts(prob_NK, given_N, 4 * part) for prob_NK in probs]
+    disagreement = _disagreement(np.sum(counts, 0))
     return ConfidentLabels(
         matrix_KK=matrix_KK / matrix_KK.sum(1, keepdims=True),
         rates=rates,
-        disagreement=1 - float(np.trace(total_KK)) / num,
-        num=int(num) // len(counts),
+        disagreement=disagreement,
+        num=int(np.sum(counts)) // len(counts),
+        growth=max(_disagreement(np.sum(wide, 0)) - disagreement, 0.0),
     )
 
 
-def _counts(prob_NK: Floats, given_N: Ints) -> Floats:
-    """(K, K), row k: how many confident samples of predicted class k have each given label."""
+def _counts(prob_NK: Floats, given_N: Ints, part: float) -> Floats:
+    """(K, K), row k: how many confident samples of predicted class k have each given label. part: see below."""
     num_classes = prob_NK.shape[1]
-    rows = confident_rows(prob_NK)
+    rows = confident_rows(prob_NK, part)
     cells = prob_NK[rows].argmax(1) * num_classes + given_N[rows]
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.float64)
 
 
-def confident_rows(prob_NK: Floats) -> Ints:
-    """The rows of the most confident samples of each predicted class."""
+def _disagreement(counts_KK: Floats) -> float:
+    return 1 - float(np.trace(counts_KK)) / max(float(counts_KK.sum()), 1.0)
+
+
+def confident_rows(prob_NK: Floats, part: float = 1.0) -> Ints:
+    """The rows of the most confident samples of each predicted class. part: multiplies their usual number."""
     confidence_N, predicted_N = prob_NK.max(1), prob_NK.argmax(1)
     order_N = np.lexsort((-confidence_N, predicted_N))
     count_K = np.bincount(predicted_N, minlength=prob_NK.shape[1])
     rank_N = np.arange(len(order_N)) - np.repeat(np.cumsum(count_K) - count_K, count_K)
-    kept_K = np.maximum(np.ceil(count_K * SHARE), np.minimum(np.ceil(count_K / 2), MIN_SAMPLES))
+    kept_K = np.maximum(np.ceil(count_K * SHARE * part), np.minimum(np.ceil(count_K / 2), np.ceil(MIN_SAMPLES * part)))
     return np.asarray(order_N[rank_N < np.repeat(kept_K, count_K)], np.int64)
 
 

@@ -1,8 +1,9 @@
 """The label score: how much more likely the given label is than all others; and the suspects by it.
 
 The confusion matrix helps to rank where classes are mistaken for each other. It harms where labels are wrong at random.
-So its influence grows with its largest entry outside the diagonal. Heads that learned from cleaned labels rank better
-where classes are mistaken. Where labels are wrong at random, the mean with the first heads ranks better.
+So its influence grows with its structure. Heads that learned from cleaned labels rank better where classes are
+mistaken, and where many labels are wrong. Where few labels are wrong at random, the mean with the first heads ranks
+better.
 """
 
 import numpy as np
@@ -12,11 +13,9 @@ from torch import Tensor
 from fastcpc.arrays import Bools, Floats, Ints
 from fastcpc.auditing.confident import ConfidentLabels
 
-STRUCTURE = 0.15  # largest confusion of two classes at which the smoothing is SMOOTHING
-SMOOTHING = 0.03  # added to the confusion matrix
-POWER = 2.0  # of the smoothing in the confusion
-MAX_SMOOTHING = 1.0  # here the score is almost that of the probabilities alone
-RANDOM, MISTAKEN = 0.1, 0.15  # largest confusion up to which the mean is used, and from which the last heads are
+RANDOM, MISTAKEN = 0.012, 0.03  # structure of the confusion up to which, and from which, labels count as such
+AT_RANDOM, AT_MISTAKEN = 1.0, 0.001  # added to the confusion matrix there; 1 is almost the probabilities alone
+FEW, MANY = 0.2, 0.5  # noise rate up to which the mean with the first heads is used, and from which the last heads are
 SCALE = 4.0  # divides the log odds, so that the score does not round to 1
 SMALLEST = 1e-12  # probability
 
@@ -26,9 +25,9 @@ def label_score(first_NK: Tensor, last_NK: Tensor, confident: ConfidentLabels, g
 
     With a_i[k] = log p_i[k] + log(T[k, y_i] + e): sigmoid((a_i[y_i] - logsumexp of the other a_i[k]) / SCALE).
     """
-    largest = confident.largest_confusion
-    smoothing = min(SMOOTHING * (STRUCTURE / max(largest, 1e-3)) ** POWER, MAX_SMOOTHING)
-    of_first = 0.5 * min(max((MISTAKEN - largest) / (MISTAKEN - RANDOM), 0.0), 1.0)
+    mistaken = min(max((confident.structure - RANDOM) / (MISTAKEN - RANDOM), 0.0), 1.0)
+    few = min(max((MANY - confident.rate) / (MANY - FEW), 0.0), 1.0)
+    smoothing, of_first = AT_RANDOM * (AT_MISTAKEN / AT_RANDOM) ** mistaken, 0.5 * few * (1 - mistaken)
     prob_NK = of_first * first_NK.double() + (1 - of_first) * last_NK.double()
     matrix_KK = torch.from_numpy(confident.matrix_KK)
     evidence_NK: Tensor = prob_NK.clamp_min(SMALLEST).log() + (matrix_KK + smoothing).log().T[given_N]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastcpc.auditing.confident import PRIOR, confident_labels, confident_rows
+from fastcpc.auditing.confident import PRIOR, ConfidentLabels, confident_labels, confident_rows
 from fastcpc.auditing.evidence import estimate_noise
 
 CLASSES = 3
@@ -62,6 +62,55 @@ def test_the_posterior_decides_where_two_classes_are_mistaken() -> None:
     noise = estimate_noise(np.full(len(given_N), 0.6), given_N, found)
     assert found.largest_confusion > 0.9 and noise.rate == pytest.approx(0.4)
     assert noise.interval[0] < 1 / 3 and noise.interval[1] > 0.4 and noise.has_evidence
+
+
+def test_the_structure_tells_mistaken_classes_from_random_labels() -> None:
+    prob_NK, labels_N = probabilities()
+    rng = np.random.default_rng(0)
+    random_N = np.where(rng.random(len(labels_N)) < 0.3, rng.integers(0, CLASSES, len(labels_N)), labels_N)
+    paired_N = np.where((rng.random(len(labels_N)) < 0.1) & (labels_N == 0), 1, labels_N)
+    at_random, paired = (confident_labels([prob_NK, prob_NK], given_N) for given_N in (random_N, paired_N))
+    assert at_random.rate > paired.rate
+    assert at_random.structure < 0.025 < paired.structure
+
+
+def test_the_structure_of_a_known_matrix() -> None:
+    matrix_KK = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7]])
+    excess, share = (2 * (0.2 - 0.8 / 6) + 0) / 3, 0.5 / 0.8
+    assert ConfidentLabels(matrix_KK, (0.2,), 0.2, 100, 0.0).structure == pytest.approx(excess * share)
+    assert ConfidentLabels(np.eye(3), (0.0,), 0.0, 100, 0.0).structure == 0
+
+
+def test_overlap_is_taken_off_the_posterior() -> None:
+    matrix_KK = np.array([[0.6, 0.4], [0.0, 1.0]])
+    given_N, own_N = np.arange(100) % 2, np.full(100, 0.7)
+    for growth, rate in ((0.0, 0.3), (0.05, 0.25), (0.2, 0.2)):
+        noise = estimate_noise(own_N, given_N, ConfidentLabels(matrix_KK, (0.2, 0.2), 0.2, 100, growth))
+        assert noise.rate == pytest.approx(rate), "never below the rate of the confident samples"
+
+
+def test_two_classes_have_structure_where_only_one_is_mistaken() -> None:
+    own_N = np.linspace(0.99, 0.5, 2000)
+    prob_NK = np.concatenate([np.stack([own_N, 1 - own_N], 1), np.stack([1 - own_N, own_N], 1)])
+    labels_N, draw_N = np.repeat([0, 1], 2000), np.random.default_rng(0).random(4000)
+    one_way, both_ways = np.where((draw_N < 0.3) & (labels_N == 0), 1, labels_N), labels_N ^ (draw_N < 0.3)
+    assert confident_labels([prob_NK], one_way).structure > 0.05
+    assert confident_labels([prob_NK], both_ways).structure < 0.03
+
+
+def test_many_classes_count_fewer_samples_for_the_rate() -> None:
+    num_classes, per_class = 40, 500
+    own_N = np.tile(np.linspace(0.99, 0.5, per_class), num_classes)
+    labels_N = np.repeat(np.arange(num_classes), per_class)
+    prob_NK = np.repeat((1 - own_N)[:, None] / (num_classes - 1), num_classes, 1)
+    prob_NK[np.arange(len(own_N)), labels_N] = own_N
+    given_N = labels_N.copy()
+    place_N = np.tile(np.arange(per_class), num_classes)
+    given_N[(place_N >= 25) & (place_N < 50)] = 0  # in the overlap
+    found = confident_labels([prob_NK], given_N)
+    assert found.num == 25 * num_classes and found.rate == 0
+    assert found.growth == pytest.approx(0.25 * (num_classes - 1) / num_classes), "among 100 per class"
+    assert found.matrix_KK[1, 0] > 0.3, "of 50 per class"
 
 
 def test_classes_without_predictions_or_labels_are_the_identity() -> None:

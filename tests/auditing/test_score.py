@@ -12,8 +12,8 @@ GIVEN_N = torch.tensor([0, 0, 0])
 MISTAKEN_KK = np.array([[1.0, 0.0, 0.0], [0.4, 0.6, 0.0], [0.0, 0.0, 1.0]])  # class 1 given as 0
 
 
-def confident(matrix_KK: np.ndarray) -> ConfidentLabels:
-    return ConfidentLabels(matrix_KK, (0.1, 0.1), 0.1, 100)
+def confident(matrix_KK: np.ndarray, rate: float = 0.1) -> ConfidentLabels:
+    return ConfidentLabels(matrix_KK, (rate, rate), rate, 100, 0.0)
 
 
 def odds(prob_K: list[float]) -> float:
@@ -47,6 +47,15 @@ def test_the_first_round_counts_where_labels_are_wrong_at_random() -> None:
     torch.testing.assert_close(
         label_score(PROB_NK, other_NK, mistaken, given_N), label_score(other_NK, other_NK, mistaken, given_N)
     )
+
+
+def test_the_last_heads_count_where_many_labels_are_wrong() -> None:
+    other_NK, many = PROB_NK.flip(1), confident(np.eye(3), rate=0.5)
+    torch.testing.assert_close(
+        label_score(PROB_NK, other_NK, many, GIVEN_N), label_score(other_NK, other_NK, many, GIVEN_N)
+    )
+    few = label_score(PROB_NK, other_NK, confident(np.eye(3)), GIVEN_N)
+    assert not torch.allclose(few, label_score(other_NK, other_NK, many, GIVEN_N))
 
 
 def test_suspects_are_the_lowest_scores_with_another_suggestion() -> None:
