@@ -4,9 +4,10 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from fastcpc.errors import RunError
 
@@ -29,20 +30,31 @@ def replace_file(path: Path, data: bytes) -> None:
 
 def replace_file_in_parts(path: Path, parts: Iterable[bytes], num_bytes: int) -> None:
     """As ``replace_file`` for what is too large to be held at once; num_bytes: of all parts, for the message."""
-    staging = path.parent / f".{path.name}.tmp-{os.getpid()}"
     try:
-        with open(staging, "wb") as file:
+        with staged_file(path) as file:
             for part in parts:
                 file.write(part)
+    except OSError as error:
+        raise write_failure(error, path, num_bytes) from error
+
+
+@contextmanager
+def staged_file(path: Path, staging: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write to, which gets the name path when the block ends. After an error it is removed.
+
+    staging: its name until then, in the same folder. Empty: a name of this process. OSError as the system raises it.
+    """
+    staging = staging or path.parent / f".{path.name}.tmp-{os.getpid()}"
+    try:
+        with open(staging, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(staging, path)
         sync_folder(path.parent)
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):  # in a folder that became read-only, the first error is the one to report
             staging.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise write_failure(error, path, num_bytes) from error
         raise
 
 

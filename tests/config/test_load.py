@@ -14,6 +14,7 @@ from fastcpc.config.constraints import LARGEST_INTEGER, Range, choices_of
 from fastcpc.config.describe import describe
 from fastcpc.config.load import load_config, run_folder, to_yaml
 from fastcpc.config.load import settings as all_settings
+from fastcpc.config.names import DATASETS
 from fastcpc.config.schema import Config, RunConfig, TrainConfig
 from fastcpc.errors import InputError
 
@@ -139,7 +140,7 @@ def test_help_names_every_setting_with_default_choices_meaning_and_source() -> N
         assert f"{' '.join(field.metadata['meaning'].split())} [{field.metadata['source']}]" in flat, key
     assert "  cleaner.tau = 0.5    a number in (0, 1)" in text
     assert "  run.deterministic = false    true or false" in text
-    assert "  data.name = digits    digits, cifar10, cifar100, clothing1m, webvision or imagefolder" in text
+    assert "  data.name = digits    digits, cifar10, cifar100, clothing1m, webvision, imagefolder or embeddings" in text
     assert max(len(line) for line in text.splitlines()) <= 120
 
 
@@ -174,8 +175,10 @@ def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
         "noise.kind": st.just("file"),
         "noise.file": WORDS.filter(bool),
         "noise.rate": st.just(0.0),
-        **dict.fromkeys(("data.list", "data.classes", "data.ilsvrc12", "data.index", "noise.pairs"), st.just("")),
-        "data.flickr": st.just(False),  # each of these belongs to one data set
+        **dict.fromkeys(("data.index", "noise.pairs"), st.just("")),
+        # settings that only one data set reads keep their defaults, and embeddings need theirs
+        **{f"data.{name}": st.just(getattr(Config().data, name)) for own in DATASETS.values() for name in own.settings},
+        "data.name": st.sampled_from([name for name in DATASETS if name != "embeddings"]),
         "semisup.labelled_half_only": st.just(False),  # only with lambda_u = 0
         "parallel.lr_scaling": st.just("none"),  # linear needs batch_size=per_rank
         "cleaner.scored": st.just("all"),  # pool needs train.pool_batches

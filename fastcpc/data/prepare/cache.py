@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from fastcpc.atomic_io import staged_file
 from fastcpc.data.dataset import RGB, ImageSplit
 from fastcpc.data.image_files import MAX_ASPECT
 from fastcpc.errors import InputError, RunError
@@ -82,7 +84,7 @@ class CacheWriter:
     def __init__(self, path: Path, name: str, side: int, num_images: int, mean_bytes: float) -> None:
         """path: path of the table. mean_bytes: estimated bytes per image. RunError if the disk has too little space."""
         self.path, self._about = path, {"version": VERSION, "data": name, "side": side, "token": secrets.token_hex(16)}
-        self._part = _pixels(path).with_name(f"{_pixels(path).name}.part")
+        self._part = _pixels(path).with_name(f"{_pixels(path).name}.part")  # one name: kills leave one such file
         self._columns: dict[str, list[Any]] = {field: [] for field in SCHEMA.names}
         self._size = TOKEN
         needed, free = num_images * mean_bytes, shutil.disk_usage(path.parent).free
@@ -91,7 +93,9 @@ class CacheWriter:
                 f"{path.parent}: the cache of {num_images:,} photos needs about {needed / 1e9:.1f} GB, and "
                 f"{free / 1e9:.1f} GB are free; a smaller --cache SIDE, or --out on another disk"
             )
-        self._file = open(self._part, "wb")  # noqa: SIM115 (closed by __exit__)
+        self._files = ExitStack()
+        self._table = self._files.enter_context(staged_file(path, path.with_name(f"{path.name}.part")))
+        self._file = self._files.enter_context(staged_file(_pixels(path), self._part))
         self._file.write(str(self._about["token"]).encode())
 
     def add(self, name: str, pixels: NDArray[np.uint8], num_bytes: int, mtime_ns: int) -> None:
@@ -113,22 +117,19 @@ class CacheWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Move the cache to its path. After an error, delete what was written."""
+        """Move the cache to its path: first the pixels, then the table. After an error, delete what was written.
+
+        Between the two moves, the token shows that the files do not match.
+        """
+        if error is not None:
+            self._files.__exit__(kind, error, trace)
+            return
         try:
-            self._file.close()
-            if kind is None:
-                self._commit()
+            with self._files:
+                schema = SCHEMA.with_metadata({META: json.dumps(self._about | {"size": self._size}).encode()})
+                pq.write_table(pa.Table.from_pydict(self._columns, schema=schema), self._table)
         except OSError as failure:
             raise RunError(f"{self._part}: cannot be written ({failure.strerror}); no cache is left") from None
-        finally:
-            self._part.unlink(missing_ok=True)
-
-    def _commit(self) -> None:
-        schema = SCHEMA.with_metadata({META: json.dumps(self._about | {"size": self._size}).encode()})
-        part = self.path.with_name(f"{self.path.name}.part")
-        pq.write_table(pa.Table.from_pydict(self._columns, schema=schema), part)
-        os.replace(self._part, _pixels(self.path))  # between the two calls, the token shows that the files do not match
-        os.replace(part, self.path)
 
 
 def open_cache(path: Path, name: str, side: int, split: ImageSplit, again: str) -> ImageCache:
@@ -155,7 +156,6 @@ def open_cache(path: Path, name: str, side: int, split: ImageSplit, again: str) 
     place = {image: i for i, image in enumerate(table["path"].to_pylist())}
     rows = np.array([place.get(image, ABSENT) for image in split.names], np.int64)
     columns = {field: table[field].to_numpy() for field in SCHEMA.names[1:]}
-    there = rows != ABSENT
     there = rows != ABSENT
     size_N2 = np.zeros((len(rows), 2), np.int64)
     size_N2[there] = np.stack((columns["height"], columns["width"]), axis=1)[rows[there]]

@@ -1,6 +1,5 @@
 """Writes and reads the index: the checks of fastcpc-prepare per image, as a Parquet file."""
 
-import contextlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from fastcpc.atomic_io import staged_file
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.listing import Listing
 from fastcpc.data.prepare.check_images import ImageCheck
@@ -78,14 +78,11 @@ def write_index(path: Path, listing: Listing, checks: dict[str, ImageCheck]) -> 
         columns["bytes"] += [check.num_bytes for check in found]
     about = {"version": VERSION, "data": listing.name, "classes": listing.class_names, "class_ids": listing.class_ids}
     schema = SCHEMA.with_metadata({META: json.dumps(about).encode()})
-    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pydict(columns, schema=schema), part)
-        os.replace(part, path)
+        with staged_file(path) as file:
+            pq.write_table(pa.Table.from_pydict(columns, schema=schema), file)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise RunError(f"{path}: cannot be written ({error.strerror or error}); --out names another file") from None
 
 

@@ -69,8 +69,8 @@ def test_without_a_test_part_some_of_each_class_are_held_out(tmp_path: Path) -> 
 
 BAD_LABELS = {
     "too few": ("y.npy", np.array([0, 1, 0]), "3 labels, expected 6"),
-    "fractions": ("y.npy", np.array([0, 1, 0, 1, 0, 0.5]), "not a whole number"),
-    "negative": ("y.npy", np.array([0, 1, 0, 1, 0, -1]), "outside 0"),
+    "fractions": ("y.npy", np.array([0, 1, 0, 1, 0, 0.5]), "entry 5: label '0.5' is neither a class number"),
+    "negative": ("y.npy", np.array([0, 1, 0, 1, 0, -1]), "entry 5: no label"),
     "one class": ("y.npy", np.zeros(6, int), "1 class; at least two"),
     "few rows": ("t.csv", "path,label\na,0\nb,1", "2 labels, expected 6, one per row of the embeddings"),
     "order": (

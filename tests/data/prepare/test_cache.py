@@ -234,6 +234,15 @@ def test_an_error_on_the_way_leaves_the_old_cache(tmp_path: Path, monkeypatch: p
     assert {path.name: path.read_bytes() for path in (root / ".fastcpc-index").glob("*cache*")} == before
 
 
+def test_failed_write_of_the_table_leaves_the_old_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = images(tmp_path)
+    assert prepare(root, "--cache", str(SIDE)) == 0
+    before = {path.name: path.read_bytes() for path in (root / ".fastcpc-index").glob("*cache*")}
+    monkeypatch.setattr(cache_module.pq, "write_table", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
+    assert prepare(root, "--cache", str(SIDE)) == 1
+    assert {path.name: path.read_bytes() for path in (root / ".fastcpc-index").glob("*cache*")} == before
+
+
 def test_bytes_in_memory_up_to_a_budget(tmp_path: Path) -> None:
     root = images(tmp_path)
     for name in ("torch", *(() if dali_problem() else ("dali",))):
