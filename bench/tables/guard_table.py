@@ -4,7 +4,8 @@
     python bench/tables/guard_table.py --clothing /path/to/clothing-small   # the rows of clothing images too
 
 Each run is one `fastcpc-train` on one thread, in its own process. Its row of bench/results/guard_table.json has the
-command. The file is written after each run, and a run whose row is there is skipped. `--markdown` trains nothing. Every
+command. The file is written after each run, and a run whose row is there is skipped. A row with `source` is from the
+JSON files of other tables, which the same commands wrote. `--markdown` trains nothing. Every
 call prints both tables and puts them into docs/experiments.md between their markers.
 
 The list of a run is its suspects (clean_probabilities.parquet). Plain training (`cleaner.kind=none`) has no cleaner.
@@ -164,6 +165,7 @@ def _accuracy(runs: Sequence[Record]) -> str:
 
 
 def _list(runs: Sequence[Record]) -> str:
+    runs = [run for run in runs if "suspected" in run]  # rows of other tables have accuracies alone
     if not runs:
         return ""
     suspected, wrong = (statistics.mean(run[name] for run in runs) for name in ("suspected", "wrong"))

@@ -33,7 +33,8 @@ RUNS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "scored_pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "pool"}}, SHARES),
     "co": ({"parallel": {"mode": "co"}}, SHARES),
     "confusion": ({"cleaner": {"kind": "confusion", "guard": "auto"}}, SHARES),
-    "nearly_clean": ({"noise": {"rate": 0.03}, "train": {"epochs": 5, "warmup_epochs": 3}, **GUARD}, SHARES),
+    # both shares are inside a pass of cross entropy on X
+    "nearly_clean": ({"noise": {"rate": 0.03}, "train": {"epochs": 5, "warmup_epochs": 3}, **GUARD}, (0.65, 0.84)),
 }
 
 
