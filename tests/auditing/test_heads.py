@@ -73,7 +73,7 @@ def test_folds_are_balanced_per_label() -> None:
         assert fold_NR[labels_N == label, 0].bincount().tolist() == [5] * 5
 
 
-def test_steps_are_bounded() -> None:
+def test_number_of_steps_is_bounded() -> None:
     values_ND, labels_N = problem()
     calls = []
 
@@ -104,7 +104,7 @@ def test_a_memory_map_is_not_copied(tmp_path: Path) -> None:
     torch.testing.assert_close(all_ND.std(0), torch.ones(64), atol=1e-3, rtol=0)
 
 
-def test_confident_samples_are_the_surest_of_each_predicted_class() -> None:
+def test_confident_samples_have_the_highest_probability_per_class() -> None:
     sure, unsure = [0.9, 0.1], [0.6, 0.4]
     prob_NK = np.array([sure] * 3 + [unsure] * 7 + [sure[::-1]] * 6 + [unsure[::-1]] * 14)
     given_N = prob_NK.argmax(1)

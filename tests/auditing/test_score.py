@@ -23,7 +23,7 @@ def test_at_low_noise_or_without_confusions_the_score_is_the_margin() -> None:
     assert no_confusion.logit().sub(shift).sigmoid().tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_known_confusion_makes_the_label_worse() -> None:
+def test_known_confusion_lowers_the_score() -> None:
     plain = label_score(PROB_NK, MISTAKEN_KK, GIVEN_N, is_low=True)
     structured = label_score(PROB_NK, MISTAKEN_KK, GIVEN_N, is_low=False)
     assert structured[0] < structured[2], "class 1 is often given as 0, class 2 never"
