@@ -15,16 +15,18 @@ from torch import Tensor
 
 from fastcpc.arrays import Ints
 from fastcpc.auditing.checks import check_embeddings, check_labels, check_num_classes, check_seed
-from fastcpc.auditing.evidence import LOW_RATE, NoiseEstimate, estimate_noise, posterior_noise_rate
+from fastcpc.auditing.confident import confident_labels
+from fastcpc.auditing.evidence import estimate_noise, posterior_noise_rate
 from fastcpc.auditing.heads import Heads, HeadSettings, draw_folds, train_heads
 from fastcpc.auditing.result import AuditResult
 from fastcpc.auditing.rows import EmbeddingRows
-from fastcpc.auditing.score import label_score
+from fastcpc.auditing.score import find_suspects, label_score
 from fastcpc.auditing.true_metrics import measure
 from fastcpc.cleaner.confusion import ConfusionFit, fit_confusion
 from fastcpc.data.rng import fold
 
 ROUNDS = 3  # of heads on cleaned targets, after the heads on the given labels
+LOW_RATE = 0.06  # share of wrong labels by the first posterior, below which one cleaned round is enough
 MIN_STEPS = 100  # per round, for 1,280 dimensions; more for fewer dimensions
 
 
@@ -50,8 +52,7 @@ def audit(
     with torch.no_grad():
         rows = EmbeddingRows(embeddings)
         heads, fits, prob_NK, first_NK = _rounds(rows, torch.from_numpy(given_N), classes, seed)
-    noise = estimate_noise([fit.posterior_NK for fit in fits], first_NK, given_N)
-    return _result(rows, heads, fits[-1], prob_NK, noise, given_N, true_N, began)
+    return _result(rows, heads, fits[-1], (first_NK, prob_NK), given_N, true_N, began)
 
 
 def _rounds(
@@ -82,29 +83,30 @@ def _result(
     rows: EmbeddingRows,
     heads: Heads,
     fit: ConfusionFit,
-    prob_NK: Tensor,
-    noise: NoiseEstimate,
+    probs: tuple[Tensor, Tensor],
     given_N: Ints,
     true_N: Ints | None,
     began: float,
 ) -> AuditResult:
-    posterior_NK = fit.posterior_NK
-    labels_N = torch.from_numpy(given_N)
-    own_N = posterior_NK.gather(1, labels_N[:, None])[:, 0]
-    score_N = label_score(prob_NK, fit.matrix_KK, labels_N, is_low=noise.is_low).numpy()
+    """probs: out-of-fold probabilities (N, K) of the first round, and those of the last fit."""
+    posterior_NK, prob_NK, labels_N = fit.posterior_NK, probs[1], torch.from_numpy(given_N)
+    confident = confident_labels([part_NK.numpy() for part_NK in probs], given_N)
+    own_N = posterior_NK.gather(1, labels_N[:, None])[:, 0].numpy()
+    noise = estimate_noise(own_N, given_N, confident)
+    score_N = label_score(*probs, confident, labels_N).numpy()
     predicted_N = posterior_NK.argmax(1).numpy()
-    is_issue_N = (predicted_N != given_N) & (own_N.numpy() < noise.threshold)
+    is_issue_N = find_suspects(score_N, predicted_N, given_N, noise.rate)
     metrics = {} if true_N is None else measure(score_N, is_issue_N, predicted_N, given_N, true_N)
     return AuditResult(
         label_score=score_N,
-        clean_probability=own_N.numpy(),
+        clean_probability=own_N,
         predicted_label=predicted_N,
         is_label_issue=is_issue_N,
         pred_probs=prob_NK.numpy(),
         given_label=given_N,
         noise_rate=noise.rate,
         noise_interval=noise.interval,
-        confusion_matrix=fit.matrix_KK.numpy(),
+        confusion_matrix=confident.matrix_KK,
         class_count=np.bincount(given_N, minlength=posterior_NK.shape[1]).astype(np.int64),
         class_noise_rate=noise.class_rate_K,
         class_noise_interval=noise.class_interval_K2,

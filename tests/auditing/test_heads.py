@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastcpc.auditing.evidence import confident_disagreement
 from fastcpc.auditing.heads import HeadSettings, draw_folds, train_heads
 from fastcpc.auditing.rows import EmbeddingRows
 
@@ -102,13 +101,3 @@ def test_a_memory_map_is_not_copied(tmp_path: Path) -> None:
     all_ND = held(torch.arange(4096))
     torch.testing.assert_close(all_ND.mean(0), torch.zeros(64), atol=1e-4, rtol=0)
     torch.testing.assert_close(all_ND.std(0), torch.ones(64), atol=1e-3, rtol=0)
-
-
-def test_confident_samples_have_the_highest_probability_per_class() -> None:
-    sure, unsure = [0.9, 0.1], [0.6, 0.4]
-    prob_NK = np.array([sure] * 3 + [unsure] * 7 + [sure[::-1]] * 6 + [unsure[::-1]] * 14)
-    given_N = prob_NK.argmax(1)
-    given_N[[3, 20]] = 1 - given_N[[3, 20]]  # of unsure samples
-    assert confident_disagreement(prob_NK, given_N)[0] == 0
-    given_N[0] = 1
-    assert confident_disagreement(prob_NK, given_N)[0] == pytest.approx(1 / 9)

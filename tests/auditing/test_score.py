@@ -1,32 +1,57 @@
-"""The label score: the margin of the probabilities, with the confusion matrix where classes are mistaken."""
+"""The label score: the odds of the given label, with the confusion matrix where classes are mistaken."""
 
+import numpy as np
 import pytest
 import torch
 
-from fastcpc.auditing.score import label_score
+from fastcpc.auditing.confident import ConfidentLabels
+from fastcpc.auditing.score import find_suspects, label_score
 
 PROB_NK = torch.tensor([[0.4, 0.6, 0.0], [0.6, 0.4, 0.0], [0.4, 0.0, 0.6]])
 GIVEN_N = torch.tensor([0, 0, 0])
-MISTAKEN_KK = torch.tensor([[1.0, 0.0, 0.0], [0.4, 0.6, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)  # 1 given as 0
+MISTAKEN_KK = np.array([[1.0, 0.0, 0.0], [0.4, 0.6, 0.0], [0.0, 0.0, 1.0]])  # class 1 given as 0
 
 
-def margin(prob_K: list[float]) -> float:
-    """sigmoid(log(p[0] / largest other) / 4)"""
-    return float((torch.tensor(prob_K[0] / max(prob_K[1:])).double().log() / 4).sigmoid())
+def confident(matrix_KK: np.ndarray) -> ConfidentLabels:
+    return ConfidentLabels(matrix_KK, (0.1, 0.1), 0.1, 100)
 
 
-def test_at_low_noise_or_without_confusions_the_score_is_the_margin() -> None:
-    no_confusion = label_score(PROB_NK, torch.eye(3, dtype=torch.float64), GIVEN_N, is_low=True)
-    expected = [margin([0.4, 0.6]), margin([0.6, 0.4]), margin([0.4, 0.6])]
+def odds(prob_K: list[float]) -> float:
+    """sigmoid(log(p[0] / sum of the others) / 4)"""
+    return float((torch.tensor(prob_K[0] / sum(prob_K[1:])).double().log() / 4).sigmoid())
+
+
+def test_without_confusions_the_score_is_the_odds() -> None:
+    score_N = label_score(PROB_NK, PROB_NK, confident(np.eye(3)), GIVEN_N)
+    expected = [odds([0.4, 0.6]), odds([0.6, 0.4]), odds([0.4, 0.6])]
     # smoothing 1: the diagonal counts log 2 for the given label
     shift = float(torch.tensor(2.0).log()) / 4
-    assert no_confusion.logit().sub(shift).sigmoid().tolist() == pytest.approx(expected, abs=1e-6)
+    assert score_N.logit().sub(shift).sigmoid().tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_known_confusion_lowers_the_score() -> None:
-    plain = label_score(PROB_NK, MISTAKEN_KK, GIVEN_N, is_low=True)
-    structured = label_score(PROB_NK, MISTAKEN_KK, GIVEN_N, is_low=False)
+    plain = label_score(PROB_NK, PROB_NK, confident(np.eye(3)), GIVEN_N)
+    structured = label_score(PROB_NK, PROB_NK, confident(MISTAKEN_KK), GIVEN_N)
     assert structured[0] < structured[2], "class 1 is often given as 0, class 2 never"
     assert structured[0] < structured[1]
     assert plain[2] - plain[0] < structured[2] - structured[0]
     assert ((structured >= 0) & (structured <= 1)).all()
+
+
+def test_the_first_round_counts_where_labels_are_wrong_at_random() -> None:
+    given_N, other_NK = torch.zeros(3, dtype=torch.int64), PROB_NK.flip(1)
+    middle_NK = (PROB_NK + other_NK) / 2
+    mean = label_score(PROB_NK, other_NK, confident(np.eye(3)), given_N)
+    torch.testing.assert_close(mean, label_score(middle_NK, middle_NK, confident(np.eye(3)), given_N))
+    mistaken = confident(MISTAKEN_KK)
+    torch.testing.assert_close(
+        label_score(PROB_NK, other_NK, mistaken, given_N), label_score(other_NK, other_NK, mistaken, given_N)
+    )
+
+
+def test_suspects_are_the_lowest_scores_with_another_suggestion() -> None:
+    score_N, predicted_N = np.array([0.1, 0.3, 0.2, 0.9]), np.array([1, 1, 0, 1])
+    given_N = np.zeros(4, np.int64)
+    assert find_suspects(score_N, predicted_N, given_N, 0.5).tolist() == [True, False, False, False]
+    assert find_suspects(score_N, predicted_N, given_N, 0.75).tolist() == [True, True, False, False]
+    assert not find_suspects(score_N, predicted_N, given_N, 0.0).any()

@@ -1,0 +1,83 @@
+"""The labels of confident samples: how often each class gets each given label, without the overlap of classes.
+
+Where classes overlap, a head mistakes one class for another, and a correct label looks wrong. The samples that the
+heads are most sure of are not in the overlap. Where their given labels contradict the heads, the labels are wrong.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastcpc.arrays import Floats, Ints
+
+SHARE = 0.1  # of each predicted class: its most confident samples
+MIN_SAMPLES = 50  # of each predicted class, where half of it has as many
+PRIOR = 20.0  # samples per class that are added to the counts, with labels wrong at random
+
+
+@dataclass(frozen=True)
+class ConfidentLabels:
+    """matrix_KK: (K, K), row k: the share of given labels of the confident samples of predicted class k; rows sum to 1.
+
+    rates: estimated share of wrong labels of all samples, by each array of probabilities. disagreement: share of all
+    confident samples whose given label is not the predicted class. num: the number of confident samples.
+    """
+
+    matrix_KK: Floats
+    rates: tuple[float, ...]
+    disagreement: float
+    num: int
+
+    @property
+    def rate(self) -> float:
+        """The mean of ``rates``."""
+        return float(np.mean(self.rates))
+
+    @property
+    def largest_confusion(self) -> float:
+        """The largest entry of ``matrix_KK`` outside the diagonal."""
+        return float((self.matrix_KK - np.diag(np.diag(self.matrix_KK))).max())
+
+
+def confident_labels(probs: Sequence[Floats], given_N: Ints) -> ConfidentLabels:
+    """Count the given labels of confident samples. probs: arrays (N, K), out of sample; all have the same weight."""
+    num_classes = probs[0].shape[1]
+    counts = [_counts(prob_NK, given_N) for prob_NK in probs]
+    share_K = np.bincount(probs[-1].argmax(1), minlength=num_classes) / len(given_N)
+    rates = tuple(float(share_K @ (1 - np.diag(_shares(counts_KK)))) for counts_KK in counts)
+    total_KK = np.sum(counts, 0)
+    rate, num = float(np.mean(rates)), max(float(total_KK.sum()), 1.0)
+    random_KK = np.full((num_classes, num_classes), rate / max(num_classes - 1, 1))
+    np.fill_diagonal(random_KK, 1 - rate)
+    matrix_KK = total_KK + PRIOR * random_KK
+    return ConfidentLabels(
+        matrix_KK=matrix_KK / matrix_KK.sum(1, keepdims=True),
+        rates=rates,
+        disagreement=1 - float(np.trace(total_KK)) / num,
+        num=int(num) // len(counts),
+    )
+
+
+def _counts(prob_NK: Floats, given_N: Ints) -> Floats:
+    """(K, K), row k: how many confident samples of predicted class k have each given label."""
+    num_classes = prob_NK.shape[1]
+    rows = confident_rows(prob_NK)
+    cells = prob_NK[rows].argmax(1) * num_classes + given_N[rows]
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes).astype(np.float64)
+
+
+def confident_rows(prob_NK: Floats) -> Ints:
+    """The rows of the most confident samples of each predicted class."""
+    confidence_N, predicted_N = prob_NK.max(1), prob_NK.argmax(1)
+    order_N = np.lexsort((-confidence_N, predicted_N))
+    count_K = np.bincount(predicted_N, minlength=prob_NK.shape[1])
+    rank_N = np.arange(len(order_N)) - np.repeat(np.cumsum(count_K) - count_K, count_K)
+    kept_K = np.maximum(np.ceil(count_K * SHARE), np.minimum(np.ceil(count_K / 2), MIN_SAMPLES))
+    return np.asarray(order_N[rank_N < np.repeat(kept_K, count_K)], np.int64)
+
+
+def _shares(counts_KK: Floats) -> Floats:
+    """Rows divided by their sums; the identity for classes without samples."""
+    sums_K = counts_KK.sum(1, keepdims=True)
+    return np.where(sums_K > 0, counts_KK / np.maximum(sums_K, 1), np.eye(len(counts_KK)))
