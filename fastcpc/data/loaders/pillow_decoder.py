@@ -91,7 +91,6 @@ class PillowDecoder:
         normalise: False leaves all views as uint8 levels. This sends a quarter of the bytes to a GPU.
         """
         self.num_decoded = 0
-        self.num_cached = 0
         self._files, self._side, self._bad, self._cache = files, transform.crop, bad, cache
         self._normaliser, self._normalise = normaliser, normalise
         self._fill = np.array([round(255 * value) for value in normaliser.mean], np.uint8)
@@ -177,9 +176,7 @@ class PillowDecoder:
                     self._normaliser.put(np.tile(self._fill, (self._side, self._side, 1)), view[position])
             else:
                 rows[position] = self._replace(job, position)
-        from_cache = 0 if self._cache is None else int(self._cache.present[rows].sum())
-        self.num_cached += from_cache
-        self.num_decoded += len(rows) - from_cache
+        self.num_decoded += len(rows) - (0 if self._cache is None else int(self._cache.present[rows].sum()))
         return DecodedChunk(request, rows, tuple(torch.from_numpy(view) for view in job.views))
 
     def _replace(self, job: _DecodeJob, position: int) -> int:

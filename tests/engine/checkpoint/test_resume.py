@@ -31,6 +31,7 @@ RUNS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "default": ({}, (0.0, 0.05, 0.12, 0.2, 0.27, 0.33, 0.45, 0.55, 0.7, 0.85, 0.97, 1.0)),
     "pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "all"}}, SHARES),
     "scored_pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "pool"}}, SHARES),
+    "loss_history": ({"cleaner": {"warmup": 0.25, "loss_history": 3}}, (0.75,)),
     "co": ({"parallel": {"mode": "co"}}, SHARES),
     "confusion": ({"cleaner": {"kind": "confusion", "guard": "auto"}}, SHARES),
     # both shares are inside a pass of cross entropy on X
