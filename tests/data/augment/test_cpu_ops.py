@@ -9,8 +9,8 @@ from fastcpc.config.schema import AugmentConfig
 from fastcpc.data.augment.batched import GROUPS, MOVED, StrongAugmenter
 from fastcpc.data.augment.batched_ops import AFFINE_OPS, POINT_OPS, affine, centred_grid, strengths
 from fastcpc.data.augment.cpu_ops import CpuOps, CpuStrongAugmenter
+from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.policies import MAGNITUDES, SIGNED, strong_policy
-from fastcpc.data.loaders.buffers import Normaliser
 from fastcpc.data.rng import generator
 
 SIDES = [1, 2, 3, 33, 66, 224]

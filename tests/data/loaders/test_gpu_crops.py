@@ -16,11 +16,11 @@ from PIL import Image
 from torch._subclasses import FakeTensorMode
 
 from fastcpc.config.schema import DataConfig
+from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.random_crop import NUM_RESIZED, CropGeometry
 from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
 from fastcpc.data.image_files import shrink
 from fastcpc.data.loaders import factory, image_loader
-from fastcpc.data.loaders.buffers import Normaliser
 from fastcpc.data.loaders.cached_decoder import CachedDecoder
 from fastcpc.data.loaders.dali_decoder import DaliDecoder
 from fastcpc.data.loaders.dali_pipeline import dali_problem

@@ -110,7 +110,7 @@ def test_what_was_decoded_on_the_device_is_not_sent_there(tmp_path: Path, monkey
 
         def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
             for request in requests:
-                yield DecodedChunk(request.rows, (torch.empty(len(request.rows), 24, 24, 3, device="meta"),))
+                yield DecodedChunk(request, request.rows, (torch.empty(len(request.rows), 24, 24, 3, device="meta"),))
 
     def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         assert tensor.device.type == "cpu" and device.type == "cuda"
