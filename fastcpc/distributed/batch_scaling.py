@@ -47,7 +47,7 @@ def connect_groups(config: Config, device: torch.device) -> None:
 def _check_halves(config: Config) -> None:
     if MODES[config.parallel.mode].halves and distributed.world_size() > 1 and distributed.world_size() % 2:
         raise InputError(
-            f"parallel.mode={config.parallel.mode}: half of the processes train each network, and "
+            "parallel.mode=co: half of the processes train each network, and "
             f"{distributed.world_size()} have no half; start an even number, or one"
         )
 
