@@ -1,5 +1,7 @@
 """Rules for every test: one thread, deterministic algorithms, and NaN in memory that nothing has written.
 
+Hypothesis draws the same examples in every run, and no example has a time limit: a busy machine must not fail a test.
+
 On a CPU that multiplies bfloat16, ``precision=auto`` is bf16. To test that on any CPU: ``pytest --cpu-bf16=yes``, or
 ``make test CPU_BF16=yes``. ``no`` tests fp32 on a CPU that has bfloat16.
 """
@@ -10,8 +12,11 @@ import threading
 import pytest
 import torch
 from forced_cpu import force_everywhere
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
 if threading.current_thread() is threading.main_thread():
     # A shell starts background jobs with SIGINT ignored, and what we start would inherit that; tests send it.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,9 +2,10 @@
 
     python bench/speed/precision.py            # 10 runs, one after the other; repeat to resume
 
-Each run is `fastcpc-train --config configs/digits_sym80.yaml precision=PRECISION run.seed=SEED` on one thread, in its
-own process. The bench says nothing about speed: most CPUs emulate bf16 in float32. Writes bench/results/precision.json.
-Exits with 1 if the mean accuracies of the last ten epochs differ by more than ``LIMIT``.
+Each run is `fastcpc-train --config configs/digits_sym80.yaml precision=PRECISION cleaner.guard=none
+run.seed=SEED` on one thread, in its own process. The bench says nothing about speed: most CPUs emulate bf16 in float32.
+Writes bench/results/precision.json. Exits with 1 if the mean accuracies of the last ten epochs differ by more than
+``LIMIT``.
 """
 
 import argparse
@@ -32,7 +33,7 @@ KEPT = ("last10_top1", "best_top1", "final_top1", "suspected_precision", "suspec
 def train(precision: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train a run and return its summary. A run that is already finished there is reused."""
     target = folder / f"{precision}-{seed}"
-    settings = [f"precision={precision}", f"run.seed={seed}", f"run.dir={target}", "device=cpu"]
+    settings = [f"precision={precision}", "cleaner.guard=none", f"run.seed={seed}", f"run.dir={target}", "device=cpu"]
     command = [sys.executable, "-m", "fastcpc.cli.train", "--config", CONFIG, *settings]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with open(folder / f"{precision}-{seed}.log", "w", encoding="utf-8") as log:

@@ -3,10 +3,10 @@
     python bench/tables/suspects.py                   # digits, three kinds of noise, three seeds: 9 runs of a minute
     python bench/tables/suspects.py --cifar10 /path/to/cifar   # and one run of configs/cifar10_small.yaml
 
-Each run is `fastcpc-train --config configs/CONFIG.yaml run.seed=SEED`, in its own process; a finished run is
-reused. Precision: share of the suspected labels that are wrong. Recall: share of the wrong labels that are suspected.
-"at recall 95 %": precision of the ranking where it has found 95 % of the wrong labels. cleanlab's find_label_issues
-sees labels.npz and pred_probs.npy of the same run, so both rules use the same two networks. Writes
+Each run is `fastcpc-train --config configs/CONFIG.yaml cleaner.guard=none run.seed=SEED`, in its own process; a
+finished run is reused. Precision: share of the suspected labels that are wrong. Recall: share of the wrong labels
+that are suspected. "at recall 95 %": precision of the ranking where it has found 95 % of the wrong labels. cleanlab's
+find_label_issues sees labels.npz and pred_probs.npy of the same run, so both rules use the same two networks. Writes
 bench/results/suspects.json, prints the table, and puts it into docs/results.md.
 """
 
@@ -49,7 +49,8 @@ def train(config: str, seed: int, folder: Path, root: str) -> Path:
         return target
     command = [
         sys.executable, "-m", "fastcpc.cli.train", "--config", str(ROOT / "configs" / f"{config}.yaml"),
-        f"run.seed={seed}", f"run.dir={target}", "device=cpu", *([f"data.root={root}"] if config == CIFAR else []),
+        "cleaner.guard=none", f"run.seed={seed}", f"run.dir={target}", "device=cpu",
+        *([f"data.root={root}"] if config == CIFAR else []),
     ]  # fmt: skip
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
     if done.returncode:

@@ -14,6 +14,7 @@ from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
 from fastcpc.distributed import all_reduce_sum
 
 SHARPNESS = 2.0  # power of the softmax: without it the matrix stays near the identity
+TRAINED_SHARPNESS = 3.0  # of a network that trains on the given labels: they raise their own softmax
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-4  # largest change of an entry of the matrix at which EM stops
 CHUNK = 65536  # samples classified at a time
@@ -76,6 +77,7 @@ class Confusion(Cleaner):
                 ]
             )
         own_n = data.own_labels_n
-        fit = fit_confusion(logits_nK.double().softmax(1), own_n, over_ranks=not data.shard.is_whole)
+        prob_nK, is_part = logits_nK.double().softmax(1), not data.shard.is_whole
+        fit = fit_confusion(prob_nK, own_n, sharpness=TRAINED_SHARPNESS, over_ranks=is_part)
         own_prob_n = fit.posterior_NK.gather(1, own_n[:, None])[:, 0].float()
         return CleanerResult(data.shard.gather(own_prob_n, "scores"))

@@ -6,7 +6,8 @@ labels that it rejects are correct, and in an easy class about half the class. T
 - A label that its network predicts stays clean. A wrong label that is not memorised differs from the prediction.
 - With few labels predicted wrong, the labelled set X is trained on by cross entropy. MixMatch gains from unlabelled
   samples. With almost none it only regularises, and ends below plain training. Prototypes learn what to reject from
-  the unlabelled set U, so they are not trained either, and the cleaner before them decides.
+  the unlabelled set U, so they are not trained either. The confusion cleaner decides in their place: it estimates one
+  matrix from all samples, and a mixture per class has a handful of wrong labels to fit.
 """
 
 from dataclasses import replace

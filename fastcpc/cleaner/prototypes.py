@@ -133,14 +133,7 @@ def train_contrastive(
 @torch.no_grad()
 def prototype_clean_prob(network: Network, feat_ND: Tensor, labels_N: Tensor, *, chunk: int = 65536) -> Tensor:
     """q(z = 0) = sigmoid(v'_i . c_{y_i}) of every sample, float32 (N,), in chunks of rows."""
-    prototypes_KE = network.prototype_matrix()
-    parts = [
-        prototype_scores(
-            network.embed(feat_ND[i : i + chunk].to(labels_N.device).float()), prototypes_KE, labels_N[i : i + chunk]
-        )
-        for i in range(0, max(len(feat_ND), 1), chunk)
-    ]
-    return torch.cat(parts).float()
+    return _score_in_chunks(prototype_scores, network, feat_ND, labels_N, chunk).float()
 
 
 @torch.no_grad()
@@ -149,14 +142,23 @@ def contrastive_clean_prob(
 ) -> Tensor:
     """The score of ``cpc_only``, float32 (N,): the sigmoid of the similarity that its loss uses, cosine over
     temperature."""
+    return torch.sigmoid(_score_in_chunks(_own_cosine, network, feat_ND, labels_N, chunk) / temperature)
+
+
+def _own_cosine(embeddings_BE: Tensor, prototypes_KE: Tensor, labels_B: Tensor) -> Tensor:
+    return cosine_similarity(embeddings_BE, prototypes_KE).gather(1, labels_B[:, None])[:, 0]
+
+
+def _score_in_chunks(
+    score: Callable[[Tensor, Tensor, Tensor], Tensor], network: Network, feat_ND: Tensor, labels_N: Tensor, chunk: int
+) -> Tensor:
+    """score(embeddings, prototypes, labels) of every sample, (N,)."""
     prototypes_KE = network.prototype_matrix()
     parts = [
-        cosine_similarity(network.embed(feat_ND[i : i + chunk].to(labels_N.device).float()), prototypes_KE).gather(
-            1, labels_N[i : i + chunk, None]
-        )[:, 0]
+        score(network.embed(feat_ND[i : i + chunk].to(labels_N.device).float()), prototypes_KE, labels_N[i : i + chunk])
         for i in range(0, max(len(feat_ND), 1), chunk)
     ]
-    return torch.sigmoid(torch.cat(parts) / temperature)
+    return torch.cat(parts)
 
 
 class Prototypes(Cleaner):

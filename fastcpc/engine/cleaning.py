@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, class_list
+from fastcpc.cleaner.confusion import Confusion
 from fastcpc.cleaner.finite import non_finite
 from fastcpc.cleaner.guard import guarded, is_nearly_clean
 from fastcpc.cleaner.loss_history import append_history, check_finite, min_max
@@ -70,7 +71,7 @@ def clean_labels(
     found: list[CleanerResult] = []
     for place, cleaner in enumerate(cleaners_of(config.cleaner.kind)):
         if found and all(is_nearly_clean(data.teacher, config.cleaner.guard) for data in inputs):
-            found = [replace(one, notes=()) for one in found]
+            found = _run(Confusion(), inputs, found)
         else:
             found = _run(cleaner, inputs, found)
         for i, one in enumerate(found):

@@ -44,7 +44,9 @@ def build_network(
 
 
 def own_backbone(name: str, in_channels: int, image_size: int, width: int) -> nn.Module:
-    """A registered network with random weights. ValueError where the name is not registered."""
+    """A registered network, or timm/NAME without its classifier, with random weights. ValueError: unknown name."""
+    if name.startswith(TIMM_PREFIX):
+        return timm_backbone(name.removeprefix(TIMM_PREFIX), in_channels, image_size, "")
     backbones = registered_backbones()
     if name not in backbones:
         raise ValueError(f"{name} is not a network of fastcpc")

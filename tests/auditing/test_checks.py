@@ -91,7 +91,7 @@ class Series:
         "large",
     ],
 )
-def test_unusual_input_works(embeddings: Any, labels: Any, options: dict[str, Any]) -> None:
+def test_unusual_but_valid_input_is_accepted(embeddings: Any, labels: Any, options: dict[str, Any]) -> None:
     result = audit_function(embeddings, labels, **options)
     assert np.isfinite(result.label_score).all() and np.isfinite(result.pred_probs).all()
     assert 0 <= result.noise_interval[0] <= result.noise_rate <= result.noise_interval[1] <= 1

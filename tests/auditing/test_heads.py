@@ -72,7 +72,7 @@ def test_folds_are_balanced_per_label() -> None:
         assert fold_NR[labels_N == label, 0].bincount().tolist() == [5] * 5
 
 
-def test_steps_are_bounded() -> None:
+def test_number_of_steps_is_bounded() -> None:
     values_ND, labels_N = problem()
     calls = []
 

@@ -29,7 +29,7 @@ def test_without_confusions_the_score_is_the_odds() -> None:
     assert score_N.logit().sub(shift).sigmoid().tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_known_confusion_makes_the_label_worse() -> None:
+def test_known_confusion_lowers_the_score() -> None:
     plain = label_score(PROB_NK, PROB_NK, confident(np.eye(3)), GIVEN_N)
     structured = label_score(PROB_NK, PROB_NK, confident(MISTAKEN_KK), GIVEN_N)
     assert structured[0] < structured[2], "class 1 is often given as 0, class 2 never"

@@ -13,6 +13,7 @@ PAGES = {
     "digits_table": "README.md",
     "suspects": "docs/results.md",
     "clothing_table": "docs/experiments.md",
+    "guard_table": "docs/experiments.md",
     "digits_figure": "docs/experiments.md",
     "speed_table": "docs/performance.md",
 }
@@ -21,7 +22,7 @@ PAGES = {
 def bench_named(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     monkeypatch.syspath_prepend(str(ROOT / "bench" / "tables"))
-    for loaded in ("harness", "pages", "digits_grid", name):
+    for loaded in ("harness", "pages", "digits_grid", "clothing_table", name):
         monkeypatch.delitem(sys.modules, loaded, raising=False)
     return importlib.import_module(name)
 

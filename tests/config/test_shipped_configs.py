@@ -146,6 +146,13 @@ def test_cifar10_small_uses_prototypes_in_its_only_epoch_after_the_warmup() -> N
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_guard_is_on_in_own_configs_and_off_in_those_of_the_paper(path: Path) -> None:
+    config = load_config([path], [])
+    is_own = config.data.name in ("digits", "imagefolder", "embeddings")
+    assert config.cleaner.guard == ("auto" if is_own else "none")
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_the_embedding_is_smaller_than_the_features(path: Path) -> None:
     config = load_config([path], [])
     if config.model.name == "preact_resnet18":

@@ -10,6 +10,7 @@ import torch
 from small_run import small_config
 
 from fastcpc.cleaner import prototypes
+from fastcpc.cleaner.confusion import TRAINED_SHARPNESS, fit_confusion
 from fastcpc.cleaner.gmm import aware_posterior
 from fastcpc.cleaner.loss_history import min_max
 from fastcpc.cleaner.prototypes import prototype_clean_prob
@@ -222,6 +223,7 @@ def assert_equal_states(left: Any, right: Any) -> None:
 
 
 def test_nearly_clean_labels_leave_the_prototypes_untrained() -> None:
+    """The confusion cleaner decides in their place."""
     config = config_of("cpc_awr", cleaner={"guard": "auto"})
     learners = members_of(config)
     scoring, labels = scores_of(learners)
@@ -233,5 +235,11 @@ def test_nearly_clean_labels_leave_the_prototypes_untrained() -> None:
     before = copy.deepcopy(learners[0].network.head.state_dict())
     result = clean_labels(learners, replace(scoring, networks=networks), labels, config, num_classes=10, epoch=5)
     assert_equal_states(learners[0].network.head.state_dict(), before)
-    assert torch.equal(result.clean_probs["cpc"][0], result.clean_probs["gmm"][0])
-    assert torch.equal(result.partition_for[0].clean_N, ~few)
+    prob = learners[0].network.classify(networks[0].feat_ND).detach().double().softmax(1)
+    expected = (
+        fit_confusion(prob, labels, sharpness=TRAINED_SHARPNESS).posterior_NK.gather(1, labels[:, None])[:, 0].float()
+    )
+    floor = 0.5 + 0.5 * networks[0].prob_given_N
+    assert torch.equal(result.clean_probs["cpc"][0], torch.where(few, expected, torch.maximum(expected, floor)))
+    assert torch.equal(result.partition_for[1].clean_prob_N, result.clean_probs["cpc"][0])
+    assert bool(result.partition_for[0].clean_N[~few].all())

@@ -40,6 +40,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "pillow", "nvidia-dali-cuda130")
 COMMON = (
     "run.seed=3", "device=cpu", "precision=fp32", "log.figures_every=0", "train.lr=0.02",
     "train.score_batch_size=100", "cpc.passes=4", "cpc.embedding_dim=16", "cleaner.warmup=0", "model.width=16",
+    "cleaner.guard=none",
 )  # fmt: skip
 DIGITS = ("data.subset=240", "train.epochs=4", "train.warmup_epochs=2", "train.lr_drop_epoch=3", "train.batch_size=16")
 IMAGES = (

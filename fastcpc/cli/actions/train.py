@@ -16,6 +16,7 @@ from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import RunError
+from fastcpc.report.export.trial import export_problem
 from fastcpc.report.html.training_figures import run_figures
 
 Settings = Callable[[], tuple[argparse.Namespace, Config]]
@@ -51,6 +52,9 @@ def _run(read: Settings) -> int:
 def _dry_run(config: Config) -> int:
     try:
         dry_run(config)
+        note = export_problem(config)
+        if note:
+            logger.warning("dry run: %s", note)
     except Stopped as stopped:
         logger.warning("dry run %s; nothing is kept", stopped)
         return 128 + stopped.signum

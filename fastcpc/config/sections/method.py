@@ -38,8 +38,8 @@ class CleanerConfig(Section):
 
     kind: str = setting(
         "cpc_awr",
-        "none: cross entropy on all given labels; gmm_*: mixture on losses; cpc_*: class prototypes. agn: one mixture "
-        "for all classes; awr: one per class.",
+        "none: cross entropy on all given labels; gmm_*: mixture on losses; cpc_*: class prototypes; "
+        "confusion: a matrix of labels taken for others. agn: one mixture for all classes; awr: one per class.",
         CPC,
         choices=CLEANER_KINDS,
     )
@@ -51,8 +51,8 @@ class CleanerConfig(Section):
     )
     guard: Literal["none", "auto"] = setting(
         "none",
-        "auto: a label that the network itself predicts is clean, whatever the cleaner finds. It prevents false "
-        "suspects where few labels are wrong.",
+        "auto: a label that the network itself predicts is clean, whatever the cleaner finds. Where few labels are "
+        "wrong, a network trains by cross entropy. fastcpc's own configs set auto; the paper has no guard.",
     )
     alpha: float = setting(
         1.0, "Weight of the term L_P (pseudo labels) of the prototype loss.", "CPC, eq. 5 and Tab. 4", Range(0)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from fastcpc.data.augment.batched import GROUPS, MOVED, UNTOUCHED
 from fastcpc.data.augment.batched_ops import LEVELS, LUMA, centred_grid
+from fastcpc.data.augment.normalize import Normaliser, PixelArray
 from fastcpc.data.dataset import RGB
-from fastcpc.data.loaders.buffers import Normaliser, PixelArray
 
 Row = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float32]

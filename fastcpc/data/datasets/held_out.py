@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fastcpc.arrays import Bools, Ints
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.listing import UNKNOWN, Listing
 from fastcpc.data.identity import plain_names
@@ -17,14 +18,23 @@ from fastcpc.data.rng import generator
 from fastcpc.errors import InputError
 
 
-def hold_out(whole: ImageSplit, share: float) -> dict[str, ImageSplit]:
-    """Split each class with a fixed seed. A class with two or more images gives at least one to the test part."""
+def draw_held_out(labels_N: Ints, share: float) -> Bools:
+    """Which samples are in the test part, (N,): a share of each class, drawn with a fixed seed.
+
+    A class with two or more samples gives at least one. labels_N: classes.
+    """
     draws = generator(0, "holdout")
-    out = np.zeros(len(whole), bool)
-    for label in np.unique(whole.labels):
-        rows = np.flatnonzero(whole.labels == label)
+    out_N = np.zeros(len(labels_N), bool)
+    for label in np.unique(labels_N):
+        rows = np.flatnonzero(labels_N == label)
         num_out = min(len(rows) - 1, max(1, round(share * len(rows))))
-        out[rows[torch.randperm(len(rows), generator=draws).numpy()[:num_out]]] = True
+        out_N[rows[torch.randperm(len(rows), generator=draws).numpy()[:num_out]]] = True
+    return out_N
+
+
+def hold_out(whole: ImageSplit, share: float) -> dict[str, ImageSplit]:
+    """Split off a test part (``draw_held_out``). Raises InputError where no class has two images."""
+    out = draw_held_out(whole.labels, share)
     if not out.any():
         raise InputError("no class has two images: nothing can be kept out for the accuracy; give a val or test part")
     return _parts(whole, out)

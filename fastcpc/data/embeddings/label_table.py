@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcpc.arrays import Ints
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, EmbeddingSplit
 from fastcpc.data.datasets.image_list import SPLIT_OF
@@ -20,7 +21,6 @@ from fastcpc.data.labels.label_file import read_label_file
 from fastcpc.data.labels.table_reader import TABLE_ENDINGS, Table, read_table
 from fastcpc.errors import InputError
 
-Ints = NDArray[np.int64]
 ROW_COLUMNS = ("path", "label", "split", "trusted_label")
 
 

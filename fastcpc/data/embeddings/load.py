@@ -5,16 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, EmbeddingSplit
+from fastcpc.data.datasets.held_out import draw_held_out
 from fastcpc.data.embeddings.array_file import EmbeddingArray, open_embeddings
 from fastcpc.data.embeddings.label_table import LabelTable, read_embedding_labels
 from fastcpc.data.embeddings.record import EMBEDDINGS, INDEX
 from fastcpc.data.embeddings.statistics import check_finite, column_statistics
-from fastcpc.data.rng import generator
 from fastcpc.errors import InputError
 
 logger = logging.getLogger("fastcpc")
@@ -99,13 +98,8 @@ def _test_file(config: DataConfig, whole: EmbeddingSplit, table: LabelTable) -> 
 
 
 def _hold_out(train: EmbeddingSplit, share: float) -> tuple[EmbeddingSplit, EmbeddingSplit]:
-    """Split each class with a fixed seed. A class with two or more samples gives at least one to the test part."""
-    draws = generator(0, "holdout")
-    out = np.zeros(len(train), bool)
-    for label in np.unique(train.labels):
-        own = np.flatnonzero(train.labels == label)
-        num_out = min(len(own) - 1, max(1, round(share * len(own))))
-        out[own[torch.randperm(len(own), generator=draws).numpy()[:num_out]]] = True
+    """Split off a test part (``draw_held_out``). Raises InputError where no class has two samples."""
+    out = draw_held_out(train.labels, share)
     if not out.any():
         raise InputError("data.labels: no class has two samples; give data.test_embeddings, or data.holdout=0")
     return train.take(np.flatnonzero(~out)), replace(train.take(np.flatnonzero(out)), trusted=None)

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import ImageTransform
 from fastcpc.data.image_files import BadImage, decode_image, read_image_header
-from fastcpc.data.loaders.buffers import Buffers, Normaliser
+from fastcpc.data.loaders.buffers import Buffers
 from fastcpc.data.loaders.dali_files import bitmap, dali_bytes, dali_decodes
 from fastcpc.data.loaders.dali_pipeline import PLACE, DaliPipeline, PipelineInput, PipelineSettings, ViewKind
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest, replacement_order
@@ -84,7 +85,7 @@ class DaliDecoder:
                 if not np.array_equal(index, job.rows):
                     raise RuntimeError(f"DALI delivered images {index.tolist()} where {job.rows.tolist()} were due")
                 self.num_decoded += len(index)
-                yield DecodedChunk(job.rows, tuple(self._tensor(view) for view in views))
+                yield DecodedChunk(job.request, job.rows, tuple(self._tensor(view) for view in views))
         finally:
             if pipeline is not None:
                 self._give_back(pipeline)
@@ -156,7 +157,10 @@ class DaliDecoder:
         )
 
     def _places(self, drawn: np.ndarray, sizes_B2: np.ndarray, whole_B2: np.ndarray) -> np.ndarray:
-        """The crop of each image for a view, float32 (B, 4), as ``PLACE`` says."""
+        """The crop of each image for a view, float32 (B, 4), as ``PLACE`` says.
+
+        DALI takes the corner of a crop as a share of the free space. It gives the whole pixel of other decoders.
+        """
         if self._geometry.is_resized_crop(drawn):
             return self._geometry.boxes(drawn, sizes_B2).astype(np.float32)
         place = np.zeros((len(drawn), PLACE), np.float32)

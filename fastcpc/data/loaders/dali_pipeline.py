@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcpc.data.loaders.buffers import Normaliser
+from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.loaders.image_loader import CHUNK, DecodeRequest
 
 DEPTH = 2  # requests that a pipeline processes at a time

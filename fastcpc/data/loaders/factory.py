@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.policies import strong_policy
 from fastcpc.data.cores import usable_cores
 from fastcpc.data.dataset import AnySplit, ArraySplit, Dataset, EmbeddingSplit, ImageSplit
 from fastcpc.data.embeddings.loader import EmbeddingLoader
 from fastcpc.data.loaders.base import Loader
-from fastcpc.data.loaders.buffers import Normaliser
 from fastcpc.data.loaders.cached_decoder import CachedDecoder
 from fastcpc.data.loaders.dali_decoder import DaliDecoder
 from fastcpc.data.loaders.dali_pipeline import dali_problem

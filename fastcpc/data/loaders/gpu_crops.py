@@ -7,7 +7,7 @@ levels differ by one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,7 +21,7 @@ from fastcpc.data.augment.batched import send
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import RGB, ImageTransform
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
-from fastcpc.data.loaders.pillow_decoder import PART, AsyncJob, work_ahead
+from fastcpc.data.loaders.pillow_decoder import PART, Started, work_ahead
 from fastcpc.data.prepare.cache import ImageCache
 
 WEIGHT_BITS = 22  # binary places of Pillow's weights: 32 - 8 for a level - 2 in reserve
@@ -51,9 +51,10 @@ class Layout:
 
 
 @dataclass
-class _CopyJob(AsyncJob[None]):
-    """A request in progress and its pixels, uint8 (P, 3) in CPU memory, which threads fill."""
+class _CopyJob:
+    """A request and its pixels, uint8 (P, 3) in CPU memory, which threads fill."""
 
+    request: DecodeRequest
     layout: Layout
     pixels_P3: Tensor
 
@@ -71,17 +72,17 @@ class GpuCropDecoder:
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
         """See ``Decoder.decode``. Views are uint8, on the device. The CPU does not wait for the device."""
-        return work_ahead(requests, self._submit, self._collect)
+        return work_ahead(requests, self._submit)
 
-    def _submit(self, request: DecodeRequest) -> _CopyJob:
+    def _submit(self, request: DecodeRequest) -> Started:
         layout, num_images = self._layout(request), len(request.rows)
         pixels_P3 = torch.empty(
             (layout.num_pixels, RGB), dtype=torch.uint8, pin_memory=self._device.type == "cuda"
         )  # torch reuses pinned memory only after the copy from it is done
-        job = _CopyJob(request, [], layout, pixels_P3)
+        job = _CopyJob(request, layout, pixels_P3)
         parts = [slice(first, first + PART) for first in range(0, num_images, PART)]
-        job.futures = [self._pool.submit(self._copy, job, part) for part in parts]
-        return job
+        futures = [self._pool.submit(self._copy, job, part) for part in parts]
+        return Started(futures, lambda: self._collect(job, futures))
 
     def _layout(self, request: DecodeRequest) -> Layout:
         """Compute all positions of a request."""
@@ -131,12 +132,14 @@ class GpuCropDecoder:
                     end = start + (last - first) * width
                     values[RGB * start : RGB * end] = image[first:last].reshape(-1)
 
-    def _collect(self, job: _CopyJob) -> DecodedChunk:
-        for future in job.futures:
+    def _collect(self, job: _CopyJob, futures: Sequence[Future[None]]) -> DecodedChunk:
+        for future in futures:
             future.result()
         table_V5B = send(torch.from_numpy(job.layout.table_V5B), self._device)
         pixels_P3 = job.pixels_P3.to(self._device, non_blocking=True)
-        return DecodedChunk(job.request.rows, crop_views(pixels_P3, table_V5B, job.layout.bounds, self._side))
+        return DecodedChunk(
+            job.request, job.request.rows, crop_views(pixels_P3, table_V5B, job.layout.bounds, self._side)
+        )
 
 
 def crop_views(pixels_P3: Tensor, table_V5B: Tensor, bounds: Sequence[Bounds], side: int) -> tuple[Tensor, ...]:

@@ -5,7 +5,6 @@ decodes each image of a batch once and crops all its views. It finishes the view
 of strong views run on whole batches.
 """
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,12 +16,12 @@ from torch import Tensor
 
 from fastcpc.data.augment.batched import StrongAugmenter, send
 from fastcpc.data.augment.cpu_ops import CpuStrongAugmenter, StrongDraw
-from fastcpc.data.augment.normalize import scaling
+from fastcpc.data.augment.normalize import Normaliser, TensorNormaliser
 from fastcpc.data.augment.policies import StrongPolicy
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import ImageTransform
 from fastcpc.data.loaders.base import Batch, ViewName, check_stream
-from fastcpc.data.loaders.buffers import Buffers, Normaliser
+from fastcpc.data.loaders.buffers import Buffers
 from fastcpc.data.rng import generator
 
 CHUNK = 64  # images decoded at a time: limits memory for large batches
@@ -35,23 +34,25 @@ class DecodeRequest:
     rows: int64 (B,), B of 1 to CHUNK. drawn: for each view, the result of ``CropGeometry.draw``. strong: for each view,
     the operations on its crops; None for a test or weak view. in_place: True gives a grey square for an image that
     cannot be read. Scoring needs it, because each index must occur exactly once. False takes a replacement image with
-    its index.
+    its index. ends_batch: whether it is the last request of its batch.
     """
 
     rows: np.ndarray
     drawn: tuple[np.ndarray, ...]
     strong: tuple[StrongDraw | None, ...]
     in_place: bool
+    ends_batch: bool = True
 
 
 @dataclass(frozen=True)
 class DecodedChunk:
     """The answer of a decoder to a request.
 
-    rows: int64 (B,), with the rows of replacement images. views: (B, S, S, 3) each, on the CPU or on the loader's
-    device. uint8 views are crops. float32 views are finished.
+    request: what it answers. rows: int64 (B,), with the rows of replacement images. views: (B, S, S, 3) each, on the
+    CPU or on the loader's device. uint8 views are crops. float32 views are finished.
     """
 
+    request: DecodeRequest
     rows: np.ndarray
     views: tuple[Tensor, ...]
 
@@ -100,9 +101,7 @@ class ImageLoader:
         self.decoder = decoder
         self.device = device
         self._geometry = CropGeometry(transform)
-        self._scale, self._shift = (
-            torch.from_numpy(part_C).view(1, -1, 1, 1).to(device) for part_C in scaling(mean, std)
-        )
+        self._normalise = TensorNormaliser(mean, std, device, torch.channels_last)
         self._buffers = Buffers()
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
         self._one_by_one = None  # for uint8 crops of a decoder on a CPU
@@ -127,17 +126,23 @@ class ImageLoader:
     def _serve(
         self, batches: Sequence[Tensor], views: tuple[ViewName, ...], seed: int, start: int, part: Tensor | None
     ) -> Iterator[Batch]:
-        coming: deque[list[DecodeRequest]] = deque()  # requests of the batches in progress
-        with closing(self.decoder.decode(self._requests(batches, views, seed, start, part, coming))) as cuts:  # type: ignore[type-var]
-            for decode in cuts:
-                chunks = coming.popleft()
-                parts = [decode, *(next(cuts) for _ in chunks[1:])]
-                index = torch.from_numpy(np.concatenate([part.rows for part in parts]))
-                made = (
-                    self._finish([part.views[v] for part in parts], [chunk.strong[v] for chunk in chunks])
-                    for v in range(len(views))
-                )
-                yield Batch(send(index, self.device), tuple(made))
+        requests = self._requests(batches, views, seed, start, part)
+        with closing(self.decoder.decode(requests)) as decoded:  # type: ignore[type-var]
+            chunks: list[DecodedChunk] = []
+            for chunk in decoded:
+                chunks.append(chunk)
+                if chunk.request.ends_batch:
+                    yield self._join(chunks)
+                    chunks = []
+
+    def _join(self, chunks: list[DecodedChunk]) -> Batch:
+        """A batch of the chunks with all its images."""
+        index = torch.from_numpy(np.concatenate([chunk.rows for chunk in chunks]))
+        views = (
+            self._finish([chunk.views[v] for chunk in chunks], [chunk.request.strong[v] for chunk in chunks])
+            for v in range(len(chunks[0].views))
+        )
+        return Batch(send(index, self.device), tuple(views))
 
     def _requests(
         self,
@@ -146,7 +151,6 @@ class ImageLoader:
         seed: int,
         start: int,
         part: Tensor | None,
-        coming: deque[list[DecodeRequest]],
     ) -> Iterator[DecodeRequest]:
         in_place = all(view == "test" for view in views)
         wanted = slice(None) if part is None else part.numpy()
@@ -158,18 +162,15 @@ class ImageLoader:
                 drawn.append(self._geometry.draw(view, len(rows), draws)[wanted])
                 strong.append(self._draw_strong(len(rows), draws, part) if view == "strong" else None)
             rows = rows[wanted]
-            chunks = [slice(first, first + CHUNK) for first in range(0, len(rows), CHUNK)]
-            requests = [
-                DecodeRequest(
+            for first in range(0, len(rows), CHUNK):
+                chunk = slice(first, first + CHUNK)
+                yield DecodeRequest(
                     rows[chunk],
                     tuple(values[chunk] for values in drawn),
                     tuple(None if both is None else (both[0][:, chunk], both[1][:, chunk]) for both in strong),
                     in_place,
+                    ends_batch=first + CHUNK >= len(rows),
                 )
-                for chunk in chunks
-            ]
-            coming.append(requests)
-            yield from requests
 
     def _draw_strong(self, num_images: int, draws: torch.Generator, part: Tensor | None) -> StrongDraw:
         assert self._augmenter is not None
@@ -213,7 +214,3 @@ class ImageLoader:
         shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
         whole = torch.from_numpy(self._buffers.take(shape, str(parts[0].dtype).removeprefix("torch.")))
         return send(torch.cat(parts, out=whole), self.device)
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        """Normalise levels (B, C, S, S) to float32, channels_last."""
-        return images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift)

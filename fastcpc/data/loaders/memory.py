@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastcpc.data.augment.batched import Cropper, StrongAugmenter, StrongPlan, send
-from fastcpc.data.augment.normalize import scaling
+from fastcpc.data.augment.normalize import TensorNormaliser
 from fastcpc.data.augment.policies import StrongPolicy, WeakPolicy
 from fastcpc.data.loaders.base import Batch, ViewName, check_stream
 from fastcpc.data.rng import generator
@@ -39,9 +39,7 @@ class MemoryLoader:
         self.num_samples = len(pixels)
         self.device = device
         self._pixels = pixels.to(device)
-        self._scale, self._shift = (
-            torch.from_numpy(part_C).view(1, -1, 1, 1).to(device) for part_C in scaling(mean, std)
-        )
+        self._normalise = TensorNormaliser(mean, std, device)
         size = pixels.shape[2]
         self._cropper = Cropper(weak, size, device)
         self._augmenter = None if strong is None else StrongAugmenter(strong, size, device)
@@ -90,6 +88,3 @@ class MemoryLoader:
     def _send_plan(self, plan: StrongPlan) -> StrongPlan:
         moves = None if plan.moves is None else send(plan.moves, self.device)
         return replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
-
-    def _normalise(self, images: Tensor) -> Tensor:
-        return images.to(torch.float32).mul_(self._scale).add_(self._shift)

@@ -5,52 +5,45 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from fastcpc.data.augment.cpu_ops import CpuStrongAugmenter
+from fastcpc.data.augment.normalize import Normaliser, PixelArray
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import ImageTransform
 from fastcpc.data.image_files import BadImage, decode_image
-from fastcpc.data.loaders.buffers import Buffers, Normaliser, PixelArray
+from fastcpc.data.loaders.buffers import Buffers
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest, replacement_order
 from fastcpc.data.loaders.split_files import BadImages, FileBytes
 from fastcpc.data.prepare.cache import ImageCache
 from fastcpc.errors import RunError
 
-Found = TypeVar("Found")
 AHEAD = 2  # requests in progress while the caller uses one
 PART = 8  # images that a thread takes at a time
 
 
 @dataclass
-class AsyncJob(Generic[Found]):
-    """A request in progress, and the futures of its threads."""
+class Started:
+    """A request in progress: the futures of its threads, and the function that waits for them and answers it."""
 
-    request: DecodeRequest
-    futures: list[Future[Found]]
-
-
-AnyJob = TypeVar("AnyJob", bound=AsyncJob[Any])
+    futures: Sequence[Future[Any]]
+    collect: Callable[[], DecodedChunk]
 
 
-def work_ahead(
-    requests: Iterable[DecodeRequest],
-    submit: Callable[[DecodeRequest], AnyJob],
-    collect: Callable[[AnyJob], DecodedChunk],
-) -> Iterator[DecodedChunk]:
+def work_ahead(requests: Iterable[DecodeRequest], submit: Callable[[DecodeRequest], Started]) -> Iterator[DecodedChunk]:
     """Answer requests in their order, with AHEAD more in progress.
 
     If the caller closes the iterator early, work that has not started is cancelled. Work that has started keeps the
-    memory of its job until it is done.
+    memory of its request until it is done.
     """
-    waiting: deque[AnyJob] = deque()
+    waiting: deque[Started] = deque()
     todo = iter(requests)
     try:
         while True:
@@ -58,21 +51,22 @@ def work_ahead(
                 waiting.append(submit(request))
             if not waiting:
                 return
-            yield collect(waiting.popleft())
+            yield waiting.popleft().collect()
     finally:
-        for job in waiting:
-            for future in job.futures:
+        for started in waiting:
+            for future in started.futures:
                 future.cancel()
 
 
 @dataclass
-class _DecodeJob(AsyncJob[list[tuple[int, BadImage]]]):
-    """A request in progress. Its futures return bad images with their positions.
+class _DecodeJob:
+    """What the threads need to answer a request.
 
     views: memory per view. mirror_VB: which images to mirror. places: crops per view (``PillowDecoder._places``), if
     all sizes are known before decoding, else None.
     """
 
+    request: DecodeRequest
     views: list[PixelArray]
     mirror_VB: list[np.ndarray]
     places: list[np.ndarray] | None
@@ -97,7 +91,6 @@ class PillowDecoder:
         normalise: False leaves all views as uint8 levels. This sends a quarter of the bytes to a GPU.
         """
         self.num_decoded = 0
-        self.num_cached = 0
         self._files, self._side, self._bad, self._cache = files, transform.crop, bad, cache
         self._normaliser, self._normalise = normaliser, normalise
         self._fill = np.array([round(255 * value) for value in normaliser.mean], np.uint8)
@@ -108,9 +101,9 @@ class PillowDecoder:
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
         """See ``Decoder.decode``."""
-        return work_ahead(requests, self._submit, self._collect)
+        return work_ahead(requests, self._submit)
 
-    def _submit(self, request: DecodeRequest) -> _DecodeJob:
+    def _submit(self, request: DecodeRequest) -> Started:
         num_images = len(request.rows)
         shape, dtype = (num_images, self._side, self._side, 3), "float32" if self._normalise else "uint8"
         views = [self._buffers.take(shape, dtype) for _ in request.drawn]
@@ -118,10 +111,10 @@ class PillowDecoder:
         if self._cache is not None and self._cache.present[request.rows].all():
             # All images at once: per image this takes 80 us for four views, as long as 2 to 3 copies (measured).
             places = [self._places(drawn, self._cache.size_N2[request.rows]) for drawn in request.drawn]
-        job = _DecodeJob(request, [], views, mirror_VB, places)
+        job = _DecodeJob(request, views, mirror_VB, places)
         parts = [range(first, min(first + PART, num_images)) for first in range(0, num_images, PART)]
-        job.futures = [self._pool.submit(self._some, job, part) for part in parts]
-        return job
+        futures = [self._pool.submit(self._some, job, part) for part in parts]
+        return Started(futures, lambda: self._collect(job, futures))
 
     def _places(self, drawn: np.ndarray, sizes_B2: np.ndarray) -> np.ndarray:
         """Crops of a view: random resized crops in the image (B, 4), or corners in the resized image (B, 2)."""
@@ -130,7 +123,7 @@ class PillowDecoder:
         return self._geometry.corners(drawn, self._geometry.resized(sizes_B2))
 
     def _some(self, job: _DecodeJob, positions: range) -> list[tuple[int, BadImage]]:
-        """Crop the views of the images at these positions. Returns the bad images."""
+        """Crop the views of the images at these positions. Returns the bad images with their positions."""
         problems = []
         for position in positions:
             try:
@@ -174,19 +167,17 @@ class PillowDecoder:
         augmenter: CpuStrongAugmenter = self._own.augmenter
         return augmenter
 
-    def _collect(self, job: _DecodeJob) -> DecodedChunk:
+    def _collect(self, job: _DecodeJob, futures: Sequence[Future[list[tuple[int, BadImage]]]]) -> DecodedChunk:
         request, rows = job.request, job.request.rows.copy()
-        for position, problem in [found for future in job.futures for found in future.result()]:
+        for position, problem in [found for future in futures for found in future.result()]:
             self._bad.add(int(rows[position]), str(problem))
             if request.in_place:
                 for view in job.views:
                     self._normaliser.put(np.tile(self._fill, (self._side, self._side, 1)), view[position])
             else:
                 rows[position] = self._replace(job, position)
-        from_cache = 0 if self._cache is None else int(self._cache.present[rows].sum())
-        self.num_cached += from_cache
-        self.num_decoded += len(rows) - from_cache
-        return DecodedChunk(rows, tuple(torch.from_numpy(view) for view in job.views))
+        self.num_decoded += len(rows) - (0 if self._cache is None else int(self._cache.present[rows].sum()))
+        return DecodedChunk(request, rows, tuple(torch.from_numpy(view) for view in job.views))
 
     def _replace(self, job: _DecodeJob, position: int) -> int:
         """Crop a replacement image with the random numbers of this position. Returns its row."""

@@ -18,8 +18,9 @@ OWN = "fastcpc/"  # prefix of architectures that timm does not have
 class Architecture:
     """The parameters from which a network is built.
 
-    name: a model of timm, without tag, or ``fastcpc/NAME``. num_features: D. width: of fastcpc's networks. fixed_size:
-    whether timm builds the model for one image size.
+    name: a model of timm, without tag, or ``fastcpc/NAME``; ``fastcpc/timm/NAME`` is a backbone of timm with a linear
+    classifier, for models whose own classifier is not one linear layer. num_features: D. width: of fastcpc's networks.
+    fixed_size: whether timm builds the model for one image size.
     """
 
     name: str

@@ -9,8 +9,9 @@
 Loading a folder executes no code of it: architectures are names, weights are safetensors.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 import fastcpc
 from fastcpc.config.names import TIMM_PREFIX
+from fastcpc.config.schema import ModelConfig
 from fastcpc.data.registry import inference_transform
 from fastcpc.data.test_transform import InferenceTransform
 from fastcpc.errors import InputError, RunError
@@ -42,12 +44,37 @@ def model_of(run: Run, checkpoint: Path) -> ExportedModel:
     networks = load_networks(
         run.config, checkpoint, num_classes=len(run.class_names), in_channels=inputs.channels, image_size=inputs.crop
     )
-    architecture = _architecture(run, networks[0], inputs)
-    plain = [architecture.build().eval() for _ in networks]
+    architecture, plain = plain_networks(run.config.model, networks, inputs, str(checkpoint))
+    return ExportedModel(plain, architecture, inputs, run.class_names)
+
+
+def plain_networks(
+    model: ModelConfig, networks: Sequence[Network], inputs: InferenceTransform, source: str
+) -> tuple[Architecture, tuple[nn.Module, ...]]:
+    """The networks as plain modules, with their architecture.
+
+    Some models of timm (LeViT, EfficientViT-M, DPN, VOLO) have another classifier than one linear layer. They become
+    a backbone and a linear classifier. source: the start of the message of a RunError where the logits differ.
+    """
+    architecture = _architecture(model, networks[0], inputs)
+    try:
+        return architecture, _plain(architecture, networks, inputs, source)
+    except RunError:
+        if architecture.name.startswith(OWN) or not model.name.startswith(TIMM_PREFIX):
+            raise
+    name = f"{OWN}{model.name.partition('.')[0]}"
+    architecture = dataclasses.replace(architecture, name=name)
+    return architecture, _plain(architecture, networks, inputs, source)
+
+
+def _plain(
+    architecture: Architecture, networks: Sequence[Network], inputs: InferenceTransform, source: str
+) -> tuple[nn.Module, ...]:
+    plain = tuple(architecture.build().eval() for _ in networks)
     for target, network in zip(plain, networks, strict=True):
         copy_to_export(network, target, architecture)
-        _compare(network, target, inputs, checkpoint)
-    return ExportedModel(tuple(plain), architecture, inputs, run.class_names)
+        _compare(network, target, inputs, source)
+    return plain
 
 
 def files_of(model: ExportedModel) -> dict[str, bytes]:
@@ -77,8 +104,8 @@ def load_model(folder: Path) -> ExportedModel:
     return ExportedModel(networks, architecture, inputs, class_names)
 
 
-def _architecture(run: Run, network: Network, inputs: InferenceTransform) -> Architecture:
-    model, fixed = run.config.model, False
+def _architecture(model: ModelConfig, network: Network, inputs: InferenceTransform) -> Architecture:
+    fixed = False
     if model.name.startswith(TIMM_PREFIX):
         import timm
 
@@ -110,13 +137,13 @@ def copy_to_export(network: Network, target: nn.Module, architecture: Architectu
 
 
 @torch.no_grad()
-def _compare(network: Network, target: nn.Module, inputs: InferenceTransform, checkpoint: Path) -> None:
+def _compare(network: Network, target: nn.Module, inputs: InferenceTransform, source: str) -> None:
     shape = (2, inputs.channels, inputs.crop, inputs.crop)
     images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     difference = float((network.eval()(images) - target(images)).abs().max())
     if not difference <= TOLERANCE:
         raise RunError(
-            f"{checkpoint}: the plain network's logits differ from the run's by {difference:.1e}; it is not exported"
+            f"{source}: the plain network's logits differ from the run's by {difference:.1e}; it is not exported"
         )
 
 

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from fastcpc.errors import InputError, RunError
+from fastcpc.models.weights import first_line
 from fastcpc.report.export.ensemble import ExportedModel
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # largest difference from PyTorch's logits
 CHECKED = (1, 2, 5)  # batch sizes of the comparison
+LARGEST = 2**31 - 2**26  # bytes of weights: protobuf allows 2 GiB per file, and the graph needs some
 
 
 def require_onnx() -> None:
@@ -27,24 +29,43 @@ def require_onnx() -> None:
 def onnx_bytes(model: ExportedModel) -> bytes:
     """The ensemble as ONNX: input ``pixels`` float32 (B, C, S, S) in [0, 1], any B; output ``logits`` (B, K).
 
-    The model normalises its input. RunError where ONNX Runtime's logits differ from PyTorch's by more than 1e-4.
+    The model normalises its input. RunError: more weights than a file can have, a model that torch cannot convert,
+    or logits of ONNX Runtime that differ from PyTorch's by more than 1e-4.
     """
     require_onnx()
+    _check_size(model)
     ensemble, side = model.ensemble(), model.inputs.crop
     example = torch.zeros(2, model.inputs.channels, side, side)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation warnings of the exporter itself
-        program = torch.onnx.export(
-            ensemble, (example,), input_names=["pixels"], output_names=["logits"], dynamo=True, verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )  # fmt: skip
+        try:
+            program = torch.onnx.export(
+                ensemble, (example,), input_names=["pixels"], output_names=["logits"], dynamo=True, verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )  # fmt: skip
+        except Exception as error:  # the exporter raises many types, with reports of many lines
+            raise RunError(
+                f"--onnx: torch cannot convert {model.architecture.name} ({first_line(error)[:200]}); export without "
+                "--onnx: PyTorch loads that folder"
+            ) from error
     assert program is not None
     buffer = io.BytesIO()
     importlib.import_module("onnx").save_model(program.model_proto, buffer)
     content = buffer.getvalue()
     check(content, model)
     return content
+
+
+def _check_size(model: ExportedModel) -> None:
+    """RunError where the weights of both networks are too large for one ONNX file."""
+    tensors = [tensor for network in model.networks for tensor in network.state_dict().values()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > LARGEST:
+        raise RunError(
+            f"--onnx: the networks have {size / 2**30:.1f} GiB of weights, more than one ONNX file can have (2 GiB); "
+            "export without --onnx"
+        )
 
 
 @torch.no_grad()

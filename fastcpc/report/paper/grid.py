@@ -44,8 +44,10 @@ class Grid:
         file = self.configs / f"{grid_run.config}.yaml"
         if not file.is_file():
             raise InputError(f"{file}: no such file; give the folder of the repository's configs: --configs DIR")
+        # the published method has no guard, and our own configs have one
+        paper = ["log.figures_every=0", "cleaner.guard=none"]
         own = [f"cleaner.kind={grid_run.cleaner}", f"run.seed={grid_run.seed}", f"run.dir={self.path(grid_run)}"]
-        return ["--config", str(file), *self._root(grid_run), "log.figures_every=0", *self.settings, *own]
+        return ["--config", str(file), *self._root(grid_run), *paper, *self.settings, *own]
 
     def config(self, grid_run: GridRun) -> Config:
         """The config of a run."""

@@ -110,7 +110,7 @@ def test_steps_of_a_sub_policy_belong_together() -> None:
     assert pairs == {("Invert", "Equalize"), ("AutoContrast", "AutoContrast")}
 
 
-def test_randaugment_draws_each_step_anew() -> None:
+def test_randaugment_draws_each_step_independently() -> None:
     group_SB, _ = shares(policy_of("randaugment", randaugment_ops=3))
     assert group_SB.shape == (3, 40_000)
     for step in range(3):  # 14 operations: 1 does nothing, 5 move, 8 have their own group
@@ -121,7 +121,7 @@ def test_randaugment_draws_each_step_anew() -> None:
     assert abs(both - 1 / 196) < 5 * (1 / 196 / 40_000) ** 0.5
 
 
-def test_signs_are_even() -> None:
+def test_both_signs_are_equally_frequent() -> None:
     policy = StrongPolicy(((Choice("Rotate", 1.0, 9),),), 10, draws=1)
     _, strength_SB6 = shares(policy)
     share = (strength_SB6[0, :, 3] < 0).float().mean().item()
@@ -154,7 +154,7 @@ def crops(image: Tensor, policy: WeakPolicy) -> dict[bytes, tuple[int, int, int]
     "policy", [WeakPolicy(True, 4), WeakPolicy(False, 1), WeakPolicy(True, 0), WeakPolicy(False, 0)]
 )
 @pytest.mark.parametrize(("channels", "size"), [(3, 9), (1, 8)])
-def test_weak_views_are_the_crops_and_evenly_so(policy: WeakPolicy, channels: int, size: int) -> None:
+def test_weak_views_are_crops_with_uniform_positions(policy: WeakPolicy, channels: int, size: int) -> None:
     image = torch.randint(1, 256, (channels, size, size), generator=generator(5)).to(torch.uint8)
     possible = crops(image, policy)
     num = 60 * len(possible)
@@ -169,7 +169,7 @@ def test_weak_views_are_the_crops_and_evenly_so(policy: WeakPolicy, channels: in
     assert chi_square <= freedom + 5 * (2 * max(freedom, 1)) ** 0.5
 
 
-def test_an_empty_group_is_passed_over() -> None:
+def test_operation_without_images_is_skipped() -> None:
     policy = StrongPolicy(((Choice("Equalize", 0.0, None), Choice("Invert", 0.0, None)),), 10)
     augmenter = StrongAugmenter(policy, 8, CPU)
     plan = augmenter.plan(5, generator(1))

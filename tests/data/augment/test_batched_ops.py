@@ -75,7 +75,7 @@ def test_geometric_operations(op: str, channels: int, size: int) -> None:
         assert affine(images.float(), rows, grid).equal(ours.float())
 
 
-def test_strengths_are_each_images_own() -> None:
+def test_each_image_has_its_own_strength() -> None:
     """A group of mixed strengths equals images done one by one."""
     images, grid = images_of(3, 32), centred_grid(32, 32, torch.device("cpu"))
     for op in (*POINT_OPS, "Rotate"):

@@ -9,8 +9,8 @@ from fastcpc.config.schema import AugmentConfig
 from fastcpc.data.augment.batched import GROUPS, MOVED, StrongAugmenter
 from fastcpc.data.augment.batched_ops import AFFINE_OPS, POINT_OPS, affine, centred_grid, strengths
 from fastcpc.data.augment.cpu_ops import CpuOps, CpuStrongAugmenter
+from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.policies import MAGNITUDES, SIGNED, strong_policy
-from fastcpc.data.loaders.buffers import Normaliser
 from fastcpc.data.rng import generator
 
 SIDES = [1, 2, 3, 33, 66, 224]
@@ -36,7 +36,7 @@ def magnitudes(op: str, side: int) -> list[float]:
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("op", POINT_OPS)
-def test_point_operations_are_those_on_groups(op: str, side: int) -> None:
+def test_point_operations_equal_the_batched_ones(op: str, side: int) -> None:
     ops, given = CpuOps(side), images(side)
     for magnitude in magnitudes(op, side)[:: 1 if side < 100 else 7]:
         row = np.array(strengths(op, magnitude, side), np.float32)
@@ -50,7 +50,7 @@ def test_point_operations_are_those_on_groups(op: str, side: int) -> None:
 
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("op", AFFINE_OPS)
-def test_pixels_move_as_in_groups(op: str, side: int) -> None:
+def test_geometric_operations_equal_the_batched_ones(op: str, side: int) -> None:
     """Away from the border between two pixels, where float32's last bit decides."""
     ops, given, grid = CpuOps(side), images(side), centred_grid(side, side, torch.device("cpu"))
     for magnitude in magnitudes(op, side)[:: 1 if side < 100 else 7]:
@@ -74,7 +74,7 @@ def borders(row: np.ndarray, side: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("strong", ["autoaugment", "randaugment", "geometric"])
-def test_strong_views_are_those_of_whole_batches(strong: str) -> None:
+def test_strong_views_equal_the_batched_ones(strong: str) -> None:
     side, mean, std = 66, (0.3, 0.5, 0.6), (0.2, 0.25, 0.3)
     policy = strong_policy(AugmentConfig(strong=strong), images=True)  # type: ignore[arg-type]
     augmenter, one = StrongAugmenter(policy, side, torch.device("cpu")), CpuStrongAugmenter(Normaliser(mean, std, side))

@@ -179,7 +179,7 @@ def test_too_few_class_names(facts100: CifarFacts, write_cifar: Write) -> None:
     assert fails(path.parent, facts100) == f"{path}: 2 different class names, expected 6"
 
 
-def test_class_names_that_are_no_list(facts100: CifarFacts, write_cifar: Write) -> None:
+def test_class_names_of_another_type_are_an_error(facts100: CifarFacts, write_cifar: Write) -> None:
     path = write_cifar(facts100, "python") / "meta"
     path.write_bytes(pickle.dumps({"fine_label_names": 7}))
     assert fails(path.parent, facts100) == f"{path}: 'fine_label_names' is not a list of names"
@@ -271,7 +271,7 @@ def test_hostile_opcodes(facts10: CifarFacts, write_cifar: Write, content: bytes
         ((1, (1,)), "an array whose state is not the usual five parts"),
     ],
 )
-def test_arrays_that_contradict_themselves(
+def test_inconsistent_arrays_are_an_error(
     facts10: CifarFacts, write_cifar: Write, pickle2: Any, state: tuple[Any, ...], reason: str
 ) -> None:
     class Forged:

@@ -32,14 +32,14 @@ def test_every_layout_gives_the_same_in_the_lists_order(tmp_path: Path, text: st
     assert "train: 6 images listed, 1,000,000 were published" in listing.remarks
 
 
-def test_nothing_is_labelled_twice_then_nothing_is_trusted(tmp_path: Path) -> None:
+def test_without_images_in_two_lists_no_true_label_is_known(tmp_path: Path) -> None:
     image_sets.clothing1m(tmp_path)
     kept = [line for line in (tmp_path / "clean_label_kv.txt").read_text().splitlines() if "d,4,4" not in line]
     image_sets.lines(tmp_path / "clean_label_kv.txt", kept)
     assert list_clothing1m(str(tmp_path)).splits["train"].trusted is None
 
 
-def test_merged_lists_stand_in_for_keys_and_labels(tmp_path: Path) -> None:
+def test_merged_lists_replace_keys_and_labels(tmp_path: Path) -> None:
     image_sets.clothing1m(tmp_path)
     (tmp_path / "clean_val_key_list.txt").unlink()
     image_sets.lines(tmp_path / "annotations/clean_val.txt", ["images/2/0/v.jpg 9"])
@@ -77,14 +77,14 @@ def test_a_bad_line_is_named(tmp_path: Path, file: str, number: int, text: str, 
         list_clothing1m(str(tmp_path))
 
 
-def test_the_layout_without_lists_is_told_what_it_lacks(tmp_path: Path) -> None:
+def test_layout_without_lists_names_what_is_missing(tmp_path: Path) -> None:
     image_sets.put(tmp_path / "images/0/a.jpg")
     (tmp_path / "noisy_train").mkdir()
     with pytest.raises(InputError, match=r"noisy_train_key_list.txt and noisy_label_kv.txt missing.*annotations.zip"):
         list_clothing1m(str(tmp_path))
 
 
-def test_images_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_images_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no Clothing1M images here; expected images/0 .* by mail"):
         list_clothing1m(str(tmp_path))
     image_sets.clothing1m(tmp_path)

@@ -39,7 +39,7 @@ def test_split_never_changes() -> None:
     assert hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()[:16] == "2fbaae31b8c6aad1"
 
 
-def test_norms_are_those_of_the_training_part() -> None:
+def test_mean_and_std_are_of_the_training_part() -> None:
     data = load_dataset(DataConfig(name="digits"))
     scaled = data.train.pixels.numpy() / 255
     assert abs(scaled.mean() - data.mean[0]) < 1e-4

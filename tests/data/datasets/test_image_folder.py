@@ -13,7 +13,7 @@ from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.errors import InputError
 
 
-def test_classes_and_files_are_sorted_whatever_the_folder_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_and_files_are_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image_sets.imagefolder(tmp_path, {"train/b": 3, "train/a/deep/er": 2, "train/a": 1, "test/a": 1, "val/b": 2})
     scandir = os.scandir
 
@@ -120,7 +120,7 @@ def test_a_class_file_gives_order_and_names(tmp_path: Path) -> None:
         ({"a": 1, "b": 1}, "no class has two images: nothing can be kept out"),
     ],
 )
-def test_folders_that_do_not_fit_together(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+def test_different_classes_per_part_are_an_error(tmp_path: Path, counts: dict[str, int], message: str) -> None:
     for folder in image_sets.imagefolder(tmp_path, counts) and counts:
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
     with pytest.raises(InputError, match=message):
@@ -135,7 +135,7 @@ def test_folders_that_do_not_fit_together(tmp_path: Path, counts: dict[str, int]
         (["a", "b", "a"], "line 3 names class 'a' again"),
     ],
 )
-def test_class_files_that_do_not_fit(tmp_path: Path, rows: list[str], message: str) -> None:
+def test_wrong_class_files_are_an_error(tmp_path: Path, rows: list[str], message: str) -> None:
     image_sets.imagefolder(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1})
     with pytest.raises(InputError, match=message):
         list_imagefolder(str(tmp_path), classes_file=str(image_sets.lines(tmp_path / "classes.txt", rows)))

@@ -54,7 +54,7 @@ def replace_line(path: Path, old: str, new: str) -> None:
         ("synsets.txt", WNIDS[4], WNIDS[3], "a WordNet id occurs twice"),
     ],
 )
-def test_lists_that_are_not_webvisions(tmp_path: Path, file: str, old: str, new: str, message: str) -> None:
+def test_wrong_webvision_lists_are_an_error(tmp_path: Path, file: str, old: str, new: str, message: str) -> None:
     replace_line(image_sets.webvision(tmp_path) / "info" / file, old, new)
     with pytest.raises(InputError, match=message):
         list_webvision(str(tmp_path), 2)

@@ -72,7 +72,7 @@ def test_a_stopped_run_resumes_bit_identically(data: Path, alone: Path, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["gmm_awr", "cpc_awr", "confusion"])
-def test_features_computed_on_demand_change_nothing(
+def test_features_on_demand_are_bit_identical(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     run(embedding_config(data, tmp_path / "kept", kind))

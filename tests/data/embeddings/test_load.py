@@ -88,7 +88,7 @@ BAD_LABELS = {
 
 
 @pytest.mark.parametrize("case", BAD_LABELS)
-def test_labels_that_do_not_fit_are_one_clear_line(tmp_path: Path, case: str) -> None:
+def test_wrong_labels_are_an_error_in_one_line(tmp_path: Path, case: str) -> None:
     name, content, message = BAD_LABELS[case]
     if isinstance(content, str):
         (tmp_path / name).write_text(content)
@@ -99,7 +99,7 @@ def test_labels_that_do_not_fit_are_one_clear_line(tmp_path: Path, case: str) ->
     assert "\n" not in str(caught.value)
 
 
-def test_a_test_file_of_another_model_and_of_other_classes(tmp_path: Path) -> None:
+def test_test_file_of_another_model_or_classes_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", np.array([0, 1, 0, 1, 0, 1]))
     np.save(tmp_path / "wide.npy", np.ones((6, 5), np.float32))
     with pytest.raises(InputError, match=r"5 dimensions, data\.embeddings has 2"):
@@ -109,7 +109,7 @@ def test_a_test_file_of_another_model_and_of_other_classes(tmp_path: Path) -> No
         load(tmp_path, "y.npy", test_embeddings=save(tmp_path), test_labels=str(tmp_path / "three.npy"))
 
 
-def test_settings_that_clash_are_named(tmp_path: Path) -> None:
+def test_conflicting_settings_are_named(tmp_path: Path) -> None:
     write_clusters(tmp_path)
     good = [
         "data.name=embeddings",

@@ -60,7 +60,7 @@ def test_sym_relabels_uniformly(ten: Dataset) -> None:
 
 
 @pytest.mark.parametrize(("nominal", "num"), [(0.3, 30), (0.29, 28), (0.005, 0), (1.0, 100)])
-def test_number_drawn_is_cut_off(dataset_of: Make, nominal: float, num: int) -> None:
+def test_number_of_drawn_samples_is_rounded_down(dataset_of: Make, nominal: float, num: int) -> None:
     """int(r * N) as the peers compute it, 0.29 * 100 below 29. Class 9 turns into 1, so each sample drawn shows."""
     labels = make_labels(dataset_of(np.full(100, 9)), NoiseConfig(kind="asym", rate=nominal), run_seed=1)
     assert Counter(labels.given.tolist()) == Counter({1: num, 9: 100 - num})
@@ -113,7 +113,7 @@ def test_asym_pairs_takes_the_named_classes_and_no_others(dataset_of: Make) -> N
         ("hat -> hat", "noise.pairs: hat is mistaken for itself; each class may be mistaken for one other"),
     ],
 )
-def test_pairs_that_are_none(dataset_of: Make, text: str, message: str) -> None:
+def test_wrong_pairs_of_classes_are_an_error(dataset_of: Make, text: str, message: str) -> None:
     data = replace(dataset_of(np.arange(3), num_classes=3), class_names=("skirt", "hat", "dress"))
     with pytest.raises(InputError) as caught:
         make_labels(data, pairs(text), run_seed=1)
@@ -130,7 +130,7 @@ def test_same_seed_same_labels(hundred: Dataset, kind: str) -> None:
     assert (first.given != other.given).any()
 
 
-def test_labels_pinned() -> None:
+def test_labels_of_a_fixed_seed_do_not_change() -> None:
     """A run of last year must be repeatable: the drawn labels of digits are part of the contract."""
     labels = make_labels(load_dataset(DataConfig(name="digits")), NoiseConfig(kind="sym", rate=0.5), run_seed=1)
     assert labels.given[:20].tolist() == [0, 1, 2, 6, 4, 5, 5, 7, 6, 0, 5, 5, 3, 2, 4, 8, 8, 4, 5, 5]
@@ -153,7 +153,7 @@ def test_file(ten: Dataset, tmp_path: Path) -> None:
         ("asym_block5", 10, "noise.kind=asym_block5 is defined for CIFAR-100, not for made up; use asym"),
     ],
 )
-def test_kinds_that_a_data_set_has_not(dataset_of: Make, kind: str, classes: int, message: str) -> None:
+def test_noise_kind_unknown_to_the_data_set_fails(dataset_of: Make, kind: str, classes: int, message: str) -> None:
     data = dataset_of(np.arange(classes), num_classes=classes)
     with pytest.raises(InputError, match=message):
         make_labels(data, NoiseConfig(kind=kind, rate=0.4), run_seed=1)  # type: ignore[arg-type]

@@ -406,6 +406,6 @@ def test_numbers_that_name_other_classes_are_refused(tmp_path: Path) -> None:
     assert read_label_file(str(tmp_path / "a.npy"), "", data).tolist() == GIVEN
 
 
-def test_numbers_that_can_only_be_names(tmp_path: Path) -> None:
+def test_numbers_outside_the_class_range_are_class_names(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(by(image, "path,label").replace(b",1", b",2").replace(b",0", b",1"))
     assert read_label_file(str(tmp_path / "a.csv"), "", dataset(("1", "2"))).tolist() == GIVEN

@@ -66,7 +66,7 @@ def test_too_many_bad_files_end_the_run(tmp_path: Path, name: str) -> None:
 
 
 @each_loader
-def test_nothing_readable(tmp_path: Path, name: str) -> None:
+def test_no_readable_image_is_an_error(tmp_path: Path, name: str) -> None:
     loader = loader_of(dataset_of(damaged_files(tmp_path)), name, max_bad=1.0)
     with pytest.raises(RunError, match="no image of the data set can be read"):
         list(loader.stream(batches_of(5), FOUR, 1))

@@ -16,11 +16,11 @@ from PIL import Image
 from torch._subclasses import FakeTensorMode
 
 from fastcpc.config.schema import DataConfig
+from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.random_crop import NUM_RESIZED, CropGeometry
 from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
 from fastcpc.data.image_files import shrink
 from fastcpc.data.loaders import factory, image_loader
-from fastcpc.data.loaders.buffers import Normaliser
 from fastcpc.data.loaders.cached_decoder import CachedDecoder
 from fastcpc.data.loaders.dali_decoder import DaliDecoder
 from fastcpc.data.loaders.dali_pipeline import dali_problem
@@ -72,7 +72,7 @@ def cuts_of(decoder: Decoder, requests: Any) -> list[DecodedChunk]:
 
 @pytest.mark.parametrize("boxes", [False, True])
 @pytest.mark.parametrize("crop", [8, 17, 28])
-def test_the_views_are_those_of_the_threads(crop: int, boxes: bool) -> None:
+def test_views_equal_those_of_the_pillow_decoder(crop: int, boxes: bool) -> None:
     """Test views beside boxes too: of a small photo they need two sizes."""
     cache, transform = some_cache(), ImageTransform(SIDE, crop, random_resized_crop=boxes, flip=True)
     packed, views = GpuCropDecoder(cache, transform, 2, CPU), ("weak", "test", "weak")
@@ -98,7 +98,7 @@ def test_the_views_are_those_of_the_threads(crop: int, boxes: bool) -> None:
     seed=st.integers(0, 2**20),
     flip=st.booleans(),
 )
-def test_boxes_are_pillows_rows_then_columns(size: tuple[int, int], side: int, seed: int, flip: bool) -> None:
+def test_resized_crops_equal_pillow_rows_first(size: tuple[int, int], side: int, seed: int, flip: bool) -> None:
     image, transform = texture(*size, seed), ImageTransform(SIDE, side, random_resized_crop=True, flip=flip)
     drawn = torch.rand(6, NUM_RESIZED, generator=generator(seed), dtype=torch.float64).numpy()
     request = DecodeRequest(np.zeros(6, np.int64), (drawn,), (None,), False)
@@ -138,7 +138,7 @@ def gpu_crop_loader(dataset: Dataset, cache: ImageCache, table: str) -> ImageLoa
 
 @pytest.mark.parametrize("chunk", [4, 64])
 @pytest.mark.parametrize("missing", [0, 3])
-def test_streams_are_those_of_the_threads(
+def test_streams_equal_those_of_the_pillow_decoder(
     tmp_path: Path, missing: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches of several chunks, of which some are cached and some are not; parts of them; and a later start."""
@@ -156,7 +156,7 @@ def test_streams_are_those_of_the_threads(
     assert bool(missing) == (ours.decoder.num_decoded > 0)
 
 
-def test_after_a_stream_that_was_left(tmp_path: Path) -> None:
+def test_closed_stream_leaves_the_decoder_usable(tmp_path: Path) -> None:
     loader, batches = gpu_crop_loader(*stored(tmp_path)), batches_of(13, 3)
     expected = list(loader.stream(batches, FOUR, 4))
     left = iter(loader.stream(batches_of(13, 3, seed=9), FOUR, 3))
@@ -165,7 +165,7 @@ def test_after_a_stream_that_was_left(tmp_path: Path) -> None:
     assert same(expected, list(loader.stream(batches, FOUR, 4)))
 
 
-def test_a_stream_is_closed_while_a_copy_is_under_way() -> None:
+def test_stream_closes_during_a_copy() -> None:
     """What has not begun is never done; what has begun writes into memory that is still there."""
     begun, go, taken = threading.Event(), threading.Event(), list[int]()
 
@@ -191,7 +191,7 @@ def test_a_stream_is_closed_while_a_copy_is_under_way() -> None:
     assert taken == list(range(20 + PART))
 
 
-def test_on_a_gpu_nothing_is_read_back() -> None:
+def test_gpu_crops_read_nothing_back() -> None:
     """Tensors without values, which cannot be read, on a device of their own, which no tensor of the CPU may meet."""
     with FakeTensorMode():
         pixels = torch.empty(5000, 3, dtype=torch.uint8, device="cuda")
@@ -202,7 +202,7 @@ def test_on_a_gpu_nothing_is_read_back() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_what_goes_to_a_gpu_is_pinned(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_for_a_gpu_are_pinned(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, empty = list[bool](), torch.empty
 
     def spy(*shape: Any, pin_memory: bool = False, **options: Any) -> torch.Tensor:
@@ -217,7 +217,7 @@ def test_what_goes_to_a_gpu_is_pinned(device: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["torch", pytest.param("dali", marks=needs_dali)])
-def test_it_is_chosen_for_a_gpu(tmp_path: Path, name: str) -> None:
+def test_gpu_crop_decoder_is_chosen_for_a_gpu(tmp_path: Path, name: str) -> None:
     dataset, _, table = stored(tmp_path, 2)
     split: Any = dataset.train
 

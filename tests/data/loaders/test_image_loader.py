@@ -71,7 +71,7 @@ def test_a_later_start_is_the_tail_of_the_stream(tmp_path: Path, name: str, star
 
 
 @each_loader
-def test_a_part_of_the_batches_is_those_places_of_the_whole(tmp_path: Path, name: str) -> None:
+def test_part_equals_those_positions_of_whole_batches(tmp_path: Path, name: str) -> None:
     dataset, batches, part = dataset_of(plain_files(tmp_path, 13)), batches_of(12, 4), torch.tensor([3, 1])
     whole = list(loader_of(dataset, name).stream(batches, FOUR, 2))
     parts = list(loader_of(dataset, name).stream(batches, FOUR, 2, part=part))
@@ -89,20 +89,20 @@ def test_batches_larger_than_a_chunk(tmp_path: Path, name: str, monkeypatch: pyt
 
 @each_loader
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_number_of_threads_changes_no_bit(tmp_path: Path, name: str, workers: int) -> None:
+def test_batches_do_not_depend_on_the_number_of_threads(tmp_path: Path, name: str, workers: int) -> None:
     dataset, batches = dataset_of(plain_files(tmp_path, 13)), batches_of(13, 11)
     expected = list(loader_of(dataset, name, workers=2).stream(batches, FOUR, 2))
     assert same(expected, list(loader_of(dataset, name, workers=workers).stream(batches, FOUR, 2)))
 
 
 @each_loader
-def test_each_photo_is_decoded_once_for_four_views(tmp_path: Path, name: str) -> None:
+def test_each_image_is_decoded_once_for_four_views(tmp_path: Path, name: str) -> None:
     loader, batches = loader_of(dataset_of(plain_files(tmp_path, 13)), name), batches_of(13)
     assert sorted(torch.cat([batch.index for batch in loader.stream(batches, FOUR, 1)]).tolist()) == list(range(13))
     assert loader.decoder.num_decoded == 13
 
 
-def test_what_was_decoded_on_the_device_is_not_sent_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_decoded_on_the_device_are_not_copied_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU without a number and the same one with it are two devices to torch; "meta" stands for it here."""
 
     class OnDevice:
@@ -110,7 +110,7 @@ def test_what_was_decoded_on_the_device_is_not_sent_there(tmp_path: Path, monkey
 
         def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
             for request in requests:
-                yield DecodedChunk(request.rows, (torch.empty(len(request.rows), 24, 24, 3, device="meta"),))
+                yield DecodedChunk(request, request.rows, (torch.empty(len(request.rows), 24, 24, 3, device="meta"),))
 
     def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         assert tensor.device.type == "cpu" and device.type == "cuda"
@@ -151,7 +151,7 @@ def test_dalis_graph_decodes_once_and_is_built_once(tmp_path: Path) -> None:
 
 
 @needs_dali
-def test_dali_is_told_the_stream_on_which_its_views_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dali_gets_the_cuda_stream_that_reads_its_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loader: Any = loader_of(dataset_of(plain_files(tmp_path, 13)), "dali")
     assert loader.decoder._stream() is None  # on a CPU
 
@@ -205,7 +205,7 @@ def test_files_for_dali_need_no_folder(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @each_loader
-def test_no_batch_of_an_old_order(tmp_path: Path, name: str) -> None:
+def test_reused_pipeline_delivers_no_batch_of_an_earlier_stream(tmp_path: Path, name: str) -> None:
     """A new list right after a whole stream, after a stream that was left early, and beside an open one."""
     loader = loader_of(dataset_of(plain_files(tmp_path, 13)), name)
     old, new = batches_of(13, 3, seed=1), batches_of(13, 3, seed=2)
@@ -221,7 +221,7 @@ def test_no_batch_of_an_old_order(tmp_path: Path, name: str) -> None:
 
 
 @each_loader
-def test_an_empty_list_and_a_wrong_one(tmp_path: Path, name: str) -> None:
+def test_empty_list_gives_no_batches_and_wrong_requests_raise(tmp_path: Path, name: str) -> None:
     loader = loader_of(dataset_of(plain_files(tmp_path, 2)), name)
     assert list(loader.stream([], ("weak",), 1)) == []
     for batches, views, start in (([torch.tensor([2])], ("weak",), 0), ([torch.tensor([0])], ("side",), 0),

@@ -58,7 +58,7 @@ def test_views_are_those_of_a_cpu(tmp_path: Path, name: str, resized: bool, cach
 
 
 @each_loader
-def test_a_stream_left_early_and_another_beside_it(tmp_path: Path, name: str) -> None:
+def test_closed_and_parallel_streams_do_not_interfere(tmp_path: Path, name: str) -> None:
     paths = plain_files(tmp_path, 13)
     loader = loader_of(dataset_of(paths), name, device=GPU)
     expected = list(loader.stream(batches_of(13, 3, seed=2), FOUR, 4))

@@ -15,7 +15,7 @@ each_loader = pytest.mark.parametrize("name", ["torch", pytest.param("dali", mar
 
 
 @each_loader
-def test_two_epochs_with_a_broken_photo_and_a_stop(tmp_path: Path, name: str) -> None:
+def test_run_with_a_broken_image_resumes_bit_identical(tmp_path: Path, name: str) -> None:
     """From the folder to the summary; stopped in the middle and resumed, it ends with the same bits."""
     coloured_images(tmp_path / "photos")
     broken = tmp_path / "photos" / "train" / "red" / "5.jpg"

@@ -62,14 +62,14 @@ def test_a_later_start_is_the_tail_of_the_stream(strong: str, start: int) -> Non
 
 
 @pytest.mark.parametrize("strong", ["autoaugment", "randaugment", "geometric"])
-def test_a_part_of_the_batches_is_those_places_of_the_whole(strong: str) -> None:
+def test_part_equals_those_positions_of_whole_batches(strong: str) -> None:
     loader, part = loader_of(strong=strong), torch.tensor([5, 0, 2])
     whole = list(loader.stream(batches_of(40), VIEWS, 3))
     expected = [Batch(batch.index[part], tuple(view[part] for view in batch.views)) for batch in whole]
     assert same(list(loader.stream(batches_of(40), VIEWS, 3, part=part)), expected)
 
 
-def test_seeds_and_positions_decide() -> None:
+def test_views_depend_on_seed_and_batch_number() -> None:
     loader, batches = loader_of(), [torch.arange(8)] * 2
     first, again, other = (list(loader.stream(batches, ["weak"], seed=seed)) for seed in (1, 1, 2))
     assert same(first, again)
@@ -118,7 +118,7 @@ def feed_identity() -> Any:
 
 @pytest.mark.parametrize("strong", ["autoaugment", "geometric"])
 @pytest.mark.parametrize(("size", "num"), [(8, 1), (5, 7), (1, 3), (2, 3)])
-def test_odd_sizes(strong: Any, size: int, num: int) -> None:
+def test_odd_batch_sizes_and_image_sides(strong: Any, size: int, num: int) -> None:
     loader = loader_of(num=9, size=size, strong=strong)
     for batch in loader.stream([torch.randint(9, (num,))] * 20, ["weak", "strong"], seed=1):
         assert all(view.shape == (num, 3, size, size) and view.isfinite().all() for view in batch.views)
@@ -149,7 +149,7 @@ def test_autocast_does_not_blur_the_geometry() -> None:
         assert same(plain, list(loader.stream(batches, ["strong"], seed=1)))
 
 
-def test_wrong_requests() -> None:
+def test_wrong_requests_raise_value_error() -> None:
     loader = loader_of()
     index = [torch.arange(4)]
     odd: Any = ["sideways"]

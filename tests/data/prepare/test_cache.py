@@ -142,7 +142,7 @@ def test_a_batch_of_cached_and_decoded_photos(tmp_path: Path, monkeypatch: pytes
     assert 0 < mixed.decoder.num_decoded < 7
 
 
-def test_a_cached_photo_that_is_known_to_be_bad_makes_room_for_one_of_another_size(tmp_path: Path) -> None:
+def test_bad_cached_image_is_replaced_by_one_of_another_size(tmp_path: Path) -> None:
     """Its file broke after it was cached, and was met in a batch that had to be decoded."""
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
@@ -192,7 +192,7 @@ def test_a_stale_or_damaged_cache_is_refused(tmp_path: Path, harm: Any, message:
     assert loader(settings(root, feed="torch", cache="off")).num_samples == 18
 
 
-def test_two_caches_whose_halves_do_not_fit(tmp_path: Path) -> None:
+def test_table_and_pixels_of_two_caches_are_refused(tmp_path: Path) -> None:
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
     table = root / ".fastcpc-index/imagefolder.cache-36.parquet"
@@ -203,7 +203,7 @@ def test_two_caches_whose_halves_do_not_fit(tmp_path: Path) -> None:
         loader(settings(root, feed="torch"))
 
 
-def test_another_size_is_not_taken(tmp_path: Path) -> None:
+def test_cache_of_another_size_is_not_used(tmp_path: Path) -> None:
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
     assert loader(replace(settings(root, feed="torch"), resize=40)).decoder._cache is None
@@ -214,7 +214,7 @@ def test_another_size_is_not_taken(tmp_path: Path) -> None:
         loader(settings(root, feed="torch", cache="none.parquet"))
 
 
-def test_a_full_disk_is_seen_before_and_leaves_nothing(
+def test_full_disk_is_reported_before_decoding(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = images(tmp_path)
@@ -225,7 +225,7 @@ def test_a_full_disk_is_seen_before_and_leaves_nothing(
     assert not list((root / ".fastcpc-index").glob("*cache*"))
 
 
-def test_an_error_on_the_way_leaves_the_old_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_while_writing_leaves_the_old_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
     before = {path.name: path.read_bytes() for path in (root / ".fastcpc-index").glob("*cache*")}
@@ -243,7 +243,7 @@ def test_failed_write_of_the_table_leaves_the_old_cache(tmp_path: Path, monkeypa
     assert {path.name: path.read_bytes() for path in (root / ".fastcpc-index").glob("*cache*")} == before
 
 
-def test_bytes_in_memory_up_to_a_budget(tmp_path: Path) -> None:
+def test_file_bytes_are_kept_up_to_the_budget(tmp_path: Path) -> None:
     root = images(tmp_path)
     for name in ("torch", *(() if dali_problem() else ("dali",))):
         plain = loader(settings(root, feed=name))

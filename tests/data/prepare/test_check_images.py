@@ -45,7 +45,7 @@ def noisy() -> bytes:
         (noisy(), "broken data stream"),
     ],
 )
-def test_what_cannot_be_decoded_has_its_reason(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_undecodable_image_has_a_reason(tmp_path: Path, content: bytes, problem: str) -> None:
     check = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
     assert check.problem.startswith(problem)
     assert check.num_bytes == len(content)
@@ -64,14 +64,14 @@ def test_what_cannot_be_decoded_has_its_reason(tmp_path: Path, content: bytes, p
         (image_sets.jpeg(0, (1, 1)), "shorter side of 1 px", (1, 1), "JPEG"),
     ],
 )
-def test_oddities_decode_and_are_noted(
+def test_unusual_images_decode_with_a_note(
     tmp_path: Path, content: bytes, note: str, size: tuple[int, int], kind: str
 ) -> None:
     check = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
     assert (check.problem, check.note, (check.width, check.height), check.format) == ("", note, size, kind)
 
 
-def test_files_that_are_not_there_or_not_files(tmp_path: Path) -> None:
+def test_missing_file_and_folder_have_a_reason(tmp_path: Path) -> None:
     assert check_image(str(tmp_path / "no.jpg")).problem == "no such file"
     (tmp_path / "folder.jpg").mkdir()
     assert check_image(str(tmp_path / "folder.jpg")).problem == "not a file"

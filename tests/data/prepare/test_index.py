@@ -92,7 +92,7 @@ def test_a_test_set_must_be_whole(root: Path) -> None:
         load_dataset(settings(root, max_bad=1))
 
 
-def test_images_that_came_later_are_told_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_newer_than_the_index_are_reported(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(root, {})
     image_sets.put(root / "train/a/new.jpg")
     with caplog.at_level(logging.WARNING, "fastcpc"):
@@ -108,7 +108,7 @@ def test_an_index_elsewhere(root: Path, tmp_path: Path) -> None:
         load_dataset(settings(root, index=str(tmp_path / "no.parquet")))
 
 
-def test_what_is_no_index_of_this_data_set(root: Path) -> None:
+def test_index_of_another_data_set_is_refused(root: Path) -> None:
     path = write(root, {})
     path.rename(path.with_name("webvision.parquet"))
     with pytest.raises(InputError, match="not an index of webvision that this version reads; run fastcpc-prepare"):

@@ -24,13 +24,18 @@ UNLUCKY = SUPPORT / "unlucky_train.py"
 
 SHARES = (0.1, 0.4, 0.75)
 POOL = {"train": {"pool_batches": 3}}
+GUARD = {"cleaner": {"guard": "auto", "warmup": 0.0}}
 # name: sections of the small run, and at which shares of its step checks it is stopped. The default run checks 16 and
 # 4 times in the warm-up epoch, then 3 times while scoring, some while training, 4 while evaluating, and so on.
 RUNS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "default": ({}, (0.0, 0.05, 0.12, 0.2, 0.27, 0.33, 0.45, 0.55, 0.7, 0.85, 0.97, 1.0)),
     "pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "all"}}, SHARES),
     "scored_pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "pool"}}, SHARES),
+    "loss_history": ({"cleaner": {"warmup": 0.25, "loss_history": 3}}, (0.75,)),
     "co": ({"parallel": {"mode": "co"}}, SHARES),
+    "confusion": ({"cleaner": {"kind": "confusion", "guard": "auto"}}, SHARES),
+    # both shares are inside a pass of cross entropy on X
+    "nearly_clean": ({"noise": {"rate": 0.03}, "train": {"epochs": 5, "warmup_epochs": 3}, **GUARD}, (0.65, 0.84)),
 }
 
 

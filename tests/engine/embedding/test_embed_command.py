@@ -57,7 +57,7 @@ def test_the_files_have_the_embeddings_of_timm_and_the_labels(made: Path) -> Non
     assert not {PART, STATES, JOB} & {item.name for item in (made / "out").iterdir()}
 
 
-def test_a_kill_loses_little_and_changes_nothing(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_embedding_resumes_bit_identical(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         """As a signal that nothing can catch."""
 
@@ -119,7 +119,7 @@ def test_unreadable_images_are_named_and_left_out_or_refused(
     assert [line.split("\t")[0] for line in bad] == ["green/03.jpg", "red/00.jpg"]
 
 
-def test_splits_and_lists(made: Path, tmp_path: Path) -> None:
+def test_splits_and_lists_select_the_images(made: Path, tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_images(tmp_path / "parts" / split, per_class=2)
     assert embed(tmp_path / "parts", tmp_path / "a", made / "w.pt") == 0

@@ -161,17 +161,22 @@ def test_infinite_weights_after_the_last_step_are_rolled_back(
     assert "epoch 0, network 2: weights became NaN or infinite; the network" in caplog.text
 
 
-def test_nan_in_a_scoring_pass_names_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("kind", "network"), [("cpc_awr", 2), ("none", 1)])
+def test_nan_in_a_scoring_pass_names_the_samples(
+    kind: str, network: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     honest = trainer.score_samples
 
     def poisoned(*args: Any) -> Any:
         scoring = honest(*args)
-        scoring.networks[1].loss_N[5] = torch.nan
+        scoring.networks[network - 1].loss_N[5] = torch.nan
         return scoring
 
     monkeypatch.setattr(trainer, "score_samples", poisoned)
-    with pytest.raises(RunError, match=r"network 2: the loss of 1 of 240 training samples is NaN or inf \(rows 5\)"):
-        run(small_config(tmp_path / "run"))
+    message = rf"network {network}: the loss of 1 of 240 training samples is NaN or inf \(rows 5\)"
+    with pytest.raises(RunError, match=message):
+        run(small_config(tmp_path / "run", kind))
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_fewer_samples_than_a_batch(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
 from fastcpc.cli import clean, report
 from fastcpc.config.names import CLEANER_KINDS
 from fastcpc.config.schema import Config
-from fastcpc.engine import launch, train_epoch, trainer
+from fastcpc.engine import launch, train_epoch
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.errors import RunError
@@ -205,17 +205,3 @@ def test_the_part_that_broke_is_named_and_restored(
 
 def statistics(own: Any) -> str:
     return next(name for name in own.network.backbone.state_dict() if name.endswith("running_var"))
-
-
-def test_scores_of_nan_end_a_run_without_cleaner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = trainer.score_samples
-
-    def poisoned(*args: Any) -> Any:
-        scoring = honest(*args)
-        scoring.networks[0].loss_N[5] = torch.nan
-        return scoring
-
-    monkeypatch.setattr(trainer, "score_samples", poisoned)
-    with pytest.raises(RunError, match=r"network 1: the loss of 1 of 120 training samples is NaN or inf \(rows 5\)"):
-        run(tiny(tmp_path / "run", "none"))
-    assert not (tmp_path / "run" / "summary.json").exists()

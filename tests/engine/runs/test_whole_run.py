@@ -199,14 +199,3 @@ def test_dry_run_runs_every_stage_and_writes_nothing(
     assert counts == {"clean_labels": 3, "evaluate": 3, "score_samples": 3, "semi_supervised": 4, "warm_up": 2}
     assert "dry run: every stage works; nothing is kept" in caplog.text
     assert not list(tmp_path.iterdir())
-
-
-def test_guard_on_correct_labels_trains_as_without_a_cleaner(tmp_path: Path) -> None:
-    """All labels stay in the labelled set, so that the networks are bit-identical to plain training."""
-    correct = {"noise": {"kind": "none", "rate": 0.0}, "train": {"epochs": 3, "warmup_epochs": 2}}
-    run(small_config(tmp_path / "none", "none", **correct))
-    run(small_config(tmp_path / "guard", "confusion", cleaner={"guard": "auto"}, **correct))
-    assert metrics(tmp_path / "guard")[-1]["labelled"] == [240, 240]
-    for plain, guarded in zip(weights(tmp_path / "none"), weights(tmp_path / "guard"), strict=True):
-        for name, tensor in plain.items():
-            assert torch.equal(tensor, guarded[name]), name

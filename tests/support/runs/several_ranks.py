@@ -86,14 +86,6 @@ def torchrun(num_ranks: int, *arguments: str, options: tuple[str, ...] = ("--sta
     ]
 
 
-def train_by_torchrun(config: Path, num_ranks: int, *options: str) -> "subprocess.CompletedProcess[str]":
-    """fastcpc-train under torchrun to its end; the result with its output."""
-    command = torchrun(
-        num_ranks, "-m", "fastcpc.cli.train", "--config", str(config), options=options or ("--standalone",)
-    )
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
-
-
 def start_node(port: int, *arguments: str) -> "subprocess.Popen[str]":
     """torchrun as on one of two machines, with one rank, for ``FILE ...``. The first node holds the rendezvous.
 
