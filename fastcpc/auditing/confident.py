@@ -41,7 +41,7 @@ class ConfidentLabels:
     @property
     def largest_confusion(self) -> float:
         """The largest entry of ``matrix_KK`` outside the diagonal."""
-        return float(self._wrong_KK().max())
+        return float(self._wrong().max())
 
     @property
     def structure(self) -> float:
@@ -50,12 +50,12 @@ class ConfidentLabels:
         The excess of the largest wrong entry per row over the mean wrong entry, times the share of the row's wrong
         entries that the largest one has; means over rows.
         """
-        wrong_KK = self._wrong_KK()
+        wrong_KK = self._wrong()
         largest_K, mean = wrong_KK.max(1), float(wrong_KK.sum()) / max(wrong_KK.size - len(wrong_KK), 1)
         excess = float(np.maximum(largest_K - mean, 0).mean())
         return excess * float(largest_K.sum()) / max(float(wrong_KK.sum()), 1e-12)
 
-    def _wrong_KK(self) -> Floats:
+    def _wrong(self) -> Floats:
         """``matrix_KK`` with zeros on the diagonal."""
         return self.matrix_KK - np.diag(np.diag(self.matrix_KK))
 
