@@ -85,7 +85,7 @@ def fit_on_device(
         sums = cupy.empty((teams, 2, size, SUMS))
         limits = (INT(max_iter), DOUBLE(tol), DOUBLE(reg_covar), LONG(MIN_SAMPLES), DOUBLE(MIN_VARIANCE))
         fixed = (ordered, offsets, INT(num_groups), INT(size), stacked, *limits, bins, arrived, sums)
-        _kernel("fit", x.dtype.name)(
+        _kernel(cupy, "fit", x.dtype.name)(
             (teams * size,),
             (THREADS,),
             (*fixed, *(_view(output) for output in outputs), problems[2:]),
@@ -120,7 +120,7 @@ def _over_samples(name: str, x: Any, groups: Any | None, num_groups: int, *rest:
         return
     blocks = min(-(-len(x) // THREADS), 8 * _multiprocessors())
     ids = np.uintp(0) if groups is None else _cupy().ascontiguousarray(_view(groups).astype(LONG, copy=False))
-    _kernel(name, x.dtype.name)((blocks,), (THREADS,), (x, ids, LONG(len(x)), LONG(num_groups), *rest))
+    _kernel(_cupy(), name, x.dtype.name)((blocks,), (THREADS,), (x, ids, LONG(len(x)), LONG(num_groups), *rest))
 
 
 def _values(values: Any) -> Any:
@@ -162,7 +162,6 @@ def _current(array: Any) -> Iterator[Any]:
         yield cupy
 
 
-@cache
 def _cupy() -> Any:
     try:
         import cupy
@@ -172,11 +171,11 @@ def _cupy() -> Any:
 
 
 @cache
-def _kernel(name: str, value: str) -> Any:
+def _kernel(cupy: Any, name: str, value: str) -> Any:
     """A kernel of the source for values of a dtype. A cooperative launch of fit: its blocks wait for each other."""
     options = (f"-DVALUE={VALUE_TYPES[value]}", *OPTIONS)
     source = SOURCE.read_text(encoding="ascii")
-    module = _cupy().RawModule(code=source, options=options, enable_cooperative_groups=name == "fit")
+    module = cupy.RawModule(code=source, options=options, enable_cooperative_groups=name == "fit")
     return module.get_function(name)
 
 

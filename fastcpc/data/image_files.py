@@ -103,7 +103,7 @@ def decode_image(content: bytes) -> Image.Image:
     """
     with _opened(content) as image:
         if _is_animated(image) and image.format != "MPO":  # phones put a preview behind the image
-            _say_that_the_first_is_used()
+            warn_of_more_frames()
         return _upright_rgb(image)
 
 
@@ -186,7 +186,7 @@ def _is_animated(image: Image.Image) -> bool:
 
 
 @cache
-def _say_that_the_first_is_used() -> None:
+def warn_of_more_frames() -> None:
     logger.warning("files with several frames or pages: the first one of each is used")
 
 

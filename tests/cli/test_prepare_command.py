@@ -130,7 +130,7 @@ def test_sigterm_ends_it_without_files(
 ) -> None:
     root = image_sets.imagefolder(tmp_path, {"train/a": 40, "train/b": 40, "test/a": 2})
     before, handler = names_below(root), signal.getsignal(signal.SIGTERM)
-    whole = action._with_progress
+    whole = action.with_progress
 
     def interrupted(found: Iterator[action.Checked], total: int) -> Iterator[action.Checked]:
         for number, one in enumerate(whole(found, total)):
@@ -138,7 +138,7 @@ def test_sigterm_ends_it_without_files(
                 os.kill(os.getpid(), signal.SIGTERM)
             yield one
 
-    monkeypatch.setattr(action, "_with_progress", interrupted)
+    monkeypatch.setattr(action, "with_progress", interrupted)
     assert main(["imagefolder", "--root", str(root), "--jobs", jobs, "--cache"]) == 143
     assert "stopped by SIGTERM; nothing is written" in capsys.readouterr().err
     assert names_below(root) == before and signal.getsignal(signal.SIGTERM) == handler

@@ -143,7 +143,7 @@ def test_unreadable_exif_does_not_spoil_the_pixels() -> None:
 
 
 def test_the_first_of_several_frames_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    image_files._say_that_the_first_is_used.cache_clear()
+    image_files.warn_of_more_frames.cache_clear()
     rgb = Image.fromarray(texture(30, 40, 1))
     content = encoded(rgb, "PNG", save_all=True, append_images=[rgb.rotate(180)])
     for _ in range(3):

@@ -237,7 +237,7 @@ def test_only_requested_gradients_are_computed(num_classes, wanted):
 def test_runs_of_rows_and_tickets(monkeypatch, programs):
     """Few and many partial sums give the same gradient up to rounding; tickets are zero again after every launch."""
     tickets = torch.zeros(1024, dtype=torch.int32, device=DEVICE)
-    monkeypatch.setattr(prototype_triton, "_tickets", lambda device, count: tickets)
+    monkeypatch.setattr(prototype_triton, "tickets_for", lambda device, count: tickets)
     monkeypatch.setattr(prototype_triton, "PROGRAMS", programs)
     judge(batch(260, 70, 32, torch.float16, seed=8))
     assert not tickets.any()

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 
 import cuda_on_cpu
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcpc.kernels import fit_gmm, gmm_cupy, order_groups
+from fastcpc.kernels import fit_gmm, order_groups
 from fastcpc.kernels.gmm_cupy import BLOCKS_PER_MULTIPROCESSOR, OPTIONS, SOURCE, VALUE_TYPES, plan_teams
 
 FIELDS = ("means", "variances", "weights", "lower_bound", "n_iter", "converged", "fitted")
@@ -26,7 +27,7 @@ def losses(num_samples, num_groups, seed):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the compiled source lies; every machine that builds PyTorch extensions has g++, some others do not."""
+    """The folder of the compiled source; every machine that builds PyTorch extensions has g++, some others do not."""
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
     return tmp_path_factory.mktemp("cuda_on_cpu")
@@ -34,12 +35,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def cupy(folder, monkeypatch):
-    """CuPy on the CPU in place of CuPy."""
+    """CuPy on the CPU in place of CuPy: what ``import cupy`` finds."""
     module = cuda_on_cpu.FakeCupy(folder)
-    gmm_cupy._kernel.cache_clear()
-    monkeypatch.setattr(gmm_cupy, "_cupy", lambda: module)
-    yield module
-    gmm_cupy._kernel.cache_clear()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
 
 
 def agree(on_device, in_memory, tolerance=1e-12):
@@ -163,11 +162,8 @@ def test_random_cases(folder, num_samples, num_groups, seed, kind):
     groups = rng.integers(0, num_groups, num_samples)
     values = (rng.random, rng.standard_normal, lambda n: rng.exponential(size=n))[kind](num_samples)
     with pytest.MonkeyPatch.context() as patch:
-        module = cuda_on_cpu.FakeCupy(folder, seed)
-        gmm_cupy._kernel.cache_clear()
-        patch.setattr(gmm_cupy, "_cupy", lambda: module)
+        patch.setitem(sys.modules, "cupy", cuda_on_cpu.FakeCupy(folder, seed))
         fit = fit_gmm(cuda_on_cpu.fake(values), cuda_on_cpu.fake(groups), num_groups)
-    gmm_cupy._kernel.cache_clear()
     agree(fit, fit_gmm(values, groups, num_groups), tolerance=1e-9)
 
 
@@ -183,11 +179,9 @@ def test_teams_are_all_resident(multiprocessors, num_samples, num_groups):
 
 
 def test_without_cupy_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
-    gmm_cupy._cupy.cache_clear()
+    monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ValueError, match=r"pip install 'fastcpc\[gpu\]'"):
         fit_gmm(cuda_on_cpu.fake(np.linspace(0, 1, 20)))
-    gmm_cupy._cupy.cache_clear()
 
 
 @pytest.fixture

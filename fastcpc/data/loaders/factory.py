@@ -88,7 +88,7 @@ def make_loader(
         return EmbeddingLoader(split, dataset.mean, dataset.std, augment, device)
     if isinstance(split, ArraySplit):
         return MemoryLoader(split.pixels, dataset.mean, dataset.std, dataset.weak, strong_policy(augment), device)
-    decoder = _decoder(name, split, dataset, data, device, bad_list)
+    decoder = make_decoder(name, split, dataset, data, device, bad_list)
     assert dataset.image_transform is not None
     strong = strong_policy(augment, images=True)
     return ImageLoader(len(split), dataset.image_transform, dataset.mean, dataset.std, strong, decoder, device)
@@ -127,7 +127,7 @@ def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCa
     return cache
 
 
-def _decoder(
+def make_decoder(
     name: str, split: ImageSplit, dataset: Dataset, data: DataConfig, device: torch.device, bad_list: Path | None
 ) -> Decoder:
     assert dataset.image_transform is not None

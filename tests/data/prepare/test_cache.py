@@ -149,7 +149,7 @@ def test_bad_cached_image_is_replaced_by_one_of_another_size(tmp_path: Path) -> 
     data = settings(root, feed="torch", max_bad=0.1)
     cached, decoded = loader(data), loader(replace(data, cache="off"))
     for one in (cached, decoded):
-        one.decoder._bad.rows |= {0, 1, 2, 11}  # of each size
+        one.decoder.bad.rows |= {0, 1, 2, 11}  # of each size
     ours, theirs = (list(one.stream(batches_of(18), ("weak", "weak"), 3)) for one in (cached, decoded))
     assert same(ours, theirs) and not {0, 1, 2, 11} & set(torch.cat([batch.index for batch in ours]).tolist())
 
@@ -206,7 +206,8 @@ def test_table_and_pixels_of_two_caches_are_refused(tmp_path: Path) -> None:
 def test_cache_of_another_size_is_not_used(tmp_path: Path) -> None:
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
-    assert loader(replace(settings(root, feed="torch"), resize=40)).decoder._cache is None
+    other = loader(replace(settings(root, feed="torch"), resize=40))
+    assert len(list(other.stream(batches_of(18), ("test",), 1))) and other.decoder.num_decoded == 18
     named = str(root / ".fastcpc-index/imagefolder.cache-36.parquet")
     with pytest.raises(InputError, match=r"made for data.resize=36, which is 40"):
         loader(replace(settings(root, feed="torch", cache=named), resize=40))
@@ -252,11 +253,11 @@ def test_file_bytes_are_kept_up_to_the_budget(tmp_path: Path) -> None:
         assert same(
             expected[0] + expected[1], [b for s in (1, 2) for b in kept.stream(batches_of(18, seed=s), FOUR, s)]
         )
-        assert (kept.decoder._files.num_read, kept.decoder._files.num_kept) == (18, 18)
+        assert (kept.decoder.files.num_read, kept.decoder.files.num_kept) == (18, 18)
         sizes = [os.path.getsize(path) for path in load_dataset(settings(root)).train.paths]  # type: ignore[union-attr]
         small = loader(settings(root, feed=name, ram_cache=sum(sizes) / 2e9))
         assert same(expected[0], list(small.stream(batches_of(18, seed=1), FOUR, 1)))
-        assert 0 < small.decoder._files.kept_bytes <= sum(sizes) / 2 and 0 < small.decoder._files.num_kept < 18
+        assert 0 < small.decoder.files.kept_bytes <= sum(sizes) / 2 and 0 < small.decoder.files.num_kept < 18
 
 
 def test_wrong_sizes_are_one_line(tmp_path: Path, capsys: Capture) -> None:

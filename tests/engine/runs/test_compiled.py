@@ -19,11 +19,11 @@ from fastcpc.engine.train_epoch import semi_supervised
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
-    numerics._compiled.cache_clear()
+    numerics.compiled_once.cache_clear()
     counters.clear()
     yield
     torch.compiler.reset()
-    numerics._compiled.cache_clear()
+    numerics.compiled_once.cache_clear()
 
 
 def test_each_function_is_compiled_once_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
