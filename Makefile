@@ -26,14 +26,14 @@ docs: $(READY)
 	$(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
-# PHOTOS: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data; each may be left out
+# IMAGES: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data; each may be left out
 bench: $(READY)
 	$(BIN)/python bench/speed/gmm.py
 	$(BIN)/python bench/speed/kernels.py
 	$(BIN)/python bench/speed/step.py
 	$(BIN)/python bench/speed/epoch.py
-ifdef PHOTOS
-	$(BIN)/python bench/speed/data.py --root $(PHOTOS)
+ifdef IMAGES
+	$(BIN)/python bench/speed/data.py --root $(IMAGES)
 endif
 ifneq ($(and $(DIVIDE_MIX),$(CIFAR)),)
 	$(BIN)/python bench/speed/peer.py --divide-mix $(DIVIDE_MIX) --data $(CIFAR)

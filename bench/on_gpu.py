@@ -51,7 +51,7 @@ def steps(results: Path, images: Path | None) -> list[Step]:
     to = ("--results", str(results))
     found = [
         Step("tests of kernels", (*test, "tests/kernels"), 5),
-        Step("tests of feeds", (*test, "tests/data"), 3),
+        Step("tests of loaders", (*test, "tests/data"), 3),
         Step("tests of runs", (*test, "tests/engine"), 6),
         Step("kernels", (python, f"{bench}/speed/kernels.py", *to), 5),
         Step("gmm", (python, f"{bench}/speed/gmm.py", "--large", *to), 5),
@@ -59,7 +59,7 @@ def steps(results: Path, images: Path | None) -> list[Step]:
         Step("epoch", (python, f"{bench}/speed/epoch.py", "--compile", "default", *to), 5),
     ]
     if images is not None:
-        workers = ("--workers", "16", "--photos", "4096")
+        workers = ("--workers", "16", "--images", "4096")
         found.append(Step("data", (python, f"{bench}/speed/data.py", "--root", str(images), *workers, *to), 6))
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer:
@@ -123,12 +123,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of logs, results and on_gpu.json")
     parser.add_argument("--minutes", type=float, default=60.0, help="of this call")
-    parser.add_argument("--photos", type=Path, help="folder of JPEG files, for the feeds' bench")
+    parser.add_argument("--images", type=Path, help="folder of JPEG files, for the loaders' bench")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the steps")
     parser.add_argument("--list", action="store_true", help="print the steps' commands and do nothing")
     options = parser.parse_args()
     out = options.out.expanduser().resolve()
-    todo = steps(out / "results", None if options.photos is None else options.photos.expanduser().resolve())
+    todo = steps(out / "results", None if options.images is None else options.images.expanduser().resolve())
     unknown = set(options.only or ()) - {step.name for step in todo}
     if unknown:
         parser.error(f"--only {', '.join(sorted(unknown))}: the steps here are {', '.join(step.name for step in todo)}")

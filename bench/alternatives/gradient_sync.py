@@ -93,7 +93,7 @@ def measure_on_rank(file: str, width: str, batch: str, steps: str, repeats: str)
     draws = torch.Generator().manual_seed(distributed.rank())
     images_BCHW = torch.randn(int(batch), 3, 32, 32, generator=draws).to(memory_format=torch.channels_last)
     labels_B = torch.randint(10, (int(batch),), generator=draws)
-    network = Classifier(int(width)).to(memory_format=torch.channels_last)
+    network = Classifier(int(width)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kinds = {kind: Step(network, images_BCHW, labels_B, kind) for kind in (OWN, KEPT, REBUILT)}
     calls: Any = {kind: lambda step=step: step.run(int(steps)) for kind, step in kinds.items()}
     timings = time_in_turns(calls, int(repeats), "cpu", warmup=2)

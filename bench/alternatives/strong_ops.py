@@ -7,6 +7,7 @@ out. Pillow rounds blends and moved pixels in its own way. A row is valid if the
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,17 @@ NUM_CROPS = 64
 SIDES = (64, 224)
 POLICIES = ("autoaugment", "randaugment")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PILLOW: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "Brightness": lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
+    "Color": lambda image, factor: ImageEnhance.Color(image).enhance(factor),
+    "Contrast": lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
+    "Sharpness": lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
+    "Posterize": lambda image, mask: ImageOps.posterize(image, int(mask).bit_count()),
+    "Solarize": lambda image, threshold: ImageOps.solarize(image, int(threshold)),
+    "AutoContrast": lambda image, _: ImageOps.autocontrast(image),
+    "Equalize": lambda image, _: ImageOps.equalize(image),
+    "Invert": lambda image, _: ImageOps.invert(image),
+}
 LIMIT = 4.0  # mean difference in levels: solarize and posterize turn one level into many
 
 
@@ -38,16 +50,7 @@ def by_pillow(image: Image.Image, group: int, row: Row) -> Image.Image:
         a, b, c, d, e, f = (row * half).tolist()
         inverse = (a, b, centre + c - (a + b) * centre, d, e, centre + f - (d + e) * centre)
         return image.transform(image.size, Image.Transform.AFFINE, inverse, Image.Resampling.NEAREST)
-    name, value = GROUPS[group], float(row[0])
-    if name in ("Brightness", "Color", "Contrast", "Sharpness"):
-        return getattr(ImageEnhance, name)(image).enhance(value)
-    if name == "Posterize":
-        return ImageOps.posterize(image, int(value).bit_count())
-    if name == "Solarize":
-        return ImageOps.solarize(image, int(value))
-    return {"AutoContrast": ImageOps.autocontrast, "Equalize": ImageOps.equalize, "Invert": ImageOps.invert}[name](
-        image
-    )
+    return PILLOW[GROUPS[group]](image, float(row[0]))
 
 
 def views_by_pillow(crops: list[PixelArray], strong: StrongDraw, normaliser: Normaliser, out: np.ndarray) -> None:

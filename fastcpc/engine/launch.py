@@ -146,7 +146,7 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
-        f"feed {loader}; "
+        f"loader {loader}; "
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
         f"{'' if config.compile == 'false' else f'compile {config.compile}, '}{describe_ranks(config)}; {begin}"
     )

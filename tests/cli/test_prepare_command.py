@@ -87,7 +87,7 @@ def test_webvision_counts_each_image_once(tmp_path: Path, capsys: Capture) -> No
     out = capsys.readouterr().out
     assert "WebVision 1.0, Google and Flickr list, first 2 classes" in out
     assert "all 208 images decode" in out  # 8 for training, 100 of each test set
-    assert "which nothing here can confirm" in out
+    assert "which cannot be verified" in out
     data = DataConfig(
         name="webvision", root=str(root), num_classes=2, flickr=True, ilsvrc12=str(tmp_path / "i"), max_bad=0
     )

@@ -2,7 +2,7 @@
 
 Not collected by itself: ``test_prototype_triton.py`` runs this file in a process of its own, because the interpreter
 must be chosen before the kernels are imported. A result is judged by the error that plain PyTorch makes in the same
-dtype: err(kernel) <= 2 err(torch) + floor, the floor being what rounding the true result to its dtype may cost.
+dtype: err(kernel) <= 2 err(torch) + floor. The floor is what rounding the true result to its dtype may cost.
 """
 
 import math

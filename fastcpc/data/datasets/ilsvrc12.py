@@ -44,7 +44,7 @@ def list_ilsvrc12(root: str, wnids: Sequence[str], num_classes: int) -> tuple[Im
     for folder in folders:
         if {"0", "1"} <= set(_folders(folder)):
             numbers = [str(k) for k in range(num_classes)]
-            remark = f"ilsvrc12: {folder}/<number>/: taken as WebVision's class numbers, which nothing here can confirm"
+            remark = f"ilsvrc12: {folder}/<number>/: taken as WebVision's class numbers, which cannot be verified"
             return _by_folder(base, folder, numbers, numbers), remark
     raise InputError(f"data.ilsvrc12={root}: no ILSVRC12 validation images in a known layout; expected {LAYOUTS}")
 

@@ -100,7 +100,7 @@ def path_and_label(line: Line, num_classes: int) -> tuple[str, int]:
 def inside(path: str, line: Line) -> str:
     """Return a path of a list. InputError where it is outside the data set's folder."""
     if os.path.isabs(path) or ".." in path.split("/"):
-        raise line.problem(f"names {shorten(path)!r}, which lies outside the data set's folder")
+        raise line.problem(f"names {shorten(path)!r}, which is outside the data set's folder")
     return path
 
 

@@ -61,7 +61,7 @@ def describe_loader(dataset: Dataset, data: DataConfig, device: torch.device) ->
     """The loader, the reason for it, and the cache if there is one. Raises InputError as ``choose_loader`` does."""
     name, why = choose_loader(dataset, data, device)
     cache = cache_file(dataset, data)
-    return f"{name} ({why})" + (f" for photos that are not in the cache {cache}" if cache else "")
+    return f"{name} ({why})" + (f" for images that are not in the cache {cache}" if cache else "")
 
 
 def num_workers(data: DataConfig) -> int:
@@ -123,7 +123,7 @@ def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCa
     cache = open_cache(path, data.name, dataset.image_transform.resize, split, again)
     missing = int((~cache.present).sum())
     if missing:
-        logger.warning("%s: %s of %s photos are not in it and are decoded", path, f"{missing:,}", f"{len(split):,}")
+        logger.warning("%s: %s of %s images are not in it and are decoded", path, f"{missing:,}", f"{len(split):,}")
     return cache
 
 

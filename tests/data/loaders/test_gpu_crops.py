@@ -1,4 +1,4 @@
-"""Views that a GPU cuts from packed photos: on a CPU, the same code gives what threads and Pillow give."""
+"""Views that a GPU crops from cached images: on a CPU, the same code gives what threads and Pillow give."""
 
 import threading
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ SIZES = [(40, 28), (28, 39), (20, 60), (28, 28), (1, 1), (28, 300), (250, 28), (
 
 
 def cache_of(images: list[np.ndarray]) -> ImageCache:
-    """The photos as they are, one after another."""
+    """The images as they are, one after another."""
     offset_N = np.cumsum([32, *(image.size for image in images[:-1])])
     pixels = np.concatenate([np.zeros(32, np.uint8), *(image.reshape(-1) for image in images)])
     return ImageCache(Path("-"), pixels, offset_N, np.array([image.shape[:2] for image in images]))
@@ -73,7 +73,7 @@ def cuts_of(decoder: Decoder, requests: Any) -> list[DecodedChunk]:
 @pytest.mark.parametrize("boxes", [False, True])
 @pytest.mark.parametrize("crop", [8, 17, 28])
 def test_views_equal_those_of_the_pillow_decoder(crop: int, boxes: bool) -> None:
-    """Test views beside boxes too: of a small photo they need two sizes."""
+    """Test views beside boxes too: of a small image they need two sizes."""
     cache, transform = some_cache(), ImageTransform(SIDE, crop, random_resized_crop=boxes, flip=True)
     packed, views = GpuCropDecoder(cache, transform, 2, CPU), ("weak", "test", "weak")
     ours, theirs = (
@@ -114,7 +114,7 @@ def test_resized_crops_equal_pillow_rows_first(size: tuple[int, int], side: int,
 
 
 def stored(tmp_path: Path, missing: int = 0) -> tuple[Dataset, ImageCache, str]:
-    """A data set, its cache, and the table of that; some of the last photos are not in it."""
+    """A data set, its cache, and the table of that; some of the last images are not in it."""
     paths = [tmp_path / f"{i}.png" for i in range(13)]
     for i, path in enumerate(paths):
         Image.fromarray(texture(*((60, 45), (28, 39), (20, 61))[i % 3], i)).save(path)

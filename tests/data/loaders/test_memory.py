@@ -153,10 +153,10 @@ def test_wrong_requests_raise_value_error() -> None:
     loader = loader_of()
     index = [torch.arange(4)]
     odd: Any = ["sideways"]
-    with pytest.raises(ValueError, match="this feed has no 'sideways' view"):
+    with pytest.raises(ValueError, match="this loader has no 'sideways' view"):
         loader.stream(index, odd, seed=1)
     weak_only = MemoryLoader(loader.pixels, MEAN, STD, WeakPolicy(True, 2), None, CPU)
-    with pytest.raises(ValueError, match="this feed has no 'strong' view"):
+    with pytest.raises(ValueError, match="this loader has no 'strong' view"):
         weak_only.stream(index, ["strong"], seed=1)
     with pytest.raises(ValueError, match=r"sample 40 is outside 0..39"):
         loader.stream([torch.tensor([1]), torch.tensor([40])], ["test"], seed=1)
@@ -164,7 +164,7 @@ def test_wrong_requests_raise_value_error() -> None:
         loader.stream([torch.tensor([-1, 3])], ["test"], seed=1)
     with pytest.raises(ValueError, match=r"batch 1 must be a filled int64 vector, got torch.int64 \(0,\)"):
         loader.stream([torch.tensor([1]), torch.arange(0)], ["test"], seed=1)
-    with pytest.raises(ValueError, match=r"start must lie in 0..1, got 2"):
+    with pytest.raises(ValueError, match=r"start must be in 0..1, got 2"):
         loader.stream(index, ["test"], seed=1, start=2)
     with pytest.raises(ValueError, match=r"pixels must be uint8 \(N, C, S, S\), got torch.uint8 \(2, 3, 4, 5\)"):
         MemoryLoader(torch.zeros(2, 3, 4, 5, dtype=torch.uint8), MEAN, STD, WeakPolicy(True, 2), None, CPU)

@@ -46,7 +46,7 @@ def noisy() -> bytes:
     ],
 )
 def test_undecodable_image_has_a_reason(tmp_path: Path, content: bytes, problem: str) -> None:
-    check = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
+    check, _ = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
     assert check.problem.startswith(problem)
     assert check.num_bytes == len(content)
 
@@ -67,7 +67,7 @@ def test_undecodable_image_has_a_reason(tmp_path: Path, content: bytes, problem:
 def test_unusual_images_decode_with_a_note(
     tmp_path: Path, content: bytes, note: str, size: tuple[int, int], kind: str
 ) -> None:
-    check = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
+    check, _ = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
     assert (check.problem, check.note, (check.width, check.height), check.format) == ("", note, size, kind)
 
 

@@ -1,4 +1,4 @@
-"""A run whose data or numbers are not as the method expects says why and goes on with the least harm."""
+"""A run whose data or numbers are not as the method expects says why and continues with a note."""
 
 import logging
 import re
