@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from fastcpc.config.paths import existing_folder
 from fastcpc.data.dataset import ImageSplit
-from fastcpc.data.datasets.listing import existing_folder, inside, make_split, path_and_label, read_lines
+from fastcpc.data.datasets.listing import inside, make_split, path_and_label, read_lines
 from fastcpc.errors import InputError
 
 PER_CLASS = 50

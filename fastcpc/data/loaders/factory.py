@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.config.validation import feed_problem
 from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.policies import strong_policy
 from fastcpc.data.cores import usable_cores
@@ -34,18 +35,14 @@ def choose_loader(dataset: Dataset, data: DataConfig, device: torch.device) -> t
     Raises InputError for a loader that does not support this data set or is not installed.
     """
     asked = data.feed
+    kinds = {EmbeddingSplit: "embeddings", ArraySplit: "arrays", ImageSplit: "images"}
+    unfit = feed_problem(dataset.name, kinds[type(dataset.train)], asked)
+    if unfit:
+        raise InputError(unfit)
     if isinstance(dataset.train, EmbeddingSplit):
-        if asked not in ("auto", "memory"):
-            raise InputError(f"data.feed={asked}: serves image files, not embeddings; use auto or memory")
         return "memory", "batches of rows of a memory map"
     if isinstance(dataset.train, ArraySplit):
-        if asked not in ("auto", "memory"):
-            raise InputError(
-                f"data.feed={asked}: serves image files, and {dataset.name} is held in memory; use auto or memory"
-            )
         return "memory", "all images fit in memory"
-    if asked == "memory":
-        raise InputError(f"data.feed=memory: {dataset.name} is read from image files; use auto, dali or torch")
     problem = dali_problem()
     if asked == "dali" and problem:
         raise InputError(f"data.feed=dali: {problem}; pip install fastcpc[dali], or use data.feed=torch")
