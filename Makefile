@@ -5,8 +5,9 @@ READY := .venv/.ready
 
 .PHONY: demo test browser bench lint docs soak table clean
 
+# one thread: with images this small, several threads mostly wait for each other
 demo: $(READY)
-	$(BIN)/fastcpc-train --config configs/digits_sym80.yaml
+	OMP_NUM_THREADS=1 $(BIN)/fastcpc-train --config configs/digits_sym80.yaml
 
 # CPU_BF16=yes or no: as on a CPU that multiplies bfloat16, where precision=auto is bf16, or on one that does not
 test: lint browser
