@@ -182,7 +182,7 @@ def test_subsets_grow(ten: Dataset) -> None:
     assert other != small
 
 
-def test_subset_zero_is_everything(ten: Dataset) -> None:
+def test_subset_zero_takes_all_images(ten: Dataset) -> None:
     labels = make_labels(ten, NoiseConfig(), run_seed=1)
     assert take_subset(ten, labels, 0, 1) == (ten, labels)
 

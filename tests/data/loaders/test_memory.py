@@ -178,7 +178,7 @@ def digits() -> Dataset:
     return load_dataset(DataConfig(name="digits"))
 
 
-def test_feed_of_a_split(digits: Dataset) -> None:
+def test_loader_of_a_split(digits: Dataset) -> None:
     augment = AugmentConfig(strong="geometric")
     loader = make_loader(digits.tests["test"], digits, DataConfig(), augment, CPU)
     assert loader.num_samples == 360
