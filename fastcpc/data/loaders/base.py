@@ -17,8 +17,8 @@ ViewName = Literal["test", "weak", "strong"]
 class Batch:
     """Images of some samples, on the loader's device.
 
-    index: int64 (B,). views: one float32 (B, C, H, W) per requested view, normalised. Callers look labels up by index, so
-    true labels never enter a loader.
+    index: int64 (B,). views: one float32 (B, C, H, W) per requested view, normalised. Callers look labels up by
+    index, so true labels never enter a loader.
     """
 
     index: Tensor
