@@ -53,7 +53,8 @@ def test_the_files_have_the_embeddings_of_timm_and_the_labels(made: Path) -> Non
     paths = [made / "images" / name for name in index["path"].to_pylist()]
     with torch.no_grad():
         expected = network(torch.stack([view(Image.open(path).convert("RGB")) for path in paths])).numpy()
-    np.testing.assert_allclose(values.astype(np.float32), expected, atol=2e-3 * np.abs(expected).max())
+    tolerance = {"fp32": 2e-3, "bf16": 5e-2}[record["precision"]]  # of the largest value
+    np.testing.assert_allclose(values.astype(np.float32), expected, atol=tolerance * np.abs(expected).max())
     assert not {PART, STATES, JOB} & {item.name for item in (made / "out").iterdir()}
 
 
