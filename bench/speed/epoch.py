@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--compile", default="false", choices=("false", "default", "max-autotune"))
     parser.add_argument("settings", nargs="*", help="further key=value settings")
     options = parser.parse_args()
-    report = Report("epoch", this_machine(options.device))
+    report = Report("epoch", this_machine(options.device), options.results)
     with scratch() as folder:
         epochs = epochs_of(options, folder)
     seconds = [epoch["seconds"] for epoch in epochs]
@@ -60,7 +60,7 @@ def main() -> int:
     labels = {"config": str(options.config or "CIFAR-10, made up"), "compile": options.compile}
     notes = {"data_wait": round(median(epoch["data_wait"] for epoch in epochs), 4)}
     report.add(Row(labels, Check("seconds unaccounted", apart, 1e-3), "epoch", timings, notes=notes))
-    return report.finish(options.results)
+    return report.finish()
 
 
 def spread(values: list[float]) -> Timing:

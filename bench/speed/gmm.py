@@ -98,12 +98,12 @@ def main() -> int:
     )
     options = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
-    report = Report("gmm", this_machine(options.device))
+    report = Report("gmm", this_machine(options.device), options.results)
     for num_samples, num_groups in SHAPES + (((2_400_000, 1_000),) if options.large else ()):
         repeats = options.repeats or (3 if num_samples > 100_000 else 5)
         for row in bench(num_samples, num_groups, options.device, repeats):
             report.add(row)
-    return report.finish(options.results)
+    return report.finish()
 
 
 if __name__ == "__main__":

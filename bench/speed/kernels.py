@@ -135,14 +135,14 @@ def main() -> int:
         "--architectures", type=int, nargs="*", choices=ARCHITECTURES, default=[90], help="to compile for"
     )
     options = parser.parse_args()
-    report = Report("kernels", this_machine(options.device))
+    report = Report("kernels", this_machine(options.device), options.results)
     repeats = options.repeats or (100 if options.device == "cuda" else 20)
     for shape in CPU_SHAPES if options.device == "cpu" else GPU_SHAPES:
         report.add(loss_row(*shape, options.device, repeats))
     for num_rows, num_classes in SCORES[options.device]:
         report.add(scores_row(num_rows, num_classes, options.device, repeats))
     report.extra["resources"] = list(resources(options.architectures))
-    return report.finish(options.results)
+    return report.finish()
 
 
 if __name__ == "__main__":

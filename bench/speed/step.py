@@ -196,10 +196,10 @@ def main() -> int:
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     parser.add_argument("--compile", choices=("default", "max-autotune"), default="default")
     options = parser.parse_args()
-    report = Report("step", this_machine(options.device))
+    report = Report("step", this_machine(options.device), options.results)
     report.add(step_row(options))
     report.add(parts_row(options))
-    return report.finish(options.results)
+    return report.finish()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""Times on a GPU are those of the device: on a simulated one, whose host is slower than its kernels."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gpu_clock import GpuClock, gpu_clock
+from pretend_gpu import pretended_gpu
+
+BENCH = Path(__file__).parents[2] / "bench"
+LAUNCH, KERNEL = 10e-6, 1e-6
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCH))
+    for loaded in ("harness", "gpu_timing"):
+        monkeypatch.delitem(sys.modules, loaded, raising=False)
+    return importlib.import_module("harness")
+
+
+@pytest.fixture
+def clock() -> Iterator[GpuClock]:
+    with pretended_gpu(), gpu_clock(LAUNCH, KERNEL) as made:
+        yield made
+
+
+def ten_launches() -> None:
+    value = torch.ones(4, device="cuda")
+    for _ in range(10):
+        value.add_(1)
+
+
+def test_time_of_launches_is_not_part_of_a_call(harness: Any, clock: GpuClock) -> None:
+    timings = harness.time_in_turns({"ten": ten_launches, "one": lambda: torch.ones(1, device="cuda") * 2}, 3, "cuda")
+    ten, one = timings["ten"], timings["one"]
+    assert (ten.median, ten.low, ten.high) == pytest.approx([10 * KERNEL] * 3)
+    assert one.median == pytest.approx(KERNEL)
+    assert ten.queued and ten.host == pytest.approx(10 * LAUNCH)
+    assert ten.record()["queued"] is True
+
+
+def test_wait_grows_until_the_host_is_hidden(harness: Any, clock: GpuClock) -> None:
+    timer = harness.gpu_timing.QueuedTimer(ten_launches)
+    clock.launch = 4 * LAUNCH  # a busy moment after the probe
+    timer.measure()
+    assert timer.queued and timer.device == pytest.approx([10 * KERNEL])
+    assert clock.slept == pytest.approx([1.5e-4, 3e-4, 6e-4], rel=1e-3)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_call_that_cannot_be_queued_at_once_says_so(harness: Any, clock: GpuClock, waits: bool) -> None:
+    """It waits for the device in its middle, or it needs the host for longer than a queue may be filled."""
+
+    def call() -> None:
+        ten_launches()
+        if waits:
+            clock.synchronize()
+        else:
+            clock.host += 2 * harness.gpu_timing.LONGEST
+        ten_launches()
+
+    timing = harness.time_in_turns({"call": call}, 2, "cuda")["call"]
+    assert timing.queued is False and timing.record()["queued"] is False
+    assert timing.median > 10 * LAUNCH
+
+
+def test_inputs_take_turns(harness: Any) -> None:
+    seen: list[int] = []
+    call = harness.gpu_timing.in_turns(lambda a, b: seen.append(a + b), [(1, 1), (2, 2), (3, 3)])
+    for _ in range(4):
+        call()
+    assert seen == [2, 4, 6, 2]
+    copies = harness.gpu_timing.copies
+    assert (copies(10, "cpu"), copies(10, "cuda"), copies(2**30, "cuda")) == (1, 16, 2)
+    assert copies(20 * 2**20, "cuda") * 20 * 2**20 >= harness.gpu_timing.CACHE_BYTES
