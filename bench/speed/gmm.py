@@ -81,7 +81,7 @@ def bench(num_samples: int, num_groups: int, device: str, repeats: int, *, timed
             calls["sklearn loop"] = partial(loop.run, peer)
         timings = time_in_turns(calls, repeats, device) if check.passed else {}
         notes = {}
-        if device == "cuda":
+        if device == "cuda" and check.passed:
             kernels, seconds = kernels_of(calls["fastcpc"])
             notes = {"kernels": kernels, "kernels_ms": round(seconds * 1e3, 4)}
         rows.append(Row(labels, check, "fastcpc", timings, notes=notes))

@@ -77,16 +77,17 @@ def differentiate(loss: Callable[..., Tensor], embeddings: Tensor, prototypes: T
 
 def in_float64(embeddings: Tensor, prototypes: Tensor, sets: Sets) -> list[Tensor]:
     """Loss and both gradients of plain_loss in float64, by parts of the rows that fit in memory."""
-    _, clean, pseudo = sets
+    labels, clean, pseudo = sets
     sizes = torch.stack([clean.sum(), (~clean).sum(), (pseudo >= 0).sum()])
     num_rows, parts = max(TRUTH_ELEMENTS // len(prototypes), 1), []
+
+    def part(v: Tensor, c: Tensor, labels: Tensor, clean: Tensor, pseudo: Tensor) -> Tensor:
+        return plain_loss(v, c, labels, clean, pseudo, sizes)
+
     for first in range(0, len(embeddings), num_rows):
         rows = slice(first, first + num_rows)
-        own = tuple(part[rows] for part in sets)
-        parts.append(
-            differentiate(lambda *inputs: plain_loss(*inputs, sizes), embeddings[rows].double(), prototypes.double(),
-                          own)  # type: ignore[arg-type]
-        )  # fmt: skip
+        own = (labels[rows], clean[rows], pseudo[rows])
+        parts.append(differentiate(part, embeddings[rows].double(), prototypes.double(), own))
     losses, of_embeddings, of_prototypes = zip(*parts, strict=True)
     return [torch.stack(losses).sum(), torch.cat(of_embeddings), torch.stack(of_prototypes).sum(0)]
 
@@ -107,7 +108,7 @@ def check_loss(loss: Callable[..., Tensor], embeddings: Tensor, prototypes: Tens
 def loss_row(num_rows: int, num_classes: int, dtype: str, device: str, repeats: int) -> Row:
     """Loss and both gradients of one shape."""
     embeddings, prototypes, sets = make_batch(num_rows, num_classes, getattr(torch, dtype), device)
-    losses = {"fastcpc": prototype_loss, "plain": plain_loss}
+    losses: dict[str, Callable[..., Tensor]] = {"fastcpc": prototype_loss, "plain": plain_loss}
     if device == "cuda":
         torch.compiler.reset()  # otherwise earlier shapes count towards the limit of recompilations
         losses["compiled"] = torch.compile(plain_loss, fullgraph=True, dynamic=False)

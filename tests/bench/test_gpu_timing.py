@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from gpu_clock import GpuClock, gpu_clock
-from pretend_gpu import pretended_gpu
+from pretend_gpu import kernels_on_cpu, pretended_gpu
 
 BENCH = Path(__file__).parents[2] / "bench"
 LAUNCH, KERNEL = 10e-6, 1e-6
@@ -78,3 +78,33 @@ def test_inputs_take_turns(harness: Any) -> None:
     copies = harness.gpu_timing.copies
     assert (copies(10, "cpu"), copies(10, "cuda"), copies(2**30, "cuda")) == (1, 16, 2)
     assert copies(20 * 2**20, "cuda") * 20 * 2**20 >= harness.gpu_timing.CACHE_BYTES
+
+
+def bench_named(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCH / "speed"))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return importlib.import_module(name)
+
+
+def test_bench_of_the_loss_on_a_gpu(harness: Any, clock: GpuClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of a GPU, with the forms of a CPU in place of what is compiled."""
+    kernels = bench_named("kernels", monkeypatch)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(kernels, "TRUTH_ELEMENTS", 64)  # several parts of the rows
+    with kernels_on_cpu():
+        loss = kernels.loss_row(20, 5, "bfloat16", "cuda", 3)
+        scores = kernels.scores_row(30, 5, "cuda", 3)
+    for row in (loss, scores):
+        assert row.check.passed
+        assert all(timing.queued and timing.host > timing.median for timing in row.timings.values())
+    assert list(loss.timings) == ["fastcpc", "plain", "compiled"] and loss.floor is None
+
+
+def test_bench_of_mixtures_on_a_gpu(harness: Any, clock: GpuClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    gmm = bench_named("gmm", monkeypatch)
+    monkeypatch.setattr(gmm, "kernels_of", lambda call: (call() and 7, 2e-5))
+    with kernels_on_cpu():
+        rows = gmm.bench(400, 3, "cuda", 2, timed_loop=False)
+    for row in rows:
+        assert row.check.passed and list(row.timings) == ["fastcpc"]
+        assert row.notes == {"kernels": 7, "kernels_ms": 0.02}

@@ -239,7 +239,8 @@ def kernels_on_cpu() -> Iterator[None]:
 
     def fit(values: Tensor, groups: Any, num_groups: int, order: Any, start: Any, *limits: Any) -> Any:
         names = dict(zip(("max_iter", "tol", "reg_covar"), limits, strict=True))
-        made = gmm_em.fit_gmm(values.cpu(), None if groups is None else groups.cpu(), num_groups, **names)
+        begin = None if start is None else tuple(part.cpu() for part in start)
+        made = gmm_em.fit_gmm(values.cpu(), None if groups is None else groups.cpu(), num_groups, init=begin, **names)
         return [part.to(values.device) for part in vars(made).values()], gmm_cupy.BadInput(0, 0, 0)
 
     def posterior(values: Tensor, groups: Any, mixture: Any) -> Any:
