@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fastcpc import distributed
 from fastcpc.config.schema import Config
@@ -22,7 +23,7 @@ from fastcpc.engine.checkpoint.format import checked_state, parse, read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
 from fastcpc.engine.loggers.run_log import RunLog, open_log
-from fastcpc.engine.numerics import resolve_numerics
+from fastcpc.engine.numerics import choose_compile, resolve_numerics
 from fastcpc.engine.outputs.data_record import (
     DATA_FILE,
     check_old_labels,
@@ -148,8 +149,16 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
         f"feed {loader}; "
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
-        f"{'' if config.compile == 'false' else f'compile {config.compile}, '}{describe_ranks(config)}; {begin}"
+        f"{describe_compile(config, trainer.numerics.device)}{describe_ranks(config)}; {begin}"
     )
+
+
+def describe_compile(config: Config, device: torch.device) -> str:
+    """How steps are compiled, and on a GPU the reason for what ``auto`` chose; empty for an uncompiled run."""
+    how, why = choose_compile(config.compile, device)
+    if config.compile == "auto" and device.type == "cuda":
+        return f"compile {how} (auto: {why}), "
+    return "" if how == "false" else f"compile {how}, "
 
 
 def start_notes(trainer: Trainer) -> list[str]:

@@ -11,11 +11,11 @@ from fastcpc.engine.checkpoint.format import CheckpointState
 from fastcpc.errors import InputError
 
 # Settings that may change when a run is resumed: paths and devices, not what is computed. (Rounding may differ on
-# another device or with another size of scoring batches.)
+# another device, compiled, or with another size of scoring batches.)
 FREE_KEYS = frozenset(
     {
-        "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "data.embeddings", "data.labels",
-        "data.test_embeddings", "data.test_labels", "noise.file",
+        "run.resume", "run.keep_every", "run.dir", "run.name", "device", "compile", "data.root", "data.embeddings",
+        "data.labels", "data.test_embeddings", "data.test_labels", "noise.file",
         "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
     }
 )  # fmt: skip
