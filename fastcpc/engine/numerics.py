@@ -158,12 +158,10 @@ def resolve_numerics(config: Config) -> Numerics:
                 f"{torch.cuda.device_count()} GPUs here, and this is process {distributed.local_rank() + 1} of the "
                 "machine: start as many processes as GPUs (torchrun --nproc-per-node), or use device=cpu"
             )
-        device = (
-            torch.device("cuda", distributed.local_rank()) if distributed.world_size() > 1 else torch.device("cuda")
-        )
+        device = torch.device("cuda", distributed.local_rank()) if distributed.has_group() else torch.device("cuda")
     precision = choose_precision(config.precision, probe(device))
     compiled, _ = choose_compile(config.compile, device)
-    compiles_steps = compiled != "false" and distributed.world_size() == 1
+    compiles_steps = compiled != "false" and not distributed.has_group()
     return Numerics(device, DTYPES[precision], compiled, compiles_steps, config.train.score_batch_size)
 
 
@@ -177,7 +175,7 @@ def choose_compile(asked: str, device: torch.device) -> tuple[str, str]:
     if asked == "auto":
         if device.type != "cuda":
             return "false", "no GPU"
-        if distributed.world_size() > 1:
+        if distributed.has_group():
             return "false", "several processes"
         return ("default", "one GPU") if found else ("false", f"none of {named} is found")
     if asked != "false" and not found:

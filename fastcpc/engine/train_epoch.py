@@ -206,7 +206,7 @@ def layers_seed(steps_seed: int, step: int) -> int:
 def draw_partners(config: Config, draw: torch.Generator, device: torch.device) -> Partners:
     """MixUp partners of a step: from a permutation of the global batch, or of each rank's share."""
     blocks, mixed_blocks = 4, 2 if config.semisup.labelled_half_only else 4
-    if config.parallel.mixup == "global" or distributed.world_size() == 1:
+    if config.parallel.mixup == "global" or not distributed.has_group():
         batch_size = config.train.batch_size
         permutation = torch.randperm(blocks * batch_size, generator=draw)
         return find_partners(permutation, blocks, mixed_blocks * batch_size, device)

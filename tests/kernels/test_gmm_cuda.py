@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import sys
+from types import SimpleNamespace
 
 import cuda_on_cpu
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretend_gpu import pretended_gpu
 
 from fastcpc.kernels import fit_gmm, gmm_cupy, order_groups
 from fastcpc.kernels.gmm_cupy import BLOCKS_PER_MULTIPROCESSOR, OPTIONS, SOURCE, VALUE_TYPES, plan_teams
@@ -38,6 +41,7 @@ def cupy(folder, monkeypatch):
     module = cuda_on_cpu.FakeCupy(folder)
     gmm_cupy._kernel.cache_clear()
     monkeypatch.setattr(gmm_cupy, "_cupy", lambda: module)
+    monkeypatch.setattr(gmm_cupy, "problem", lambda: "")
     yield module
     gmm_cupy._kernel.cache_clear()
 
@@ -182,17 +186,42 @@ def test_teams_are_all_resident(multiprocessors, num_samples, num_groups):
     assert teams <= num_groups
 
 
-def test_without_cupy_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
-    gmm_cupy._cupy.cache_clear()
-    with pytest.raises(ValueError, match=r"pip install 'fastcpc\[gpu\]'"):
-        fit_gmm(cuda_on_cpu.fake(np.linspace(0, 1, 20)))
-    gmm_cupy._cupy.cache_clear()
+@pytest.mark.parametrize("fails", ["import", "compiler"])
+def test_without_cupy_mixtures_are_fitted_on_the_cpu(fails, monkeypatch, caplog):
+    """CuPy is missing, or cannot compile the source; logged once, and the results stay on the GPU."""
+    if fails == "import":
+        monkeypatch.setitem(sys.modules, "cupy", None)
+        gmm_cupy._cupy.cache_clear()
+    else:
+        monkeypatch.setattr(gmm_cupy, "_cupy", lambda: SimpleNamespace(RawModule=failing_compiler))
+    gmm_cupy._kernel.cache_clear()
+    gmm_cupy.problem.cache_clear()
+    values, groups = losses(900, 3, seed=4)
+    with pretended_gpu():
+        there = torch.from_numpy(values).to("cuda"), torch.from_numpy(groups).to("cuda")
+        fits = [fit_gmm(*there, 3), fit_gmm(there[0], order_groups(there[1], 3))]
+        posterior = fits[0].clean_probability(*there)
+        assert posterior.is_cuda and fits[0].means.is_cuda
+        expected = fit_gmm(values, groups, 3)
+        for fit in fits:
+            agree(fit, expected, tolerance=0)
+        np.testing.assert_array_equal(posterior.cpu(), expected.clean_probability(values, groups))
+    (record,) = caplog.records
+    reason = "ModuleNotFoundError: import of cupy halted" if fails == "import" else "RuntimeError: no headers"
+    assert f"fitted on the CPU, because CuPy cannot be used ({reason}" in record.getMessage()
+    assert "pip install 'fastcpc[gpu]'" in record.getMessage()
+    for made in (gmm_cupy._cupy, gmm_cupy._kernel, gmm_cupy.problem):
+        getattr(made, "cache_clear", lambda: None)()
+
+
+def failing_compiler(**_):
+    raise RuntimeError("no headers\nin /usr/local/cuda")
 
 
 @pytest.fixture
 def _own_memory(request):
     torch.use_deterministic_algorithms(False)
+    assert not gmm_cupy.problem()  # otherwise a CPU would compute what these tests compare
 
 
 @pytest.mark.gpu

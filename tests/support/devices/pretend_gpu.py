@@ -250,6 +250,7 @@ def kernels_on_cpu() -> Iterator[None]:
 
     loss = sys.modules["fastcpc.kernels.prototype_loss"]  # in the package a function has the module's name
     with (
+        patch.object(gmm_cupy, "problem", lambda: ""),
         patch.multiple(gmm_cupy, order_on_device=order, fit_on_device=fit, posterior_on_device=posterior),
         patch.object(loss, "_pick", lambda *_: "torch"),
     ):
