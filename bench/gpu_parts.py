@@ -56,17 +56,17 @@ class Setting:
 
 
 def environment(commit: str) -> dict[str, str]:
-    """Variables for every part: the project need not be installed, and git need not know the commit."""
+    """Variables for every part: the project need not be installed, git need not know the commit, logs are complete."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {"PYTHONPATH": path} | ({"FASTCPC_COMMIT": commit} if commit else {})
+    return {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | ({"FASTCPC_COMMIT": commit} if commit else {})
 
 
 def first(setting: Setting) -> list[Part]:
     """Tests side by side, then benches one by one."""
-    narrow = ("model.width=4", "train.batch_size=16") if setting.small else ()
+    narrow = ("train.batch_size=16",) if setting.small else ()
     images = {True: "128", False: "50000"}[setting.small]
     epoch = ("--epochs", "1" if setting.small else "2", "--images", images)
-    step = ("--width", "4", "--batch", "8", "--steps", "2") if setting.small else ("--steps", "30")
+    step = ("--width", "16", "--batch", "8", "--steps", "2") if setting.small else ("--steps", "30")
     shapes = ("64x10", "128x100", "256x100", "256x1000") if setting.small else LOSS_SHAPES
     mixtures = ("5000x10",) if setting.small else MIXTURES
     cache = ("--epochs", "1", "--images", "128" if setting.small else "4096")
@@ -86,9 +86,12 @@ def first(setting: Setting) -> list[Part]:
 
 
 def second(setting: Setting, *, profile: bool) -> list[Part]:
-    """Accuracy over the training time; with ``profile`` the operations of a step instead."""
+    """Accuracy over the training time; with ``profile`` the operations of a step instead.
+
+    Compilation would take a third of the minutes, so the accuracy run goes without.
+    """
     if profile:
-        size = ("--width", "4", "--batch", "8", "--steps", "2") if setting.small else ()
+        size = ("--width", "16", "--batch", "8", "--steps", "2") if setting.small else ()
         return [
             _bench(
                 f"profile {name}", "profile_step", 2.4, *size, "--compile", how, "--trace",
@@ -96,11 +99,12 @@ def second(setting: Setting, *, profile: bool) -> list[Part]:
             )
             for name, how in (("eager", "false"), ("compiled", "default"))
         ]  # fmt: skip
-    small = ("data.subset=160", "model.width=4", "train.batch_size=16", "compile=false") if setting.small else ()
+    small = ("data.subset=160", "model.width=16", "train.batch_size=16") if setting.small else ()
     command = (
         sys.executable, str(BENCH / "accuracy.py"), "--config", str(ROOT / "configs/fast/cifar10_sym50.yaml"),
         "--state", str(setting.state), "--minutes", f"{setting.minutes - TO_WRITE:g}", "--epochs", str(setting.epochs),
-        "--reach", "80", "85", "90", "93", "--results", str(setting.results), f"data.root={setting.data}", *small,
+        "--reach", "80", "85", "90", "93", "--results", str(setting.results), f"data.root={setting.data}",
+        "compile=false", *small,
     )  # fmt: skip
     return [Part("accuracy", command, setting.minutes)]
 
@@ -129,10 +133,13 @@ def _tests(name: str, folder: str, workers: int, *options: str, minutes: float =
     """Tests marked gpu. Warnings are no errors, also in a pytest that a test starts: a new GPU may cause new ones."""
     workers = min(workers, os.cpu_count() or 1)
     side_by_side = ("-n", str(workers), "--dist", "worksteal") if workers and find_spec("xdist") else ()
-    command = (sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", "--durations=5")
+    command = (
+        sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-p", "no:cacheprovider", "--durations=5",
+        "-o", "faulthandler_timeout=100",
+    )  # fmt: skip
     return Part(
         name, (*command, *side_by_side, *options, folder), minutes, beside=True,
-        environment={"PYTEST_ADDOPTS": "-W default", "OMP_NUM_THREADS": "1"},
+        environment={"PYTEST_ADDOPTS": "-W default", "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "4"},
     )  # fmt: skip
 
 

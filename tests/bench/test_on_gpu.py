@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import select
 import sys
 import tarfile
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
+from fastcpc.config.load import load_config
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -152,6 +155,19 @@ def test_commands_match_their_scripts(
     if command != "rest":
         assert "not max-autotune" in words if command == "first" else "max-autotune" not in words
         assert not {"sanitizer", "dali"} & set(words.lower().split())
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_settings_of_the_parts_are_valid(on_gpu: Any, tmp_path: Path, small: bool) -> None:
+    setting = on_gpu.Setting(tmp_path, tmp_path / "state", data=tmp_path, small=small)
+    parts = [*on_gpu.first(setting), *on_gpu.second(setting, profile=False), *on_gpu.second(setting, profile=True)]
+    seen = set()
+    for part in parts:
+        settings = [word for word in part.command if re.fullmatch(r"[a-z_.]+=.*", word) and "faulthandler" not in word]
+        config = load_config([BENCH.parent / "configs/fast/cifar10_sym50.yaml"], settings)
+        assert "--width" not in part.command or int(part.command[part.command.index("--width") + 1]) >= 16
+        seen |= {config.train.batch_size}
+    assert seen == ({16, 256} if small else {256})
 
 
 def test_list_of_commands_needs_no_gpu(on_gpu: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
