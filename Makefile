@@ -32,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python bench/speed/kernels.py
 	$(BIN)/python bench/speed/step.py
 	$(BIN)/python bench/speed/epoch.py
+	$(BIN)/python bench/counts.py
 ifdef PHOTOS
 	$(BIN)/python bench/speed/data.py --root $(PHOTOS)
 endif

@@ -66,7 +66,7 @@ def first(setting: Setting) -> list[Part]:
     narrow = ("train.batch_size=16",) if setting.small else ()
     images = {True: "128", False: "50000"}[setting.small]
     epoch = ("--epochs", "1" if setting.small else "2", "--images", images)
-    step = ("--width", "16", "--batch", "8", "--steps", "2") if setting.small else ("--steps", "30")
+    step = ("--width", "16", "--batch", "16", "--steps", "2") if setting.small else ("--steps", "30")
     shapes = ("64x10", "128x100", "256x100", "256x1000") if setting.small else LOSS_SHAPES
     mixtures = ("5000x10",) if setting.small else MIXTURES
     cache = ("--epochs", "1", "--images", "128" if setting.small else "4096")
@@ -135,7 +135,7 @@ def _tests(name: str, folder: str, workers: int, *options: str, minutes: float =
     side_by_side = ("-n", str(workers), "--dist", "worksteal") if workers and find_spec("xdist") else ()
     command = (
         sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-p", "no:cacheprovider", "--durations=5",
-        "-o", "faulthandler_timeout=100",
+        "-o", "faulthandler_timeout=100", "--continue-on-collection-errors",
     )  # fmt: skip
     return Part(
         name, (*command, *side_by_side, *options, folder), minutes, beside=True,

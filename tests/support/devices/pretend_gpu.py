@@ -138,7 +138,7 @@ class PretendGpu(TorchDispatchMode):
         kwargs.pop("pin_memory", None)
         wrappers = {id(tensor.held): tensor for tensor in ours}
         plain_args, plain_kwargs = tree_map_only(OnGpu, lambda tensor: tensor.held, (args, kwargs))
-        result = func(*plain_args, **plain_kwargs)
+        result = self.compute(func, plain_args, plain_kwargs, from_gpu=bool(ours), to_gpu=to_gpu)
         if not to_gpu:
             return result
 
@@ -146,6 +146,10 @@ class PretendGpu(TorchDispatchMode):
             return wrappers[id(tensor)] if id(tensor) in wrappers else OnGpu(tensor)
 
         return tree_map_only(Tensor, wrapped, result)
+
+    def compute(self, func: Any, args: Any, kwargs: Any, *, from_gpu: bool, to_gpu: bool) -> Any:
+        """The operation by its values in main memory."""
+        return func(*args, **kwargs)
 
     def _check(self, func: Any, args: Any, inputs: list[Tensor]) -> None:
         others = [tensor for tensor in inputs if not isinstance(tensor, OnGpu)]
@@ -202,8 +206,9 @@ def _lie_alike(one: Tensor, other: Tensor) -> bool:
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[PretendGpu]:
-    """torch as on a machine with one GPU."""
+def pretended_gpu(gpu: PretendGpu | None = None) -> Iterator[PretendGpu]:
+    """torch as on a machine with one GPU. gpu: the pretended device; None: a new one."""
+    gpu = PretendGpu() if gpu is None else gpu
     stream = SimpleNamespace(cuda_stream=0)
     answers = {
         "_lazy_init": None, "is_available": True, "device_count": 1, "is_bf16_supported": True,
@@ -225,7 +230,7 @@ def pretended_gpu() -> Iterator[PretendGpu]:
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # ``held`` is no part of Tensor.data
         stack.enter_context(Autocast())
         torch._C._ensureCUDADeviceGuardSet()  # which GPU "cuda" is, where there is none
-        gpu = stack.enter_context(PretendGpu())
+        stack.enter_context(gpu)
         stack.enter_context(patch.object(torch.cuda, "synchronize", lambda *_: gpu._wait("synchronize")))
         yield gpu
 
