@@ -91,7 +91,7 @@ def second(setting: Setting, *, profile: bool) -> list[Part]:
     Compilation would take a third of the minutes, so the accuracy run goes without.
     """
     if profile:
-        size = ("--width", "16", "--batch", "8", "--steps", "2") if setting.small else ()
+        size = ("--width", "16", "--batch", "16", "--steps", "2") if setting.small else ()
         return [
             _bench(
                 f"profile {name}", "profile_step", 2.4, *size, "--compile", how, "--trace",

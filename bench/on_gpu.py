@@ -153,14 +153,17 @@ def pack(out: Path, archive: Path) -> None:
     partial.replace(archive)
 
 
-def parts_of(command: str, setting: Setting, out: Path) -> list[Part]:
-    """The parts of a command. ``second`` is a profile if a part of ``first`` has not passed, or without data."""
+def parts_of(command: str, setting: Setting, out: Path, *, anyway: bool = False) -> list[Part]:
+    """The parts of a command. ``second`` is a profile without data, or if a part of ``first`` has not passed.
+
+    anyway: ``second`` measures accuracy also if a part has not passed.
+    """
     if command == "first":
         return first(setting)
     if command == "rest":
         return rest(setting)
     ends = {outcome.name: outcome.end for outcome in read_summary(out)}
-    not_passed = [part.name for part in first(setting) if ends.get(part.name, PASSED) != PASSED]
+    not_passed = [part.name for part in first(setting) if ends.get(part.name, PASSED) != PASSED and not anyway]
     reason = f"{', '.join(not_passed)} did not pass" if not_passed else "" if setting.data else "no --data"
     if reason:
         print(f"{reason}: a profile instead of accuracy")
@@ -175,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--archive", type=Path, help="one .tar.gz of that folder, replaced after each part")
     parser.add_argument("--minutes", type=float, help=f"of this call; default: {MINUTES}")
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10, for second")
+    parser.add_argument("--anyway", action="store_true", help="accuracy also if a part of first did not pass")
     parser.add_argument("--state", type=Path, help="folder of the accuracy run's state; default: OUT/state")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the accuracy run")
     parser.add_argument("--images", type=Path, help="folder of JPEG files, for rest")
@@ -191,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     slack = REHEARSAL if options.rehearse else 1.0
     minutes = slack * MINUTES[options.command] if options.minutes is None else options.minutes
     setting = Setting(out, state or out / "state", data, images, options.epochs, minutes, options.rehearse)
-    todo = parts_of(options.command, setting, out)
+    todo = parts_of(options.command, setting, out, anyway=options.anyway)
     unknown = set(options.only or ()) - {part.name for part in todo}
     if unknown:
         parser.error(f"--only {', '.join(sorted(unknown))}: the parts here are {', '.join(part.name for part in todo)}")

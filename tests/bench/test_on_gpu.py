@@ -132,6 +132,7 @@ def test_second_command_is_a_profile_if_the_first_failed(on_gpu: Any, tmp_path: 
         tmp_path, [on_gpu.Outcome("step", "passed", 1.0, ""), on_gpu.Outcome("epoch", "time over", 1.0, "")]
     )
     assert names(setting) == ["profile eager", "profile compiled"]
+    assert [part.name for part in on_gpu.parts_of("second", setting, tmp_path, anyway=True)] == ["accuracy"]
 
 
 @pytest.mark.parametrize("command", ["first", "second", "profile", "rest"])
