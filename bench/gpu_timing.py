@@ -25,7 +25,8 @@ MOST_INPUTS = 16
 class QueuedTimer:
     """Times a call by events on the current stream, behind work that occupies the device.
 
-    device: seconds of the device per measurement. host: seconds until the host had queued the call.
+    device: seconds of the device per measurement. host: seconds until the host had queued the call. queued: whether the
+    device began each call only after it was queued.
     """
 
     def __init__(self, call: Callable[[], Any]) -> None:
@@ -36,15 +37,18 @@ class QueuedTimer:
         self._wait = self._probe()
 
     def measure(self) -> None:
-        """Measure the call once; again with a longer wait if the device was idle before the call was queued."""
-        while True:
-            device, host, queued = self._attempt()
-            if queued or not self._wait:
-                break
+        """Call once. The measurement is dropped, and the wait doubled, if the device began before all was queued.
+
+        Calls of a turn may depend on each other, so the next turn repeats it.
+        """
+        device, host, queued = self._attempt()
+        if not queued and self._wait:
             self._wait = 2 * self._wait if 2 * self._wait <= LONGEST else 0.0
+            return
+        if not queued and self.queued:  # from here on all measurements have gaps
+            self.device, self.host, self.queued = [], [], False
         self.device.append(device)
         self.host.append(host)
-        self.queued &= queued
 
     def _probe(self) -> float:
         """Seconds to occupy the device: those of the host for one call and a margin; 0 if that is too long."""

@@ -158,7 +158,7 @@ def _timed_on_cpu(call: Callable[[], Any]) -> float:
 
 def _time_on_gpu(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
     timers = {name: gpu_timing.QueuedTimer(call) for name, call in calls.items()}
-    for _ in range(repeats):
+    while any(len(timer.device) < repeats for timer in timers.values()):
         for timer in timers.values():
             timer.measure()
     return {

@@ -47,9 +47,29 @@ def test_time_of_launches_is_not_part_of_a_call(harness: Any, clock: GpuClock) -
 def test_wait_grows_until_the_host_is_hidden(harness: Any, clock: GpuClock) -> None:
     timer = harness.gpu_timing.QueuedTimer(ten_launches)
     clock.launch = 4 * LAUNCH  # a busy moment after the probe
-    timer.measure()
+    while not timer.device:
+        timer.measure()
     assert timer.queued and timer.device == pytest.approx([10 * KERNEL])
     assert clock.slept == pytest.approx([1.5e-4, 3e-4, 6e-4], rel=1e-3)
+
+
+def test_calls_of_a_turn_may_depend_on_each_other(harness: Any, clock: GpuClock) -> None:
+    """Backward needs the loss of forward also where a measurement is repeated, as in the parts of a step."""
+    kept: dict[str, Any] = {}
+
+    def forward() -> None:
+        ten_launches()
+        kept["loss"] = torch.ones(4, device="cuda")
+
+    def backward() -> None:
+        loss = kept.pop("loss")
+        clock.launch = min(2 * clock.launch, 64 * LAUNCH)  # a machine that becomes busier
+        for _ in range(10):
+            loss.add_(1)
+
+    timings = harness.time_in_turns({"forward": forward, "backward": backward}, 3, "cuda")
+    for timing in timings.values():
+        assert timing.queued and timing.n >= 3 and timing.high == pytest.approx(10 * KERNEL, rel=0.2)
 
 
 @pytest.mark.parametrize("waits", [True, False])
