@@ -99,7 +99,8 @@ def second(setting: Setting, *, profile: bool) -> list[Part]:
             )
             for name, how in (("eager", "false"), ("compiled", "default"))
         ]  # fmt: skip
-    small = ("data.subset=160", "model.width=16", "cpc.embedding_dim=64", "train.batch_size=16") if setting.small else ()
+    sizes = ("data.subset=160", "model.width=16", "cpc.embedding_dim=64", "train.batch_size=16")
+    small = sizes if setting.small else ()
     command = (
         sys.executable, str(BENCH / "accuracy.py"), "--config", str(ROOT / "configs/fast/cifar10_sym50.yaml"),
         "--state", str(setting.state), "--minutes", f"{setting.minutes - TO_WRITE:g}", "--epochs", str(setting.epochs),
