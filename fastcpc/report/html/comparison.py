@@ -71,8 +71,8 @@ class Comparison:
     """Groups in the order of their first runs.
 
     differences: per group, points of the last-10 mean above the baseline's; None where there is no baseline for it.
-    keys: the settings in which groups differ. left_out: a sentence for each run that is not counted. flops: the training
-    FLOPs of the run with the fewest; None where no run has a count.
+    keys: the settings in which groups differ. left_out: a sentence for each run that is not counted. flops: the
+    training FLOPs of the run with the fewest; None where no run has a count.
     """
 
     groups: list[RunGroup]
@@ -128,11 +128,11 @@ def _budget(runs: Sequence[Run]) -> float | None:
 
 def _at_budget(runs: Sequence[Run], budget: float | None) -> tuple[float, ...]:
     """Test accuracy of each run after its last epoch within the FLOPs; empty where one is unknown."""
+    if budget is None:
+        return ()
     found: list[float] = []
     for run in runs:
-        within = [
-            line for line in run.metrics if line.get("training_flops") and line["training_flops"] <= (budget or 0)
-        ]
+        within = [line for line in run.metrics if 0 < (line.get("training_flops") or 0) <= budget]
         if not within or within[-1].get("test_top1") is None:
             return ()
         found.append(float(within[-1]["test_top1"]))
