@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastcpc import distributed
+from fastcpc.config.normalise import read_normalise
 from fastcpc.config.schema import Config
 from fastcpc.data.dataset import Dataset
 from fastcpc.data.identity import DataIdentity
@@ -146,10 +147,16 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
-        f"feed {loader}; "
+        f"feed {loader}; {_normalisation_words(config)}"
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
         f"{'' if config.compile == 'false' else f'compile {config.compile}, '}{describe_ranks(config)}; {begin}"
     )
+
+
+def _normalisation_words(config: Config) -> str:
+    """Mean and std where they are not those of the data set, with the separator after them."""
+    given = read_normalise(config.data.normalise)
+    return "" if given is None else f"mean and std {config.data.normalise}; "
 
 
 def start_notes(trainer: Trainer) -> list[str]:

@@ -1,7 +1,7 @@
 """The classes of an image list, from its labels or from data.classes, and the class number of each label."""
 
 import unicodedata
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from fastcpc.data.labels.label_values import (
@@ -65,11 +65,12 @@ def _numbers(train: list[str], every: set[str], form: dict[str, str], num_rows: 
 
 
 def known_classes(labels: Set[str], known: list[tuple[str, str]], say: Say) -> ListClasses:
-    """Classes of data.classes: (id, name) each. Labels are ids, names, or numbers from 0."""
-    class_of = {str(k): k for k in range(len(known))}
-    for k, entry in enumerate(known):
-        for text in entry[::-1]:
-            class_of[text] = k
+    """Classes of data.classes: (id, name) each. Labels are ids, names, or numbers from 0.
+
+    Where an id or a name is another number than that of its class, labels are ids and names only.
+    """
+    named = {text: k for k, entry in enumerate(known) for text in entry[::-1]}
+    class_of = ({str(k): k for k in range(len(known))} if numbers_count(named) else {}) | named
     composed = {unicodedata.normalize("NFC", text): k for text, k in class_of.items()}
     number_of: dict[str, int] = {}
     read = []
@@ -83,6 +84,12 @@ def known_classes(labels: Set[str], known: list[tuple[str, str]], say: Say) -> L
         number_of[text] = found
     note = f"labels like {read[0]} read as {without_fraction(read[0])}" if read else ""
     return ListClasses(tuple(wnid for wnid, _ in known), number_of, [note])
+
+
+def numbers_count(class_of: Mapping[str, int]) -> bool:
+    """Whether class numbers can be labels beside names: no name is the number of another class, such as 1, 2, 3."""
+    own = {int(without_fraction(text)): k for text, k in class_of.items() if is_whole(text)}
+    return all(own.get(k, k) == k for k in class_of.values())
 
 
 def _unknown(text: str, labels: Set[str], class_of: dict[str, int], num_classes: int) -> str:
