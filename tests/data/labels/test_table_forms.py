@@ -276,6 +276,28 @@ def test_labels_outside_the_class_file(tmp_path: Path, labels: str, message: str
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        ("1 2 3", "1 2 3", [0, 1, 2]),
+        ("1 2 3", "1.0 2.0 3.0", [0, 1, 2]),
+        ("1 2 3", "0 1 2", ":2: label '0' is no class of data.classes"),
+        ("01 02 03", "01 02 03", [0, 1, 2]),
+        ("01 02 03", "1 2 3", ":2: label '1' is no class of data.classes"),
+        ("10 20 30", "0 1 2", [0, 1, 2]),
+        ("0 1 2", "0 1 2", [0, 1, 2]),
+    ],
+)
+def test_classes_whose_names_are_numbers(tmp_path: Path, names: str, labels: str, expected: list[int] | str) -> None:
+    (tmp_path / "l.csv").write_bytes(rows("path,label", *labels.split()))
+    known = [(name, name) for name in names.split()]
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            list_by_file(tmp_path, str(tmp_path / "l.csv"), known)
+    else:
+        assert list_by_file(tmp_path, str(tmp_path / "l.csv"), known).splits["train"].labels.tolist() == expected
+
+
 IMAGES = ("cat/1.jpg", "cat/2.jpg", f"dog/{NFC}.jpg", "dog/4.jpg")
 GIVEN = [1, 0, 0, 1]
 
