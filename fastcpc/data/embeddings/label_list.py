@@ -147,6 +147,7 @@ def _classes(
 
 def _say(table: Table, texts: Sequence[str], true_texts: Sequence[str]) -> Say:
     def say(label: str, problem: str) -> InputError:
+        problem = problem.partition(", or name ")[0]  # data.classes is not read with embeddings
         is_given = label in texts
         row = (texts if is_given else true_texts).index(label)
         return InputError(f"{table.place(row)}: {'label' if is_given else 'true label'} {shorten(label)!r} {problem}")

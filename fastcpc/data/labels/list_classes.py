@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from fastcpc.data.labels.columns import is_number
 from fastcpc.data.labels.label_values import (
     MISSING,
     WHOLE,
@@ -32,6 +33,7 @@ def own_classes(labels: Set[str], trusted: Set[str], train: Set[str], num_rows: 
     for labels that could mean two classes.
     """
     form, notes = one_form(labels | trusted, say)
+    _check_fractions(labels | trusted, say)
     ids, order_note = class_order({text: form[text] for text in train})
     if all(WHOLE.fullmatch(text) and text == str(int(text)) for text in ids):
         ids, count_note = _numbers(ids, {form[text] for text in labels | trusted}, form, num_rows, say)
@@ -46,6 +48,13 @@ def own_classes(labels: Set[str], trusted: Set[str], train: Set[str], num_rows: 
         if form[text] not in number:
             raise say(text, "is a class without training images; add training images of it, or correct the label")
     return ListClasses(tuple(ids), {text: number[form[text]] for text in labels | trusted}, notes)
+
+
+def _check_fractions(labels: Set[str], say: Say) -> None:
+    """Refuse 0.5 or 1e3 among whole numbers: a wrong value would become a class."""
+    odd = sorted(text for text in labels if is_number(text) and not is_whole(text))
+    if odd and all(map(is_number, labels)) and len(odd) < len(labels):
+        raise say(odd[0], "is not a whole number, and other labels are; correct it, or name both in data.classes")
 
 
 def _numbers(train: list[str], every: set[str], form: dict[str, str], num_rows: int, say: Say) -> tuple[list[str], str]:

@@ -172,6 +172,11 @@ BAD_LISTS = {
     ),
     "-1": (rows("path,label", "0", "1", "-1"), ":4: no label ('-1', 1 row in all); give these images"),
     "-1.0": (rows("path,label", "0.0", "1.0", "-1.0"), ":4: no label ('-1.0', 1 row in all)"),
+    "fraction": (
+        rows("path,label", "0", "1", "0.5"),
+        ":4: label '0.5' is not a whole number, and other labels are; correct it, or name both in data.classes",
+    ),
+    "exponent": (rows("path,label", "0", "1", "1e0"), ":4: label '1e0' is not a whole number, and other labels are"),
     "negative": (rows("path,label", "0", "1", "-2"), ":4: label '-2' is negative; number the classes from 0"),
     "one image, two labels": (
         b"path,label\na.jpg,x\n./a.jpg,y\n",
