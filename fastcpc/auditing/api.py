@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastcpc.arrays import Ints
-from fastcpc.auditing.checks import check_embeddings, check_labels, check_num_classes, check_seed
+from fastcpc.auditing.checks import category_count, check_embeddings, check_labels, check_num_classes, check_seed
 from fastcpc.auditing.confident import confident_labels
 from fastcpc.auditing.evidence import estimate_noise, posterior_noise_rate
 from fastcpc.auditing.heads import Heads, HeadSettings, draw_folds, train_heads
@@ -42,12 +42,14 @@ def audit(
 ) -> AuditResult:
     """Audit the labels of frozen embeddings.
 
-    embeddings: (N, D) float16, float32 or float64: NumPy, a memory map, or torch. labels: (N,) int in [0, K).
-    num_classes: K; None: the largest label plus 1. true_labels: (N,) where known, for ``true_metrics`` only.
+    embeddings: (N, D) float16, float32 or float64: NumPy, a memory map, or torch. labels: (N,) int in [0, K), or a
+    categorical of pandas, whose codes are the classes. num_classes: K; None: the largest label plus 1, or the number of
+    categories. true_labels: (N,) where known, for ``true_metrics`` only.
     Raises ValueError, which names the argument. Deterministic for a seed on a CPU with one number of threads.
     """
     began = time.perf_counter()
     embeddings = check_embeddings(embeddings)
+    num_classes = category_count(labels) if num_classes is None else num_classes
     given_N = check_labels("labels", labels, len(embeddings), num_classes)
     classes, seed = check_num_classes(num_classes, given_N), check_seed(seed)
     true_N = None if true_labels is None else check_labels("true_labels", true_labels, len(given_N), classes)

@@ -13,7 +13,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ IMAGE_ENDINGS = (
 )
 HEIC_ENDINGS = (".heic", ".heif")
 NO_HEIC = "HEIC has no reader here; convert it to JPEG"
+
+_said = Lock()  # taken by the thread that warns of several frames
 
 ORIENTATION = 0x0112  # of EXIF: 1 is upright
 TURNS = {
@@ -185,9 +187,9 @@ def _is_animated(image: Image.Image) -> bool:
         return False
 
 
-@cache
 def _say_that_the_first_is_used() -> None:
-    logger.warning("files with several frames or pages: the first one of each is used")
+    if _said.acquire(blocking=False):  # never released: once per process, whichever thread is first
+        logger.warning("files with several frames or pages: the first one of each is used")
 
 
 def _orientation(image: Image.Image) -> int:

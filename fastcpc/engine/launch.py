@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fastcpc import distributed
+from fastcpc.config.normalise import read_normalise
 from fastcpc.config.schema import Config
 from fastcpc.data.dataset import Dataset
 from fastcpc.data.identity import DataIdentity
@@ -147,7 +148,7 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
-        f"feed {loader}; "
+        f"feed {loader}; {_normalisation_words(config)}"
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
         f"{describe_compile(config, trainer.numerics.device)}{describe_ranks(config)}; {begin}"
     )
@@ -159,6 +160,12 @@ def describe_compile(config: Config, device: torch.device) -> str:
     if config.compile == "auto" and device.type == "cuda":
         return f"compile {how} (auto: {why}), "
     return "" if how == "false" else f"compile {how}, "
+
+
+def _normalisation_words(config: Config) -> str:
+    """Mean and std where they are not those of the data set, with the separator after them."""
+    given = read_normalise(config.data.normalise)
+    return "" if given is None else f"mean and std {config.data.normalise}; "
 
 
 def start_notes(trainer: Trainer) -> list[str]:
