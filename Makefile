@@ -5,8 +5,9 @@ READY := .venv/.ready
 
 .PHONY: demo test browser bench lint docs soak table clean
 
+# one thread: with images this small, several threads mostly wait for each other
 demo: $(READY)
-	$(BIN)/fastcpc-train --config configs/digits_sym80.yaml
+	OMP_NUM_THREADS=1 $(BIN)/fastcpc-train --config configs/digits_sym80.yaml
 
 # CPU_BF16=yes or no: as on a CPU that multiplies bfloat16, where precision=auto is bf16, or on one that does not
 test: lint browser
@@ -26,15 +27,15 @@ docs: $(READY)
 	$(BIN)/mkdocs build --strict
 	@echo "open build/site/index.html"
 
-# PHOTOS: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data; each may be left out
+# IMAGES: a folder of JPEG files; DIVIDE_MIX: a checkout of the official code; CIFAR: the data; each may be left out
 bench: $(READY)
 	$(BIN)/python bench/speed/gmm.py
 	$(BIN)/python bench/speed/kernels.py
 	$(BIN)/python bench/speed/step.py
 	$(BIN)/python bench/speed/epoch.py
 	$(BIN)/python bench/counts.py
-ifdef PHOTOS
-	$(BIN)/python bench/speed/data.py --root $(PHOTOS)
+ifdef IMAGES
+	$(BIN)/python bench/speed/data.py --root $(IMAGES)
 endif
 ifneq ($(and $(DIVIDE_MIX),$(CIFAR)),)
 	$(BIN)/python bench/speed/peer.py --divide-mix $(DIVIDE_MIX) --data $(CIFAR)

@@ -267,7 +267,7 @@ def _command(argv: Sequence[str] | None) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = result(plan, small, settings, options.reach)
     replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
-    then = "finished" if small.summary else "the same command goes on"
+    then = "finished" if small.summary else "the same command resumes"
     print(f"{plan.schedule}: {small.epoch} closed in {len(small.stretches)} stretches; {then}; wrote {path}")
     return code
 

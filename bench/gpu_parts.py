@@ -118,7 +118,7 @@ def rest(setting: Setting) -> list[Part]:
         _bench("all mixtures", "gmm", 6, "--large", *_to(setting)),
     ]
     if setting.images is not None:
-        size = ("--workers", "16", "--photos", "4096", "--root", str(setting.images))
+        size = ("--workers", "16", "--images", "4096", "--root", str(setting.images))
         parts.append(_bench("image files", "data", 6, *size, *_to(setting)))
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer:

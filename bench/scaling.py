@@ -2,7 +2,7 @@
 
     python bench/scaling.py            # counts, checks and prints; writes results/scaling.json
     python bench/scaling.py --table    # the computed table alone, as in docs/scaling.md
-    python bench/scaling.py --photos data/clothing-small    # how far 2 and 4 ranks are from 1 on a folder of images
+    python bench/scaling.py --images data/clothing-small    # how far 2 and 4 ranks are from 1 on a folder of images
 
 A count is valid only if the runs agree. In every epoch the labelled sets have the same sizes as with one process. The
 gradients have exactly the computed volume. The bench measures no time: loopback on one machine does not predict a
@@ -36,7 +36,7 @@ INSIDE, BEYOND = 300e9, 40e9
 
 # Runs of configs/clothing_small.yaml. "short" ends before rounding errors grow, so ranks must agree. "longer" has three
 # epochs (warm-up, mixture, prototypes) at a larger learning rate, and shows how far ranks diverge.
-PHOTO_RUNS = {
+IMAGE_RUNS = {
     "short": (
         "data.subset=320", "data.feed=torch", "data.workers=1", "train.epochs=2", "train.warmup_epochs=1",
         "train.lr_drop_epoch=2", "train.lr=1e-4", "cleaner.warmup=0", "semisup.batches_per_epoch=5",
@@ -149,9 +149,9 @@ def count() -> list[dict[str, Any]]:
 
 
 def compare_images(root: Path, kind: str) -> dict[str, Any]:
-    """A run of PHOTO_RUNS on a folder of images with 1, 2 and 4 ranks: the largest difference from one rank."""
+    """A run of IMAGE_RUNS on a folder of images with 1, 2 and 4 ranks: the largest difference from one rank."""
     rows: list[dict[str, Any]] = []
-    settings = [f"data.root={root.resolve()}", "cleaner.guard=none", *PHOTO_RUNS[kind]]
+    settings = [f"data.root={root.resolve()}", "cleaner.guard=none", *IMAGE_RUNS[kind]]
     with TemporaryDirectory(prefix="fastcpc-scaling-") as name:
         runs = {num_ranks: Path(name) / str(num_ranks) for num_ranks in (1, 2, 4)}
         for num_ranks, run in runs.items():
@@ -175,7 +175,7 @@ def compare_images(root: Path, kind: str) -> dict[str, Any]:
                     ),
                 }
             )
-    return {"settings": list(PHOTO_RUNS[kind]), "runs": rows}
+    return {"settings": list(IMAGE_RUNS[kind]), "runs": rows}
 
 
 def _columns(run: Path, names: Sequence[str]) -> pa.Table:
@@ -191,14 +191,14 @@ def main() -> int:
     """Print the table, and count or compare as requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="the computed table alone")
-    parser.add_argument("--photos", type=Path, metavar="ROOT", help="compare runs on this folder of photos instead")
+    parser.add_argument("--images", type=Path, metavar="ROOT", help="compare runs on this folder of images instead")
     options = parser.parse_args()
     target = ROOT / "bench" / "results" / "scaling.json"
     result: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {}
     failed = False
-    if options.photos:
-        result["photos"] = {kind: compare_images(options.photos, kind) for kind in PHOTO_RUNS}
-        for kind, compared in result["photos"].items():
+    if options.images:
+        result["images"] = {kind: compare_images(options.images, kind) for kind in IMAGE_RUNS}
+        for kind, compared in result["images"].items():
             for row in compared["runs"]:
                 failed |= kind == "short" and not row["same_partitions"]
                 print(kind, row)

@@ -82,12 +82,12 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-_warned_devices: set[int] = set()
+devices_warned_about: set[int] = set()
 
 
 def _warn_no_folder_sync(device: int, path: Path, why: str | None) -> None:
-    if device not in _warned_devices:
-        _warned_devices.add(device)
+    if device not in devices_warned_about:
+        devices_warned_about.add(device)
         logger.warning(
             "%s: this file system cannot sync folders (%s); after a power cut the latest files may be missing",
             path,

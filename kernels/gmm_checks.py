@@ -79,7 +79,7 @@ def check_ids(ids: npt.NDArray[Any], num_groups: int) -> None:
 def refuse(values: Array, groups: Array | None, num_groups: int) -> NoReturn:
     """The message for what the device found: the host looks for itself."""
     checked(values, groups, num_groups)
-    raise AssertionError("the device found a fault that the host does not")
+    raise AssertionError("the device found an error that the host does not find")
 
 
 def check_start(start: MixtureParams, group_ids: npt.NDArray[Any]) -> None:

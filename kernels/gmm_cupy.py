@@ -90,7 +90,7 @@ def fit_on_device(
         sums = cupy.empty((teams, 2, size, SUMS))
         limits = (INT(max_iter), DOUBLE(tol), DOUBLE(reg_covar), LONG(MIN_SAMPLES), DOUBLE(MIN_VARIANCE))
         fixed = (ordered, offsets, INT(num_groups), INT(size), stacked, *limits, bins, arrived, sums)
-        _kernel("fit", x.dtype.name)(
+        _kernel(cupy, "fit", x.dtype.name)(
             (teams * size,),
             (THREADS,),
             (*fixed, *(_view(output) for output in outputs), problems[2:]),
@@ -125,7 +125,7 @@ def _over_samples(name: str, x: Any, groups: Any | None, num_groups: int, *rest:
         return
     blocks = min(-(-len(x) // THREADS), 8 * _multiprocessors())
     ids = np.uintp(0) if groups is None else _cupy().ascontiguousarray(_view(groups).astype(LONG, copy=False))
-    _kernel(name, x.dtype.name)((blocks,), (THREADS,), (x, ids, LONG(len(x)), LONG(num_groups), *rest))
+    _kernel(_cupy(), name, x.dtype.name)((blocks,), (THREADS,), (x, ids, LONG(len(x)), LONG(num_groups), *rest))
 
 
 def _values(values: Any) -> Any:
@@ -176,7 +176,7 @@ def takes(array: Any) -> bool:
 def problem() -> str:
     """Why CuPy cannot fit mixtures here; empty where it can. Tensors on a GPU are then fitted on the CPU."""
     try:
-        _kernel("inspect", "float32")
+        _kernel(_cupy(), "inspect", "float32")
     except Exception as error:  # of the import, of the compiler, of the driver: CuPy has a class for each
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         logger.warning(
@@ -188,7 +188,6 @@ def problem() -> str:
     return ""
 
 
-@cache
 def _cupy() -> Any:
     import cupy
 
@@ -196,11 +195,11 @@ def _cupy() -> Any:
 
 
 @cache
-def _kernel(name: str, value: str) -> Any:
+def _kernel(cupy: Any, name: str, value: str) -> Any:
     """A kernel of the source for values of a dtype. A cooperative launch of fit: its blocks wait for each other."""
     options = (f"-DVALUE={VALUE_TYPES[value]}", *OPTIONS)
     source = SOURCE.read_text(encoding="ascii")
-    module = _cupy().RawModule(code=source, options=options, enable_cooperative_groups=name == "fit")
+    module = cupy.RawModule(code=source, options=options, enable_cooperative_groups=name == "fit")
     return module.get_function(name)
 
 

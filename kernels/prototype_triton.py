@@ -91,7 +91,7 @@ class PrototypeLossTriton(torch.autograd.Function):
         with _device_of(embeddings):
             forward_kernel[(num_programs,)](
                 embeddings, prototypes, *sets, sizes,
-                given, chosen, kept, partial, _tickets(embeddings.device, 1), loss, shares,
+                given, chosen, kept, partial, tickets_for(embeddings.device, 1), loss, shares,
                 embeddings.stride(0), prototypes.stride(0), num_rows, num_classes, dim,
                 int(pseudo_labels is not None), int(set_sizes is not None), alpha, neg_weight,
                 **tiles.constants(), **_loops(tiles, dim, num_classes), PARTS=-(-dim // 32) if INTERPRETED else 0,
@@ -112,7 +112,7 @@ class PrototypeLossTriton(torch.autograd.Function):
         partial = _floats(embeddings, plan.num_splits if plan.num_splits > 1 else 0, num_classes, dim)
         with _device_of(embeddings):
             backward_kernel[(plan.class_programs + plan.row_programs,)](
-                *ctx.saved_tensors, upstream, grad_v, grad_c, partial, _tickets(embeddings.device, plan.num_places),
+                *ctx.saved_tensors, upstream, grad_v, grad_c, partial, tickets_for(embeddings.device, plan.num_places),
                 embeddings.stride(0), prototypes.stride(0), num_rows, num_classes, dim, ctx.has_pseudo, ctx.neg_weight,
                 plan.class_programs, plan.num_splits, plan.blocks_per_split,
                 **tiles.constants(), **_loops(tiles, dim, num_classes),
@@ -229,7 +229,7 @@ def _capability(tensor: Tensor) -> int:
 _ticket_store: dict[tuple[int, int], Tensor] = {}
 
 
-def _tickets(device: torch.device, count: int) -> Tensor:
+def tickets_for(device: torch.device, count: int) -> Tensor:
     """``count`` zeros that a launch leaves as zeros. Kept for each stream, whose launches follow one another.
 
     A CUDA graph gets its own, zeroed at each replay: it may be replayed on another stream than it was captured on.

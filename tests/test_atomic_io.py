@@ -30,7 +30,7 @@ def test_a_file_system_that_cannot_sync_folders_is_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     folders_raise(monkeypatch, number)
-    monkeypatch.setattr(atomic_io, "_warned_devices", set())
+    monkeypatch.setattr(atomic_io, "devices_warned_about", set())
     with caplog.at_level(logging.WARNING, "fastcpc"):
         for content in (b"one", b"two"):
             replace_file(tmp_path / "file", content)

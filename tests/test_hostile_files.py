@@ -62,7 +62,7 @@ def trap(tmp_path: Path) -> Trap:
 
 
 def everything(folder: Path) -> set[str]:
-    """All that lies in a folder, by name."""
+    """All that is in a folder, by name."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
@@ -121,7 +121,7 @@ def test_archives_write_nothing_outside_their_folder(tmp_path: Path) -> None:
     resign(checkpoint)
     before = everything(tmp_path)
     assert np.array_equal(read_label_file(str(place / "n.npz"), "labels", digits), labels)
-    with pytest.raises(InputError):  # torch takes no archive whose members lie elsewhere
+    with pytest.raises(InputError):  # torch takes no archive whose members are elsewhere
         read_label_file(str(place / "n.pt"), "labels", digits)
     with pytest.raises(InputError):
         read_tensors(place / "w.pt")

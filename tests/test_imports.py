@@ -43,7 +43,7 @@ def problems_of(path: Path, source: str) -> list[str]:
         elif name.startswith("fastcpc."):
             target = name.split(".")[1]
             if target != "kernels" and layer in ORDER and ORDER.index(target) > ORDER.index(layer):
-                problems.append(f"{where}: {target} lies to the right of {layer}")
+                problems.append(f"{where}: {target} is to the right of {layer}")
         elif name.startswith(".") or name.split(".")[0] == "kernels":
             problems.append(f"{where}: one spelling only, fastcpc...")
     for function in ast.walk(tree):

@@ -32,7 +32,7 @@ from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
 from fastcpc.data.loaders.base import Loader, ViewName
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.prepare.cache import CacheWriter
-from fastcpc.data.prepare.check_images import check_and_shrink
+from fastcpc.data.prepare.check_images import check_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
 from harness import Check, Report, Row, arguments, this_machine, time_in_turns
@@ -131,7 +131,7 @@ def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: to
     """The row of one set of views."""
     split = ImageSplit(tuple(paths), np.zeros(len(paths), np.int64), None, np.arange(len(paths)), tuple(paths))
     transform = ImageTransform(RESIZE, CROP, random_resized_crop=False, flip=True)
-    dataset = Dataset("photos", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), image_transform=transform)
+    dataset = Dataset("images", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), image_transform=transform)
     data = DataConfig(name="imagefolder", root="-", workers=workers, max_bad=0.0)
     dali, threads, cached = (
         make_loader(split, dataset, replace(data, feed=feed, cache=stored), AugmentConfig(), device)  # type: ignore[arg-type]
@@ -158,16 +158,16 @@ def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: to
     if device.type == "cuda":  # rates on a CPU do not carry over to other runs
         for call, timing in timings.items():
             notes[call] = f"{num / timing.median:.0f} images/s, {num * len(views) / timing.median:.0f} views/s"
-    labels = {"views": name, "photos": num, "batch": BATCH, "workers": workers}
+    labels = {"views": name, "images": num, "batch": BATCH, "workers": workers}
     return Row(labels, checked, "dali", timings, notes=notes)
 
 
 def write_cache(paths: Sequence[str], folder: Path) -> Path:
     """The images as ``fastcpc-prepare --cache`` stores them."""
-    table = folder / f"photos.cache-{RESIZE}.parquet"
+    table = folder / f"images.cache-{RESIZE}.parquet"
     with CacheWriter(table, "imagefolder", RESIZE, len(paths), 0.0) as writer:
         for path in paths:
-            check, small = check_and_shrink(path, RESIZE)
+            check, small = check_image(path, RESIZE)
             if small is None:
                 raise SystemExit(f"{path}: {check.problem}")
             writer.add(path, small.pixels, check.num_bytes, small.mtime_ns)
@@ -178,13 +178,13 @@ def main() -> int:
     """Print the table and write the JSON."""
     parser = arguments(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="folder of JPEG files, searched in depth")
-    parser.add_argument("--photos", type=int, default=512, help="how many of them a pass takes")
+    parser.add_argument("--images", type=int, default=512, help="how many of them a pass takes")
     parser.add_argument("--workers", type=int, default=2, help="decoding threads, or the DataLoader's processes")
     options = parser.parse_args()
     found = sorted(str(path) for path in options.root.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
         parser.error(f"--root {options.root}: no .jpg file in it")
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[: options.photos]
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[: options.images]
     paths = [found[row] for row in order.tolist()]
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of DALI's own AutoAugment
     machine = this_machine(options.device)

@@ -142,7 +142,7 @@ def parts_row(options: Any) -> Row:
                 ).total  # fmt: skip
 
         parts: dict[str, Callable[[], Any]] = {
-            "feed": lambda: list(training.loader.stream(batches[:1], VIEWS, 1)),
+            "loader": lambda: list(training.loader.stream(batches[:1], VIEWS, 1)),
             "guesses": guess,
             "guesses, forward, losses": forward,
             "backward": lambda: kept.pop("loss").backward(),
@@ -151,7 +151,7 @@ def parts_row(options: Any) -> Row:
         timings = time_in_turns(parts, options.repeats or 20, options.device)
         whole = sum(timing.median for name, timing in timings.items() if name != "guesses")
         finite = sum(not bool(p.isfinite().all()) for p in own.network.parameters())
-        total = Timing(whole, whole, whole, timings["feed"].n)
+        total = Timing(whole, whole, whole, timings["loader"].n)
         labels = labels_of("parts", options, numerics.dtype)
         return Row(labels, Check("not finite", float(finite), 0.0), "step", {"step": total, **timings})
 

@@ -26,18 +26,18 @@ class EmbeddingRows:
     def __init__(self, embeddings: Any, *, held_bytes: int = HELD_BYTES) -> None:
         self._source = embeddings
         self.num, self.dim = map(int, embeddings.shape)
-        self._held: Tensor | None = None
+        self.held_ND: Tensor | None = None
         self.mean_D, self.scale_D = self._statistics()
         if self.num * self.dim * 4 <= held_bytes:
             held = torch.empty(self.num, self.dim)
             for start, stop in self._pieces():
                 held[start:stop] = self.standardise(self._read(slice(start, stop)))
-            self._held = held
+            self.held_ND = held
 
     def __call__(self, index: Tensor) -> Tensor:
         """Standardised rows. index: (B,) int64."""
-        if self._held is not None:
-            return self._held[index]
+        if self.held_ND is not None:
+            return self.held_ND[index]
         return self.standardise(self._read(index if isinstance(self._source, Tensor) else index.numpy()))
 
     def standardise(self, values_BD: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ Exit codes: 0 every image was read, 1 some were not, 2 wrong arguments.
 """
 
 import argparse
+import glob
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,9 @@ def _command(options: argparse.Namespace) -> int:
         new_file(options.out, force=options.force)
     if not options.model.is_dir():
         raise InputError(f"{options.model} is not a folder; give an exported model (fastcpc-export) or a run's folder")
+    for name in options.images:
+        if not os.path.lexists(name) and not glob.has_magic(name):
+            raise InputError(f"{name}: no such file or folder")
     return load_action("predict")(options)
 
 

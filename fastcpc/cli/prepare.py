@@ -14,6 +14,7 @@ from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.cli.lazy import load_action
 from fastcpc.config.load import load_config
 from fastcpc.config.names import DATASETS
+from fastcpc.config.paths import check_data_paths
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.cores import usable_cores
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     data = _settings(options)
+    check_data_paths(data)
     return load_action("prepare")(options, data)
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.cli.lazy import load_action
 from fastcpc.config.describe import describe
-from fastcpc.config.load import load_config, to_yaml
+from fastcpc.config.load import load_config, run_folder, to_yaml
 from fastcpc.config.packaged import list_text
+from fastcpc.config.paths import check_paths
 from fastcpc.config.schema import Config
 from fastcpc.errors import InputError
 
@@ -32,6 +33,8 @@ def _command(argv: Sequence[str] | None) -> int:
     if options.print_config:
         sys.stdout.write(to_yaml(config))
         return 0
+    if options.dry_run or not run_folder(config).is_dir():  # a finished run needs no data any more
+        check_paths(config)
     return load_action("train")(lambda: (options, config))
 
 

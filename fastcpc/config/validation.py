@@ -133,6 +133,8 @@ def _data(config: Config) -> Iterator[SettingProblem]:
     if data.name == "embeddings":
         yield from _embeddings(config)
     yield from _normalise(config)
+    if problem := feed_problem(data.name, traits.kind, data.feed):
+        yield SettingProblem(("data.feed", "data.name"), problem)
     if traits.kind != "images" and data.index:
         yield SettingProblem(
             ("data.index", "data.name"), f"data.index={data.index}: {data.name} has no index; leave it empty"
@@ -155,6 +157,17 @@ def _normalise(config: Config) -> Iterator[SettingProblem]:
         yield SettingProblem(
             ("data.normalise", "data.name"), f"data.normalise={text}: is for images, not for data.name=embeddings"
         )
+
+
+def feed_problem(dataset: str, kind: str, feed: str) -> str:
+    """Why ``data.feed`` does not serve a data set of this ``DatasetTraits.kind``; empty where it does."""
+    if kind == "embeddings" and feed not in ("auto", "memory"):
+        return f"data.feed={feed}: serves image files, not embeddings; use auto or memory"
+    if kind == "arrays" and feed not in ("auto", "memory"):
+        return f"data.feed={feed}: serves image files, and {dataset} is held in memory; use auto or memory"
+    if kind == "images" and feed == "memory":
+        return f"data.feed=memory: {dataset} is read from image files; use auto, dali or torch"
+    return ""
 
 
 def _embeddings(config: Config) -> Iterator[SettingProblem]:

@@ -13,7 +13,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from threading import Lock
+from threading import Event, Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,8 @@ IMAGE_ENDINGS = (
 HEIC_ENDINGS = (".heic", ".heif")
 NO_HEIC = "HEIC has no reader here; convert it to JPEG"
 
-_said = Lock()  # taken by the thread that warns of several frames
+has_warned = Event()  # set once several frames were warned of
+_warning = Lock()  # held by the thread that warns
 
 ORIENTATION = 0x0112  # of EXIF: 1 is upright
 TURNS = {
@@ -105,7 +106,7 @@ def decode_image(content: bytes) -> Image.Image:
     """
     with _opened(content) as image:
         if _is_animated(image) and image.format != "MPO":  # phones put a preview behind the image
-            _say_that_the_first_is_used()
+            warn_of_more_frames()
         return _upright_rgb(image)
 
 
@@ -187,9 +188,13 @@ def _is_animated(image: Image.Image) -> bool:
         return False
 
 
-def _say_that_the_first_is_used() -> None:
-    if _said.acquire(blocking=False):  # never released: once per process, whichever thread is first
-        logger.warning("files with several frames or pages: the first one of each is used")
+def warn_of_more_frames() -> None:
+    """Warn once per process, whichever thread is first."""
+    if not has_warned.is_set():
+        with _warning:
+            if not has_warned.is_set():
+                logger.warning("files with several frames or pages: the first one of each is used")
+                has_warned.set()
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,7 +1,9 @@
 """Gradients averaged over the ranks while the backward pass still runs.
 
 Plain all-reduces of fixed buckets take the place of DistributedDataParallel, which rebuilds its buckets after the first
-step of a process. With three or more ranks a resumed run would then sum in another order than an undisturbed run.
+step of a process. With three or more ranks a resumed run would then sum in another order than an undisturbed run. With
+``find_unused_parameters`` it never rebuilds them (``should_rebuild_buckets`` in torch's reducer.hpp), and is as fast:
+see bench/alternatives/gradient_sync.py. But its forward pass must be one call of the whole network.
 """
 
 from collections.abc import Callable, Sequence

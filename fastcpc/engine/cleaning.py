@@ -168,6 +168,6 @@ def _keep_good(
         lost = classes_without_clean(partition, labels_N, num_classes)
         if lost:
             result.notes.append(
-                f"network {learner.number}: no sample of class {class_list(lost)} is predicted clean; a class-aware "
-                "cleaner (cleaner.kind=cpc_awr) or a lower cleaner.tau may keep them"
+                f"network {learner.number}: no sample of class {class_list(lost)} is predicted clean; a lower "
+                "cleaner.tau or a class-aware cleaner (such as cleaner.kind=cpc_awr) may keep them"
             )

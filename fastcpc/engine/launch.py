@@ -148,7 +148,7 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
-        f"feed {loader}; {_normalisation_words(config)}"
+        f"loader {loader}; {_normalisation_words(config)}"
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
         f"{describe_compile(config, trainer.numerics.device)}{describe_ranks(config)}; {begin}"
     )

@@ -63,7 +63,7 @@ class Numerics:
             torch.cuda.synchronize(self.device)
 
     def _region(self, function: Region) -> Region:
-        return _compiled(function, self.compile, self.device.type)  # type: ignore[return-value]
+        return compiled_once(function, self.compile, self.device.type)  # type: ignore[return-value]
 
     def prepare(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, lay its weights out channels_last where that is safe; with several ranks
@@ -84,7 +84,7 @@ def _options(mode: str) -> dict[str, object]:
 
 
 @functools.cache
-def _compiled(function: Callable[..., object], mode: str, device_type: str) -> Callable[..., object]:
+def compiled_once(function: Callable[..., object], mode: str, device_type: str) -> Callable[..., object]:
     """The function in one graph, or an error: a break in it would be a way back to Python in each step."""
     whole: Callable[..., object] = torch.compile(function, fullgraph=True, **_options(mode))  # type: ignore[call-overload]
     if device_type != "cuda" or mode != "max-autotune":

@@ -245,11 +245,12 @@ def start_note(own: Learner, other: Learner | None, training: TrainContext, epoc
     """A note on an unusual partition at the start of a pass, or an empty string."""
     if other is None or own.partition is None or is_nearly_clean(own.partition, training.config.cleaner.guard):
         return ""
-    if len(own.partition.unlabelled) >= training.config.train.batch_size:
+    batch_size = training.config.train.batch_size
+    if len(own.partition.unlabelled) >= batch_size:
         return ""
     return (
-        f"epoch {epoch}, network {own.number}: almost no sample is predicted noisy; drawing unlabelled batches from "
-        "all scored samples"
+        f"epoch {epoch}, network {own.number}: fewer than train.batch_size={batch_size} samples are predicted noisy; "
+        "drawing unlabelled batches from all scored samples"
     )
 
 

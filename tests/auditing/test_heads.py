@@ -96,7 +96,7 @@ def test_a_memory_map_is_not_copied(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2 * 4096 * 64 * 4
-    assert rows._held is None
+    assert rows.held_ND is None
     held = EmbeddingRows(mapped[:4096])
     torch.testing.assert_close(held(torch.arange(512)), batch_BD, rtol=0, atol=0)
     all_ND = held(torch.arange(4096))

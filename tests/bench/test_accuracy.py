@@ -62,7 +62,7 @@ def test_end_of_a_stretch(accuracy: ModuleType) -> None:
 
 
 def test_state_is_that_of_a_complete_epoch(accuracy: ModuleType, tmp_path: Path) -> None:
-    """Of a run that goes on from a state, ends an epoch, and is stopped in the middle of the next."""
+    """Of a run that resumes from a state, ends an epoch, and is stopped in the middle of the next."""
     config = load_config([ROOT / "configs/digits_sym80.yaml"], [f"run.dir={tmp_path / 'run'}"])
     small = made_up(accuracy.small_state, 2)
     accuracy.lay_out(tmp_path / "run", config, small)

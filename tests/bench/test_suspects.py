@@ -32,7 +32,7 @@ def test_precision_and_recall(suspects: ModuleType) -> None:
 def test_rank_at_95_percent_recall(suspects: ModuleType) -> None:
     wrong_N = np.ones(25, bool)
     wrong_N[[3, 24]] = False
-    wrong_N[20:24] = False  # of 25 by score 19 are wrong; the 19th of them stands at place 20, after one right one
+    wrong_N[20:24] = False  # of 25 by score 19 are wrong; the 19th of them has place 20, after one right one
     result = suspects.ranking(np.arange(25) / 25, wrong_N)
     assert result["precision_at_recall_95"] == pytest.approx(19 / 20)
     assert suspects.ranking(1 - wrong_N.astype(float), wrong_N)["average_precision"] == 1

@@ -130,7 +130,7 @@ def test_files_patterns_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert find_images(["**/*.png"]) == (["a/2.png"], [])
     assert find_images(["b[1].jpg"])[0] == ["b[1].jpg"]  # a name that looks like a pattern
     (tmp_path / "none").mkdir()
-    for argument, message in (("no.jpg", "no such file"), ("*.gif", "no file matches"), ("none", "no images")):
+    for argument, message in (("*.gif", "no file matches"), ("none", "no images")):
         with pytest.raises(InputError, match=message):
             find_images([argument])
 

@@ -87,7 +87,7 @@ def test_webvision_counts_each_image_once(tmp_path: Path, capsys: Capture) -> No
     out = capsys.readouterr().out
     assert "WebVision 1.0, Google and Flickr list, first 2 classes" in out
     assert "all 208 images decode" in out  # 8 for training, 100 of each test set
-    assert "which nothing here can confirm" in out
+    assert "which cannot be verified" in out
     data = DataConfig(
         name="webvision", root=str(root), num_classes=2, flickr=True, ilsvrc12=str(tmp_path / "i"), max_bad=0
     )
@@ -130,7 +130,7 @@ def test_sigterm_ends_it_without_files(
 ) -> None:
     root = image_sets.imagefolder(tmp_path, {"train/a": 40, "train/b": 40, "test/a": 2})
     before, handler = names_below(root), signal.getsignal(signal.SIGTERM)
-    whole = action._with_progress
+    whole = action.with_progress
 
     def interrupted(found: Iterator[action.Checked], total: int) -> Iterator[action.Checked]:
         for number, one in enumerate(whole(found, total)):
@@ -138,7 +138,7 @@ def test_sigterm_ends_it_without_files(
                 os.kill(os.getpid(), signal.SIGTERM)
             yield one
 
-    monkeypatch.setattr(action, "_with_progress", interrupted)
+    monkeypatch.setattr(action, "with_progress", interrupted)
     assert main(["imagefolder", "--root", str(root), "--jobs", jobs, "--cache"]) == 143
     assert "stopped by SIGTERM; nothing is written" in capsys.readouterr().err
     assert names_below(root) == before and signal.getsignal(signal.SIGTERM) == handler

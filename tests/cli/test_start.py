@@ -1,6 +1,7 @@
 """A command starts fast: it imports no large library before arguments and settings are checked."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,11 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
         (["--no-such-option"], 2, "unrecognized arguments"), (["--config", "nowhere.yaml"], 2, "no such file"),
         (["train.epochz=3"], 2, "did you mean train.epochs?"), (["train.epochs=three"], 2, "a whole number"),
         (["cleaner.tau=2"], 2, "(0, 1)"), (["noise.rate=0.5"], 2, "noise.kind=none"),
-        (["model.name=resnet5"], 2, "did you mean resnet50?"),
+        (["model.name=resnet5"], 2, "did you mean resnet50?"), (["data.feed=dali"], 2, "is held in memory"),
+        (["--config", "imagefolder", "data.root=nowhere"], 2, "data.root=nowhere: no such folder"),
+        (["noise.kind=file", "noise.file=gone.csv"], 2, "noise.file=gone.csv: no such file"),
+        (["model.weights=gone.pt"], 2, "no file gone.pt"), (["run.resume=gone"], 2, "gone is not a folder"),
+        (["--config", "embeddings", "data.embeddings=gone.npy"], 2, "data.embeddings=gone.npy: no such file"),
     ],
     "eval": [
         (["--help"], 0, "--split"), ([], 2, "RUN"), (["nowhere"], 2, "is not a folder"),
@@ -57,6 +62,7 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
     "prepare": [
         (["--help"], 0, "--cache"), (["imagenet"], 2, "invalid choice"), (["cifar10"], 2, "data.root is empty"),
         (["imagefolder", "--root", "d", "--holdout", "2"], 2, "data.holdout"),
+        (["imagefolder", "--root", "nowhere"], 2, "no such folder"),
         (["imagefolder", "--root", "d", "--jobs", "0"], 2, "a whole number above 0"),
     ],
     "export": [
@@ -64,6 +70,7 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
     ],
     "predict": [
         (["--help"], 0, "--top"), (["nowhere", "a.png"], 2, "is not a folder"),
+        (["run", "a.png"], 2, "a.png: no such file"),
         (["run", "a.png", "--top", "0"], 2, "above 0"), (["run", "a.png", "--out", "a.txt"], 2, ".parquet"),
     ],
     "embeddings.embed": [
@@ -82,6 +89,12 @@ CASES: dict[str, list[tuple[list[str], int, str]]] = {
         (["table3", "--seeds", "0"], 2, "--seeds"), (["table3", "train.epochz=3"], 2, "train.epochs"),
     ],
 }  # fmt: skip
+
+
+def test_every_command_is_probed() -> None:
+    setup = (Path(__file__).parents[2] / "setup.py").read_text(encoding="utf-8")
+    commands = re.findall(r'"fastcpc-\w+ = fastcpc\.cli\.([\w.]+):main"', setup)
+    assert len(commands) > 9 and sorted(commands) == sorted(CASES)
 
 
 @pytest.mark.parametrize("command", CASES)

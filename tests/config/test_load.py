@@ -185,6 +185,7 @@ def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
         "data.name": st.sampled_from([name for name in DATASETS if name != "embeddings"]),
         "semisup.labelled_half_only": st.just(False),  # only with lambda_u = 0
         "parallel.lr_scaling": st.just("none"),  # linear needs batch_size=per_rank
+        "data.feed": st.just("auto"),  # others serve some data sets only
         "cleaner.scored": st.just("all"),  # pool needs train.pool_batches
         "data.crop": st.integers(8, 256),
         "data.resize": st.integers(256, 1024),

@@ -31,7 +31,7 @@ from fastcpc.data.image_files import (
     size_problem,
 )
 from fastcpc.data.loaders.dali_pipeline import dali_problem
-from fastcpc.data.prepare.check_images import check_and_shrink
+from fastcpc.data.prepare.check_images import check_image
 from fastcpc.data.test_transform import InferenceTransform, center_crop_view
 
 needs_dali = pytest.mark.skipif(bool(dali_problem()), reason="needs nvidia.dali")
@@ -86,7 +86,7 @@ def test_size_is_limited_before_the_pixels_are_read(
     monkeypatch.setattr(Image.Image, "resize", None)  # never called; neither is load
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
     path, reason = too_large[name], TOO_LARGE[name][1]
-    assert reason in check_and_shrink(str(path), 256)[0].problem
+    assert reason in check_image(str(path), 256)[0].problem
     inputs = InferenceTransform(3, 256, 224, (0.0,) * 3, (1.0,) * 3)
     readers: list[Callable[[], object]] = [
         lambda: decode_image(path.read_bytes()),
@@ -148,7 +148,7 @@ def test_unreadable_exif_does_not_spoil_the_pixels() -> None:
 def test_the_first_of_several_frames_is_said_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_files, "_said", threading.Lock())
+    monkeypatch.setattr(image_files, "has_warned", threading.Event())
     rgb = Image.fromarray(texture(30, 40, 1))
     content = encoded(rgb, "PNG", save_all=True, append_images=[rgb.rotate(180)])
     say = image_files.logger.warning

@@ -1,7 +1,8 @@
 """The pages use plain English: none of the words that the glossary replaces, and no sentence that is too long.
 
-``problems_of_page`` reads Markdown, ``problems_of_python`` the docstrings and comments of a module. Code, addresses of
-links and HTML comments are skipped. Table cells may hold long sentences, but no word of the glossary's list.
+``problems_of_page`` reads Markdown, ``problems_of_python`` the docstrings, comments, function names and, outside the
+tests, the messages of a module. Code, addresses of links and HTML comments are skipped. Table cells may hold long
+sentences, but no word of the glossary's list.
 """
 
 import ast
@@ -16,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "bench" / "README.md"]
-CHECKED_CODE = ("fastcpc", "kernels", "bench")  # folders whose docstrings and comments are checked
+CHECKED_CODE = ("fastcpc", "kernels", "bench", "tests")
 MODULES = [
     path
     for folder in CHECKED_CODE
@@ -25,10 +26,10 @@ MODULES = [
 ]
 MAX_WORDS = 25
 MAX_WORDS_CODE = 30
-# technical uses of a listed word; a hyphen counts as a letter, so "stand-alone" is not "stand"
+# technical uses of a listed word; a hyphen counts as a letter, so `stand-alone` is allowed
 ALLOWED = re.compile(
     r"\b(\d+|low|high|random) bits\b|\bbits per\b|\b(page|segmentation) fault\b|\bthe least recently used\b"
-    r"|\bstands? for\b|\bthere is none\b|(?-i:\bis None\b)",
+    r"|\b(integer of \w+|mantissa) bits\b|\bstands? for\b|\bthere is none\b|(?-i:\bis None\b)",
     re.I,
 )
 DIRECTIVE = re.compile(r"#\s*(fmt|noqa|type|pragma|ruff|mypy)\b")
@@ -41,6 +42,13 @@ def words_to_avoid() -> dict[str, str]:
     section = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").split(HEADING)[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.+) \| (.+?) \|$", section, re.M)
     return {word: instead for cell, instead in rows for word in re.findall(r"`([^`]+)`", cell)}
+
+
+@cache
+def pattern_to_avoid() -> re.Pattern[str]:
+    """Matches each word or phrase of ``words_to_avoid``."""
+    words = (r"\s+".join(map(re.escape, word.split())) for word in words_to_avoid())
+    return re.compile(r"(?<![\w-])(?:" + "|".join(words) + r")(?![\w-])", re.I)
 
 
 def plain(text: str) -> str:
@@ -109,10 +117,9 @@ def problems(paragraphs: Iterable[tuple[str, bool]], max_words: int) -> Iterator
     """A line for each word to avoid and each long sentence."""
     for paragraph, is_row in paragraphs:
         text = plain(paragraph)
-        for word, instead in words_to_avoid().items():
-            pattern = r"(?<![\w-])" + r"\s+".join(map(re.escape, word.split())) + r"(?![\w-])"
-            if re.search(pattern, ALLOWED.sub("", text), re.I):
-                yield f"{word!r} (write: {instead}) in: {text}"
+        for found in sorted(set(pattern_to_avoid().findall(ALLOWED.sub("", text)))):
+            word = " ".join(found.lower().split())
+            yield f"{word!r} (write: {words_to_avoid()[word]}) in: {text}"
         for sentence in [] if is_row else sentences(text):
             length = sum(any(letter.isalnum() for letter in word) for word in sentence.split())
             if length > max_words:
@@ -123,14 +130,39 @@ def problems_of_page(text: str, max_words: int = MAX_WORDS) -> list[str]:
     return list(problems(paragraphs_of_page(text), max_words))
 
 
-def problems_of_python(source: str, max_words: int = MAX_WORDS_CODE) -> list[str]:
-    return list(problems(paragraphs_of_python(source), max_words))
+def problems_of_python(source: str, max_words: int = MAX_WORDS_CODE, *, has_messages: bool = True) -> list[str]:
+    """has_messages: also check strings of several words. Those of tests quote settings, files and wrong input."""
+    found = [*paragraphs_of_python(source), *((text, True) for text in function_names(source))]
+    return list(problems([*found, *((text, True) for text in messages(source) if has_messages)], max_words))
+
+
+def function_names(source: str) -> Iterator[str]:
+    """The names of functions as words, without those of one word."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and "_" in node.name.strip("_"):
+            yield node.name.replace("_", " ")
+
+
+def messages(source: str) -> Iterator[str]:
+    """The strings of several words that are no docstrings; a formatted value is the word CODE."""
+    skipped = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr):
+            skipped.add(node.value)  # a docstring
+        elif isinstance(node, ast.JoinedStr):
+            skipped.update(node.values)
+            yield "".join(str(part.value) if isinstance(part, ast.Constant) else "CODE" for part in node.values)
+        elif isinstance(node, ast.Constant) and node not in skipped and " " in str(node.value).strip():
+            yield str(node.value)
 
 
 @pytest.mark.parametrize("file", [*PAGES, *MODULES], ids=lambda file: str(file.relative_to(ROOT)))
 def test_text_is_plain(file: Path) -> None:
-    problems_of = problems_of_python if file.suffix == ".py" else problems_of_page
-    found = problems_of(file.read_text(encoding="utf-8"))
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        found = problems_of_python(text, has_messages=not file.is_relative_to(ROOT / "tests"))
+    else:
+        found = problems_of_page(text)
     assert not found, "\n".join(found)
 
 
@@ -171,6 +203,9 @@ def test_code_tables_and_technical_uses_are_allowed() -> None:
         ("x = 1  # the fault is here\n", "'fault'"),
         ("# it goes\n# on\nx = 1\n", "'goes on'"),
         ('"""Text.\n\n- an item that\n  goes on\n"""\n', "'goes on'"),
+        ('raise RunError("the photo is gone")\n', "'photo'"),
+        ('raise RunError(f"{name}: the photo is gone")\n', "'photo'"),
+        ("def test_a_run_goes_on():\n    pass\n", "'goes on'"),
     ],
 )
 def test_planted_problem_is_found_in_a_module(source: str, expected: str) -> None:
@@ -178,6 +213,6 @@ def test_planted_problem_is_found_in_a_module(source: str, expected: str) -> Non
 
 
 def test_code_of_a_module_is_not_prose() -> None:
-    source = '"""A module.\n\n    mend --anew\n"""\nfault = "goes on"  # noqa: fault\nx = 1  # one\n\n# two\n'
+    source = '"""A module.\n\n    mend --anew\n"""\nfault = "photos"  # noqa: fault\nx = 1  # one\n\n# two\n'
     assert not problems_of_python(source)
     assert not problems_of_python("x = 1  # it goes\ny = 1  # on\nz = None  # x is None, y stands for 8 bits\n")

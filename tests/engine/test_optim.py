@@ -1,4 +1,4 @@
-"""The optimiser: apex told from its namesake, one update by either backend, and the learning rate over a run."""
+"""The optimiser: apex and its namesake, one update by either backend, and the learning rate over a run."""
 
 import copy
 import sys
@@ -141,7 +141,7 @@ def test_momentum_is_loaded_in_another_memory_layout() -> None:
         goes[0].copy_(stays[0])
     load_momentum(here, copy.deepcopy(there.state_dict()))
     steps(there, stays, 2, 4)
-    for number in (2, 3):  # gradients lie as their parameters do
+    for number in (2, 3):  # gradients have the strides of their parameters
         draw = torch.Generator().manual_seed(number)
         goes[0].grad = torch.randn(goes[0].shape, generator=draw).contiguous(memory_format=torch.channels_last)
         here.step()

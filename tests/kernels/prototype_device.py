@@ -2,7 +2,7 @@
 
 Not collected by itself: ``test_prototype_triton.py`` runs this file in a process of its own, because the interpreter
 must be chosen before the kernels are imported. A result is judged by the error that plain PyTorch makes in the same
-dtype: err(kernel) <= 2 err(torch) + floor, the floor being what rounding the true result to its dtype may cost.
+dtype: err(kernel) <= 2 err(torch) + floor. The floor is what rounding the true result to its dtype may cost.
 """
 
 import math
@@ -240,7 +240,7 @@ def test_only_requested_gradients_are_computed(num_classes, wanted):
 def test_runs_of_rows_and_tickets(monkeypatch, programs):
     """Few and many partial sums give the same gradient up to rounding; tickets are zero again after every launch."""
     tickets = torch.zeros(1024, dtype=torch.int32, device=DEVICE)
-    monkeypatch.setattr(prototype_triton, "_tickets", lambda device, count: tickets)
+    monkeypatch.setattr(prototype_triton, "tickets_for", lambda device, count: tickets)
     monkeypatch.setattr(prototype_triton, "PROGRAMS", programs)
     judge(batch(260, 70, 32, torch.float16, seed=8))
     assert not tickets.any()

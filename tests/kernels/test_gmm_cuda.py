@@ -3,7 +3,7 @@
 import re
 import shutil
 import sys
-from types import SimpleNamespace
+from types import ModuleType
 
 import cuda_on_cpu
 import numpy as np
@@ -29,7 +29,7 @@ def losses(num_samples, num_groups, seed):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the compiled source lies; every machine that builds PyTorch extensions has g++, some others do not."""
+    """The folder of the compiled source; every machine that builds PyTorch extensions has g++, some others do not."""
     if shutil.which("g++") is None:
         pytest.skip("needs g++")
     return tmp_path_factory.mktemp("cuda_on_cpu")
@@ -37,13 +37,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def cupy(folder, monkeypatch):
-    """CuPy on the CPU in place of CuPy."""
+    """CuPy on the CPU in place of CuPy: what ``import cupy`` finds."""
     module = cuda_on_cpu.FakeCupy(folder)
-    gmm_cupy._kernel.cache_clear()
-    monkeypatch.setattr(gmm_cupy, "_cupy", lambda: module)
-    monkeypatch.setattr(gmm_cupy, "problem", lambda: "")
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    gmm_cupy.problem.cache_clear()
     yield module
-    gmm_cupy._kernel.cache_clear()
+    gmm_cupy.problem.cache_clear()
 
 
 def agree(on_device, in_memory, tolerance=1e-12):
@@ -167,11 +166,8 @@ def test_random_cases(folder, num_samples, num_groups, seed, kind):
     groups = rng.integers(0, num_groups, num_samples)
     values = (rng.random, rng.standard_normal, lambda n: rng.exponential(size=n))[kind](num_samples)
     with pytest.MonkeyPatch.context() as patch:
-        module = cuda_on_cpu.FakeCupy(folder, seed)
-        gmm_cupy._kernel.cache_clear()
-        patch.setattr(gmm_cupy, "_cupy", lambda: module)
+        patch.setitem(sys.modules, "cupy", cuda_on_cpu.FakeCupy(folder, seed))
         fit = fit_gmm(cuda_on_cpu.fake(values), cuda_on_cpu.fake(groups), num_groups)
-    gmm_cupy._kernel.cache_clear()
     agree(fit, fit_gmm(values, groups, num_groups), tolerance=1e-9)
 
 
@@ -189,12 +185,10 @@ def test_teams_are_all_resident(multiprocessors, num_samples, num_groups):
 @pytest.mark.parametrize("fails", ["import", "compiler"])
 def test_without_cupy_mixtures_are_fitted_on_the_cpu(fails, monkeypatch, caplog):
     """CuPy is missing, or cannot compile the source; logged once, and the results stay on the GPU."""
-    if fails == "import":
-        monkeypatch.setitem(sys.modules, "cupy", None)
-        gmm_cupy._cupy.cache_clear()
-    else:
-        monkeypatch.setattr(gmm_cupy, "_cupy", lambda: SimpleNamespace(RawModule=failing_compiler))
-    gmm_cupy._kernel.cache_clear()
+    broken = None if fails == "import" else ModuleType("cupy")
+    if broken is not None:
+        broken.RawModule = failing_compiler
+    monkeypatch.setitem(sys.modules, "cupy", broken)
     gmm_cupy.problem.cache_clear()
     values, groups = losses(900, 3, seed=4)
     with pretended_gpu():
@@ -210,8 +204,7 @@ def test_without_cupy_mixtures_are_fitted_on_the_cpu(fails, monkeypatch, caplog)
     reason = "ModuleNotFoundError: import of cupy halted" if fails == "import" else "RuntimeError: no headers"
     assert f"fitted on the CPU, because CuPy cannot be used ({reason}" in record.getMessage()
     assert "pip install 'fastcpc[gpu]'" in record.getMessage()
-    for made in (gmm_cupy._cupy, gmm_cupy._kernel, gmm_cupy.problem):
-        getattr(made, "cache_clear", lambda: None)()
+    gmm_cupy.problem.cache_clear()
 
 
 def failing_compiler(**_):

@@ -115,7 +115,7 @@ def test_short_floats_are_summed_in_float64(dtype) -> None:
         ({"tol": "small"}, "tol: expected a finite number, 0 or more, got 'small'"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_by_name(change, message) -> None:
+def test_ambiguous_input_is_refused_by_name(change, message) -> None:
     with pytest.raises(ValueError, match=message):
         fit_gmm(**{"values": VALUES, "groups": GROUPS, "num_groups": 3} | change)
 

@@ -187,7 +187,7 @@ def test_memory_grows_with_rows_and_classes_not_with_their_product():
 
 @pytest.mark.gpu
 def test_offsets_beyond_32_bits():
-    """5 million rows of 512: the last rows lie more than 2^31 elements in."""
+    """5 million rows of 512: the last rows begin after more than 2^31 elements."""
     num_rows, dim = 5_000_000, 512
     embeddings = torch.zeros(num_rows, dim, device="cuda", dtype=torch.bfloat16)
     embeddings[-1] = 1.0

@@ -77,7 +77,7 @@ def test_a_webvision_filelist(tmp_path: Path) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Config:
-    """Two classes in folders whose names are numbers, odd file names, ten photos more, no test part of its own."""
+    """Two classes in folders whose names are numbers, odd file names, ten images more, no test part of its own."""
     root = imagefolder(tmp_path / "photos", {"10": 5, "2/deeper": 5})
     for number, name in enumerate(ODD):
         put(root / "10" / name, jpeg(number))

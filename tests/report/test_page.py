@@ -58,7 +58,7 @@ def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest
     draws = np.random.default_rng(0)
     noise = draws.integers(0, 256, (3, 400, 400), dtype=np.uint8)
     pixels = np.broadcast_to(noise, (240, 3, 400, 400))
-    monkeypatch.setattr(run_images, "_pixels", lambda *_: pixels)
+    monkeypatch.setattr(run_images, "training_pixels", lambda *_: pixels)
     text = page_of(folder)
     assert text.count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100

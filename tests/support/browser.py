@@ -55,7 +55,7 @@ def console(chrome: webdriver.Chrome) -> list[str]:
 
 
 def requests(chrome: webdriver.Chrome) -> list[str]:
-    """The address of every request since the last call, but those of data: and blob: that lie in the page itself."""
+    """The address of every request since the last call, but those of data: and blob: that are in the page itself."""
     addresses = []
     for entry in chrome.get_log("performance"):  # type: ignore[no-untyped-call]
         message: dict[str, Any] = json.loads(entry["message"])["message"]

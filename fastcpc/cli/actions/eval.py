@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcpc.atomic_io import replace_file
 from fastcpc.cleaner.registry import prototype_similarity
 from fastcpc.config.load import read_config
 from fastcpc.config.schema import Config
@@ -26,6 +24,7 @@ from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.numerics import Numerics, resolve_numerics
 from fastcpc.engine.outputs.data_record import held_out_of, identity_of, read_record, require_same
+from fastcpc.engine.outputs.run_dir import write_json
 from fastcpc.errors import InputError
 from fastcpc.models.network import Network
 from fastcpc.report.results.networks import load_networks
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     rows = as_dict(accuracy, prototypes=has_prototypes(config, checkpoint))
     content = {"run": str(options.run), "split": options.split, "checkpoint": checkpoint.name, **rows}
     print(table(options.run, options.split, checkpoint.name, content))
-    replace_file(options.out, (json.dumps(content, indent=2) + "\n").encode())
+    write_json(options.out, content)
     print(f"written to {options.out}")
     return 0
 

@@ -109,14 +109,14 @@ def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[
         writer = None
         if cache is not None:
             writer = stack.enter_context(CacheWriter(cache, listing.name, side, len(names), _mean_pixels(paths, side)))
-        for name, (check, small) in zip(names, _with_progress(found, len(files)), strict=True):
+        for name, (check, small) in zip(names, with_progress(found, len(files)), strict=True):
             checks[name] = check
             if small is not None and writer is not None:
                 writer.add(name, small.pixels, check.num_bytes, small.mtime_ns)
     return checks
 
 
-def _with_progress(found: Iterator[Checked], total: int) -> Iterator[Checked]:
+def with_progress(found: Iterator[Checked], total: int) -> Iterator[Checked]:
     """Show the progress: a bar on a terminal, else a line to stderr every ``PROGRESS_SECONDS``."""
     if sys.stderr.isatty():
         yield from tqdm(found, total=total, unit="img", desc="decoding")

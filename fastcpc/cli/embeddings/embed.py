@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = InputParser(
         prog=PROGRAM,
         description="Embed images with a frozen network: embeddings.npy (N, D) float16, index.parquet and embed.json. "
-        "Repeat the command to resume. Several processes: torchrun --standalone --nproc_per_node=N -m "
+        "Repeat the command to resume. Several processes: torchrun --standalone --nproc-per-node=N -m "
         "fastcpc.cli.embeddings.embed ...",
     )
     parser.add_argument(

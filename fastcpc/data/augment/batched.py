@@ -81,7 +81,7 @@ class StrongAugmenter:
         self.policy = policy
         self.device = device
         self._grid = centred_grid(size, size, device)
-        self._only_affine = all(choice.op in AFFINE_OPS for row in policy.rows for choice in row)
+        self.skips_sorting = all(choice.op in AFFINE_OPS for row in policy.rows for choice in row)
         self._compile(size)
 
     def _compile(self, size: int) -> None:
@@ -124,7 +124,7 @@ class StrongAugmenter:
     def arrange(self, group_SB: Tensor, strength_SB6: Tensor) -> StrongPlan:
         """Sort the images of each step by group, so that each group is one contiguous run."""
         steps, num_images = group_SB.shape
-        if self._only_affine:  # an unchanged image gets the identity map, which is cheaper than sorting
+        if self.skips_sorting:  # an unchanged image gets the identity map, which is cheaper than sorting
             return StrongPlan(strength_SB6, [[(MOVED, 0, num_images)]] * steps, None)
         order_SB = group_SB.argsort(dim=1, stable=True)
         back_SB = order_SB.argsort(dim=1)

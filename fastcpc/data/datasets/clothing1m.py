@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastcpc.config.paths import existing_folder
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.listing import (
     UNKNOWN,
     Line,
     Listing,
-    existing_folder,
     find_file,
     first_exists,
     inside,

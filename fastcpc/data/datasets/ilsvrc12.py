@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 
+from fastcpc.config.paths import existing_folder
 from fastcpc.data.dataset import ImageSplit
-from fastcpc.data.datasets.listing import existing_folder, inside, make_split, path_and_label, read_lines
+from fastcpc.data.datasets.listing import inside, make_split, path_and_label, read_lines
 from fastcpc.errors import InputError
 
 PER_CLASS = 50
@@ -44,7 +45,7 @@ def list_ilsvrc12(root: str, wnids: Sequence[str], num_classes: int) -> tuple[Im
     for folder in folders:
         if {"0", "1"} <= set(_folders(folder)):
             numbers = [str(k) for k in range(num_classes)]
-            remark = f"ilsvrc12: {folder}/<number>/: taken as WebVision's class numbers, which nothing here can confirm"
+            remark = f"ilsvrc12: {folder}/<number>/: taken as WebVision's class numbers, which cannot be verified"
             return _by_folder(base, folder, numbers, numbers), remark
     raise InputError(f"data.ilsvrc12={root}: no ILSVRC12 validation images in a known layout; expected {LAYOUTS}")
 

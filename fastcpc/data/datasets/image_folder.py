@@ -4,10 +4,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastcpc.config.paths import existing_folder
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.held_out import hold_out
 from fastcpc.data.datasets.image_list import SPLIT_OF, list_by_file
-from fastcpc.data.datasets.listing import Listing, existing_folder, make_split, read_lines, shorten
+from fastcpc.data.datasets.listing import Listing, make_split, read_lines, shorten
 from fastcpc.data.image_files import IMAGE_ENDINGS
 from fastcpc.errors import InputError
 

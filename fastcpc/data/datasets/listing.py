@@ -49,15 +49,6 @@ class Line:
         return InputError(f"{self.file}: line {self.number} {reason}")
 
 
-def existing_folder(setting: str, root: str) -> Path:
-    """The folder that a setting names. InputError where it is not a folder."""
-    folder = Path(root).expanduser()
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.is_file() else "no such folder"
-        raise InputError(f"{setting}={root}: {what}")
-    return folder
-
-
 def find_file(name: str, folders: Sequence[Path]) -> Path | None:
     """The file of this name in the first folder that has it."""
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
@@ -100,7 +91,7 @@ def path_and_label(line: Line, num_classes: int) -> tuple[str, int]:
 def inside(path: str, line: Line) -> str:
     """Return a path of a list. InputError where it is outside the data set's folder."""
     if os.path.isabs(path) or ".." in path.split("/"):
-        raise line.problem(f"names {shorten(path)!r}, which lies outside the data set's folder")
+        raise line.problem(f"names {shorten(path)!r}, which is outside the data set's folder")
     return path
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from fastcpc.config.paths import existing_folder
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.ilsvrc12 import list_ilsvrc12
 from fastcpc.data.datasets.listing import (
     Listing,
-    existing_folder,
     find_file,
     first_exists,
     inside,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastcpc.config.paths import NO_LABELS
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, EmbeddingSplit
@@ -55,9 +56,7 @@ def embedding_files(config: DataConfig) -> tuple[str, str]:
     if folder.is_dir() and (folder / EMBEDDINGS).is_file():
         return str(folder / EMBEDDINGS), config.labels or str(folder / INDEX)
     if not config.labels:
-        raise InputError(
-            "data.labels is empty: embeddings in a file need a label file; a folder of fastcpc-embed has its own"
-        )
+        raise InputError(NO_LABELS)
     return config.embeddings, config.labels
 
 

@@ -79,7 +79,7 @@ def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) ->
     num_samples = len(dataset.train)
     if not 0 <= subset <= num_samples:
         raise InputError(
-            f"data.subset={subset}: must lie in 0..{num_samples}, the size of {dataset.name}'s training set"
+            f"data.subset={subset}: must be in 0..{num_samples}, the size of {dataset.name}'s training set"
         )
     if subset == 0:
         return dataset, labels

@@ -17,7 +17,8 @@ ViewName = Literal["test", "weak", "strong"]
 class Batch:
     """Images of some samples, on the loader's device.
 
-    index: int64 (B,). views: one float32 (B, C, H, W) per requested view, normalised.
+    index: int64 (B,). views: one float32 (B, C, H, W) per requested view, normalised. Callers look labels up by
+    index, so true labels never enter a loader.
     """
 
     index: Tensor
@@ -54,9 +55,9 @@ def check_stream(
     """Raise ValueError for unknown views, empty batches, and a start or indices out of range."""
     for view in views:
         if view not in get_args(ViewName) or (view == "strong" and not has_strong):
-            raise ValueError(f"this feed has no {view!r} view")
+            raise ValueError(f"this loader has no {view!r} view")
     if not 0 <= start <= len(batches):
-        raise ValueError(f"start must lie in 0..{len(batches)}, got {start}")
+        raise ValueError(f"start must be in 0..{len(batches)}, got {start}")
     for number, index in enumerate(batches):
         if index.ndim != 1 or index.dtype != torch.int64 or not len(index):
             raise ValueError(f"batch {number} must be a filled int64 vector, got {index.dtype} {tuple(index.shape)}")

@@ -15,12 +15,12 @@ class CachedDecoder:
     """Crops requests from the cache if it holds all their images, and passes the other requests to a decoder."""
 
     def __init__(self, cached: Decoder, cache: ImageCache, behind: Decoder) -> None:
-        self._cached, self._present, self._behind = cached, cache.present, behind
+        self.cached, self._present, self.behind = cached, cache.present, behind
 
     @property
     def num_decoded(self) -> int:
         """See ``Decoder``."""
-        return self._cached.num_decoded + self._behind.num_decoded
+        return self.cached.num_decoded + self.behind.num_decoded
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
         """See ``Decoder.decode``."""
@@ -38,5 +38,5 @@ class CachedDecoder:
         following += [] if first is None else [first]
         while following:
             cached = bool(self._present[following[0].rows].all())
-            with closing(self._cached.decode(run(True)) if cached else self._behind.decode(run(False))) as cuts:  # type: ignore[type-var]
+            with closing(self.cached.decode(run(True)) if cached else self.behind.decode(run(False))) as cuts:  # type: ignore[type-var]
                 yield from cuts

@@ -26,6 +26,11 @@ from fastcpc.errors import RunError
 UNKNOWN = 0
 
 
+def reading_stream(device: torch.device) -> Any:
+    """The CUDA stream that reads what DALI delivers; None on a CPU."""
+    return torch.cuda.current_stream(device) if device.type == "cuda" else None
+
+
 class DaliDecoder:
     """Decodes by DALI. It reads the size of an image from its file once and keeps it: crops depend on it."""
 
@@ -42,7 +47,7 @@ class DaliDecoder:
         """num_threads: 1 or more. hw_load: share of JPEGs that the GPU's hardware decoder decodes."""
         self.num_decoded = 0
         self.num_built = 0
-        self._files, self._bad, self._device = files, bad, device
+        self.files, self.bad, self._device = files, bad, device
         self._settings = PipelineSettings(
             normaliser, num_threads, (device.index or 0) if device.type == "cuda" else None, hw_load
         )
@@ -71,7 +76,7 @@ class DaliDecoder:
                 while pipeline.wants_more and (request := next(todo, None)) is not None:
                     pipeline.put(self._prepare(request))
                 try:
-                    done = pipeline.run(self._stream())
+                    done = pipeline.run(reading_stream(self._device))
                 except RuntimeError as error:
                     broken, pipeline = pipeline, None
                     self._find_culprits(broken.waiting, error)
@@ -110,10 +115,6 @@ class DaliDecoder:
             return
         self._idle[pipeline.kinds].append(pipeline)
 
-    def _stream(self) -> Any:
-        """The CUDA stream that reads what DALI delivers; None on a CPU."""
-        return torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
-
     def _tensor(self, view: Any) -> Tensor:
         """A copy of a view (B, S, S, 3), because the pipeline overwrites its own."""
         if self._device.type == "cuda":
@@ -129,11 +130,11 @@ class DaliDecoder:
         """Read all files and sizes, and take replacement images for those that cannot be read."""
         rows, files, sizes_B2 = request.rows.copy(), [], np.ones((len(request.rows), 2), np.int64)
         slow = [row for row in dict.fromkeys(rows.tolist()) if row in self._by_pillow or not self._sizes_N2[row, 0]]
-        pending = {row: self._pool.submit(self._load, row) for row in slow if row not in self._bad.rows}
+        pending = {row: self._pool.submit(self._load, row) for row in slow if row not in self.bad.rows}
         for position, row in enumerate(request.rows.tolist()):
             content = self._readable(row, pending)
             if content is None and not request.in_place:
-                for row in replacement_order(request, position, self._bad.num_samples):
+                for row in replacement_order(request, position, self.bad.num_samples):
                     content = self._readable(row, pending)
                     if content is not None:
                         break
@@ -170,17 +171,17 @@ class DaliDecoder:
 
     def _readable(self, row: int, pending: dict[int, Future[bytes]]) -> bytes | None:
         """An image in a form that DALI reads; None if it cannot be read. pending: images that threads load."""
-        if row in self._bad.rows:
+        if row in self.bad.rows:
             return None
         try:
             return pending.pop(row).result() if row in pending else self._load(row)
         except BadImage as problem:
-            self._bad.add(row, str(problem))
+            self.bad.add(row, str(problem))
             return None
 
     def _load(self, row: int) -> bytes:
         """Read an image, and its size if it is unknown. Raises BadImage. Threads call it for different rows."""
-        content = self._files.read(row)
+        content = self.files.read(row)
         if self._sizes_N2[row, 0] == UNKNOWN and row not in self._by_pillow:
             header = read_image_header(content)
             if dali_decodes(content, header):
@@ -206,18 +207,18 @@ class DaliDecoder:
         for job in jobs:
             found = False
             for row in dict.fromkeys(job.rows.tolist()):
-                if row in self._bad.rows or row in self._by_pillow:
+                if row in self.bad.rows or row in self._by_pillow:
                     continue
                 try:
-                    decode_image(self._files.read(row))
+                    decode_image(self.files.read(row))
                 except BadImage as problem:
-                    self._bad.add(row, str(problem))
+                    self.bad.add(row, str(problem))
                     found = True
             if found:
                 return
         found = False
         for row in dict.fromkeys(row for job in jobs for row in job.rows.tolist()):
-            if row not in self._bad.rows and row not in self._by_pillow and not self._dali_reads(row):
+            if row not in self.bad.rows and row not in self._by_pillow and not self._dali_reads(row):
                 self._by_pillow.add(row)
                 found = True
         if not found:

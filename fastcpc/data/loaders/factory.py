@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.config.validation import feed_problem
 from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.policies import strong_policy
 from fastcpc.data.cores import usable_cores
@@ -34,18 +35,14 @@ def choose_loader(dataset: Dataset, data: DataConfig, device: torch.device) -> t
     Raises InputError for a loader that does not support this data set or is not installed.
     """
     asked = data.feed
+    kinds = {EmbeddingSplit: "embeddings", ArraySplit: "arrays", ImageSplit: "images"}
+    unfit = feed_problem(dataset.name, kinds[type(dataset.train)], asked)
+    if unfit:
+        raise InputError(unfit)
     if isinstance(dataset.train, EmbeddingSplit):
-        if asked not in ("auto", "memory"):
-            raise InputError(f"data.feed={asked}: serves image files, not embeddings; use auto or memory")
         return "memory", "batches of rows of a memory map"
     if isinstance(dataset.train, ArraySplit):
-        if asked not in ("auto", "memory"):
-            raise InputError(
-                f"data.feed={asked}: serves image files, and {dataset.name} is held in memory; use auto or memory"
-            )
         return "memory", "all images fit in memory"
-    if asked == "memory":
-        raise InputError(f"data.feed=memory: {dataset.name} is read from image files; use auto, dali or torch")
     problem = dali_problem()
     if asked == "dali" and problem:
         raise InputError(f"data.feed=dali: {problem}; pip install fastcpc[dali], or use data.feed=torch")
@@ -61,7 +58,7 @@ def describe_loader(dataset: Dataset, data: DataConfig, device: torch.device) ->
     """The loader, the reason for it, and the cache if there is one. Raises InputError as ``choose_loader`` does."""
     name, why = choose_loader(dataset, data, device)
     cache = cache_file(dataset, data)
-    return f"{name} ({why})" + (f" for photos that are not in the cache {cache}" if cache else "")
+    return f"{name} ({why})" + (f" for images that are not in the cache {cache}" if cache else "")
 
 
 def num_workers(data: DataConfig) -> int:
@@ -88,7 +85,7 @@ def make_loader(
         return EmbeddingLoader(split, dataset.mean, dataset.std, augment, device)
     if isinstance(split, ArraySplit):
         return MemoryLoader(split.pixels, dataset.mean, dataset.std, dataset.weak, strong_policy(augment), device)
-    decoder = _decoder(name, split, dataset, data, device, bad_list)
+    decoder = make_decoder(name, split, dataset, data, device, bad_list)
     assert dataset.image_transform is not None
     strong = strong_policy(augment, images=True)
     return ImageLoader(len(split), dataset.image_transform, dataset.mean, dataset.std, strong, decoder, device)
@@ -123,11 +120,11 @@ def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCa
     cache = open_cache(path, data.name, dataset.image_transform.resize, split, again)
     missing = int((~cache.present).sum())
     if missing:
-        logger.warning("%s: %s of %s photos are not in it and are decoded", path, f"{missing:,}", f"{len(split):,}")
+        logger.warning("%s: %s of %s images are not in it and are decoded", path, f"{missing:,}", f"{len(split):,}")
     return cache
 
 
-def _decoder(
+def make_decoder(
     name: str, split: ImageSplit, dataset: Dataset, data: DataConfig, device: torch.device, bad_list: Path | None
 ) -> Decoder:
     assert dataset.image_transform is not None

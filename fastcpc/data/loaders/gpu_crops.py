@@ -66,9 +66,9 @@ class GpuCropDecoder:
 
     def __init__(self, cache: ImageCache, transform: ImageTransform, num_threads: int, device: torch.device) -> None:
         """num_threads: 1 or more. device: crops the views."""
-        self._cache, self._side, self._device = cache, transform.crop, device
+        self._cache, self._side, self.device = cache, transform.crop, device
         self._geometry = CropGeometry(transform)
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="packed")
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="crops")
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
         """See ``Decoder.decode``. Views are uint8, on the device. The CPU does not wait for the device."""
@@ -77,7 +77,7 @@ class GpuCropDecoder:
     def _submit(self, request: DecodeRequest) -> Started:
         layout, num_images = self._layout(request), len(request.rows)
         pixels_P3 = torch.empty(
-            (layout.num_pixels, RGB), dtype=torch.uint8, pin_memory=self._device.type == "cuda"
+            (layout.num_pixels, RGB), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
         )  # torch reuses pinned memory only after the copy from it is done
         job = _CopyJob(request, layout, pixels_P3)
         parts = [slice(first, first + PART) for first in range(0, num_images, PART)]
@@ -135,8 +135,8 @@ class GpuCropDecoder:
     def _collect(self, job: _CopyJob, futures: Sequence[Future[None]]) -> DecodedChunk:
         for future in futures:
             future.result()
-        table_V5B = send(torch.from_numpy(job.layout.table_V5B), self._device)
-        pixels_P3 = job.pixels_P3.to(self._device, non_blocking=True)
+        table_V5B = send(torch.from_numpy(job.layout.table_V5B), self.device)
+        pixels_P3 = job.pixels_P3.to(self.device, non_blocking=True)
         return DecodedChunk(
             job.request, job.request.rows, crop_views(pixels_P3, table_V5B, job.layout.bounds, self._side)
         )

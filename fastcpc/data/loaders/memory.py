@@ -38,7 +38,7 @@ class MemoryLoader:
             raise ValueError(f"mean and std must hold {pixels.shape[1]} numbers, std above 0, got {mean} and {std}")
         self.num_samples = len(pixels)
         self.device = device
-        self._pixels = pixels.to(device)
+        self.pixels = pixels.to(device)
         self._normalise = TensorNormaliser(mean, std, device)
         size = pixels.shape[2]
         self._cropper = Cropper(weak, size, device)
@@ -70,7 +70,7 @@ class MemoryLoader:
         self, view: ViewName, index: Tensor, num_drawn: int, part: Tensor | None, draws: torch.Generator
     ) -> Tensor:
         if view == "test":
-            return self._pixels.index_select(0, send(index, self.device))
+            return self.pixels.index_select(0, send(index, self.device))
         crops_2B = self._cropper.draw(num_drawn, draws)
         if part is not None:
             crops_2B = crops_2B[:, part]
@@ -83,7 +83,7 @@ class MemoryLoader:
 
     def _crop(self, index: Tensor, crops_2B: Tensor) -> Tensor:
         sent = send(torch.cat((index[None], crops_2B)), self.device)
-        return self._cropper.apply(self._pixels.index_select(0, sent[0]), sent[1:])
+        return self._cropper.apply(self.pixels.index_select(0, sent[0]), sent[1:])
 
     def _send_plan(self, plan: StrongPlan) -> StrongPlan:
         moves = None if plan.moves is None else send(plan.moves, self.device)

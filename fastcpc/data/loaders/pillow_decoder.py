@@ -91,7 +91,7 @@ class PillowDecoder:
         normalise: False leaves all views as uint8 levels. This sends a quarter of the bytes to a GPU.
         """
         self.num_decoded = 0
-        self._files, self._side, self._bad, self._cache = files, transform.crop, bad, cache
+        self.files, self._side, self.bad, self._cache = files, transform.crop, bad, cache
         self._normaliser, self._normalise = normaliser, normalise
         self._fill = np.array([round(255 * value) for value in normaliser.mean], np.uint8)
         self._geometry = CropGeometry(transform)
@@ -134,14 +134,14 @@ class PillowDecoder:
 
     def _one(self, row: int, position: int, job: _DecodeJob) -> None:
         """Decode one image and crop its views. Raises BadImage."""
-        if row in self._bad.rows:
+        if row in self.bad.rows:
             raise BadImage("known to be bad")
         image: Image.Image | PixelArray
         if self._cache is not None and self._cache.has(row):
             image = self._cache.image(row)
             height, width = image.shape[:2]
         else:
-            image = decode_image(self._files.read(row))
+            image = decode_image(self.files.read(row))
             width, height = image.size
         size, whole = np.array([[height, width]]), None
         for view, drawn in enumerate(job.request.drawn):
@@ -170,7 +170,7 @@ class PillowDecoder:
     def _collect(self, job: _DecodeJob, futures: Sequence[Future[list[tuple[int, BadImage]]]]) -> DecodedChunk:
         request, rows = job.request, job.request.rows.copy()
         for position, problem in [found for future in futures for found in future.result()]:
-            self._bad.add(int(rows[position]), str(problem))
+            self.bad.add(int(rows[position]), str(problem))
             if request.in_place:
                 for view in job.views:
                     self._normaliser.put(np.tile(self._fill, (self._side, self._side, 1)), view[position])
@@ -182,11 +182,11 @@ class PillowDecoder:
     def _replace(self, job: _DecodeJob, position: int) -> int:
         """Crop a replacement image with the random numbers of this position. Returns its row."""
         job = replace(job, places=None)  # they belong to the bad image
-        for row in replacement_order(job.request, position, self._bad.num_samples):
+        for row in replacement_order(job.request, position, self.bad.num_samples):
             try:
                 self._one(row, position, job)
             except BadImage as problem:
-                self._bad.add(row, str(problem))
+                self.bad.add(row, str(problem))
             else:
                 return row
         raise RunError("no image of the data set can be read")

@@ -73,7 +73,7 @@ class BadImages:
                 limit = f"images cannot be read, more than data.max_bad={self._max_bad:g} allows"
             listed = "" if self._listed_in is None else f"; all that were met are listed in {self._listed_in}"
             raise RunError(f"{len(self.rows)} of {num_samples} {limit}; the last: {name}: {reason}{listed}")
-        logger.warning("%s cannot be read (%s); another image is taken for it", name, reason)
+        logger.warning("%s cannot be read (%s); using a replacement image", name, reason)
 
     def _write(self, line: str) -> None:
         if self._listed_in is None:

@@ -90,7 +90,7 @@ class CacheWriter:
         needed, free = num_images * mean_bytes, shutil.disk_usage(path.parent).free
         if needed > free:
             raise RunError(
-                f"{path.parent}: the cache of {num_images:,} photos needs about {needed / 1e9:.1f} GB, and "
+                f"{path.parent}: the cache of {num_images:,} images needs about {needed / 1e9:.1f} GB, and "
                 f"{free / 1e9:.1f} GB are free; a smaller --cache SIDE, or --out on another disk"
             )
         self._files = ExitStack()

@@ -61,13 +61,8 @@ class ResizedImage:
     mtime_ns: int
 
 
-def check_image(path: str) -> ImageCheck:
-    """Decode a file to its last pixel with Pillow, as RGB."""
-    return check_and_shrink(path, 0)[0]
-
-
-def check_and_shrink(path: str, side: int) -> tuple[ImageCheck, ResizedImage | None]:
-    """As ``check_image``; also returns the decoded image for the cache. side: 0 returns no image."""
+def check_image(path: str, side: int = 0) -> tuple[ImageCheck, ResizedImage | None]:
+    """Decode a file to its last pixel with Pillow, as RGB, and resize it for the cache. side: 0 returns no image."""
     num_bytes = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ignore unusual EXIF blocks; only the pixels matter
@@ -106,7 +101,7 @@ def check_images(paths: Sequence[str], jobs: int, side: int = 0) -> Iterator[tup
     when the caller closes the iterator, and when this process ends. Raises RunError when a process dies.
     """
     if jobs == 1 or len(paths) <= CHUNK:
-        yield from (check_and_shrink(path, side) for path in paths)
+        yield from (check_image(path, side) for path in paths)
         return
     # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
     context = multiprocessing.get_context("spawn")
@@ -142,4 +137,4 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def _check_part(paths: Sequence[str], side: int) -> list[tuple[ImageCheck, ResizedImage | None]]:
-    return [check_and_shrink(path, side) for path in paths]
+    return [check_image(path, side) for path in paths]

@@ -4,6 +4,7 @@ import logging
 import re
 from pathlib import Path
 
+from fastcpc.config.paths import existing_run
 from fastcpc.engine.checkpoint.format import STATE, SUMS, read_whole
 from fastcpc.errors import InputError, RunError
 
@@ -78,10 +79,7 @@ def resume_point(resume: str, own: Path) -> Path | None:
     if resume == "auto":
         return find_checkpoint(own, "latest") if candidates(own) else None
     path = Path(resume).expanduser()
-    if not path.is_dir():
-        raise InputError(
-            f"run.resume: {path} is not a folder; give auto, never, or the path of a checkpoint's or a run's folder"
-        )
+    existing_run(path)
     if not turns_back(resume, own) and candidates(own):
         logger.info("%s has checkpoints of its own and resumes from those, not from %s", own, path)
         return find_checkpoint(own, "latest")

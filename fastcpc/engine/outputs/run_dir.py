@@ -109,8 +109,8 @@ class RunDir:
         return summary if isinstance(summary, dict) and summary.get("finished") is True else None
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Replace a JSON file of the folder in one step; NaN and infinities become null."""
-        replace_file(self.path / name, (json.dumps(plain_json(content), indent=2) + "\n").encode())
+        """``write_json`` of a file of the folder."""
+        write_json(self.path / name, content)
 
     def append_json_line(self, name: str, content: Mapping[str, Any]) -> None:
         """Append an object to a .jsonl file; RunError when it cannot be written whole, and then no part of it stays."""
@@ -176,6 +176,11 @@ def open_run_dir(config: Config) -> RunDir:
     """The run's folder on every rank. Rank 0 holds the lock and writes; if it cannot, every rank raises its error."""
     first = distributed.on_rank0(lambda: RunDir(config))
     return distributed.raise_on_all_ranks(lambda: first if first is not None else FollowerRunDir(config))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file in one step; NaN and infinities become null."""
+    replace_file(path, (json.dumps(plain_json(content), indent=2) + "\n").encode())
 
 
 def plain_json(value: Any) -> Any:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastcpc.config.names import WEIGHTS_SUFFIXES
+from fastcpc.config.paths import existing_weights
 from fastcpc.errors import InputError
 
 
@@ -25,8 +26,7 @@ def load_weights(backbone: nn.Module, path: Path, classifier_names: Sequence[str
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read named tensors from a file, to the CPU. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"model.weights: no file {path}; give a path, a name of weights, or nothing")
+    existing_weights(path)
     if path.suffix not in WEIGHTS_SUFFIXES:
         raise InputError(f"model.weights: {path} has an unknown suffix; use one of {', '.join(WEIGHTS_SUFFIXES)}")
     try:

@@ -1,7 +1,6 @@
 """Writes the run folder of an audit, with the files that fastcpc-clean, fastcpc-report and fastcpc-eval read."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from fastcpc.engine.outputs.data_record import identity_of, write_record
 from fastcpc.engine.outputs.environment import describe_environment
 from fastcpc.engine.outputs.labels_file import LABELS_FILE, write_labels
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
-from fastcpc.engine.outputs.run_dir import plain_json
+from fastcpc.engine.outputs.run_dir import write_json
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE, SampleTable
 from fastcpc.models.build import build_network
 from fastcpc.models.network import Network
@@ -96,11 +95,6 @@ def write_audit(folder: Path, data: AuditInput, result: AuditResult, seed: int) 
     _write_checkpoint(folder, config, networks, num_classes)
     accuracy = _accuracy(config, dataset, networks) if data.test_files[0] else None
     write_json(folder / "summary.json", _summary(table, result, record, accuracy))
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a JSON file; NaN and inf become null."""
-    replace_file(path, (json.dumps(plain_json(content), indent=2) + "\n").encode())
 
 
 def _label_columns(table: LabelTable) -> pa.Table:

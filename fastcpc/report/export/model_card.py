@@ -99,7 +99,7 @@ def _own_use(model: ExportedModel) -> str:
 
 
 def _all_use(has_onnx: bool) -> str:
-    text = "Both networks with the test transform:\n\n```bash\nfastcpc-predict FOLDER photos/*.jpg\n```"
+    text = "Both networks with the test transform:\n\n```bash\nfastcpc-predict FOLDER images/*.jpg\n```"
     if has_onnx:
         text += (
             "\n\n`model.onnx` has both networks: input `pixels`, float32 (batch, channels, height, width) in "

@@ -41,12 +41,10 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
                 raise InputError(f"{argument}: no images ({', '.join(IMAGE_ENDINGS)}) in this folder{found_instead}")
         elif os.path.lexists(argument):
             names = [argument]
-        elif glob.has_magic(argument):
+        else:
             names = sorted(name for name in glob.glob(argument, recursive=True) if os.path.isfile(name))
             if not names:
                 raise InputError(f"{argument}: no file matches this pattern")
-        else:
-            raise InputError(f"{argument}: no such file or folder")
         found += names
     return list(dict.fromkeys(found)), skipped.lines()
 

@@ -35,7 +35,7 @@ class TrainingImages:
             elif dataset_spec(data.name).list_files is not None:
                 self._paths = _image_paths(data.root, samples)
             else:
-                self._pixels = _pixels(load_dataset(data).train, samples, run)
+                self._pixels = training_pixels(load_dataset(data).train, samples, run)
         except InputError as error:
             self.problem = str(error).splitlines()[0]
 
@@ -69,7 +69,7 @@ def _image_paths(root: str, samples: SampleTable) -> tuple[str, ...]:
     return tuple(str(base / name) for name in samples.paths)
 
 
-def _pixels(train: object, samples: SampleTable, run: Run) -> np.ndarray:
+def training_pixels(train: object, samples: SampleTable, run: Run) -> np.ndarray:
     """uint8 (N, C, H, W) of the run's samples, found by name; InputError where the true labels are others."""
     assert isinstance(train, ArraySplit)
     place = {name: row for row, name in enumerate(train.names)}

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from fastcpc.config.load import read_config
 from fastcpc.config.schema import Config
-from fastcpc.engine.checkpoint.resume import candidates
 from fastcpc.engine.outputs.labels_file import LABELS_FILE, RunLabels, read_labels
 from fastcpc.engine.outputs.metric_keys import METRICS_FILE, has_right_types, is_number
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
@@ -44,11 +43,6 @@ class Run:
     def class_names(self) -> tuple[str, ...]:
         """Names of the K classes, in the order of their ids."""
         return self.labels.class_names
-
-    @property
-    def checkpoints(self) -> list[Path]:
-        """Folders of the checkpoints, newest first, also damaged ones (``find_checkpoint`` skips them)."""
-        return candidates(self.path)
 
     def scores(self, name: str) -> ScoreArrays | None:
         """A scores file of the run; None where there is none (yet). InputError where it is damaged."""

@@ -73,11 +73,11 @@ def test_sorted_and_unsorted_paths_agree() -> None:
     drawn = augmenter.draw(50, generator(2))
     unsorted = augmenter.arrange(*drawn)
     assert unsorted.moves is None
-    augmenter._only_affine = False
+    augmenter.skips_sorting = False
     plan = augmenter.arrange(*drawn)
     assert plan.moves is not None
     ours = augmenter.apply(in_order(images, plan), plan)
-    augmenter._only_affine = True
+    augmenter.skips_sorting = True
     assert augmenter.apply(images.clone(), unsorted).to(torch.uint8).equal(ours)
 
 

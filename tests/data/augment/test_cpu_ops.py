@@ -1,4 +1,4 @@
-"""Operations on one photo, and strong views made of them, against the same on groups of images, by value."""
+"""Operations on one image, and strong views made of them, against the same on groups of images, by value."""
 
 import numpy as np
 import pytest

@@ -30,7 +30,7 @@ def test_test_view_is_resize_then_centre_crop(tmp_path: Path, size: tuple[int, i
     assert apart.max() < 2.01 and apart.mean() < 0.1  # Pillow rounds between rows and columns
 
 
-def test_weak_views_are_crops_of_the_resized_photo() -> None:
+def test_weak_views_are_crops_of_the_resized_image() -> None:
     geometry = CropGeometry(ImageTransform(resize=28, crop=24, random_resized_crop=False, flip=True))
     drawn = geometry.draw("weak", 4000, generator(3))
     assert drawn.shape == (4000, NUM_CROP) and not geometry.is_resized_crop(drawn)

@@ -84,7 +84,7 @@ def test_a_copy_in_another_order_is_noticed(facts10: CifarFacts, write_cifar: Wr
     assert not load_cifar(folder, replace(facts10, first_labels=(0, 1, 2, 4))).published_order
 
 
-def test_users_get_the_published_counts(facts10: CifarFacts, write_cifar: Write) -> None:
+def test_messages_have_the_published_counts(facts10: CifarFacts, write_cifar: Write) -> None:
     folder = write_cifar(facts10, "binary")
     with pytest.raises(
         InputError, match=r"data_batch_1.bin: 52 bytes, expected 30,730,000 \(10,000 records of 3,073\)"

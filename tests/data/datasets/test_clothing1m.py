@@ -68,7 +68,7 @@ def edit(path: Path, number: int, text: str) -> None:
         ),
         ("noisy_train_key_list.txt", 4, "images/0/3/c.jpg", "line 4 names 'images/0/3/c.jpg' again, after line 3"),
         ("noisy_label_kv.txt", 1, "/etc/x.jpg 1", "line 1 names '/etc/x.jpg'; a key of Clothing1M begins with images/"),
-        ("noisy_label_kv.txt", 1, "images/../../x.jpg 1", "line 1 names .* lies outside the data set's folder"),
+        ("noisy_label_kv.txt", 1, "images/../../x.jpg 1", "line 1 names .* is outside the data set's folder"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, file: str, number: int, text: str, message: str) -> None:

@@ -284,7 +284,7 @@ def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path: Path) -> None:
         ("TRAIN", "test", "TRAIN/ is read as train"),
     ],
 )
-def test_parts_are_known_in_any_case(tmp_path: Path, train: str, test: str, note: str) -> None:
+def test_names_of_parts_ignore_upper_and_lower_case(tmp_path: Path, train: str, test: str, note: str) -> None:
     image_sets.imagefolder(tmp_path, {f"{train}/a": 2, f"{train}/b": 2, f"{test}/a": 1, f"{test}/b": 1})
     listing = list_imagefolder(str(tmp_path))
     assert listing.class_ids == ("a", "b") and {name: len(part) for name, part in listing.splits.items()} == {

@@ -182,7 +182,7 @@ def test_subsets_grow(ten: Dataset) -> None:
     assert other != small
 
 
-def test_subset_zero_is_everything(ten: Dataset) -> None:
+def test_subset_zero_takes_all_images(ten: Dataset) -> None:
     labels = make_labels(ten, NoiseConfig(), run_seed=1)
     assert take_subset(ten, labels, 0, 1) == (ten, labels)
 
@@ -190,6 +190,6 @@ def test_subset_zero_is_everything(ten: Dataset) -> None:
 @pytest.mark.parametrize("subset", [-1, 20_001])
 def test_impossible_subsets(ten: Dataset, subset: int) -> None:
     with pytest.raises(
-        InputError, match=rf"data.subset={subset}: must lie in 0..20000, the size of made up's training set"
+        InputError, match=rf"data.subset={subset}: must be in 0..20000, the size of made up's training set"
     ):
         take_subset(ten, make_labels(ten, NoiseConfig(), 1), subset, 1)

@@ -30,7 +30,7 @@ def test_bad_files_are_named_counted_and_replaced(tmp_path: Path, name: str, cap
     for batch, asked in zip(first, batches, strict=True):
         kept = asked < 11
         assert batch.index[kept].equal(asked[kept])
-        assert (batch.index < 11).all()  # the label that goes with the image is that of the stand-in
+        assert (batch.index < 11).all()  # the label that goes with the image is that of the replacement image
         if kept.any():
             assert set(batch.index.tolist()) <= set(asked.tolist())  # it comes from the same list
     lines = [line.split("\t") for line in listed.read_text().splitlines()]

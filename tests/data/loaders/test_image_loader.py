@@ -24,10 +24,10 @@ from made_images import (
 from PIL import Image
 
 from fastcpc.data.image_files import decode_image, read_image_header
-from fastcpc.data.loaders import image_loader
+from fastcpc.data.loaders import dali_decoder, image_loader
 from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.dali_files import dali_bytes
-from fastcpc.data.loaders.dali_pipeline import dali_problem
+from fastcpc.data.loaders.dali_pipeline import DaliPipeline, dali_problem
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
 from fastcpc.data.sampler import sequential_batches
 
@@ -135,45 +135,54 @@ def test_pillow_opens_each_file_once_for_four_views(tmp_path: Path, monkeypatch:
     assert sorted(opened) == sorted(path.read_bytes() for path in paths)
 
 
+@pytest.fixture
+def pipelines(monkeypatch: pytest.MonkeyPatch) -> list[DaliPipeline]:
+    """The pipelines that decoders build from now on."""
+    built: list[DaliPipeline] = []
+
+    class Noted(DaliPipeline):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            built.append(self)
+
+    monkeypatch.setattr(dali_decoder, "DaliPipeline", Noted)
+    return built
+
+
 @needs_dali
-def test_dalis_graph_decodes_once_and_is_built_once(tmp_path: Path) -> None:
+def test_dalis_graph_decodes_once_and_is_built_once(tmp_path: Path, pipelines: list[DaliPipeline]) -> None:
     loader: Any = loader_of(dataset_of(plain_files(tmp_path, 13)), "dali")
     for epoch in range(3):
         list(loader.stream(batches_of(13, seed=epoch), FOUR, epoch))
         list(loader.stream(sequential_batches(13, 8), ("test",), 0))
-    assert loader.decoder.num_built == 2  # one for four views, one for one
-    graphs = {len(pipeline.kinds): pipeline.graph() for (pipeline,) in loader.decoder._idle.values()}
+    assert loader.decoder.num_built == len(pipelines) == 2  # one for four views, one for one
+    graphs = {len(pipeline.kinds): pipeline.graph() for pipeline in pipelines}
     assert sorted(graphs) == [1, 4]
     for num_views, graph in graphs.items():
         assert graph.count(b"decoders__Image") == graphs[1].count(b"decoders__Image") == 1
-        assert graph.count(b"Resize") == graphs[1].count(b"Resize") > 0  # once a photo, whatever the views
+        assert graph.count(b"Resize") == graphs[1].count(b"Resize") > 0  # once per image, whatever the views
         assert graph.count(b"CropMirrorNormalize") == num_views * graphs[1].count(b"CropMirrorNormalize") > 0
 
 
 @needs_dali
 def test_dali_gets_the_cuda_stream_that_reads_its_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loader: Any = loader_of(dataset_of(plain_files(tmp_path, 13)), "dali")
-    assert loader.decoder._stream() is None  # on a CPU
+    from nvidia.dali import Pipeline
 
-    class Pipeline:
+    streams, run = list[Any](), Pipeline.run
+
+    def noted(self: Any, stream: Any) -> Any:
         """Takes the stream away again: there is no GPU."""
+        streams.append(stream)
+        return run(self)
 
-        def __init__(self, inner: Any) -> None:
-            self.inner, self.told = inner, list[Any]()
-
-        def run(self, stream: Any) -> Any:
-            self.told.append(stream)
-            return self.inner.run()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-
+    monkeypatch.setattr(Pipeline, "run", noted)
+    loader = loader_of(dataset_of(plain_files(tmp_path, 13)), "dali")
     list(loader.stream(batches_of(13), ("weak",), 1))
-    ((pipeline,),) = loader.decoder._idle.values()
-    pipeline._pipeline = Pipeline(pipeline._pipeline)
-    monkeypatch.setattr(loader.decoder, "_stream", lambda: "a stream")
+    assert set(streams) == {None}  # on a CPU
+    streams.clear()
+    monkeypatch.setattr(dali_decoder, "reading_stream", lambda device: "a stream")
     list(loader.stream(batches_of(13), ("weak",), 1))
-    assert set(pipeline._pipeline.told) == {"a stream"}
+    assert set(streams) == {"a stream"}
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -198,9 +207,11 @@ def test_files_for_dali_need_no_folder(tmp_path: Path, monkeypatch: pytest.Monke
     rgb.quantize(64).save(tmp_path / "a.gif")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    loader: Any = loader_of(dataset_of([tmp_path / "phone.mpo", tmp_path / "a.gif"]), "dali")
+    by_pillow = set[bytes]()
+    monkeypatch.setattr(dali_decoder, "decode_image", lambda raw: by_pillow.add(raw) or decode_image(raw))
+    loader = loader_of(dataset_of([tmp_path / "phone.mpo", tmp_path / "a.gif"]), "dali")
     list(loader.stream(batches_of(2), FOUR, 1))
-    assert loader.decoder._by_pillow == {1}
+    assert by_pillow == {(tmp_path / "a.gif").read_bytes()}
     assert not list((tmp_path / "temporary").iterdir())
 
 

@@ -10,7 +10,7 @@ from made_images import FOUR, batches_of, dataset_of, levels, loader_of, odd_fil
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.loaders.dali_pipeline import dali_problem
 from fastcpc.data.prepare.cache import CacheWriter
-from fastcpc.data.prepare.check_images import check_and_shrink
+from fastcpc.data.prepare.check_images import check_image
 
 pytestmark = pytest.mark.gpu
 needs_dali = pytest.mark.skipif(bool(dali_problem()), reason="needs nvidia.dali")
@@ -20,11 +20,11 @@ SIDE = 28  # of dataset_of
 
 
 def cache_of(paths: list[Path], folder: Path) -> Path:
-    """All photos but the first, resized."""
+    """All images but the first, resized."""
     table = folder / f"photos.cache-{SIDE}.parquet"
     with CacheWriter(table, DataConfig().name, SIDE, len(paths), 0.0) as writer:
         for path in paths[1:]:
-            check, small = check_and_shrink(str(path), SIDE)
+            check, small = check_image(str(path), SIDE)
             assert small is not None
             writer.add(path.name, small.pixels, check.num_bytes, small.mtime_ns)
     return table
@@ -34,7 +34,7 @@ def cache_of(paths: list[Path], folder: Path) -> Path:
 @pytest.mark.parametrize("resized", [False, True])
 @pytest.mark.parametrize("cached", [False, True])
 def test_views_are_those_of_a_cpu(tmp_path: Path, name: str, resized: bool, cached: bool) -> None:
-    """On the device, channels_last, twice the same bits, and no value asked of it."""
+    """On the device, channels_last, bit-identical twice, and no value asked of it."""
     paths = [*plain_files(tmp_path, 12), *odd_files(tmp_path)]
     dataset, batches = dataset_of(paths, resized=resized), batches_of(len(paths), 7)
     cache = str(cache_of(paths, tmp_path)) if cached else "off"

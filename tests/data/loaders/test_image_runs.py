@@ -16,7 +16,7 @@ each_loader = pytest.mark.parametrize("name", ["torch", pytest.param("dali", mar
 
 @each_loader
 def test_run_with_a_broken_image_resumes_bit_identical(tmp_path: Path, name: str) -> None:
-    """From the folder to the summary; stopped in the middle and resumed, it ends with the same bits."""
+    """From the folder to the summary; stopped in the middle and resumed, its end is bit-identical."""
     coloured_images(tmp_path / "photos")
     broken = tmp_path / "photos" / "train" / "red" / "5.jpg"
     broken.write_bytes(broken.read_bytes()[:700])

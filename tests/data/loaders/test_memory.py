@@ -41,7 +41,7 @@ def test_test_view_by_value() -> None:
     loader = loader_of()
     index = torch.tensor([7, 3, 3])
     (batch,) = loader.stream([index], ["test"], seed=1)
-    expected = (loader._pixels[index].double() / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(
+    expected = (loader.pixels[index].double() / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(
         3, 1, 1
     )
     assert batch.index.equal(index)
@@ -126,13 +126,13 @@ def test_odd_batch_sizes_and_image_sides(strong: Any, size: int, num: int) -> No
 
 def test_pixels_are_never_written_to() -> None:
     loader = loader_of()
-    before = loader._pixels.clone()
+    before = loader.pixels.clone()
     for name in ("autoaugment", "randaugment", "geometric"):
         loader = MemoryLoader(
-            loader._pixels, MEAN, STD, WeakPolicy(False, 0), strong_policy(AugmentConfig(strong=name)), CPU
+            loader.pixels, MEAN, STD, WeakPolicy(False, 0), strong_policy(AugmentConfig(strong=name)), CPU
         )
         list(loader.stream(batches_of(40), ["test", "weak", "strong"], seed=1))
-    assert loader._pixels.equal(before)
+    assert loader.pixels.equal(before)
 
 
 def test_global_random_state_is_left_alone() -> None:
@@ -153,10 +153,10 @@ def test_wrong_requests_raise_value_error() -> None:
     loader = loader_of()
     index = [torch.arange(4)]
     odd: Any = ["sideways"]
-    with pytest.raises(ValueError, match="this feed has no 'sideways' view"):
+    with pytest.raises(ValueError, match="this loader has no 'sideways' view"):
         loader.stream(index, odd, seed=1)
-    weak_only = MemoryLoader(loader._pixels, MEAN, STD, WeakPolicy(True, 2), None, CPU)
-    with pytest.raises(ValueError, match="this feed has no 'strong' view"):
+    weak_only = MemoryLoader(loader.pixels, MEAN, STD, WeakPolicy(True, 2), None, CPU)
+    with pytest.raises(ValueError, match="this loader has no 'strong' view"):
         weak_only.stream(index, ["strong"], seed=1)
     with pytest.raises(ValueError, match=r"sample 40 is outside 0..39"):
         loader.stream([torch.tensor([1]), torch.tensor([40])], ["test"], seed=1)
@@ -164,12 +164,12 @@ def test_wrong_requests_raise_value_error() -> None:
         loader.stream([torch.tensor([-1, 3])], ["test"], seed=1)
     with pytest.raises(ValueError, match=r"batch 1 must be a filled int64 vector, got torch.int64 \(0,\)"):
         loader.stream([torch.tensor([1]), torch.arange(0)], ["test"], seed=1)
-    with pytest.raises(ValueError, match=r"start must lie in 0..1, got 2"):
+    with pytest.raises(ValueError, match=r"start must be in 0..1, got 2"):
         loader.stream(index, ["test"], seed=1, start=2)
     with pytest.raises(ValueError, match=r"pixels must be uint8 \(N, C, S, S\), got torch.uint8 \(2, 3, 4, 5\)"):
         MemoryLoader(torch.zeros(2, 3, 4, 5, dtype=torch.uint8), MEAN, STD, WeakPolicy(True, 2), None, CPU)
     with pytest.raises(ValueError, match="mean and std must hold 3 numbers, std above 0"):
-        MemoryLoader(loader._pixels, (0.5,), (0.5,), WeakPolicy(True, 2), None, CPU)
+        MemoryLoader(loader.pixels, (0.5,), (0.5,), WeakPolicy(True, 2), None, CPU)
     assert list(loader.stream([], ["test"], seed=1)) == []
 
 
@@ -178,7 +178,7 @@ def digits() -> Dataset:
     return load_dataset(DataConfig(name="digits"))
 
 
-def test_feed_of_a_split(digits: Dataset) -> None:
+def test_loader_of_a_split(digits: Dataset) -> None:
     augment = AugmentConfig(strong="geometric")
     loader = make_loader(digits.tests["test"], digits, DataConfig(), augment, CPU)
     assert loader.num_samples == 360
@@ -192,7 +192,7 @@ def test_gpu_is_never_waited_for() -> None:
     """No value is asked of the device, and the views are those of the CPU up to a level in a blend."""
     cpu = loader_of(size=32)
     cuda = torch.device("cuda")
-    loader = MemoryLoader(cpu._pixels, MEAN, STD, WeakPolicy(True, 2), strong_policy(AugmentConfig()), cuda)
+    loader = MemoryLoader(cpu.pixels, MEAN, STD, WeakPolicy(True, 2), strong_policy(AugmentConfig()), cuda)
     list(loader.stream(batches_of(40), VIEWS, seed=1))  # memory is allocated on first use
     torch.cuda.set_sync_debug_mode("error")
     try:

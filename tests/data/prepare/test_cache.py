@@ -1,4 +1,4 @@
-"""Photos resized once: the same views without a decode; a cache that is stale, cut off or foreign is refused."""
+"""Images resized once: the same views without a decode; a cache that is stale, cut off or foreign is refused."""
 
 import os
 from dataclasses import replace
@@ -29,7 +29,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def images(root: Path, num: int = 9) -> Path:
-    """Photos larger than the cache, of its size, and smaller; one of them turned by EXIF."""
+    """Images larger than the cache, of its size, and smaller; one of them turned by EXIF."""
     turned = Image.Exif()
     turned[0x0112] = 6
     for k in range(2):
@@ -70,7 +70,7 @@ def test_views_from_the_cache_are_those_of_the_files(tmp_path: Path, name: Any, 
         assert a.index.equal(b.index)
         for number in range(1 if boxes else 3):
             assert a.views[number].equal(b.views[number])
-        if boxes:  # cut from the resized photo instead of the photo: the same place, a little blurred
+        if boxes:  # cropped from the resized image instead of the image: the same place, a little blurred
             apart = (levels_of(data, a.views[1]) - levels_of(data, b.views[1])).abs().mean()
             assert apart < 20
     again = list(loader(data).stream(batches_of(18), views, 3))
@@ -106,7 +106,7 @@ def test_strong_views_and_a_later_start(tmp_path: Path, name: Any) -> None:
 
 
 @each_loader
-def test_photos_that_are_not_in_the_cache_are_decoded(
+def test_images_that_are_not_in_the_cache_are_decoded(
     tmp_path: Path, name: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = images(tmp_path)
@@ -114,13 +114,13 @@ def test_photos_that_are_not_in_the_cache_are_decoded(
     for number in range(3):
         Image.fromarray(texture(50, 50, 70 + number)).save(root / "train" / "class1" / f"new{number}.png")
     one, bare = loader(settings(root, feed=name)), loader(settings(root, feed=name, cache="off"))
-    assert "3 of 21 photos are not in it and are decoded" in caplog.text
-    told, bare_told = (
+    assert "3 of 21 images are not in it and are decoded" in caplog.text
+    line, bare_line = (
         describe_loader(load_dataset(data), data, CPU)
         for data in (settings(root, feed=name), settings(root, feed=name, cache="off"))
     )
     table = root / ".fastcpc-index" / "imagefolder.cache-36.parquet"
-    assert told == f"{bare_told} for photos that are not in the cache {table}"
+    assert line == f"{bare_line} for images that are not in the cache {table}"
     ours, theirs = (list(each.stream(batches_of(21, 4), ("weak", "test"), 1)) for each in (one, bare))
     for a, b in zip(ours, theirs, strict=True):
         assert a.index.equal(b.index)
@@ -129,7 +129,7 @@ def test_photos_that_are_not_in_the_cache_are_decoded(
 
 
 @needs_dali
-def test_a_batch_of_cached_and_decoded_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_of_cached_and_decoded_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its chunks come as finished values or as levels, whatever their decoder does."""
     monkeypatch.setattr(image_loader, "CHUNK", 2)
     root = images(tmp_path, 3)
@@ -149,12 +149,12 @@ def test_bad_cached_image_is_replaced_by_one_of_another_size(tmp_path: Path) -> 
     data = settings(root, feed="torch", max_bad=0.1)
     cached, decoded = loader(data), loader(replace(data, cache="off"))
     for one in (cached, decoded):
-        one.decoder._bad.rows |= {0, 1, 2, 11}  # of each size
+        one.decoder.bad.rows |= {0, 1, 2, 11}  # of each size
     ours, theirs = (list(one.stream(batches_of(18), ("weak", "weak"), 3)) for one in (cached, decoded))
     assert same(ours, theirs) and not {0, 1, 2, 11} & set(torch.cat([batch.index for batch in ours]).tolist())
 
 
-def test_a_broken_photo_is_left_out_of_the_cache(tmp_path: Path) -> None:
+def test_a_broken_image_is_left_out_of_the_cache(tmp_path: Path) -> None:
     root = images(tmp_path)
     broken = root / "train" / "class0" / "3, x.png"
     broken.write_bytes(broken.read_bytes()[:400])
@@ -184,7 +184,7 @@ def test_a_stale_or_damaged_cache_is_refused(tmp_path: Path, harm: Any, message:
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
     harm(root)
-    if message is None:  # a photo that is gone is no longer of the set
+    if message is None:  # an image that is gone is no longer in the set
         assert loader(settings(root, feed="torch")).num_samples == 17
         return
     with pytest.raises(InputError, match=f"{message}.*fastcpc-prepare imagefolder --root .* --cache 36.*cache=off"):
@@ -206,7 +206,8 @@ def test_table_and_pixels_of_two_caches_are_refused(tmp_path: Path) -> None:
 def test_cache_of_another_size_is_not_used(tmp_path: Path) -> None:
     root = images(tmp_path)
     assert prepare(root, "--cache", str(SIDE)) == 0
-    assert loader(replace(settings(root, feed="torch"), resize=40)).decoder._cache is None
+    other = loader(replace(settings(root, feed="torch"), resize=40))
+    assert len(list(other.stream(batches_of(18), ("test",), 1))) and other.decoder.num_decoded == 18
     named = str(root / ".fastcpc-index/imagefolder.cache-36.parquet")
     with pytest.raises(InputError, match=r"made for data.resize=36, which is 40"):
         loader(replace(settings(root, feed="torch", cache=named), resize=40))
@@ -221,7 +222,7 @@ def test_full_disk_is_reported_before_decoding(
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda path: usage)
     assert prepare(root, "--cache", str(SIDE)) == 1
-    assert "the cache of 20 photos needs about 0.0 GB, and 0.0 GB are free" in capsys.readouterr().err
+    assert "the cache of 20 images needs about 0.0 GB, and 0.0 GB are free" in capsys.readouterr().err
     assert not list((root / ".fastcpc-index").glob("*cache*"))
 
 
@@ -252,11 +253,11 @@ def test_file_bytes_are_kept_up_to_the_budget(tmp_path: Path) -> None:
         assert same(
             expected[0] + expected[1], [b for s in (1, 2) for b in kept.stream(batches_of(18, seed=s), FOUR, s)]
         )
-        assert (kept.decoder._files.num_read, kept.decoder._files.num_kept) == (18, 18)
+        assert (kept.decoder.files.num_read, kept.decoder.files.num_kept) == (18, 18)
         sizes = [os.path.getsize(path) for path in load_dataset(settings(root)).train.paths]  # type: ignore[union-attr]
         small = loader(settings(root, feed=name, ram_cache=sum(sizes) / 2e9))
         assert same(expected[0], list(small.stream(batches_of(18, seed=1), FOUR, 1)))
-        assert 0 < small.decoder._files.kept_bytes <= sum(sizes) / 2 and 0 < small.decoder._files.num_kept < 18
+        assert 0 < small.decoder.files.kept_bytes <= sum(sizes) / 2 and 0 < small.decoder.files.num_kept < 18
 
 
 def test_wrong_sizes_are_one_line(tmp_path: Path, capsys: Capture) -> None:

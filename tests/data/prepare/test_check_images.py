@@ -46,7 +46,7 @@ def noisy() -> bytes:
     ],
 )
 def test_undecodable_image_has_a_reason(tmp_path: Path, content: bytes, problem: str) -> None:
-    check = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
+    check, _ = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
     assert check.problem.startswith(problem)
     assert check.num_bytes == len(content)
 
@@ -67,15 +67,15 @@ def test_undecodable_image_has_a_reason(tmp_path: Path, content: bytes, problem:
 def test_unusual_images_decode_with_a_note(
     tmp_path: Path, content: bytes, note: str, size: tuple[int, int], kind: str
 ) -> None:
-    check = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
+    check, _ = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
     assert (check.problem, check.note, (check.width, check.height), check.format) == ("", note, size, kind)
 
 
 def test_missing_file_and_folder_have_a_reason(tmp_path: Path) -> None:
-    assert check_image(str(tmp_path / "no.jpg")).problem == "no such file"
+    assert check_image(str(tmp_path / "no.jpg"))[0].problem == "no such file"
     (tmp_path / "folder.jpg").mkdir()
-    assert check_image(str(tmp_path / "folder.jpg")).problem == "not a file"
-    assert check_image(str(image_sets.put(tmp_path / "f") / "x.jpg")).problem == "cannot be read (Not a directory)"
+    assert check_image(str(tmp_path / "folder.jpg"))[0].problem == "not a file"
+    assert check_image(str(image_sets.put(tmp_path / "f") / "x.jpg"))[0].problem == "cannot be read (Not a directory)"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

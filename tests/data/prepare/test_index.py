@@ -124,7 +124,7 @@ def test_an_index_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
         write(root, {}, tmp_path / "file" / "i.parquet")
 
 
-def test_trusted_labels_of_photos(tmp_path: Path) -> None:
+def test_trusted_labels_of_images(tmp_path: Path) -> None:
     rows = [f"{i}.jpg,{i % 2},{'test' if i > 7 else 'train'},{i // 2 % 2}" for i in range(10)]
     listed = image_sets.lines(tmp_path / "l.csv", ["path,label,split,trusted_label", *rows])
     dataset = load_dataset(settings(tmp_path, list=str(listed)))

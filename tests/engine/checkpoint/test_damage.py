@@ -61,7 +61,7 @@ def test_wrong_checksum_files_are_rejected(store: CheckpointStore, sums: str) ->
         load(store.folder / "epoch_0000")
 
 
-def test_sums_with_something_behind_them_are_refused(store: CheckpointStore) -> None:
+def test_text_after_the_checksums_is_rejected(store: CheckpointStore) -> None:
     save(store, 0)
     with open(store.folder / "epoch_0000" / "SHA256SUMS", "a") as file:
         file.write("rest")

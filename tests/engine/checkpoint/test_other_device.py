@@ -1,4 +1,4 @@
-"""A run on a GPU, pretended where there is none: every stage works there, and what a CPU began goes on there."""
+"""A run on a GPU, pretended where there is none: every stage works there, and it resumes what a CPU began."""
 
 from dataclasses import replace
 from pathlib import Path

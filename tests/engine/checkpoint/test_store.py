@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, which are kept, and which of them a run goes on from."""
+"""Checkpoints: what is saved comes back, which are kept, and which of them a run resumes from."""
 
 import hashlib
 from pathlib import Path
@@ -212,7 +212,7 @@ def test_resume_from_a_path(store: CheckpointStore, tmp_path: Path, monkeypatch:
     with pytest.raises(InputError, match=r"run\.resume: no checkpoint in .*empty; expected net1\.safetensors"):
         resume_point(str(tmp_path / "empty"), other.folder.parent)
     save(other, 0)
-    # the same command again, after a stop: the run goes on where it stood, not where it once started from
+    # the same command again, after a stop: the run resumes where it stopped, not where it once started
     own = other.folder / "epoch_0000"
     assert resume_point(str(store.folder / "epoch_0003"), other.folder.parent) == own
     assert resume_point(str(own), other.folder.parent) == own

@@ -1,4 +1,4 @@
-"""Checkpoints written while the run goes on: what they hold, when an error is told, and that nothing is left over."""
+"""Checkpoints written while the run continues: what they hold, when an error is reported, and what is left."""
 
 import logging
 import threading

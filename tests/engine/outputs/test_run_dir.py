@@ -146,12 +146,12 @@ def test_unwritable_events_give_one_line(small_disk: Path, tmp_path: Path, caplo
             log.start(0)
             fill(small_disk)
 
-            def go_on() -> None:
+            def resume() -> None:
                 for epoch in range(900):
                     log.epoch({"epoch": epoch, "test_top1": 1.0})
 
             with pytest.raises(RunError, match=r"cannot write .*tensorboard: no space left on the device"):
-                go_on()
+                resume()
     assert caplog.messages[-1] == "TensorBoard's last events are lost: No space left on device"
     for thread in set(threading.enumerate()) - others:
         thread.join(60)  # or its end would be reported in another test

@@ -68,7 +68,7 @@ def test_paths_may_change_and_are_saved(tmp_path: Path) -> None:
     RunDir(moved).close()
     saved = load_config([tmp_path / "run" / "config.yaml"], [])
     assert saved.data.root == "/elsewhere"
-    assert saved.run.resume == "auto"  # the saved config goes on from the run's own checkpoints
+    assert saved.run.resume == "auto"  # the saved config resumes from the run's own checkpoints
 
 
 def test_run_resumes_compiled(tmp_path: Path) -> None:

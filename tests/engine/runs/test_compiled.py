@@ -19,16 +19,16 @@ from fastcpc.engine.train_epoch import semi_supervised
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
-    numerics._compiled.cache_clear()
+    numerics.compiled_once.cache_clear()
     counters.clear()
     yield
     torch.compiler.reset()
-    numerics._compiled.cache_clear()
+    numerics.compiled_once.cache_clear()
 
 
 def test_each_function_is_compiled_once_per_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One graph for both networks' warm-up, one for their semi-supervised step, one for inference: of full and short
-    batches, of the training and the test split, while both cleaners rule, lambda_u rises and the learning rate drops.
+    """One graph for both networks' warm-up, one for their semi-supervised step, one for inference. They serve full and
+    short batches of both splits, while both cleaners are active, lambda_u rises and the learning rate drops.
     """
     monkeypatch.setattr(numerics, "BACKEND", "eager")
     run(replace(small_config(tmp_path / "run", train={"epochs": 5}), compile="default"))

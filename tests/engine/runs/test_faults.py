@@ -62,7 +62,7 @@ def start(accidents: list[Any], config: Path, *options: str) -> "subprocess.Comp
 
 
 def test_run_after_a_killed_rank_and_sigterm_is_bit_identical(undisturbed: Path, tmp_path: Path) -> None:
-    """torchrun restarts after a kill, the run goes on from its last whole checkpoint; SIGTERM to torchrun reaches all
+    """torchrun restarts after a kill, the run resumes from its last whole checkpoint; SIGTERM to torchrun reaches all
     ranks, which stop at the same step and keep it. In the end every bit is as without all this."""
     folder = tmp_path / "run"
     config = write_config(folder)
@@ -79,7 +79,7 @@ def test_run_after_a_killed_rank_and_sigterm_is_bit_identical(undisturbed: Path,
 
 def test_run_after_a_lost_node_is_bit_identical(undisturbed: Path, tmp_path: Path) -> None:
     """Two launches. In the third epoch one is gone, torchrun and all; started again, it finds the other waiting, and
-    they go on from the last whole checkpoint. One of them speaks, and every bit is as without all this."""
+    they resume from the last whole checkpoint. One of them speaks, and every bit is as without all this."""
     config, port = write_config(tmp_path / "run"), free_port()
 
     def node(accidents: list[Any]) -> "subprocess.Popen[str]":

@@ -14,7 +14,6 @@ from small_run import metrics, run, small_config, weights
 from fastcpc.cleaner import prototypes, registry
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult
 from fastcpc.cli import clean, report
-from fastcpc.config.names import CLEANER_KINDS
 from fastcpc.config.schema import Config
 from fastcpc.engine import launch, train_epoch
 from fastcpc.engine.checkpoint.format import load
@@ -155,12 +154,11 @@ class Broken(Cleaner):
 
 @pytest.mark.parametrize("kind", [("broken",), ("gmm_agn", "broken")])
 def test_a_cleaner_that_returns_nan_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: tuple[str, ...]
+    tmp_path: Path, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, kind: tuple[str, ...]
 ) -> None:
     """By the cleaner before it; without one, network 1 trains on all labels."""
-    monkeypatch.setattr(registry, "_CLEANERS", dict(registry._CLEANERS))
-    monkeypatch.setitem(CLEANER_KINDS, "broken", kind)
     registry.register_cleaner("broken", Broken, kind)
+    request.addfinalizer(lambda: registry.unregister_cleaner("broken"))
     with caplog.at_level(logging.WARNING, "fastcpc"):
         assert run(tiny(tmp_path / "run", "broken"))["finished"]
     table = pq.read_table(tmp_path / "run" / "clean_probabilities.parquet")

@@ -1,4 +1,4 @@
-"""Whole runs of a few seconds: every cleaner, the files it leaves, and the same bits twice."""
+"""Whole runs of a few seconds: every cleaner, the files it leaves, and bit-identical results of two runs."""
 
 import json
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def test_the_two_networks_differ(tmp_path: Path) -> None:
 
 
 def test_true_labels_do_not_change_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the trusted training labels replaced by nonsense, the networks end with the same bits."""
+    """With the trusted training labels replaced by nonsense, the trained networks are bit-identical."""
     config = small_config(tmp_path / "true", train={"epochs": 3})
     run(config)
     honest = launch.load_data

@@ -31,5 +31,5 @@ def save(store: CheckpointStore, *epochs: int, best: bool = False) -> None:
 
 
 def names(store: CheckpointStore) -> list[str]:
-    """What lies in the folder of the checkpoints."""
+    """What is in the folder of the checkpoints."""
     return sorted(path.name for path in store.folder.iterdir())

@@ -36,7 +36,7 @@ def lines(path: Path, rows: Sequence[str]) -> Path:
 
 
 def clothing1m(root: Path, text: str = "", images: bool = True) -> Path:
-    """Six noisy photos, two val, one test; key 3 of the noisy ones has a clean label too. Lists are not sorted."""
+    """Six noisy images, two val, one test; key 3 of the noisy ones has a clean label too. Lists are not sorted."""
     names = ("9/87/b,2.jpg", "0/3/a,1.jpg", "0/3/c.jpg", "5/1/d,4,4.jpg", "5/0/e.jpg", "1/1/f.jpg")
     noisy = [f"images/{name}" for name in names]
     val, test = ["images/2/26/3761328114,905362226.jpg", "images/2/0/v.jpg"], ["images/3/25/t,1.jpg"]
@@ -55,7 +55,7 @@ def clothing1m(root: Path, text: str = "", images: bool = True) -> Path:
 
 
 def webvision(root: Path, num_classes: int = 2, val_folder: str = "val_images_256") -> Path:
-    """Three Google photos and one of Flickr in each of the first classes, out of order; 1,000 classes in the lists."""
+    """Three Google images and one of Flickr in each of the first classes, out of order; 1,000 classes in the lists."""
     info = root / "info"
     lines(info / "synsets.txt", [f"{wnid} class {k}, also called so" for k, wnid in enumerate(WNIDS)])
     google = [f"google/q{2 * k + 1:04d}/photo {i},x.jpg {k}" for i in (2, 0, 1) for k in range(num_classes)]
@@ -122,7 +122,7 @@ ILSVRC12: dict[str, Callable[[Path, int], None]] = {
 
 
 def imagefolder(root: Path, counts: dict[str, int], ending: str = ".jpg") -> Path:
-    """``counts``: folder (relative, a class or split/class) -> number of photos in it."""
+    """``counts``: folder (relative, a class or split/class) -> number of images in it."""
     for number, (folder, count) in enumerate(counts.items()):
         for i in range(count):
             put(root / folder / f"{i:03d}{ending}", jpeg(100 * number + i))

@@ -1,13 +1,12 @@
-"""A GPU that is not there: tensors that say they lie on cuda:0, hold their values in main memory, and obey its rules.
+"""A GPU that is not there: tensors that say they are on cuda:0, hold their values in main memory, and obey its rules.
 
 Code that decides by ``tensor.device`` takes its way for a GPU, and computes the values that it would on a CPU. What a
 GPU refuses is refused: an operation on tensors of both places, a fused update of tensors of different strides. What
-makes the host wait for a GPU is counted, or refused where nothing may wait: reading a value, a shape that depends on
-values, copies to main memory, and copies to the device that are not ``non_blocking``. What cannot be seen this way is
-what only a device does: streams, graphs, pinned memory, launches of Triton and CuPy, numbers that differ in their last
-bits.
+makes the host wait for a GPU is counted, or refused where nothing may wait: reading a value, and a shape that depends
+on values. So are copies to main memory, and copies to the device that are not ``non_blocking``. What cannot be seen
+this way is what only a device does: streams, graphs, pinned memory, launches of Triton and CuPy, another rounding.
 
-FakeTensor, torch's own, has no values to go on with after a read, and its backward pass wants a driver.
+FakeTensor, torch's own, has no values to continue with after a read, and its backward pass wants a driver.
 """
 
 import sys
@@ -48,7 +47,7 @@ class MixedDevicesError(AssertionError):
 
 
 class MixedLayoutsError(AssertionError):
-    """A fused update of a parameter whose gradient or momentum lies otherwise in memory."""
+    """A fused update of a parameter whose gradient or momentum has other strides."""
 
 
 class OnGpu(Tensor):
@@ -161,7 +160,7 @@ class PretendGpu(TorchDispatchMode):
         for tensor in others:
             if tensor.ndim or not takes_scalars:
                 raise MixedDevicesError(f"{func}: {tuple(tensor.shape)} on cpu beside tensors on {GPU}")
-        if func in FUSED and not all(map(_lie_alike, args[0] * 2, [*args[1], *args[2]])):
+        if func in FUSED and not all(map(_same_strides, args[0] * 2, [*args[1], *args[2]])):
             raise MixedLayoutsError(str(func))
         if func in INDEXING:
             waits = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
@@ -200,7 +199,7 @@ def _is_gpu(device: Any) -> bool:
     return torch.device(device).type in ("cuda", "meta")  # meta: what torch's own formulas ask for beside an OnGpu
 
 
-def _lie_alike(one: Tensor, other: Tensor) -> bool:
+def _same_strides(one: Tensor, other: Tensor) -> bool:
     strides = zip(one.shape, one.stride(), other.stride(), strict=True)
     return all(step == other_step for length, step, other_step in strides if length > 1)
 
@@ -263,7 +262,7 @@ def kernels_on_cpu() -> Iterator[None]:
 
 
 class Launches:
-    """A Triton kernel that notes its launches, all of whose tensors must lie on the device, and writes nothing."""
+    """A Triton kernel that notes its launches, all of whose tensors must be on the device, and writes nothing."""
 
     def __init__(self) -> None:
         self.count = 0

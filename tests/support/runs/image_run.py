@@ -11,7 +11,7 @@ from fastcpc.config.schema import AugmentConfig, Config, DataConfig
 
 
 def coloured_images(root: Path) -> None:
-    """42 training and 9 test photos as JPEG files, of three classes that differ in their colour."""
+    """42 training and 9 test images as JPEG files, of three classes that differ in their colour."""
     for part, each in (("train", 14), ("test", 3)):
         for k, colour in enumerate(("red", "green", "blue")):
             (root / part / colour).mkdir(parents=True)

@@ -80,7 +80,7 @@ def weights(folder: Path) -> list[dict[str, torch.Tensor]]:
 
 
 def assert_same_run(one: Path, two: Path, *, one_world: bool = True) -> None:
-    """Two runs that ended with the same bits; one_world: on as many ranks."""
+    """Two runs whose results are bit-identical; one_world: on as many ranks."""
     assert metrics(one) == metrics(two)
     assert_same_weights(weights(one), weights(two))
     for name in ("clean_probabilities.parquet", "pred_probs.npy", FIRST, LAST):
