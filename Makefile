@@ -33,6 +33,7 @@ bench: $(READY)
 	$(BIN)/python bench/speed/kernels.py
 	$(BIN)/python bench/speed/step.py
 	$(BIN)/python bench/speed/epoch.py
+	$(BIN)/python bench/counts.py
 ifdef IMAGES
 	$(BIN)/python bench/speed/data.py --root $(IMAGES)
 endif

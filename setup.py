@@ -34,7 +34,8 @@ setup(
         "fastcpc.kernels": ["*.cu"],
         "fastcpc.report.html": ["templates/*"],
     },
-    # torch brings the Triton that it was built with; naming triton here would fetch another one first
+    # torch brings the Triton that it was built with; naming triton here would fetch another one first. Before 2.11
+    # autocast kept a weight cast under no_grad without its gradient for the training pass of the same step
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",

@@ -158,8 +158,10 @@ def scaling(sizes: Sequence[int], dim: int) -> list[dict[str, float]]:
             values.flush()
             del values
             given = add_noise(labels, "sym0.1", 10, 0)
+            began = time.process_time()
             result = audit(np.load(f"{folder}/{num}.npy", mmap_mode="r"), given, true_labels=labels)
             row = {"n": num, "dim": dim, "seconds": round(result.seconds, 1), "peak_mib": peak_mib()}
+            row["cpu_seconds"] = round(time.process_time() - began, 1)
             found.append(row | {"f1": round(result.true_metrics["f1"], 4)})
             print(found[-1], flush=True)
     return found

@@ -1,7 +1,8 @@
 """What every bench shares: machine, timing in turns, table, JSON, and no speed for a wrong result.
 
 The compared calls are timed in turns (a, b, c, a, b, c, ...) in one process. A busy moment of the machine then affects
-all of them. On a GPU, events on the stream time a call. On a CPU, only the ratios of a row are meaningful.
+all of them. On a CPU, only the ratios of a row are meaningful. On a GPU, events on the stream time a call
+(gpu_timing.py). The JSON is written after each row, so that a bench that is ended early leaves its rows.
 """
 
 import argparse
@@ -12,16 +13,18 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import gpu_timing
 import numpy as np
 import torch
 
 RESULTS = Path(__file__).resolve().parent / "results"
+COMMIT = "FASTCPC_COMMIT"  # names the commit where the code is a copy without .git
 PACKAGES = ("torch", "triton", "numpy", "scikit-learn", "cupy-cuda13x")
 
 
@@ -71,12 +74,22 @@ def this_machine(device: str) -> Machine:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per call: median, 20th and 80th percentile of n."""
+    """Seconds per call: median, 20th and 80th percentile of n.
+
+    On a GPU also host, the median seconds that the host needs to queue a call, and queued, whether the device began
+    only after the whole call was queued. Otherwise gaps between launches are part of the time.
+    """
 
     median: float
     low: float
     high: float
     n: int
+    host: float | None = None
+    queued: bool | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The timing in the JSON."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ class Row:
         """The row in the JSON, without any speed if the check failed."""
         record: dict[str, Any] = {"labels": self.labels, "check": asdict(self.check) | {"passed": self.check.passed}}
         if self.check.passed:
-            record["seconds"] = {name: asdict(timing) for name, timing in self.timings.items()}
+            record["seconds"] = {name: timing.record() for name, timing in self.timings.items()}
             record["subject"], record["ratios"] = self.subject, self.ratios()
             if self.floor is not None:
                 record["floor_seconds"] = self.floor
@@ -125,12 +138,15 @@ def time_in_turns(
     calls: Mapping[str, Callable[[], Any]], repeats: int, device: str, warmup: int = 1
 ) -> dict[str, Timing]:
     """Time every call ``repeats`` times, in turns, after ``warmup`` untimed turns."""
+    for _ in range(warmup):
+        for call in calls.values():
+            call()
+    if device == "cuda":
+        return _time_on_gpu(calls, repeats)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(warmup + repeats):
+    for _ in range(repeats):
         for name, call in calls.items():
-            spent = _timed_on_gpu(call) if device == "cuda" else _timed_on_cpu(call)
-            if turn >= warmup:
-                seconds[name].append(spent)
+            seconds[name].append(_timed_on_cpu(call))
     return {name: _timing(spent) for name, spent in seconds.items()}
 
 
@@ -140,14 +156,15 @@ def _timed_on_cpu(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _timed_on_gpu(call: Callable[[], Any]) -> float:
-    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    call()
-    stop.record()
-    torch.cuda.synchronize()
-    return float(start.elapsed_time(stop)) / 1e3
+def _time_on_gpu(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+    timers = {name: gpu_timing.QueuedTimer(call) for name, call in calls.items()}
+    while any(len(timer.device) < repeats for timer in timers.values()):
+        for timer in timers.values():
+            timer.measure()
+    return {
+        name: replace(_timing(timer.device), host=float(np.median(timer.host)), queued=timer.queued)
+        for name, timer in timers.items()
+    }
 
 
 def _timing(seconds: Sequence[float]) -> Timing:
@@ -156,10 +173,14 @@ def _timing(seconds: Sequence[float]) -> Timing:
 
 
 class Report:
-    """A table on the terminal, printed row by row, and a JSON file at the end."""
+    """A table on the terminal and the JSON file results/<machine>/<name>.json, both grow row by row.
 
-    def __init__(self, name: str, machine: Machine) -> None:
+    folder: of the results.
+    """
+
+    def __init__(self, name: str, machine: Machine, folder: Path = RESULTS) -> None:
         self.name, self.machine, self.rows = name, machine, list[Row]()
+        self.path = folder / machine.slug() / f"{name}.json"
         self.header: list[str] = []
         self.extra: dict[str, Any] = {}  # what the JSON holds besides the rows
         print(machine.line())
@@ -177,6 +198,7 @@ class Report:
             print("  ".join(name.ljust(widths[name]) for name in cells))
         print("  ".join(cell.ljust(widths[name]) for name, cell in cells.items()), flush=True)
         self.rows.append(row)
+        self._write()
 
     def _speed(self, row: Row) -> dict[str, str]:
         if not row.check.passed:
@@ -188,15 +210,18 @@ class Report:
             cells["of floor"] = f"{row.floor / row.timings[row.subject].median:.0%}"
         return cells | {name: str(value) for name, value in row.notes.items()}
 
-    def finish(self, folder: Path = RESULTS) -> int:
-        """Write results/<machine>/<name>.json and return the exit code: 1 if a row failed."""
-        path = folder / self.machine.slug() / f"{self.name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"bench": self.name, "machine": asdict(self.machine), "rows": [row.record() for row in self.rows]}
-        content |= self.extra
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
-        print(f"wrote {path}")
+    def finish(self) -> int:
+        """Write the JSON with ``extra`` and return the exit code: 1 if a row failed."""
+        self._write()
+        print(f"wrote {self.path}")
         return 0 if all(row.check.passed for row in self.rows) else 1
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"bench": self.name, "machine": asdict(self.machine), "rows": [row.record() for row in self.rows]}
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(content | self.extra, indent=1) + "\n", encoding="ascii")
+        partial.replace(self.path)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -230,6 +255,8 @@ def _versions() -> dict[str, str]:
 
 def _commit() -> str:
     root = Path(__file__).resolve().parent.parent
+    if COMMIT in os.environ:
+        return os.environ[COMMIT]
     changed = "+" if _output(["git", "-C", str(root), "status", "--porcelain", "-uno"]) else ""
     return (_output(["git", "-C", str(root), "rev-parse", "--short", "HEAD"]) or "unknown") + changed
 

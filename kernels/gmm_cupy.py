@@ -4,6 +4,7 @@ Arrays are CuPy's or torch's (by DLPack, without a copy); work is queued on the 
 host looks at the device once, after everything is queued: whether values, group ids and start were sound.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .gmm_checks import on_gpu
 from .gmm_numpy import MIN_SAMPLES, MIN_VARIANCE
 
 THREADS = 256  # of a block, as in the source
@@ -25,6 +27,9 @@ OPTIONS = ("--std=c++17",)
 INT = np.int32
 LONG = np.int64
 DOUBLE = np.float64
+
+
+logger = logging.getLogger("fastcpc")
 
 
 class DeviceOrder(NamedTuple):
@@ -162,11 +167,30 @@ def _current(array: Any) -> Iterator[Any]:
         yield cupy
 
 
-def _cupy() -> Any:
+def takes(array: Any) -> bool:
+    """Whether this module computes on an array: it is on a GPU, and CuPy works here. It logs once if CuPy does not."""
+    return on_gpu(array) and (not isinstance(array, torch.Tensor) or not problem())
+
+
+@cache
+def problem() -> str:
+    """Why CuPy cannot fit mixtures here; empty where it can. Tensors on a GPU are then fitted on the CPU."""
     try:
-        import cupy
-    except ImportError as missing:
-        raise ValueError("values: are on a GPU, which takes CuPy: pip install 'fastcpc[gpu]'") from missing
+        _kernel(_cupy(), "inspect", "float32")
+    except Exception as error:  # of the import, of the compiler, of the driver: CuPy has a class for each
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        logger.warning(
+            "mixtures of tensors on a GPU are fitted on the CPU, because CuPy cannot be used (%s); "
+            "pip install 'fastcpc[gpu]'",
+            reason,
+        )
+        return reason
+    return ""
+
+
+def _cupy() -> Any:
+    import cupy
+
     return cupy
 
 

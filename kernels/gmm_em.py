@@ -2,7 +2,8 @@
 
 The same EM as scikit-learn's ``GaussianMixture(n_components=2, covariance_type="full")`` on one column, with the same M
 step, ``reg_covar`` and stop. An iteration that moves the mean log-likelihood by less than ``tol`` is the last. Sums in
-float64. Arrays in main memory go to gmm_numpy, arrays on a GPU to gmm_cupy.
+float64. Arrays in main memory go to gmm_numpy, arrays on a GPU to gmm_cupy. Without a working CuPy, tensors on a GPU
+are fitted in main memory.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from .gmm_checks import (
     checked,
     home,
     like,
-    on_gpu,
     refuse,
     to_numpy,
 )
@@ -70,7 +70,7 @@ class MixtureFit:
         ids = _ids(groups, num_groups, values)
         check_forms(values, ids, num_groups)
         mixture = self.means, self.variances, self.weights
-        if on_gpu(values):
+        if gmm_cupy.takes(values):
             probability, problems = gmm_cupy.posterior_on_device(values, ids, mixture)
             if any(problems):
                 refuse(values, ids, num_groups)
@@ -87,7 +87,7 @@ def order_groups(groups: Array, num_groups: int) -> GroupOrder:
     """
     num_groups, groups = as_integer("num_groups", num_groups), as_array("groups", groups)
     check_groups_form(groups, library(groups))
-    if on_gpu(groups):
+    if gmm_cupy.takes(groups):
         return GroupOrder(groups, num_groups, gmm_cupy.order_on_device(groups, num_groups))
     ids = to_numpy(groups)
     check_ids(ids, num_groups)
@@ -133,7 +133,7 @@ def fit_gmm(
     if init is not None:
         init = [part if library(part) else _beside(values, as_array("init", part)) for part in init]
         check_init_forms(init, num_groups, values)
-    if not on_gpu(values):
+    if not gmm_cupy.takes(values):
         return _fit_in_memory(values, ids, num_groups, order, init, (max_iter, tol, reg_covar))
     arrays, problems = gmm_cupy.fit_on_device(values, ids, num_groups, order, init, max_iter, tol, reg_covar)
     if problems.values or problems.groups:

@@ -9,6 +9,8 @@
 An empty set contributes 0.
 """
 
+import logging
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -24,6 +26,8 @@ except ModuleNotFoundError as missing:  # PyTorch brings Triton on Linux only
     if missing.name != "triton":
         raise
     triton = None  # type: ignore[assignment]
+
+logger = logging.getLogger("fastcpc")
 
 
 def prototype_loss(
@@ -44,9 +48,9 @@ def prototype_loss(
     labels. clean: (B,) bool, True for the samples of X_GMM, False for those of U_GMM. pseudo_labels: (B,) int64, k_i
     in [0, K) for the samples of X_P and -1 elsewhere; None: no sample is in X_P. alpha: weight of L_P, 0 or more.
     neg_weight: weight of the negatives in L_X, 0 or more; None means 1/K. backend: "auto" takes Triton for CUDA
-    tensors, plain PyTorch elsewhere. set_sizes: (3,) numeric tensor on the same device, |X|, |U| and |P| to divide by
-    instead of this batch's own counts. It is for a batch that is spread over several processes; each of them then
-    returns its share of the sum.
+    tensors, plain PyTorch elsewhere, and logs once if Triton cannot take CUDA tensors. set_sizes: (3,) numeric tensor
+    on the same device, |X|, |U| and |P| to divide by instead of this batch's own counts. It is for a batch that is
+    spread over several processes; each of them then returns its share of the sum.
 
     Arguments are torch tensors, NumPy arrays, lists or Series. labels and pseudo_labels may have any integer dtype,
     bool apart, and a categorical Series stands for its codes. Without a tensor among embeddings and prototypes the
@@ -124,7 +128,15 @@ def _pick(backend: Backend, embeddings: Tensor, prototypes: Tensor) -> Literal["
         return "torch"
     reason = triton.unsupported_reason(embeddings, prototypes) if triton else "triton is not installed"
     if backend == "auto":
+        if embeddings.is_cuda and reason:
+            _log_fallback(reason)
         return "triton" if embeddings.is_cuda and not reason else "torch"
     if reason:
         raise ValueError(f"backend: triton cannot run here: {reason}")
     return "triton"
+
+
+@cache
+def _log_fallback(reason: str) -> None:
+    """Say once for each reason that tensors on a GPU are not taken by Triton."""
+    logger.warning("prototype loss and scores on a GPU by plain PyTorch instead of Triton: %s", reason)

@@ -40,7 +40,7 @@ from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE
 from fastcpc.engine.outputs.score_file import LAST
 from fastcpc.errors import InputError, RunError
-from fastcpc.models.weights import read_tensors
+from fastcpc.models.pretrained.weights import read_tensors
 from fastcpc.report.export.model_folder import load_model
 from fastcpc.report.results.run import read_pred_probs, read_run
 from fastcpc.report.results.samples import read_samples

@@ -107,7 +107,7 @@ def measure_on_rank(file: str, width: str, batch: str, steps: str, repeats: str)
 def main() -> int:
     """Run the bench."""
     options = arguments(__doc__ or "").parse_args()
-    report = Report("gradient_sync", this_machine("cpu"))
+    report = Report("gradient_sync", this_machine("cpu"), options.results)
     paths = (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))  # the ranks import this module by name
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     for width, batch, steps in CASES:
@@ -119,7 +119,7 @@ def main() -> int:
         timings = {kind: Timing(**seconds) for kind, seconds in result["seconds"].items()}
         labels = {"ranks": 2, "width": width, "batch": batch, "steps": steps, "parameters": result["parameters"]}
         report.add(Row(labels, check, OWN, timings))
-    return report.finish(options.results)
+    return report.finish()
 
 
 if __name__ == "__main__":

@@ -97,12 +97,12 @@ def main() -> int:
     """Run the bench."""
     options = arguments(__doc__ or "").parse_args()
     torch.set_num_threads(1)
-    report = Report("strong_ops", this_machine("cpu"))
+    report = Report("strong_ops", this_machine("cpu"), options.results)
     for policy in POLICIES:
         for side in SIDES:
             report.add(bench(policy, side, options.repeats or 15))
             print(report.rows[-1].notes)
-    return report.finish(options.results)
+    return report.finish()
 
 
 if __name__ == "__main__":

@@ -189,14 +189,14 @@ def main() -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of DALI's own AutoAugment
     machine = this_machine(options.device)
     packages = {name: version(name) for name in ("torchvision", "pillow", "nvidia-dali-cuda130")}
-    report = Report("data", replace(machine, packages=machine.packages | packages))
+    report = Report("data", replace(machine, packages=machine.packages | packages), options.results)
     report.extra["load"] = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder:
         cache = write_cache(paths, Path(folder))
         for name in VIEWS:
             report.add(bench(name, paths, cache, options.workers, torch.device(options.device), options.repeats or 3))
     report.extra["load_after"] = os.getloadavg()
-    return report.finish(options.results)
+    return report.finish()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Runs a config (default: the paper's for CIFAR-10, on made-up images) for a warm-up epoch and a few epochs with both
 networks. Checkpoints and logs are included. The figures come from the run's metrics. A ratio is a stage's share of the
-epoch. The first epoch of each kind is left out, because it compiles code.
+epoch. The first epoch of each kind is left out, because it compiles code. Compiled runs are in epoch_compiled.json.
 """
 
 import json
@@ -50,7 +50,8 @@ def main() -> int:
     parser.add_argument("--compile", default="false", choices=("false", "default", "max-autotune"))
     parser.add_argument("settings", nargs="*", help="further key=value settings")
     options = parser.parse_args()
-    report = Report("epoch", this_machine(options.device))
+    name = "epoch" if options.compile == "false" else "epoch_compiled"
+    report = Report(name, this_machine(options.device), options.results)
     with scratch() as folder:
         epochs = epochs_of(options, folder)
     seconds = [epoch["seconds"] for epoch in epochs]
@@ -60,7 +61,7 @@ def main() -> int:
     labels = {"config": str(options.config or "CIFAR-10, made up"), "compile": options.compile}
     notes = {"data_wait": round(median(epoch["data_wait"] for epoch in epochs), 4)}
     report.add(Row(labels, Check("seconds unaccounted", apart, 1e-3), "epoch", timings, notes=notes))
-    return report.finish(options.results)
+    return report.finish()
 
 
 def spread(values: list[float]) -> Timing:

@@ -134,7 +134,7 @@ def main() -> int:
     parser.add_argument("--precision", default="auto", help="of ours: auto, fp32 or bf16")
     parser.add_argument("--compile", default="default", help="of ours: false, default or max-autotune")
     options = parser.parse_args()
-    report = Report("peer", this_machine(options.device))
+    report = Report("peer", this_machine(options.device), options.results)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fastcpc-peer-")))
         trainer = stack.enter_context(trainer_of(our_config(options, folder / "run")))
@@ -144,7 +144,7 @@ def main() -> int:
         peer = DivideMix(options.divide_mix, folder, batch_size=64, num_classes=10, lambda_u=25)
         for row in bench(options, trainer, peer):
             report.add(row)
-    return report.finish(options.results)
+    return report.finish()
 
 
 if __name__ == "__main__":

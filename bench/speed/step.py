@@ -28,6 +28,7 @@ from fastcpc.engine.trainer import Trainer
 from fastcpc.semisup.mixmatch import guess_targets, semisup_loss
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from gpu_timing import kernels_of
 from harness import Check, Report, Row, Timing, arguments, this_machine, time_in_turns
 
 EPOCH = 20  # past the warm-up, before the rate drops
@@ -105,7 +106,7 @@ def step_row(options: Any) -> Row:
             images = 4 * options.batch * options.steps
             notes["images_per_second"] = round(images / timings["compiled"].median)
             notes["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-            notes["launches_a_step"] = launches(stretches["compiled"]) / options.steps
+            notes["launches_a_step"] = round(kernels_of(stretches["compiled"])[0] / options.steps, 1)
         return Row(
             labels_of("step", options, numerics.dtype), Check("loss apart", apart, LOSS_LIMIT[numerics.dtype]),
             "compiled", timings, notes=notes,
@@ -178,14 +179,6 @@ def matmul_peak(device: str, dtype: torch.dtype) -> float:
     return 2 * size**3 / timing.low
 
 
-def launches(stretch: Stretch) -> int:
-    """Kernels that a stretch starts on the GPU."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        stretch()
-        torch.cuda.synchronize()
-    return sum(event.device_type.name == "CUDA" for event in profile.events())
-
-
 def main() -> int:
     """Print the table and write the JSON."""
     parser = arguments(__doc__)
@@ -196,10 +189,10 @@ def main() -> int:
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     parser.add_argument("--compile", choices=("default", "max-autotune"), default="default")
     options = parser.parse_args()
-    report = Report("step", this_machine(options.device))
+    report = Report("step", this_machine(options.device), options.results)
     report.add(step_row(options))
     report.add(parts_row(options))
-    return report.finish(options.results)
+    return report.finish()
 
 
 if __name__ == "__main__":

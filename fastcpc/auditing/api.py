@@ -6,6 +6,7 @@ EM from their probabilities. The posterior of the true class is the target of th
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastcpc.arrays import Ints
-from fastcpc.auditing.checks import check_embeddings, check_labels, check_num_classes, check_seed
+from fastcpc.auditing.checks import category_count, check_embeddings, check_labels, check_num_classes, check_seed
 from fastcpc.auditing.confident import confident_labels
 from fastcpc.auditing.evidence import estimate_noise, posterior_noise_rate
 from fastcpc.auditing.heads import Heads, HeadSettings, draw_folds, train_heads
 from fastcpc.auditing.result import AuditResult
 from fastcpc.auditing.rows import EmbeddingRows
-from fastcpc.auditing.score import find_suspects, label_score
+from fastcpc.auditing.score import RANDOM, find_suspects, label_score
 from fastcpc.auditing.true_metrics import measure
 from fastcpc.cleaner.confusion import ConfusionFit, fit_confusion
 from fastcpc.data.rng import fold
 
 ROUNDS = 3  # of heads on cleaned targets, after the heads on the given labels
 LOW_RATE = 0.06  # share of wrong labels by the first posterior, below which one cleaned round is enough
-MIN_STEPS = 100  # per round, for 1,280 dimensions; more for fewer dimensions
+MIN_STEPS = 200  # per round, for 1,280 dimensions; more for fewer dimensions
+L2, MAX_L2 = 0.5, 0.2  # of the heads: per dimension and sample (D / N), and the bound for few samples
 
 
 def audit(
@@ -40,12 +42,14 @@ def audit(
 ) -> AuditResult:
     """Audit the labels of frozen embeddings.
 
-    embeddings: (N, D) float16, float32 or float64: NumPy, a memory map, or torch. labels: (N,) int in [0, K).
-    num_classes: K; None: the largest label plus 1. true_labels: (N,) where known, for ``true_metrics`` only.
+    embeddings: (N, D) float16, float32 or float64: NumPy, a memory map, or torch. labels: (N,) int in [0, K), or a
+    categorical of pandas, whose codes are the classes. num_classes: K; None: the largest label plus 1, or the number of
+    categories. true_labels: (N,) where known, for ``true_metrics`` only.
     Raises ValueError, which names the argument. Deterministic for a seed on a CPU with one number of threads.
     """
     began = time.perf_counter()
     embeddings = check_embeddings(embeddings)
+    num_classes = category_count(labels) if num_classes is None else num_classes
     given_N = check_labels("labels", labels, len(embeddings), num_classes)
     classes, seed = check_num_classes(num_classes, given_N), check_seed(seed)
     true_N = None if true_labels is None else check_labels("true_labels", true_labels, len(given_N), classes)
@@ -61,21 +65,30 @@ def _rounds(
     """The last heads, the fits of all rounds, the probabilities (N, K) of the last fit, and those of the first round.
 
     A fit uses the mean of the last two rounds: single rounds trust the given labels too little and too much in turn.
-    At low noise one cleaned round is enough; further ones rank worse.
+    At low noise one cleaned round is enough; further ones rank worse. MixUp hinders heads from learning wrong labels
+    that follow a pattern. Where labels are wrong at random, it costs accuracy. So the first round decides about it.
     """
     steps = min(600, round(MIN_STEPS * math.sqrt(1280 / rows.dim)))
-    settings = HeadSettings(min_steps=max(steps, MIN_STEPS // 2))
+    settings = HeadSettings(min_steps=max(steps, MIN_STEPS // 2), l2=min(L2 * rows.dim / len(given_N), MAX_L2))
     fold_NR = draw_folds(given_N, settings, fold(seed, "audit"))
     target_NK = F.one_hot(given_N, classes).float()
-    fits, probs = [], []
-    for number in range(ROUNDS + 1):
+
+    def train(number: int) -> tuple[Heads, Tensor]:
         heads = train_heads(rows, target_NK, fold_NR, settings, fold(seed, "audit", number))
-        probs.append(heads.out_of_fold(rows))
+        return heads, heads.out_of_fold(rows)
+
+    heads, prob_NK = train(0)
+    if confident_labels([prob_NK.numpy()], given_N.numpy()).structure > RANDOM:
+        settings = replace(settings, mixup_alpha=1.0)
+        heads, prob_NK = train(0)
+    fits, probs = [fit_confusion(prob_NK, given_N)], [prob_NK]
+    rounds = 1 if posterior_noise_rate(fits[0].posterior_NK, given_N) < LOW_RATE else ROUNDS
+    for number in range(1, rounds + 1):
+        target_NK = fits[-1].posterior_NK.float()
+        heads, prob_NK = train(number)
+        probs.append(prob_NK)
         mean_NK = torch.stack(probs[-2:]).mean(0)
         fits.append(fit_confusion(mean_NK, given_N))
-        if number == 1 and posterior_noise_rate(fits[0].posterior_NK, given_N) < LOW_RATE:
-            break
-        target_NK = fits[-1].posterior_NK.float()
     return heads, fits, mean_NK, probs[0]
 
 

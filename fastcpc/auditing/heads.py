@@ -25,7 +25,8 @@ CHUNK_NUMBERS = 2**23  # logits that are in memory at a time
 class HeadSettings:
     """folds, repeats: heads = folds x repeats; head h of a repeat does not train on fold h.
 
-    min_steps, max_steps: bounds of epochs x batches. mixup_alpha: of the Beta distribution; 0: no MixUp.
+    min_steps, max_steps: bounds of epochs x batches. mixup_alpha: of the Beta distribution; 0: no MixUp. l2: times half
+    the squared weights, added to the mean cross entropy; the more samples, the less of it.
     """
 
     folds: int = 5
@@ -35,8 +36,8 @@ class HeadSettings:
     max_steps: int = 6000
     batch_size: int = 512
     lr: float = 2e-3
-    weight_decay: float = 1e-2
-    mixup_alpha: float = 1.0
+    l2: float = 0.0
+    mixup_alpha: float = 0.0
 
     @property
     def num_heads(self) -> int:
@@ -90,7 +91,7 @@ def draw_folds(labels_N: Tensor, settings: HeadSettings, seed: int) -> Tensor:
 
 
 def train_heads(rows: Rows, target_NK: Tensor, fold_NR: Tensor, settings: HeadSettings, seed: int) -> Heads:
-    """Train all heads on soft targets by cross entropy with MixUp, AdamW and a cosine schedule.
+    """Train all heads on soft targets by cross entropy with L2, Adam and a cosine schedule.
 
     rows: embeddings by index. target_NK: (N, K) float32, rows sum to 1. fold_NR: of ``draw_folds``. A mixed sample
     trains a head only if neither of its two samples belongs to the head's fold.
@@ -99,7 +100,7 @@ def train_heads(rows: Rows, target_NK: Tensor, fold_NR: Tensor, settings: HeadSe
     dim = rows(torch.zeros(1, dtype=torch.int64)).shape[1]
     weight = torch.zeros(dim, settings.num_heads * num_classes)
     bias = torch.zeros(settings.num_heads * num_classes)
-    optimizer = torch.optim.AdamW([weight, bias], settings.lr, weight_decay=settings.weight_decay, fused=True)
+    optimizer = torch.optim.Adam([weight, bias], settings.lr, fused=True)
     batch_size = min(settings.batch_size, num)
     per_epoch = max(num // batch_size, 1)
     total = min(max(settings.epochs * per_epoch, settings.min_steps), settings.max_steps)
@@ -119,18 +120,20 @@ def train_heads(rows: Rows, target_NK: Tensor, fold_NR: Tensor, settings: HeadSe
                 seen_BRF = seen_BRF & seen_BRF[partner]
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-            _set_gradients(weight, bias, values_BD, target_BK, seen_BRF.flatten(1).float())
+            _set_gradients(weight, bias, values_BD, target_BK, seen_BRF.flatten(1).float(), settings.l2)
             optimizer.step()
             step += 1
     return Heads(weight.view(dim, settings.num_heads, num_classes), bias.view(settings.num_heads, num_classes), fold_NR)
 
 
-def _set_gradients(weight: Tensor, bias: Tensor, values_BD: Tensor, target_BK: Tensor, seen_BH: Tensor) -> None:
-    """Gradients of the mean cross entropy of each head over the samples that it sees, in closed form."""
+def _set_gradients(
+    weight: Tensor, bias: Tensor, values_BD: Tensor, target_BK: Tensor, seen_BH: Tensor, l2: float
+) -> None:
+    """Gradients of the mean cross entropy of each head over the samples that it sees, with L2, in closed form."""
     num_heads = seen_BH.shape[1]
     logits_BHK = torch.addmm(bias, values_BD, weight).view(len(values_BD), num_heads, -1)
     error_BHK = F.softmax(logits_BHK, 2).sub_(target_BK[:, None])
     error_BHK.mul_((seen_BH / seen_BH.sum(0).clamp_min(1))[:, :, None])
     error_BC = error_BHK.flatten(1)
-    weight.grad = values_BD.T @ error_BC
+    weight.grad = torch.addmm(weight, values_BD.T, error_BC, beta=l2)
     bias.grad = error_BC.sum(0)

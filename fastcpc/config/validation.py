@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fastcpc.config import names
-from fastcpc.config.constraints import did_you_mean
+from fastcpc.config.constraints import did_you_mean, shown
+from fastcpc.config.normalise import FORM, read_normalise
 from fastcpc.config.schema import Config
 
 ASYM_LIMIT = 0.5
@@ -131,6 +132,7 @@ def _data(config: Config) -> Iterator[SettingProblem]:
             )
     if data.name == "embeddings":
         yield from _embeddings(config)
+    yield from _normalise(config)
     if problem := feed_problem(data.name, traits.kind, data.feed):
         yield SettingProblem(("data.feed", "data.name"), problem)
     if traits.kind != "images" and data.index:
@@ -141,6 +143,19 @@ def _data(config: Config) -> Iterator[SettingProblem]:
         yield SettingProblem(
             ("data.crop", "data.resize"),
             f"data.crop={data.crop}: must not exceed data.resize={data.resize}, the shorter side of the resized image",
+        )
+
+
+def _normalise(config: Config) -> Iterator[SettingProblem]:
+    text, name = config.data.normalise, config.data.name
+    try:
+        explicit = read_normalise(text) is not None
+    except ValueError:
+        yield SettingProblem(("data.normalise",), f"data.normalise={shown(text)}: must be {FORM}")
+        return
+    if explicit and name == "embeddings":
+        yield SettingProblem(
+            ("data.normalise", "data.name"), f"data.normalise={text}: is for images, not for data.name=embeddings"
         )
 
 

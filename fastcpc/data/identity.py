@@ -1,7 +1,7 @@
 """The identity of a data set: path and given label of every sample, classes, parts; and what differs between two.
 
 A run keeps its identity (``engine/outputs/data_record.py``), and commands compare it with the data they read. Pixels
-are not compared. Paths are relative to data.root, so that the whole data set may move.
+are not compared; embeddings are, by some rows. Paths are relative to data.root, so that the whole data set may move.
 """
 
 import hashlib
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from fastcpc.arrays import Ints
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
-from fastcpc.data.dataset import ArraySplit, Dataset
+from fastcpc.data.dataset import AnySplit, ArraySplit, Dataset, EmbeddingSplit
 from fastcpc.data.paths import same_name
 
 TRAIN = "train"
 USED, BROKEN, UNUSED = 0, 1, 2  # trained on; left out as broken; outside data.subset
+SAMPLED_ROWS = 4096  # of a file of embeddings, evenly spaced, that count as its content
 NEW = -1  # a sample that the earlier data set does not have
 Uses = NDArray[np.int8]
 
@@ -57,7 +58,8 @@ class DataIdentity:
 
     shape: of an image in memory (C, H, W); empty for files. parts: "train" and the test sets by name. held_out:
     whether the test part is drawn from the training images. label_file: SHA-256 of noise.file, or empty. It explains
-    a difference and is not one: the labels count.
+    a difference and is not one: the labels count. values: dimension and digest of embeddings; empty for images, and for
+    runs of earlier versions.
     """
 
     data: str
@@ -67,12 +69,15 @@ class DataIdentity:
     parts: Mapping[str, Part]
     held_out: bool = False
     label_file: str = ""
+    values: str = ""
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything that counts."""
         parts = sorted((name, part.digest) for name, part in self.parts.items())
-        head = json.dumps([self.data, self.class_ids, self.class_names, self.shape, parts])
+        head = json.dumps(
+            [self.data, self.class_ids, self.class_names, self.shape, parts, *([self.values] if self.values else [])]
+        )
         return hashlib.sha256(head.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -91,7 +96,20 @@ def identify(dataset: Dataset, given_N: Ints, root: str = "", label_file: str = 
         parts[name] = known.setdefault(id(split), made)
     shape = tuple(dataset.train.pixels.shape[1:]) if isinstance(dataset.train, ArraySplit) else ()
     ids = dataset.class_ids or dataset.class_names
-    return DataIdentity(dataset.name, ids, dataset.class_names, shape, parts, dataset.held_out, label_file)
+    values = _values_digest(dataset.train, *dataset.tests.values())
+    return DataIdentity(dataset.name, ids, dataset.class_names, shape, parts, dataset.held_out, label_file, values)
+
+
+def _values_digest(*splits: AnySplit) -> str:
+    """DIMENSION:SHA-256 of the embeddings of the parts, of at most SAMPLED_ROWS rows per file; empty for images."""
+    digest, seen, dim = hashlib.sha256(), set(), 0
+    for split in splits:
+        if isinstance(split, EmbeddingSplit) and id(split.array) not in seen:
+            seen.add(id(split.array))
+            num_rows, dim = split.array.shape
+            rows = np.linspace(0, num_rows - 1, min(num_rows, SAMPLED_ROWS)).astype(np.int64)
+            digest.update(repr(split.array.shape).encode() + split.array[rows].astype("<f4").tobytes())
+    return f"{dim}:{digest.hexdigest()}" if seen else ""
 
 
 def plain_names(root: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -113,6 +131,11 @@ def compare(then: DataIdentity, now: DataIdentity, parts: Iterable[str] | None =
     if then.class_ids != now.class_ids or then.data != now.data or then.shape != now.shape:
         return Difference(class_text(then, now), classes=True)
     texts = [] if then.class_names == now.class_names else ["other class names"]
+    if then.values and now.values and then.values != now.values:
+        before, after = (identity.values.partition(":")[0] for identity in (then, now))
+        if before != after:
+            return Difference(f"embeddings of {before} dimensions then, {after} now", classes=True)
+        texts.append("other embeddings")
     chosen = sorted(then.parts.keys() | now.parts.keys(), key=lambda name: (name != TRAIN, name))
     seen: set[tuple[str, str]] = set()
     for name in chosen if parts is None else [name for name in chosen if name in set(parts)]:

@@ -13,7 +13,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from threading import Event, Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ IMAGE_ENDINGS = (
 )
 HEIC_ENDINGS = (".heic", ".heif")
 NO_HEIC = "HEIC has no reader here; convert it to JPEG"
+
+has_warned = Event()  # set once several frames were warned of
+_warning = Lock()  # held by the thread that warns
 
 ORIENTATION = 0x0112  # of EXIF: 1 is upright
 TURNS = {
@@ -185,9 +188,13 @@ def _is_animated(image: Image.Image) -> bool:
         return False
 
 
-@cache
 def warn_of_more_frames() -> None:
-    logger.warning("files with several frames or pages: the first one of each is used")
+    """Warn once per process, whichever thread is first."""
+    if not has_warned.is_set():
+        with _warning:
+            if not has_warned.is_set():
+                logger.warning("files with several frames or pages: the first one of each is used")
+                has_warned.set()
 
 
 def _orientation(image: Image.Image) -> int:

@@ -5,10 +5,11 @@ data.name=NAME.
 """
 
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from fastcpc.config import names
+from fastcpc.config.normalise import Normalisation, read_normalise
 from fastcpc.config.schema import DataConfig
 from fastcpc.data.dataset import RGB, Dataset
 from fastcpc.data.datasets import clothing1m, digits
@@ -88,8 +89,11 @@ def load_dataset(config: DataConfig, held_out: Set[str] | None = None) -> Datase
     Raises InputError where files under ``data.root`` are missing, damaged or foreign.
     """
     if held_out is None:
-        return dataset_spec(config.name).load(config)
-    return load_listing(list_images(config, held_out), config)
+        dataset = dataset_spec(config.name).load(config)
+    else:
+        dataset = load_listing(list_images(config, held_out), config)
+    given = _given_normalisation(config, dataset.in_channels)
+    return dataset if given is None else replace(dataset, mean=given[0], std=given[1])
 
 
 def list_images(config: DataConfig, held_out: Set[str] | None = None) -> Listing:
@@ -103,8 +107,24 @@ def list_images(config: DataConfig, held_out: Set[str] | None = None) -> Listing
 
 
 def inference_transform(config: DataConfig) -> InferenceTransform:
-    """The test view of the data set that ``data.name`` names."""
-    return dataset_spec(config.name).inference(config)
+    """The test view of the data set that ``data.name`` names, with mean and std of ``data.normalise``."""
+    inputs = dataset_spec(config.name).inference(config)
+    given = _given_normalisation(config, inputs.channels)
+    return inputs if given is None else replace(inputs, mean=given[0], std=given[1])
+
+
+def _given_normalisation(config: DataConfig, channels: int) -> Normalisation | None:
+    """Mean and std of ``data.normalise``; None where the setting names those of the data set.
+
+    ``auto`` is such a case: a run that starts from weights replaces it by mean and std before it loads the data.
+    """
+    given = read_normalise(config.normalise)
+    if given is not None and len(given[0]) != channels:
+        raise InputError(
+            f"data.normalise={config.normalise}: {len(given[0])} values for images of {channels} "
+            f"channel{'s' if channels > 1 else ''}; give {channels} of each"
+        )
+    return given
 
 
 def cifar_spec(facts: CifarFacts) -> DatasetSpec:

@@ -82,7 +82,8 @@ def describe_ranks(config: Config) -> str:
     """Processes, global batch and learning rate in words. config: as ``scale_to_ranks`` returns it."""
     train, size, parallel, mode = config.train, ranks_per_network(), config.parallel, MODES[config.parallel.mode]
     if distributed.world_size() == 1:
-        processes = f"1 process, batch {train.batch_size}"
+        group = f" ({distributed.backend()})" if distributed.has_group() else ""
+        processes = f"1 process{group}, batch {train.batch_size}"
     else:
         processes = f"{distributed.world_size()} processes ({distributed.backend()}){mode.share.format(size)}"
         processes += f", global batch {train.batch_size} = {size} x {train.batch_size // size}"

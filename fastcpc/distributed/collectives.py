@@ -25,13 +25,13 @@ def all_reduce_sum(tensor: Tensor, purpose: str) -> Tensor:
 def all_reduce_mean(tensor: Tensor, purpose: str) -> Tensor:
     """Replace a contiguous floating tensor by its mean over the ranks, and return it."""
     group = current_group()
-    return all_reduce_sum(tensor, purpose) if group.size == 1 else all_reduce_sum(tensor, purpose).div_(group.size)
+    return all_reduce_sum(tensor, purpose) if group.alone else all_reduce_sum(tensor, purpose).div_(group.size)
 
 
 def all_reduce_async(tensor: Tensor, purpose: str) -> Callable[[], Tensor]:
     """Start to replace a contiguous tensor by its sum over the ranks; call the result to wait for it."""
     group = current_group()
-    if group.size == 1:
+    if group.alone:
         return lambda: tensor
     count_sent(purpose, 2 * (group.size - 1) * _bytes(tensor) // group.size)
     with explained_errors():
@@ -48,7 +48,7 @@ def all_reduce_async(tensor: Tensor, purpose: str) -> Callable[[], Tensor]:
 def all_gather(tensor: Tensor, purpose: str) -> list[Tensor]:
     """The tensors of all ranks, by rank; shape and dtype must be the same on every rank."""
     group = current_group()
-    if group.size == 1:
+    if group.alone:
         return [tensor]
     count_sent(purpose, (group.size - 1) * _bytes(tensor))
     parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(group.size)]

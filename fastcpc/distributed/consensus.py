@@ -22,7 +22,7 @@ def raise_on_all_ranks(action: Callable[[], T]) -> T:
 
     The error names the rank, unless it is rank 0. Other exceptions pass unchanged: they are bugs.
     """
-    if whole_group().size == 1:
+    if whole_group().alone:
         return action()
     result, own = _attempt(action)
     for number, text in enumerate(_gather_texts(own)):
@@ -35,7 +35,7 @@ def raise_on_all_ranks(action: Callable[[], T]) -> T:
 def on_rank0(action: Callable[[], T]) -> T | None:
     """Run the action on rank 0 while the others wait and get None. An InputError or RunError is raised on all ranks."""
     group = whole_group()
-    if group.size == 1:
+    if group.alone:
         return action()
     result, own = _attempt(action) if group.rank == 0 else (None, "")
     text = _broadcast(own.encode()).decode()
@@ -46,7 +46,7 @@ def on_rank0(action: Callable[[], T]) -> T | None:
 
 def broadcast_files(files: Mapping[str, bytes] | None) -> dict[str, bytes] | None:
     """Rank 0's files (name -> bytes) or None, on all ranks. It pickles nothing and needs no shared disk."""
-    if whole_group().size == 1:
+    if whole_group().alone:
         return None if files is None else dict(files)
     head = None if files is None else {name: len(data) for name, data in files.items()}
     sizes: dict[str, int] | None = json.loads(_broadcast(json.dumps(head).encode()))
@@ -57,7 +57,7 @@ def broadcast_files(files: Mapping[str, bytes] | None) -> dict[str, bytes] | Non
 
 def assert_equal_on_all_ranks(what: str, *contents: Tensor | bytes) -> None:
     """RunError on all ranks if any rank's contents are not bit-identical to rank 0's."""
-    if whole_group().size == 1:
+    if whole_group().alone:
         return
     digest = hashlib.sha256()
     for content in contents:
@@ -78,7 +78,7 @@ def assert_equal_on_all_ranks(what: str, *contents: Tensor | bytes) -> None:
 def all_reduce_max(number: int) -> int:
     """The largest of all ranks' integers."""
     group = whole_group()
-    if group.size == 1:
+    if group.alone:
         return number
     most = torch.tensor([number])
     with explained_errors():
@@ -103,7 +103,7 @@ class StopSignal:
         All ranks must call it equally often.
         """
         group = whole_group()
-        if group.size == 1:
+        if group.alone:
             return signum
         agreed = self._result()
         self._reductions = torch.tensor([signum])

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fastcpc.distributed import all_reduce_async, all_reduce_mean, world_size
+from fastcpc.distributed import all_reduce_async, all_reduce_mean, has_group, world_size
 
 BUCKET = 25 * 2**20  # bytes, as DistributedDataParallel has it: large enough for bandwidth, small enough to overlap
 
@@ -21,7 +21,7 @@ class GradientSync:
     """Sums each bucket of gradients as soon as all of them are there; with one process it does nothing."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], bucket_bytes: int = BUCKET) -> None:
-        self._buckets = _fill(parameters, bucket_bytes) if world_size() > 1 else []
+        self._buckets = _fill(parameters, bucket_bytes) if has_group() else []
         self._begin()
         for number, bucket in enumerate(self._buckets):
             for parameter in bucket:
@@ -58,7 +58,7 @@ class GradientSync:
 
 def average_over_ranks(tensors: Sequence[Tensor], purpose: str) -> None:
     """Replace floating tensors by their means over the ranks, in one message."""
-    if world_size() == 1 or not tensors:
+    if not has_group() or not tensors:
         return
     flat = all_reduce_mean(torch.cat([tensor.reshape(-1) for tensor in tensors]), purpose)
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):

@@ -3,6 +3,9 @@
 torchrun starts the processes and gives each its rank by environment variables. Two groups: ``control`` (always gloo,
 on the CPU: agreements, errors, stops) and ``data`` (gradients, statistics, scores; nccl on GPUs, gloo on CPUs). The
 nccl path is untested on GPUs.
+
+A single process has no group. ``FASTCPC_SINGLE_RANK_GROUP=1`` makes one for it under torchrun: every collective runs on
+one rank, so that nccl can be tested on a machine with one GPU.
 """
 
 import os
@@ -20,6 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from fastcpc.errors import InputError, LostContactError, RunError
 
+SINGLE_RANK = "FASTCPC_SINGLE_RANK_GROUP"
 JOIN_SECONDS = 600.0  # to find each other and agree on a config, before the config's own limit holds
 GATHER_SECONDS = 3.0  # that those who waited in vain give each other to say so, before the silent one is named
 
@@ -42,6 +46,11 @@ class RankGroup:
     place: str = "the start"
     sent: dict[str, int] = field(default_factory=dict)
     half: "RankGroup | None" = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody to send to: one process, without a group made for it."""
+        return self.size == 1 and self.control is None
 
 
 _alone = RankGroup()
@@ -67,6 +76,11 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes share the present work."""
     return _group.size
+
+
+def has_group() -> bool:
+    """Whether the processes that share the present work exchange messages; a single one does with SINGLE_RANK."""
+    return not _group.alone
 
 
 def local_rank() -> int:
@@ -123,7 +137,7 @@ def joined_process_group() -> Iterator[None]:
     """
     global _all, _group
     world_size = _environment("WORLD_SIZE", 1)
-    if world_size == 1:
+    if world_size == 1 and os.environ.get(SINGLE_RANK, "0") == "0":
         yield
         return
     place = _environment("RANK", -1), _environment("LOCAL_RANK", -1)
@@ -153,7 +167,7 @@ def connect(device: torch.device, timeout: float) -> None:
 
     timeout: seconds without an answer from a rank after which the run ends.
     """
-    if _all.size == 1:
+    if _all.alone:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -161,7 +175,7 @@ def connect(device: torch.device, timeout: float) -> None:
     _all.backend = "nccl" if device.type == "cuda" else "gloo"
     _all.half = None
     with explained_errors():
-        _all.control = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        _all.control = new_control_group(range(_all.size))
         _all.data = new_data_group(range(_all.size))
 
 
@@ -173,8 +187,14 @@ def new_data_group(members: Sequence[int]) -> dist.ProcessGroup:
     return group
 
 
+def new_control_group(members: Sequence[int]) -> dist.ProcessGroup:
+    """A new group of these ranks for tensors in main memory; every rank of the run must call."""
+    group: dist.ProcessGroup = dist.new_group(list(members), backend="gloo", timeout=timedelta(seconds=_all.timeout))
+    return group
+
+
 def set_location(place: str) -> None:
-    """Leave word of where this process is ("epoch 3, train net 1"), for the others to tell should it fall silent."""
+    """Publish where this process is ("epoch 3, train net 1"), for the message of the others if it does not answer."""
     _all.place = place
     if _all.store is not None:
         with suppress(RuntimeError):

@@ -10,7 +10,14 @@ import torch
 import torch.distributed as dist
 
 from fastcpc.distributed.collectives import count_sent
-from fastcpc.distributed.process_group import RankGroup, explained_errors, new_data_group, use_group, whole_group
+from fastcpc.distributed.process_group import (
+    RankGroup,
+    explained_errors,
+    new_control_group,
+    new_data_group,
+    use_group,
+    whole_group,
+)
 
 
 def connect_subgroups() -> None:
@@ -19,10 +26,18 @@ def connect_subgroups() -> None:
     if group.size == 1:
         return
     share = group.size // 2
+    halves = [range(first, first + share) for first in (0, share)]
+    own = subgroup_index()
     with explained_errors():
-        groups = [new_data_group(range(first, first + share)) for first in (0, share)]
-    first = subgroup_index() * share
-    group.half = RankGroup(group.rank - first, share, group.local_rank, data=groups[subgroup_index()], sent=group.sent)
+        data = [new_data_group(ranks) for ranks in halves]
+        # tensors in main memory, which nccl does not transfer
+        control = (
+            [new_control_group(ranks) for ranks in halves] if group.backend == "nccl" and share > 1 else [None] * 2
+        )
+    group.half = RankGroup(
+        group.rank - own * share, share, group.local_rank, control=control[own], data=data[own], backend=group.backend,
+        sent=group.sent,
+    )  # fmt: skip
 
 
 def subgroup_index() -> int:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fastcpc import distributed
+from fastcpc.config.normalise import read_normalise
 from fastcpc.config.schema import Config
 from fastcpc.data.dataset import Dataset
 from fastcpc.data.identity import DataIdentity
@@ -22,7 +24,7 @@ from fastcpc.engine.checkpoint.format import checked_state, parse, read_whole
 from fastcpc.engine.checkpoint.resume import resume_point, turns_back
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
 from fastcpc.engine.loggers.run_log import RunLog, open_log
-from fastcpc.engine.numerics import resolve_numerics
+from fastcpc.engine.numerics import choose_compile, resolve_numerics
 from fastcpc.engine.outputs.data_record import (
     DATA_FILE,
     check_old_labels,
@@ -146,10 +148,24 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
-        f"loader {loader}; "
+        f"loader {loader}; {_normalisation_words(config)}"
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
-        f"{'' if config.compile == 'false' else f'compile {config.compile}, '}{describe_ranks(config)}; {begin}"
+        f"{describe_compile(config, trainer.numerics.device)}{describe_ranks(config)}; {begin}"
     )
+
+
+def describe_compile(config: Config, device: torch.device) -> str:
+    """How steps are compiled, and on a GPU the reason for what ``auto`` chose; empty for an uncompiled run."""
+    how, why = choose_compile(config.compile, device)
+    if config.compile == "auto" and device.type == "cuda":
+        return f"compile {how} (auto: {why}), "
+    return "" if how == "false" else f"compile {how}, "
+
+
+def _normalisation_words(config: Config) -> str:
+    """Mean and std where they are not those of the data set, with the separator after them."""
+    given = read_normalise(config.data.normalise)
+    return "" if given is None else f"mean and std {config.data.normalise}; "
 
 
 def start_notes(trainer: Trainer) -> list[str]:

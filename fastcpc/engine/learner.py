@@ -77,7 +77,7 @@ class Learner:
             image_size=image_size,
             seed=fold(config.run.seed, "network", number),
         )
-        synced = distributed.world_size() > 1 and config.parallel.sync_batchnorm
+        synced = distributed.has_group() and config.parallel.sync_batchnorm
         if synced:
             synchronise_batchnorm(self.network, numerics.device)
         elif numerics.compiles_steps:

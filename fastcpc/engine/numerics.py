@@ -19,6 +19,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BFLOAT16_SINCE = (8, 0)  # compute capability of the first GPUs with bfloat16 arithmetic
 BACKEND = "inductor"
 COMPILERS = {"cpu": ("g++", "clang++", "c++"), "cuda": ("gcc", "clang", "cc")}  # Triton builds its launchers with one
+# A network that is compiled alone is called several times before its results are read. A CUDA graph overwrites them.
+WITHOUT_GRAPHS = {"max-autotune": "max-autotune-no-cudagraphs"}
 
 Region = TypeVar("Region", bound=Callable[..., object])
 
@@ -27,9 +29,10 @@ Region = TypeVar("Region", bound=Callable[..., object])
 class Numerics:
     """device: where everything lives. dtype: type of activations; weights, losses and sums stay float32.
 
-    compile: false, default or max-autotune. compiles_steps: whether training steps are compiled whole; with several
-    ranks messages travel in their middle, and the networks alone are compiled. score_batch: samples a batch of the
-    passes without gradients, which compiled code pads a shorter last batch to; 0: no padding.
+    compile: false, default or max-autotune: what ``auto`` stands for here. compiles_steps: whether training steps are
+    compiled whole; with several ranks messages travel in their middle, and the networks alone are compiled.
+    score_batch: samples a batch of the passes without gradients, which compiled code pads a shorter last batch to;
+    0: no padding.
     """
 
     device: torch.device
@@ -69,7 +72,7 @@ class Numerics:
         if self.device.type == "cuda" or not has_narrow_strides(network):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.compile != "false" and not self.compiles_steps:
-            network.compile(**_options(self.compile))
+            network.compile(**_options(WITHOUT_GRAPHS.get(self.compile, self.compile)))
         return network
 
 
@@ -155,17 +158,32 @@ def resolve_numerics(config: Config) -> Numerics:
                 f"{torch.cuda.device_count()} GPUs here, and this is process {distributed.local_rank() + 1} of the "
                 "machine: start as many processes as GPUs (torchrun --nproc-per-node), or use device=cpu"
             )
-        device = (
-            torch.device("cuda", distributed.local_rank()) if distributed.world_size() > 1 else torch.device("cuda")
-        )
+        device = torch.device("cuda", distributed.local_rank()) if distributed.has_group() else torch.device("cuda")
     precision = choose_precision(config.precision, probe(device))
-    if config.compile != "false" and not any(map(shutil.which, COMPILERS[device.type])):
+    compiled, _ = choose_compile(config.compile, device)
+    compiles_steps = compiled != "false" and not distributed.has_group()
+    return Numerics(device, DTYPES[precision], compiled, compiles_steps, config.train.score_batch_size)
+
+
+def choose_compile(asked: str, device: torch.device) -> tuple[str, str]:
+    """false, default or max-autotune: what ``compile`` is on a device, and why ``auto`` is that.
+
+    InputError: compilation is requested without a compiler.
+    """
+    found = any(map(shutil.which, COMPILERS[device.type]))
+    named = ", ".join(COMPILERS[device.type])
+    if asked == "auto":
+        if device.type != "cuda":
+            return "false", "no GPU"
+        if distributed.has_group():
+            return "false", "several processes"
+        return ("default", "one GPU") if found else ("false", f"none of {named} is found")
+    if asked != "false" and not found:
         raise InputError(
-            f"compile={config.compile}: torch.compile needs a compiler here, and none of "
-            f"{', '.join(COMPILERS[device.type])} is found; install one (apt install g++), or use compile=false"
+            f"compile={asked}: torch.compile needs a compiler here, and none of {named} is found; install one "
+            "(apt install g++), or use compile=false"
         )
-    compiles_steps = config.compile != "false" and distributed.world_size() == 1
-    return Numerics(device, DTYPES[precision], config.compile, compiles_steps, config.train.score_batch_size)
+    return asked, ""
 
 
 def set_determinism(config: Config, numerics: Numerics) -> None:

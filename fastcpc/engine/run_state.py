@@ -8,7 +8,11 @@ from typing import Any
 
 
 def _empty_history() -> dict[str, Any]:
-    return {"test_top1": [], "seconds": 0.0, "best_epoch": -1}
+    return {"test_top1": [], "seconds": 0.0, "flops": 0, "best_epoch": -1}
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
 
 
 @dataclass
@@ -18,7 +22,8 @@ class RunState:
     epoch, stage (of the epoch), step (of the stage): the next ones to do. done: steps of both networks in a stage
     that trains both (``parallel.mode=co``; ``step`` is their sum), else empty. record: the epoch's line
     of metrics.jsonl.
-    history: of all finished epochs, test_top1 (percent, one per epoch), total seconds, and best_epoch.
+    history: of all finished epochs, test_top1 (percent, one per epoch), total seconds, total FLOPs (None: unknown), and
+    best_epoch.
     """
 
     epoch: int = 0
@@ -36,7 +41,7 @@ class RunState:
     def begin_epoch(self, phase: str, lr: float) -> None:
         """Start the epoch's record; does nothing in an epoch that is resumed."""
         if self.is_between_epochs:
-            self.record = {"epoch": self.epoch, "phase": phase, "lr": lr, "seconds": {}, "images": 0}
+            self.record = {"epoch": self.epoch, "phase": phase, "lr": lr, "seconds": {}, "images": 0, "flops": 0}
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -47,6 +52,10 @@ class RunState:
         finally:
             seconds = self.record["seconds"]
             seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def add_flops(self, flops: int | None) -> None:
+        """Add to the record's FLOPs. One unknown part makes the sum unknown, also where an older version began it."""
+        self.record["flops"] = _sum(self.record.get("flops"), flops)
 
     def next_stage(self) -> None:
         """Move to the first step of the next stage."""
@@ -62,6 +71,8 @@ class RunState:
         self.record["images_per_second"] = images / max(seconds["train"], 1e-9)
         self.record["data_wait"] = self.record.pop("waited", 0.0) / max(seconds["total"], 1e-9)
         self.history["seconds"] += seconds["total"]
+        self.history["flops"] = _sum(self.history.get("flops"), self.record.pop("flops", None))
+        self.record["training_flops"] = self.history["flops"]
         history = self.history["test_top1"]
         history.append(self.record["test_top1"])
         is_best = bool(history[-1] >= max(history))

@@ -8,6 +8,7 @@ both halves in turn, with the same results.
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -143,7 +144,7 @@ class CoTraining(Schedule):
                 "learner": self.learners[i].export_pass(),
                 "done": run_state.done[i],
                 "images": run_state.record["images"] - images_before,
-                "result": None if result is None else [result.num_labelled, list(result.means), result.note],
+                "result": None if result is None else astuple(result),
             },
             buffer,
         )
@@ -154,8 +155,7 @@ class CoTraining(Schedule):
         run_state.record["images"] += received["images"]
         if received["result"] is None:
             return None
-        num_labelled, means, note = received["result"]
-        return PassResult(num_labelled, tuple(means), note)
+        return PassResult(*received["result"])
 
 
 SCHEDULES: dict[str, type[Schedule]] = {"data": Alternating, "co": CoTraining}  # by parallel.mode

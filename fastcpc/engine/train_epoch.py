@@ -21,6 +21,7 @@ from fastcpc.data.sampler import draw_pool, shuffled_batches
 from fastcpc.engine.learner import LOSS_NAMES, Learner
 from fastcpc.engine.numerics import Numerics
 from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.outputs.flops import ImageFlops
 from fastcpc.engine.step_loop import StepLoop
 from fastcpc.errors import RunError
 from fastcpc.kernels import GroupOrder, order_groups
@@ -34,13 +35,14 @@ NAMED_SAMPLES = 20  # of a bad batch, in its message
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What every training pass needs. labels_N: given labels, (N,) int64 on the device."""
+    """What every training pass needs. labels_N: given labels, (N,) int64 on the device. flops: None: unknown."""
 
     config: Config
     numerics: Numerics
     loader: Loader
     labels_N: Tensor
     num_classes: int
+    flops: ImageFlops | None = None
 
     @cached_property
     def label_order(self) -> GroupOrder:
@@ -75,11 +77,12 @@ class PassResult:
     """How a pass ended.
 
     num_labelled: samples trained on with their given labels. means: mean losses in the order of LOSS_NAMES; None each
-    after a rollback, which ``note`` explains.
+    after a rollback, which ``note`` explains. flops: of the pass; None: unknown.
     """
 
     num_labelled: int
     means: tuple[float | None, ...]
+    flops: int | None
     note: str = ""
 
 
@@ -206,7 +209,7 @@ def layers_seed(steps_seed: int, step: int) -> int:
 def draw_partners(config: Config, draw: torch.Generator, device: torch.device) -> Partners:
     """MixUp partners of a step: from a permutation of the global batch, or of each rank's share."""
     blocks, mixed_blocks = 4, 2 if config.semisup.labelled_half_only else 4
-    if config.parallel.mixup == "global" or distributed.world_size() == 1:
+    if config.parallel.mixup == "global" or not distributed.has_group():
         batch_size = config.train.batch_size
         permutation = torch.randperm(blocks * batch_size, generator=draw)
         return find_partners(permutation, blocks, mixed_blocks * batch_size, device)
@@ -262,11 +265,12 @@ def finish_pass(
         num_labelled = len(training.warm_up_rows(own, epoch))
     else:
         num_labelled = int(own.partition.clean_N.sum())
+    flops = pass_flops(own, other, training, steps)
     distributed.all_reduce_mean(own.sums, "losses")
     broken = own.non_finite_parts()
     if not broken:
         own.rollbacks, own.steps = 0, []
-        return PassResult(num_labelled, tuple((own.sums / steps).tolist()))
+        return PassResult(num_labelled, tuple((own.sums / steps).tolist()), flops)
     own.rollbacks += 1
     where, what = describe_bad_batch(own.steps, steps), ", ".join(broken)
     own.steps = []
@@ -281,7 +285,22 @@ def finish_pass(
         f"epoch {epoch}, network {own.number}: {what} became NaN or infinite{where}; the network and its optimiser are "
         "restored to their state before this pass; if this repeats, lower train.lr"
     )
-    return PassResult(num_labelled, (None,) * len(LOSS_NAMES), note)
+    return PassResult(num_labelled, (None,) * len(LOSS_NAMES), flops, note)
+
+
+def pass_flops(own: Learner, other: Learner | None, training: TrainContext, steps: int) -> int | None:
+    """FLOPs of all steps of a pass on all ranks; None: unknown.
+
+    A step of MixMatch takes B labelled and B unlabelled samples, two views each. The fixed network guesses for 2B
+    views, the trained network for 4B. It trains on 4B mixed views, or on 2B (labelled_half_only).
+    """
+    config, flops = training.config, training.flops
+    if flops is None:
+        return None
+    if other is None or own.partition is None or is_nearly_clean(own.partition, config.cleaner.guard):
+        return steps * config.train.batch_size * flops.training
+    trained_views = 2 if config.semisup.labelled_half_only else 4
+    return steps * config.train.batch_size * (6 * flops.forward + trained_views * flops.training)
 
 
 def find_bad_batch(steps: Sequence[tuple[Tensor, Tensor]]) -> tuple[int, list[int]] | None:

@@ -32,6 +32,7 @@ from fastcpc.engine.loggers.run_log import RunLog
 from fastcpc.engine.numerics import resolve_numerics, set_determinism
 from fastcpc.engine.optim import learning_rate
 from fastcpc.engine.outputs.cleaning_record import CleaningRecord, describe_suspects, summarise
+from fastcpc.engine.outputs.flops import count_image_flops
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE, write_pred_probs
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.run_state import RunState
@@ -67,7 +68,6 @@ class Trainer:
         bad_list = run_dir.path / "bad_images.txt"
         train_loader = make_loader(self.dataset.train, self.dataset, config.data, config.augment, device, bad_list)
         test = self.dataset.tests["test"]
-        self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes)
         self.test_loader = make_loader(test, self.dataset, config.data, config.augment, device, bad_list)
         self.test_labels = torch.from_numpy(test.labels).to(device)
         with distributed.own_subgroup():  # ranks that train one network sum its gradients
@@ -83,6 +83,11 @@ class Trainer:
                 )
                 for number in (1, 2)
             ]
+        shape = self.dataset.in_channels, self.dataset.image_size
+        flops = count_image_flops(self.learners[0].network, *shape)
+        if flops is None:
+            log.info(f"model.name={config.model.name}: its FLOPs cannot be counted; training_flops is null")
+        self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes, flops)
         self.cleaners = cleaners_of(config.cleaner.kind)
         self.run_state = RunState()
         self.step_loop = StepLoop(self.run_state, log, stop)
@@ -137,6 +142,9 @@ class Trainer:
         with self.run_state.timed("score"):
             scoring = self.score(epoch, self.training.scored(epoch))
             self.numerics.wait()  # otherwise queued work would count as cleaning, which reads the losses first
+        num_scored = self.training.loader.num_samples if scoring.rows is None else len(scoring.rows)
+        flops = self.training.flops
+        self.run_state.add_flops(None if flops is None else len(self.learners) * num_scored * flops.forward)
         cleaning = self.run_cleaner(scoring, epoch, f"epoch {epoch}")
         for learner in self.learners:
             if learner.partition is not None:
@@ -193,6 +201,7 @@ class Trainer:
         for result in results:
             if result.note:
                 self.log.warning(result.note)
+            self.run_state.add_flops(result.flops)
             record.setdefault("labelled", []).append(result.num_labelled)
             for name, value in zip(LOSS_NAMES, result.means, strict=True):
                 record.setdefault(f"loss_{name}", []).append(value)

@@ -11,10 +11,10 @@ from fastcpc.errors import InputError
 from fastcpc.models import digits_cnn, preact_resnet, resnet50, small_cnn  # noqa: F401  each registers its network
 from fastcpc.models.embeddings import heads  # noqa: F401
 from fastcpc.models.network import Network
+from fastcpc.models.pretrained.weights import first_line, load_weights
 from fastcpc.models.prototype_head import PrototypeHead
 from fastcpc.models.registry import registered_backbones
 from fastcpc.models.timm_backbone import timm_backbone, unknown_name
-from fastcpc.models.weights import first_line, load_weights
 
 
 def build_network(

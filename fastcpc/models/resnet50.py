@@ -6,8 +6,8 @@ torchvision is imported by the functions that use it. Only weights by name need 
 from torch import nn
 
 from fastcpc.errors import InputError
+from fastcpc.models.pretrained.weights import copy_weights, first_line
 from fastcpc.models.registry import register_backbone
-from fastcpc.models.weights import copy_weights, first_line
 
 CLASSIFIER = ("fc",)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from fastcpc.config.names import BACKBONES, TIMM_PREFIX, is_weights_path
 from fastcpc.errors import InputError
-from fastcpc.models.weights import first_line, load_weights
+from fastcpc.models.pretrained.weights import first_line, load_weights
 
 DEFAULT_WEIGHTS = "DEFAULT"
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcpc.distributed import all_gather, world_size
+from fastcpc.distributed import all_gather, has_group, world_size
 
 
 def labelled_loss(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def prior_penalty(logits_BK: Tensor) -> Tensor:
     num_samples, num_classes = logits_BK.shape
     # The logarithm of a mean of softmaxes, never the softmaxes: a class that nobody predicts stays finite.
     log_sum_K = torch.logsumexp(_log_softmax(logits_BK), dim=0)
-    if world_size() > 1:
+    if has_group():
         log_sum_K = _over_ranks(log_sum_K)
     log_mean_K = log_sum_K - math.log(num_samples * world_size())
     return -math.log(num_classes) - log_mean_K.mean()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcpc.distributed import all_to_all_rows, rank, world_size
+from fastcpc.distributed import all_to_all_rows, has_group, rank, world_size
 
 
 def sample_lambda(alpha: float, generator: torch.Generator) -> float:
@@ -53,7 +53,7 @@ def find_partners(permutation: Tensor, blocks: int, num_mixed: int, device: torc
     unlabelled of ...). A rank has an equal, contiguous share of each block. num_mixed: the first rows that
     are mixed at all, a whole number of blocks.
     """
-    if world_size() == 1:
+    if not has_group():
         return Partners(permutation[:num_mixed].to(device, non_blocking=True))
     block = len(permutation) // blocks
     share = block // world_size()

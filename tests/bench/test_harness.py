@@ -1,6 +1,6 @@
 """The bench harness: a wrong row shows no speed anywhere, ratios are those of medians, calls take turns."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -10,13 +10,13 @@ import pytest
 BENCH = Path(__file__).parents[2] / "bench"
 
 
-@pytest.fixture(scope="module")
-def harness():
+@pytest.fixture
+def harness(monkeypatch):
     """bench/ is a folder of scripts, not a package."""
-    spec = importlib.util.spec_from_file_location("bench_harness", BENCH / "harness.py")
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(BENCH))
+    for loaded in ("harness", "gpu_timing"):
+        monkeypatch.delitem(sys.modules, loaded, raising=False)
+    return importlib.import_module("harness")
 
 
 def row(harness, value, **options):
@@ -25,9 +25,9 @@ def row(harness, value, **options):
 
 
 def test_passing_row_shows_times_ratio_and_floor(harness, capsys, tmp_path):
-    report = harness.Report("example", harness.this_machine("cpu"))
+    report = harness.Report("example", harness.this_machine("cpu"), tmp_path)
     report.add(row(harness, 1e-7, floor=0.0005))
-    assert report.finish(tmp_path) == 0
+    assert report.finish() == 0
     printed = capsys.readouterr().out
     assert "2 (1-4, n=5)" in printed
     assert "3.50x" in printed
@@ -43,9 +43,9 @@ def test_passing_row_shows_times_ratio_and_floor(harness, capsys, tmp_path):
 
 @pytest.mark.parametrize("value", [2e-6, float("nan"), float("inf")])
 def test_failing_row_shows_no_speed(harness, capsys, tmp_path, value):
-    report = harness.Report("example", harness.this_machine("cpu"))
+    report = harness.Report("example", harness.this_machine("cpu"), tmp_path)
     report.add(row(harness, value, floor=0.0005))
-    assert report.finish(tmp_path) == 1
+    assert report.finish() == 1
     printed = capsys.readouterr().out.splitlines()[-2]
     assert "FAIL" in printed
     assert "x" not in printed.replace("example", "")
@@ -73,3 +73,17 @@ def test_machine_line_names_what_a_result_depends_on(harness):
     assert f"commit {machine.commit}" in line
     assert machine.slug().isascii()
     assert " " not in machine.slug()
+
+
+def test_json_grows_with_each_row(harness, tmp_path):
+    """A bench that is ended early leaves the rows that it had."""
+    report = harness.Report("example", harness.this_machine("cpu"), tmp_path)
+    for number in (1, 2):
+        report.add(row(harness, 1e-7))
+        assert len(json.loads(report.path.read_text())["rows"]) == number
+    assert [path.name for path in report.path.parent.iterdir()] == ["example.json"]
+
+
+def test_commit_of_a_copy_without_git(harness, monkeypatch):
+    monkeypatch.setenv("FASTCPC_COMMIT", "abc1234")
+    assert harness.this_machine("cpu").commit == "abc1234"

@@ -14,6 +14,8 @@ from fastcpc.cli import clean as clean_command
 from fastcpc.cli import eval as eval_command
 from fastcpc.cli import report as report_command
 from fastcpc.cli.embeddings import audit as audit_command
+from fastcpc.config.load import load_config
+from fastcpc.engine.launch import load_data
 
 CLEANING_COLUMNS = (
     *("index", "path", "given_label", "predicted_label", "q_gmm_1", "q_gmm_2", "q_cpc_1", "q_cpc_2"),
@@ -115,3 +117,23 @@ def test_unusable_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert audit_command.main(options) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
+
+
+def test_labels_from_1_are_the_classes_of_all_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_noisy(tmp_path, 0.1)
+    for name in ("y", "u"):
+        np.save(tmp_path / f"{name}.npy", np.load(tmp_path / f"{name}.npy") + 1)
+    run = tmp_path / "run"
+    files = [f"--{key}={tmp_path / name}.npy" for key, name in (("embeddings", "x"), ("labels", "y"))]
+    files += [f"--test-embeddings={tmp_path / 't.npy'}", f"--test-labels={tmp_path / 'u.npy'}"]
+    assert audit_command.main([*files, "--out", str(run)]) == 0
+    assert "y.npy: labels count from 1: label 1 is class 0" in capsys.readouterr().err
+    assert len(np.load(run / "pred_probs.npy")[0]) == CLASSES
+    assert eval_command.main([str(run), "--device", "cpu"]) == 0
+    assert json.loads((run / "eval_test_latest.json").read_text())["ensemble"]["top1"] > 90
+    assert clean_command.main([str(run), "--force", "--cleaned-list", str(tmp_path / "cleaned.csv")]) == 0
+    labels = {row["label"] for row in rows_of(tmp_path / "cleaned.csv")}
+    assert labels == {str(k + 1) for k in range(CLASSES)}, labels
+    config = load_config([run / "config.yaml"], ["noise.kind=file", f"noise.file={tmp_path / 'cleaned.csv'}"])
+    _, read = load_data(config)
+    assert read.given.tolist() == [int(row["label"]) - 1 for row in rows_of(tmp_path / "cleaned.csv")]

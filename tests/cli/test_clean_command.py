@@ -65,6 +65,20 @@ def test_the_suspects_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "in-sample" in text and f"... {len(rows) - 10} more" in text
 
 
+def test_suspects_that_training_could_not_read_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished_run(tmp_path / "run")
+    samples = read_samples(read_run(folder))
+    rows = find_suspects(read_run(folder), samples).rows
+    others = sorted(set(range(len(samples))) - set(rows.tolist()))
+    bad = [samples.paths[row] for row in (rows[3], rows[1], others[0])]
+    (folder / "bad_images.txt").write_text("".join(f"/data/{path}\tthe file is empty\n" for path in bad))
+    assert command.main([str(folder)]) == 0
+    assert (
+        f"2 of the suspects could not be read in training (first {bad[1]}): their scores are of replacement images; "
+        f"{folder / 'bad_images.txt'} has the reasons"
+    ) in capsys.readouterr().out
+
+
 def test_all_samples_as_parquet_with_another_threshold(tmp_path: Path) -> None:
     folder, out = finished_run(tmp_path / "run"), tmp_path / "all.parquet"
     assert command.main([str(folder), "--all", "--threshold", "1", "--out", str(out)]) == 0

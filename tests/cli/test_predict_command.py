@@ -152,6 +152,21 @@ def test_skipped_files_are_counted_and_linked_folders_are_read(tmp_path: Path) -
         find_images([str(tmp_path / "q")])
 
 
+def test_a_folder_that_cannot_be_read_is_not_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "p" / "a" / "1.jpg", jpeg(1))
+    put(tmp_path / "p" / "b" / "1.jpg", jpeg(1))
+    scandir = os.scandir
+
+    def closed(path: str = ".") -> object:
+        if os.fspath(path) == str(tmp_path / "p" / "b"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InputError, match=r"p/b: cannot be read \(Permission denied\); name the folders that can$"):
+        find_images([str(tmp_path / "p")])
+
+
 def test_parquet_table_and_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = untrained_run(tmp_path / "run", ("cat", "dog"), *PHOTOS)
     image = put(tmp_path / "a.jpg", jpeg(1))

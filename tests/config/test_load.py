@@ -15,6 +15,7 @@ from fastcpc.config.describe import describe
 from fastcpc.config.load import load_config, run_folder, to_yaml
 from fastcpc.config.load import settings as all_settings
 from fastcpc.config.names import DATASETS
+from fastcpc.config.normalise import normalise_text
 from fastcpc.config.schema import Config, RunConfig, TrainConfig
 from fastcpc.errors import InputError
 
@@ -150,6 +151,9 @@ WORDS = st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), max_size=1
 NAMES = st.text(string.ascii_letters + string.digits + "_-. ", min_size=1).filter(lambda text: text not in (".", ".."))
 
 
+THREE = st.tuples(*[st.floats(1e-9, 1.0)] * 3)
+
+
 def number(kind: type, limits: Range) -> st.SearchStrategy[Any]:
     if kind is int:
         high = LARGEST_INTEGER if math.isinf(limits.high) else int(limits.high)
@@ -185,6 +189,7 @@ def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
         "cleaner.scored": st.just("all"),  # pool needs train.pool_batches
         "data.crop": st.integers(8, 256),
         "data.resize": st.integers(256, 1024),
+        "data.normalise": st.one_of(st.sampled_from(["auto", "data"]), st.builds(normalise_text, THREE, THREE)),
     }
     if key in fixed:
         return fixed[key]

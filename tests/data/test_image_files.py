@@ -6,8 +6,11 @@ import os
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import damaged_headers
@@ -142,12 +145,22 @@ def test_unreadable_exif_does_not_spoil_the_pixels() -> None:
     assert np.array_equal(np.asarray(decode_image(content)), np.asarray(image))
 
 
-def test_the_first_of_several_frames_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    image_files.warn_of_more_frames.cache_clear()
+def test_the_first_of_several_frames_is_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_files, "has_warned", threading.Event())
     rgb = Image.fromarray(texture(30, 40, 1))
     content = encoded(rgb, "PNG", save_all=True, append_images=[rgb.rotate(180)])
-    for _ in range(3):
-        assert np.array_equal(np.asarray(decode_image(content)), np.asarray(rgb))
+    say = image_files.logger.warning
+
+    def slow(message: str) -> None:
+        time.sleep(0.05)  # other threads come by
+        say(message)
+
+    monkeypatch.setattr(image_files.logger, "warning", slow)
+    with ThreadPoolExecutor(3) as pool:
+        for image in pool.map(decode_image, [content] * 6):
+            assert np.array_equal(np.asarray(image), np.asarray(rgb))
     assert [record.message for record in caplog.records] == [
         "files with several frames or pages: the first one of each is used"
     ]

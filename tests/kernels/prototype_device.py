@@ -24,7 +24,7 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 @pytest.fixture(autouse=True)
 def _plain_pytorch_may_be_itself():
-    """Deterministic algorithms, under which torch.empty is NaN, are refused by the peer's matrix products on a GPU."""
+    """Deterministic algorithms fill fresh memory with NaN, which shows unwritten results, but may slow the peer."""
     torch.use_deterministic_algorithms(INTERPRETED)
 
 
@@ -163,15 +163,18 @@ def test_huge_logits(dtype, num_classes):
 
 
 def test_confident_negatives_keep_their_digits():
-    """softplus(-12) is 6e-6: log(1 + e) by adding 1 first would lose all but 1 % of it."""
+    """softplus(-12) is 6e-6: log(1 + e) by adding 1 first would lose all but 1 % of it.
+
+    A GPU computes exp(-12) as 2 to a rounded product, with a relative error of up to 9e-7.
+    """
     embeddings, prototypes = torch.tensor([[1.0, -12.0]], device=DEVICE), torch.eye(2, device=DEVICE)
     sets = (torch.tensor([0], device=DEVICE), torch.tensor([True], device=DEVICE))
     only_negatives = prototype_loss(embeddings, prototypes, *sets, neg_weight=1.0, backend="triton")
     only_negatives = only_negatives - math.log1p(math.exp(-1.0))
     embeddings[0, 0] = 80.0
     alone = prototype_loss(embeddings, prototypes, *sets, neg_weight=1.0, backend="triton")
-    assert float(alone) == pytest.approx(math.log1p(math.exp(-12.0)), rel=1e-6)
-    assert float(only_negatives) == pytest.approx(math.log1p(math.exp(-12.0)), abs=1e-7)
+    assert float(alone) == pytest.approx(math.log1p(math.exp(-12.0)), rel=2e-6)
+    assert float(only_negatives) == pytest.approx(math.log1p(math.exp(-12.0)), abs=2e-7)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

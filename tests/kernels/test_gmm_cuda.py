@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from types import ModuleType
 
 import cuda_on_cpu
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pretend_gpu import pretended_gpu
 
-from fastcpc.kernels import fit_gmm, order_groups
+from fastcpc.kernels import fit_gmm, gmm_cupy, order_groups
 from fastcpc.kernels.gmm_cupy import BLOCKS_PER_MULTIPROCESSOR, OPTIONS, SOURCE, VALUE_TYPES, plan_teams
 
 FIELDS = ("means", "variances", "weights", "lower_bound", "n_iter", "converged", "fitted")
@@ -38,7 +40,9 @@ def cupy(folder, monkeypatch):
     """CuPy on the CPU in place of CuPy: what ``import cupy`` finds."""
     module = cuda_on_cpu.FakeCupy(folder)
     monkeypatch.setitem(sys.modules, "cupy", module)
-    return module
+    gmm_cupy.problem.cache_clear()
+    yield module
+    gmm_cupy.problem.cache_clear()
 
 
 def agree(on_device, in_memory, tolerance=1e-12):
@@ -178,15 +182,39 @@ def test_teams_are_all_resident(multiprocessors, num_samples, num_groups):
     assert teams <= num_groups
 
 
-def test_without_cupy_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(ValueError, match=r"pip install 'fastcpc\[gpu\]'"):
-        fit_gmm(cuda_on_cpu.fake(np.linspace(0, 1, 20)))
+@pytest.mark.parametrize("fails", ["import", "compiler"])
+def test_without_cupy_mixtures_are_fitted_on_the_cpu(fails, monkeypatch, caplog):
+    """CuPy is missing, or cannot compile the source; logged once, and the results stay on the GPU."""
+    broken = None if fails == "import" else ModuleType("cupy")
+    if broken is not None:
+        broken.RawModule = failing_compiler
+    monkeypatch.setitem(sys.modules, "cupy", broken)
+    gmm_cupy.problem.cache_clear()
+    values, groups = losses(900, 3, seed=4)
+    with pretended_gpu():
+        there = torch.from_numpy(values).to("cuda"), torch.from_numpy(groups).to("cuda")
+        fits = [fit_gmm(*there, 3), fit_gmm(there[0], order_groups(there[1], 3))]
+        posterior = fits[0].clean_probability(*there)
+        assert posterior.is_cuda and fits[0].means.is_cuda
+        expected = fit_gmm(values, groups, 3)
+        for fit in fits:
+            agree(fit, expected, tolerance=0)
+        np.testing.assert_array_equal(posterior.cpu(), expected.clean_probability(values, groups))
+    (record,) = caplog.records
+    reason = "ModuleNotFoundError: import of cupy halted" if fails == "import" else "RuntimeError: no headers"
+    assert f"fitted on the CPU, because CuPy cannot be used ({reason}" in record.getMessage()
+    assert "pip install 'fastcpc[gpu]'" in record.getMessage()
+    gmm_cupy.problem.cache_clear()
+
+
+def failing_compiler(**_):
+    raise RuntimeError("no headers\nin /usr/local/cuda")
 
 
 @pytest.fixture
 def _own_memory(request):
     torch.use_deterministic_algorithms(False)
+    assert not gmm_cupy.problem()  # otherwise a CPU would compute what these tests compare
 
 
 @pytest.mark.gpu

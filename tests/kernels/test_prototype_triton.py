@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from offline_compile import ARCHITECTURES, SHARED_LIMITS, compile_offline, configurations
+from pretend_gpu import pretended_gpu
 
 from fastcpc.kernels import prototype_loss, prototype_scores
 from fastcpc.kernels.prototype_torch import PrototypeLossTorch
@@ -97,9 +98,28 @@ def test_auto_is_plain_pytorch_on_a_cpu():
     assert torch.equal(prototype_loss(*args), PrototypeLossTorch.apply(*args, None, 1.0, 1 / 3, None))
 
 
+@pytest.mark.parametrize(
+    ("dim", "installed", "reason"), [(8, False, "triton is not installed"), (513, True, "rows have 513 elements")]
+)
+def test_fallback_on_a_gpu_is_logged_once(dim, installed, reason, monkeypatch, caplog):
+    module = sys.modules["fastcpc.kernels.prototype_loss"]  # in the package a function has the module's name
+    module._log_fallback.cache_clear()
+    if not installed:
+        monkeypatch.setattr(module, "triton", None)
+    with pretended_gpu():
+        args = arguments("cuda", dim=dim)
+        for _ in range(2):
+            prototype_loss(*args)
+            prototype_scores(*args[:3])
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"by plain PyTorch instead of Triton: {reason}" in record.getMessage()
+
+
 @pytest.mark.gpu
-def test_numerics_on_the_device():
-    run_device_tests()
+@pytest.mark.parametrize("part", ["test_grid", "not test_grid"])  # processes of their own, which may run side by side
+def test_numerics_on_the_device(part):
+    run_device_tests("-k", part)
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ from fastcpc.config.names import is_weights_path
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
 from fastcpc.models.build import build_network
-from fastcpc.models.weights import read_tensors
+from fastcpc.models.pretrained.weights import read_tensors
 
 TIMM_TAG = "r160_in1k"
 

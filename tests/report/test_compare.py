@@ -149,6 +149,30 @@ def test_cells_are_unique() -> None:
     assert len({(cell.data, cell.noise, cell.rate, cell.cleaner) for cell in CELLS}) == len(CELLS)
 
 
+def test_groups_are_compared_at_the_flops_of_the_cheapest_run(finished: Run) -> None:
+    """The cheap run has 3e9 in all. The other spends 2e9 per epoch, so that its first epoch counts."""
+    cheap, dear = made(finished, "cheap", 1, 60.0), made(finished, "dear", 1, 80.0, train={"batch_size": 16})
+    cheap, dear = (
+        replace(run, metrics=tuple(line | {"training_flops": (line["epoch"] + 1) * each} for line in run.metrics))
+        for run, each in ((cheap, 0.25e9), (dear, 2e9))
+    )
+    comparison = compare([cheap, dear])
+    assert comparison.flops == 3e9
+    assert [group.at_budget for group in comparison.groups] == [(60.0,), (85.0,)]
+    rows = list(csv.DictReader(io.StringIO(to_csv(comparison))))
+    assert [(float(row["flops"]), float(row["equal_flops_mean"])) for row in rows] == [(3e9, 60.0), (3e9, 85.0)]
+    page = comparison_page(comparison)
+    assert "at equal FLOPs" in page and "3e+09 training FLOPs" in page and 'id="figure-flops"' in page
+
+
+def test_a_group_with_a_run_without_flops_has_no_accuracy_at_equal_flops(finished: Run) -> None:
+    old, new = made(finished, "old", 1, 60.0), made(finished, "new", 2, 80.0)
+    new = replace(new, metrics=tuple(line | {"training_flops": 1e9} for line in new.metrics))
+    comparison = compare([old, new])
+    assert comparison.flops == 1e9 and comparison.groups[0].at_budget == ()
+    assert compare([old]).flops is None and "at equal FLOPs" not in comparison_page(compare([old]))
+
+
 def test_csv_has_a_row_per_group(finished: Run) -> None:
     text = to_csv(compare(two_groups(finished), "cleaner.kind=none"))
     first, second = csv.DictReader(io.StringIO(text))

@@ -16,6 +16,7 @@ from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspect_files import table_writer
 from fastcpc.report.results.suspects import Suspects, find_suspects, suspects_table
 
+BAD_IMAGES = "bad_images.txt"  # of a run's folder
 SHOWN = 10  # suspects that are printed; the file has all
 
 
@@ -28,6 +29,12 @@ def run(options: argparse.Namespace) -> int:
     rows = suspects.order_N if options.all else suspects.rows
     replace_file(options.out, table_writer(options.out)(suspects_table(run, samples, suspects, rows)))
     print(f"{len(rows):,} rows written to {options.out}")
+    unread = unreadable(run, samples, suspects)
+    if unread:
+        print(
+            f"{len(unread):,} of the suspects could not be read in training (first {path_text(unread[0])}): their "
+            f"scores are of replacement images; {run.path / BAD_IMAGES} has the reasons"
+        )
     if options.cleaned_list:
         if options.root:
             data = replace(run.config.data, root=options.root)
@@ -36,6 +43,17 @@ def run(options: argparse.Namespace) -> int:
         print(f"cleaned list written to {options.cleaned_list}: {usage}")
     print(CAUTION if read_audit(run.path, len(run.class_names)) is None else AUDIT_CAUTION)
     return 0
+
+
+def unreadable(run: Run, samples: SampleTable, suspects: Suspects) -> list[str]:
+    """The paths of suspects that the run met as broken images, which it replaced; the index does not know them."""
+    try:
+        text = (run.path / BAD_IMAGES).read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return []
+    parts_of = [line.split("\t")[0].split("/") for line in text.splitlines()]
+    ends = {"/".join(parts[begin:]) for parts in parts_of for begin in range(len(parts))}  # data.root may have moved
+    return [samples.paths[row] for row in suspects.rows.tolist() if samples.paths[row] in ends]
 
 
 def summary_line(run: Run, samples: SampleTable, suspects: Suspects) -> str:

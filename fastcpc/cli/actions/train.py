@@ -3,13 +3,14 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from fastcpc import distributed
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
+from fastcpc.engine.checkpoint.normalise import with_weights_normalisation
 from fastcpc.engine.checkpoint.resume import turns_back
 from fastcpc.engine.launch import dry_run, train
 from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
@@ -42,14 +43,16 @@ def _run(read: Settings) -> int:
     logger.setLevel(logging.INFO)
     try:
         if options.dry_run:
-            return _dry_run(config)
-        return _train(config, accept_changed_data=options.accept_changed_data)
+            return _dry_run(*with_weights_normalisation(config))
+        return _train(*with_weights_normalisation(config), accept_changed_data=options.accept_changed_data)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
 
-def _dry_run(config: Config) -> int:
+def _dry_run(config: Config, warnings: Sequence[str]) -> int:
+    for warning in warnings:
+        logger.warning("%s", warning)
     try:
         dry_run(config)
         note = export_problem(config)
@@ -61,8 +64,10 @@ def _dry_run(config: Config) -> int:
     return 0
 
 
-def _train(config: Config, *, accept_changed_data: bool) -> int:
+def _train(config: Config, warnings: Sequence[str], *, accept_changed_data: bool) -> int:
     with open_run_dir(config) as folder, StopRequest() as stop:
+        for warning in warnings:
+            logger.warning("%s", warning)
         back = turns_back(config.run.resume, folder.path)
         if not back and _is_finished(folder):
             return 0

@@ -84,6 +84,12 @@ class DataConfig(Section):
     random_resized_crop: bool = setting(
         False, "Image files: weak views use a random resized crop instead of a random square."
     )
+    normalise: str = setting(
+        "auto",
+        "Mean and standard deviation that normalise pixels. auto: those that model.weights expect, for RGB images; "
+        "without weights those of the data set. data: those of the data set. Or MEAN/STD per channel, such as "
+        "0.5,0.5,0.5/0.5,0.5,0.5.",
+    )
     flip: bool = setting(True, "Image files: flip weak views horizontally with probability 1/2.", DIVIDEMIX)
 
 

@@ -12,7 +12,8 @@ from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, EmbeddingSplit
 from fastcpc.data.datasets.held_out import draw_held_out
 from fastcpc.data.embeddings.array_file import EmbeddingArray, open_embeddings
-from fastcpc.data.embeddings.label_table import LabelTable, read_embedding_labels
+from fastcpc.data.embeddings.label_list import LabelTable
+from fastcpc.data.embeddings.label_table import read_embedding_labels
 from fastcpc.data.embeddings.record import EMBEDDINGS, INDEX
 from fastcpc.data.embeddings.statistics import check_finite, column_statistics
 from fastcpc.errors import InputError

@@ -1,9 +1,10 @@
 """The classes of an image list, from its labels or from data.classes, and the class number of each label."""
 
 import unicodedata
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from fastcpc.data.labels.columns import is_number
 from fastcpc.data.labels.label_values import (
     MISSING,
     WHOLE,
@@ -32,6 +33,7 @@ def own_classes(labels: Set[str], trusted: Set[str], train: Set[str], num_rows: 
     for labels that could mean two classes.
     """
     form, notes = one_form(labels | trusted, say)
+    _check_fractions(labels | trusted, say)
     ids, order_note = class_order({text: form[text] for text in train})
     if all(WHOLE.fullmatch(text) and text == str(int(text)) for text in ids):
         ids, count_note = _numbers(ids, {form[text] for text in labels | trusted}, form, num_rows, say)
@@ -46,6 +48,13 @@ def own_classes(labels: Set[str], trusted: Set[str], train: Set[str], num_rows: 
         if form[text] not in number:
             raise say(text, "is a class without training images; add training images of it, or correct the label")
     return ListClasses(tuple(ids), {text: number[form[text]] for text in labels | trusted}, notes)
+
+
+def _check_fractions(labels: Set[str], say: Say) -> None:
+    """Refuse 0.5 or 1e3 among whole numbers: a wrong value would become a class."""
+    odd = sorted(text for text in labels if is_number(text) and not is_whole(text))
+    if odd and all(map(is_number, labels)) and len(odd) < len(labels):
+        raise say(odd[0], "is not a whole number, and other labels are; correct it, or name both in data.classes")
 
 
 def _numbers(train: list[str], every: set[str], form: dict[str, str], num_rows: int, say: Say) -> tuple[list[str], str]:
@@ -65,11 +74,12 @@ def _numbers(train: list[str], every: set[str], form: dict[str, str], num_rows: 
 
 
 def known_classes(labels: Set[str], known: list[tuple[str, str]], say: Say) -> ListClasses:
-    """Classes of data.classes: (id, name) each. Labels are ids, names, or numbers from 0."""
-    class_of = {str(k): k for k in range(len(known))}
-    for k, entry in enumerate(known):
-        for text in entry[::-1]:
-            class_of[text] = k
+    """Classes of data.classes: (id, name) each. Labels are ids, names, or numbers from 0.
+
+    Where an id or a name is another number than that of its class, labels are ids and names only.
+    """
+    named = {text: k for k, entry in enumerate(known) for text in entry[::-1]}
+    class_of = ({str(k): k for k in range(len(known))} if numbers_count(named) else {}) | named
     composed = {unicodedata.normalize("NFC", text): k for text, k in class_of.items()}
     number_of: dict[str, int] = {}
     read = []
@@ -83,6 +93,12 @@ def known_classes(labels: Set[str], known: list[tuple[str, str]], say: Say) -> L
         number_of[text] = found
     note = f"labels like {read[0]} read as {without_fraction(read[0])}" if read else ""
     return ListClasses(tuple(wnid for wnid, _ in known), number_of, [note])
+
+
+def numbers_count(class_of: Mapping[str, int]) -> bool:
+    """Whether class numbers can be labels beside names: no name is the number of another class, such as 1, 2, 3."""
+    own = {int(without_fraction(text)): k for text, k in class_of.items() if is_whole(text)}
+    return all(own.get(k, k) == k for k in class_of.values())
 
 
 def _unknown(text: str, labels: Set[str], class_of: dict[str, int], num_classes: int) -> str:

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from fastcpc.config.load import load_config
+from fastcpc.config.normalise import AUTO, DATA
 from fastcpc.config.schema import Config
 from fastcpc.engine.checkpoint.format import CheckpointState
 from fastcpc.errors import InputError
 
 # Settings that may change when a run is resumed: paths and devices, not what is computed. (Rounding may differ on
-# another device or with another size of scoring batches.)
+# another device, compiled, or with another size of scoring batches.)
 FREE_KEYS = frozenset(
     {
-        "run.resume", "run.keep_every", "run.dir", "run.name", "device", "data.root", "data.embeddings", "data.labels",
-        "data.test_embeddings", "data.test_labels", "noise.file",
+        "run.resume", "run.keep_every", "run.dir", "run.name", "device", "compile", "data.root", "data.embeddings",
+        "data.labels", "data.test_embeddings", "data.test_labels", "noise.file",
         "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
     }
 )  # fmt: skip
@@ -64,8 +65,13 @@ def check_same_steps(state: CheckpointState, config: Config, checkpoint: Path) -
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:
-    """Each changed setting outside FREE_KEYS, as "key (... there, ... now)"."""
+    """Each changed setting outside FREE_KEYS, as "key (... there, ... now)".
+
+    A run never keeps data.normalise=auto where its weights have a mean, so that a saved auto is data.
+    """
     old_flat, new_flat = flat_settings(old), flat_settings(new)
+    if {old.data.normalise, new.data.normalise} <= {AUTO, DATA}:
+        old_flat["data.normalise"] = new_flat["data.normalise"]
     return [
         f"{key} ({old_flat[key]!r} there, {new_flat[key]!r} now)"
         for key in new_flat

@@ -44,7 +44,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError("--device cuda: torch finds no usable GPU here; use --device cpu")
     if name == "cpu" or not available:
         return torch.device("cpu")
-    return torch.device("cuda", distributed.local_rank()) if distributed.world_size() > 1 else torch.device("cuda")
+    return torch.device("cuda", distributed.local_rank()) if distributed.has_group() else torch.device("cuda")
 
 
 @contextmanager

@@ -69,7 +69,10 @@ def embed_source(source: Source, extractor: Extractor, folder: Path, settings: E
         "batch_size": settings.batch_size,
     }
     try:
-        if distributed.broadcast_files(distributed.on_rank0(lambda: {} if store.prepare(job) else None)) is not None:
+        if (
+            distributed.broadcast_files(distributed.on_rank0(lambda: {} if store.prepare(job, source) else None))
+            is not None
+        ):
             return _record_of(folder)
         distributed.raise_on_all_ranks(store.open)
         start, begun = time.perf_counter(), int((store.states() == TODO).sum())

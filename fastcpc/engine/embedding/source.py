@@ -1,13 +1,18 @@
 """The images to embed: a folder with a folder per class, or a list of files."""
 
 import hashlib
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from fastcpc.config.sources import path_text
 from fastcpc.data.datasets.image_folder import list_imagefolder
+from fastcpc.data.identity import Part, part_text
 from fastcpc.data.labels.table_reader import TABLE_ENDINGS
 from fastcpc.data.prepare.index import unique_splits
 from fastcpc.errors import InputError
@@ -39,6 +44,38 @@ class Source:
             digest.update("\0".join(part).encode() + b"\1")
         digest.update(self.labels.tobytes())
         return digest.hexdigest()
+
+    def table(self) -> bytes:
+        """Path, class and split of each image as Parquet, for ``changed_images``."""
+        columns = {
+            "path": pa.array(self.names, pa.string()),
+            "class": pa.array([self.class_names[label] for label in self.labels.tolist()], pa.string()),
+            "split": pa.array(self.splits, pa.string()),
+        }
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink, compression="zstd")
+        return bytes(sink.getvalue().to_pybytes())
+
+
+def changed_images(table: Path, source: Source, unreadable: Set[str] = frozenset()) -> str:
+    """What differs between the images of a table (path, class, split) and a source: counts and the first paths.
+
+    unreadable: images that are not in the table because they cannot be read.
+    """
+    then = pq.read_table(table, columns=["path", "class", "split"])
+    old = dict(zip(then["path"].to_pylist(), then["class"].to_pylist(), strict=True))
+    new = dict(zip(source.names, (source.class_names[k] for k in source.labels.tolist()), strict=True))
+    old |= {name: new.get(name, "") for name in unreadable - old.keys()}
+    classes = sorted({*old.values(), *new.values()})
+    text = part_text(_part(old, classes), _part(new, classes), classes)
+    splits = dict(zip(then["path"].to_pylist(), then["split"].to_pylist(), strict=True))
+    moved = [name for name, split in zip(source.names, source.splits, strict=True) if splits.get(name, split) != split]
+    return f"{text}; {len(moved):,} in another split (first {path_text(moved[0])})" if moved else text
+
+
+def _part(class_of: Mapping[str, str], classes: Sequence[str]) -> Part:
+    labels_N = np.array([classes.index(name) for name in class_of.values()], np.int64)
+    return Part(tuple(class_of), labels_N, np.zeros(len(labels_N), np.int8))
 
 
 def list_source(source: str) -> Source:

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from fastcpc.atomic_io import replace_file, replace_file_in_parts, write_failure
 from fastcpc.data.embeddings.record import EMBED_FILE, EMBEDDINGS, INDEX
+from fastcpc.engine.embedding.source import Source, changed_images
 from fastcpc.errors import InputError, RunError
 
 PART, STATES, JOB, BAD, LOCK = "embeddings.npy.part", "states.part", "job.part.json", "bad_images.txt", ".lock"
-OWN = (EMBEDDINGS, INDEX, EMBED_FILE, PART, STATES, JOB, BAD, LOCK)
+IMAGES = "images.part.parquet"  # the images of a job that is not finished
+OWN = (EMBEDDINGS, INDEX, EMBED_FILE, PART, STATES, JOB, IMAGES, BAD, LOCK)
 TODO, DONE, UNREADABLE = 0, 1, 2
 SYNC_SECONDS = 5.0
 COPY_ROWS = 8192
@@ -42,7 +44,7 @@ class EmbeddingStore:
 
     # ---- the folder ----
 
-    def prepare(self, job: Mapping[str, Any]) -> bool:
+    def prepare(self, job: Mapping[str, Any], source: Source) -> bool:
         """Take the folder and make or check its part files. Returns whether it is finished already.
 
         job: what makes the embeddings; plain values. InputError where the folder holds something else, or the start of
@@ -62,15 +64,24 @@ class EmbeddingStore:
                 old = _read_json(self.folder / name)
                 changed = [key for key in text if old.get(key) != text[key]]
                 if changed:
+                    texts = [self._changed_text(key, name == EMBED_FILE, source) for key in changed]
                     raise InputError(
-                        f"--out {self.folder}: {what}: {', '.join(changed)} changed; give another folder, or delete it"
+                        f"--out {self.folder}: {what}: {', '.join(texts)}; give another folder, or delete it"
                     )
                 if name == EMBED_FILE:
                     return (self.folder / EMBEDDINGS).exists()
         if not (self.folder / JOB).exists():
             self._allocate()
+            replace_file(self.folder / IMAGES, source.table())
             replace_file(self.folder / JOB, json.dumps(text).encode())
         return False
+
+    def _changed_text(self, key: str, is_finished: bool, source: Source) -> str:
+        """A changed part of the job in words; of the images also which ones."""
+        table = self.folder / (INDEX if is_finished else IMAGES)
+        if key != "images_sha256" or not table.exists():
+            return f"{key} changed"
+        return f"other images ({changed_images(table, source, read_bad(self.folder).keys())})"
 
     def _take_lock(self) -> None:
         self._lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -143,7 +154,7 @@ class EmbeddingStore:
             else:
                 os.replace(self.folder / PART, self.folder / EMBEDDINGS)
         replace_file(self.folder / EMBED_FILE, (json.dumps(record, indent=2) + "\n").encode())
-        for name in (PART, STATES, JOB):
+        for name in (PART, STATES, JOB, IMAGES):
             (self.folder / name).unlink(missing_ok=True)
 
     def _compact(self, rows: NDArray[np.int64]) -> None:

@@ -87,9 +87,10 @@ class CleaningRecord:
 def summarise(history: dict[str, Any], device: torch.device, table: SampleTable, labels: Labels) -> dict[str, Any]:
     """summary.json: best, last-10 and final test accuracy in percent, seconds of all epochs, suspected labels.
 
-    history: test_top1 of each epoch; seconds of all epochs, without loading the data, checkpoints and the final
-    cleaning; best_epoch. suspected: number of suspected labels. suspected_precision: share of them that are wrong;
-    suspected_recall: share of the wrong labels that are suspected; both among samples with a true label, if any.
+    history: test_top1 of each epoch; FLOPs of all epochs (null: unknown); seconds of all epochs, without loading the
+    data, checkpoints and the final cleaning; best_epoch. suspected: number of suspected labels. suspected_precision:
+    share of them that are wrong; suspected_recall: share of the wrong labels that are suspected; both among samples
+    with a true label, if any.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     suspected_N = table.suspected()
@@ -101,6 +102,7 @@ def summarise(history: dict[str, Any], device: torch.device, table: SampleTable,
         "final_top1": top1[-1],
         "epochs": len(top1),
         "seconds": history["seconds"],
+        "training_flops": history.get("flops"),
         "world_size": distributed.world_size(),
         "device": name,
         "suspected": int(suspected_N.sum()),

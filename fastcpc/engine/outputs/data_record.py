@@ -66,6 +66,7 @@ def to_bytes(identity: DataIdentity) -> bytes:
         "same": same,
         "held_out": identity.held_out,
         "label_file": identity.label_file,
+        "values": identity.values,
         "digest": identity.digest,
     }
     table = pa.table(dict(zip(COLUMNS, columns, strict=True))).replace_schema_metadata({META: json.dumps(about)})
@@ -108,6 +109,7 @@ def _identity(table: pa.Table, about: dict[str, Any]) -> DataIdentity:
         parts=parts,
         held_out=about["held_out"],
         label_file=about["label_file"],
+        values=about.get("values", ""),
     )
 
 

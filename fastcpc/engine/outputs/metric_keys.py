@@ -23,6 +23,7 @@ METRIC_KEYS: dict[str, Kind] = {
     "seconds": "seconds",
     "images_per_second": "number",
     "data_wait": "number",
+    "training_flops": "number",  # since the first epoch
 }
 SECONDS_KEYS = ("score", "clean", "train", "eval", "total")
 _AUC = "auc_"

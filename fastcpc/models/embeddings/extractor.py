@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from fastcpc.config.names import TIMM_PREFIX, is_weights_path
 from fastcpc.errors import InputError
+from fastcpc.models.pretrained.preprocessing import named_weights, timm_preprocessing
+from fastcpc.models.pretrained.weights import copy_weights, read_tensors
 from fastcpc.models.timm_backbone import timm_backbone, unknown_name
-from fastcpc.models.weights import copy_weights, read_tensors
 
 DEFAULT_MODEL = "tf_efficientnet_lite0"
 LITE = "lite"  # --weights of the default model
@@ -60,7 +61,7 @@ def build_extractor(model: str, weights: str, size: int) -> Extractor:
     machine, or of another model. Random weights are never used.
     """
     import timm
-    from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
+    from timm.data import create_transform  # type: ignore[attr-defined]
 
     name = model.removeprefix(TIMM_PREFIX)
     if not timm.is_model(name):
@@ -68,7 +69,9 @@ def build_extractor(model: str, weights: str, size: int) -> Extractor:
     config = timm.get_pretrained_cfg(name)
     side = size or (config.input_size[-1] if config is not None else 224)
     backbone, about = _with_weights(name, weights, side)
-    preprocessing = resolve_model_data_config(backbone) | {"input_size": (3, side, side)}
+    preprocessing = timm_preprocessing(named_weights(name, "" if weights == LITE else weights)) | {
+        "input_size": (3, side, side)
+    }
     transform = create_transform(**preprocessing, is_training=False, normalize=False)
     backbone.eval().requires_grad_(False)
     _check_size(backbone, model, side)

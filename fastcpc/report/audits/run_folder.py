@@ -17,7 +17,7 @@ from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import CleanerConfig, Config, CpcConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from fastcpc.data.dataset import Dataset, EmbeddingSplit
 from fastcpc.data.embeddings.array_file import EmbeddingArray
-from fastcpc.data.embeddings.label_table import LabelTable
+from fastcpc.data.embeddings.label_list import LabelTable
 from fastcpc.data.labels.noise import Labels
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.registry import load_dataset

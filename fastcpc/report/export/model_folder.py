@@ -26,7 +26,7 @@ from fastcpc.data.registry import inference_transform
 from fastcpc.data.test_transform import InferenceTransform
 from fastcpc.errors import InputError, RunError
 from fastcpc.models.network import Network
-from fastcpc.models.weights import first_line
+from fastcpc.models.pretrained.weights import first_line
 from fastcpc.report.export.ensemble import OWN, Architecture, ExportedModel
 from fastcpc.report.results.networks import load_networks
 from fastcpc.report.results.run import Run

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastcpc.errors import InputError, RunError
-from fastcpc.models.weights import first_line
+from fastcpc.models.pretrained.weights import first_line
 from fastcpc.report.export.ensemble import ExportedModel
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")

@@ -100,7 +100,11 @@ def _below(folder: str, skipped: Skipped) -> list[str]:
     """Sorted paths of all images below a folder. Links to folders are followed once."""
     found: list[str] = []
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); name the folders that can")
+
+    for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         files.sort()
         real = os.path.realpath(place)
         if real in seen:

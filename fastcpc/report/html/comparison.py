@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,15 @@ class RunGroup:
     """Finished runs that differ only in their seeds.
 
     values: setting -> text, of the settings in which the groups differ. measures: last10, best, final -> test accuracy
-    in percent by seed. cell: the paper's cell that the config repeats, if any.
+    in percent by seed. at_budget: by seed, accuracy at the comparison's FLOPs; empty where a run has no count.
+    cell: the paper's cell that the config repeats, if any.
     """
 
     runs: tuple[Run, ...]
     values: dict[str, str]
     measures: dict[str, tuple[float, ...]]
     cell: PaperCell | None
+    at_budget: tuple[float, ...] = ()
 
     @property
     def config(self) -> Config:
@@ -69,7 +71,8 @@ class Comparison:
     """Groups in the order of their first runs.
 
     differences: per group, points of the last-10 mean above the baseline's; None where there is no baseline for it.
-    keys: the settings in which groups differ. left_out: a sentence for each run that is not counted.
+    keys: the settings in which groups differ. left_out: a sentence for each run that is not counted. flops: the
+    training FLOPs of the run with the fewest; None where no run has a count.
     """
 
     groups: list[RunGroup]
@@ -77,6 +80,7 @@ class Comparison:
     keys: list[str]
     left_out: list[str]
     baseline: str
+    flops: float | None = None
 
 
 def spread_of(values: Sequence[float]) -> Spread:
@@ -104,6 +108,8 @@ def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Compariso
         _group(members, {key: dict(config).get(key, "") for key in keys}, left_out)
         for config, members in by_config.items()
     ]
+    budget = _budget(finished)
+    groups = [replace(group, at_budget=_at_budget(group.runs, budget)) for group in groups]
     references = [_reference(group, groups, baseline) for group in groups]
     name = baseline.path.name if isinstance(baseline, Run) else baseline or ""
     if baseline is not None and not any(references):
@@ -112,7 +118,25 @@ def compare(runs: Sequence[Run], baseline: Run | str | None = None) -> Compariso
         None if other is None or other is group else group.spread("last10").mean - other.spread("last10").mean
         for group, other in zip(groups, references, strict=True)
     ]
-    return Comparison(groups, differences, keys, left_out, name)
+    return Comparison(groups, differences, keys, left_out, name, budget)
+
+
+def _budget(runs: Sequence[Run]) -> float | None:
+    totals = [line["training_flops"] for run in runs if (line := run.metrics[-1]).get("training_flops")]
+    return float(min(totals)) if totals else None
+
+
+def _at_budget(runs: Sequence[Run], budget: float | None) -> tuple[float, ...]:
+    """Test accuracy of each run after its last epoch within the FLOPs; empty where one is unknown."""
+    if budget is None:
+        return ()
+    found: list[float] = []
+    for run in runs:
+        within = [line for line in run.metrics if 0 < (line.get("training_flops") or 0) <= budget]
+        if not within or within[-1].get("test_top1") is None:
+            return ()
+        found.append(float(within[-1]["test_top1"]))
+    return tuple(found)
 
 
 def settings_as_text(config: Config) -> dict[str, str]:
@@ -190,11 +214,13 @@ def to_csv(comparison: Comparison) -> str:
     """A row per group.
 
     Columns: the settings that differ, the seeds, and of each measure the mean, standard deviation and smallest value in
-    percent. Then the difference from the baseline in points, and the paper's value with its source.
+    percent. Then the difference from the baseline in points, and the paper's value with its source. Last the FLOPs of
+    the cheapest run, and the accuracy at these.
     """
     header = [*comparison.keys, "seeds"]
     header += [f"{measure}_{part}" for measure in ACCURACY_MEASURES for part in ("mean", "std", "min")]
     header += ["difference", "paper_top1", "paper_std", "paper_source"]
+    header += ["flops", *(f"equal_flops_{part}" for part in ("mean", "std", "min"))]
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(header)
@@ -206,5 +232,7 @@ def to_csv(comparison: Comparison) -> str:
         row.append(delta)
         cell = group.cell
         row += [cell.top1, cell.spread, cell.source] if cell is not None else [None, None, None]
+        equal = spread_of(group.at_budget) if group.at_budget else None
+        row += [comparison.flops, *((equal.mean, equal.std, equal.low) if equal else (None, None, None))]
         writer.writerow(row)
     return buffer.getvalue()

@@ -25,7 +25,8 @@ from fastcpc.report.html.class_figures import (
     prototype_figure,
     worst_pairs,
 )
-from fastcpc.report.html.comparison import Comparison
+from fastcpc.report.html.comparison import Comparison, spread_of
+from fastcpc.report.html.cost_figures import cost_figures, flops_figure
 from fastcpc.report.html.curves import comparison_figures, curves
 from fastcpc.report.html.gallery import MOST_TEXT, as_script, make_gallery, names_of
 from fastcpc.report.html.headline import (
@@ -96,7 +97,9 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
 
 def comparison_page(comparison: Comparison) -> str:
     """The report of several runs."""
-    content = {"title": "Comparison", "comparison": comparison, "figures": comparison_figures(comparison)}
+    figures = [*comparison_figures(comparison), flops_figure(comparison)]
+    shown = [figure for figure in figures if figure is not None]
+    content = {"title": "Comparison", "comparison": comparison, "figures": shown, "spread_of": spread_of}
     return render("compare.html.j2", [], content)
 
 
@@ -138,6 +141,8 @@ def _sections(
 ) -> list[PageSection]:
     over_epochs, missing = curves(run)
     sections = [PageSection("Over the epochs", over_epochs, missing)]
+    if run.metrics:
+        sections.append(PageSection("Cost", *cost_figures(run)))
     distributions = [*loss_figures(run, first, last), *density_figures(run, first)]
     absent = []
     if last is None:

@@ -44,8 +44,8 @@ class Grid:
         file = self.configs / f"{grid_run.config}.yaml"
         if not file.is_file():
             raise InputError(f"{file}: no such file; give the folder of the repository's configs: --configs DIR")
-        # the published method has no guard, and our own configs have one
-        paper = ["log.figures_every=0", "cleaner.guard=none"]
+        # as published: no guard, which our own configs have, and mean and std of the data set
+        paper = ["log.figures_every=0", "cleaner.guard=none", "data.normalise=data"]
         own = [f"cleaner.kind={grid_run.cleaner}", f"run.seed={grid_run.seed}", f"run.dir={self.path(grid_run)}"]
         return ["--config", str(file), *self._root(grid_run), *paper, *self.settings, *own]
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
 from fastcpc.data.dataset import Dataset
+from fastcpc.data.labels.list_classes import numbers_count
 from fastcpc.data.labels.noise import make_labels, take_subset
 from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.data_record import identity_of, require_same
@@ -78,9 +79,11 @@ def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
             f"{config.data.name} has other labels than this run was trained on; restore the data set of the run"
         )
     labels_A[rows_N[is_issue_N]] = samples.predicted_N[is_issue_N]
-    lines = [
-        f"{index},{label}" for index, label in zip(dataset.train.source_index.tolist(), labels_A.tolist(), strict=True)
-    ]
+    # where names are numbers of other classes, such as 1, 2, 3, a label file has the names
+    numbered = numbers_count({name: k for k, name in enumerate(dataset.class_names)})
+    text_of = [str(k) if numbered else name for k, name in enumerate(dataset.class_names)]
+    index_A = dataset.train.source_index.tolist()
+    lines = [f"{index},{text_of[label]}" for index, label in zip(index_A, labels_A.tolist(), strict=True)]
     replace_file(target, "\n".join(["index,label", *lines, ""]).encode())
     return (
         f"all {len(labels_A):,} labels, suspects with the predicted class (this data set cannot omit samples): "

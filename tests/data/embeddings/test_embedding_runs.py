@@ -1,6 +1,8 @@
 """Whole runs on embeddings: every cleaner, bit-identical resume, one and two ranks, and the report with thumbnails."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +19,12 @@ from fastcpc.cli import clean as clean_command
 from fastcpc.cli import eval as eval_command
 from fastcpc.cli import export as export_command
 from fastcpc.cli import report as report_command
+from fastcpc.cli import train as train_command
 from fastcpc.config import names
 from fastcpc.config.load import to_yaml
 from fastcpc.data.embeddings import loader
+from fastcpc.data.identity import compare
+from fastcpc.engine.outputs.data_record import from_bytes, read_record, to_bytes
 from fastcpc.engine.step_loop import Stopped
 
 
@@ -69,6 +74,80 @@ def test_a_stopped_run_resumes_bit_identically(data: Path, alone: Path, tmp_path
             run(config, StopAfter(looks))
     run(config)
     assert_same_run(alone, tmp_path / "run")
+
+
+def relabel(data: Path) -> None:
+    labels = np.load(data / "train_labels.npy")
+    labels[7] = (labels[7] + 1) % 3
+    np.save(data / "train_labels.npy", labels)
+
+
+def scale(data: Path) -> None:
+    np.save(data / "train.npy", np.load(data / "train.npy") * np.float16(2))
+
+
+def shorten(data: Path) -> None:
+    for name in ("train", "train_labels"):
+        np.save(data / f"{name}.npy", np.load(data / f"{name}.npy")[:-1])
+
+
+def widen(data: Path) -> None:
+    for name in ("train", "test"):
+        values = np.load(data / f"{name}.npy")
+        np.save(data / f"{name}.npy", np.concatenate([values, values[:, :1]], 1))
+
+
+def other_test(data: Path) -> None:
+    np.save(data / "test.npy", np.load(data / "test.npy")[::-1])
+
+
+CHANGES: list[tuple[Callable[[Path], None], str, bool]] = [
+    (relabel, r"\(train: 300 images then, 300 now; 1 relabelled \(first embedding/7: \d -> \d\)\)", True),
+    (scale, r"\(other embeddings\)", True),
+    (shorten, r"\(other embeddings; train: 300 images then, 299 now; 1 removed \(first embedding/299\)", True),
+    (widen, r"\(embeddings of 24 dimensions then, 25 now\)", False),
+    (other_test, r"\(other embeddings\)", True),
+]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on embeddings that stopped in its third epoch."""
+    place = tmp_path_factory.mktemp("stopped")
+    write_clusters(place / "data")
+    with pytest.raises(Stopped):
+        run(embedding_config(place / "data", place / "run"), StopAfter(31))
+    return place
+
+
+@pytest.mark.parametrize(("change", "message", "acceptable"), CHANGES)
+def test_changed_embeddings_and_labels_are_noticed(
+    change: Callable[[Path], None], message: str, acceptable: bool, stopped: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    shutil.copytree(stopped, tmp_path / "copy")
+    data, folder = tmp_path / "copy" / "data", tmp_path / "copy" / "run"
+    config = embedding_config(data, folder)
+    file = tmp_path / "run.yaml"
+    file.write_text(to_yaml(config))
+    change(data)
+    (folder / "config.yaml").write_text(file.read_text())
+    evaluated = [str(folder), "--device", "cpu", "--split", "train"]
+    for command, given in ((train_command, ["--config", str(file)]), (eval_command, evaluated)):
+        assert command.main(given) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+        assert re.search(message, line), line
+    assert train_command.main(["--config", str(file), "--accept-changed-data"]) == (0 if acceptable else 2)
+    assert (folder / "summary.json").exists() is acceptable
+
+
+def test_a_record_without_values_of_embeddings_is_not_a_change(stopped: Path, tmp_path: Path) -> None:
+    """Runs of earlier versions keep no digest of the values."""
+    record = read_record(stopped / "run")
+    assert record is not None and record.values.startswith("24:")
+    old = replace(record, values="")
+    assert from_bytes(to_bytes(old), tmp_path).digest == old.digest != record.digest
+    assert compare(old, record) is None and compare(record, from_bytes(to_bytes(record), tmp_path)) is None
 
 
 @pytest.mark.parametrize("kind", ["gmm_awr", "cpc_awr", "confusion"])

@@ -172,6 +172,11 @@ BAD_LISTS = {
     ),
     "-1": (rows("path,label", "0", "1", "-1"), ":4: no label ('-1', 1 row in all); give these images"),
     "-1.0": (rows("path,label", "0.0", "1.0", "-1.0"), ":4: no label ('-1.0', 1 row in all)"),
+    "fraction": (
+        rows("path,label", "0", "1", "0.5"),
+        ":4: label '0.5' is not a whole number, and other labels are; correct it, or name both in data.classes",
+    ),
+    "exponent": (rows("path,label", "0", "1", "1e0"), ":4: label '1e0' is not a whole number, and other labels are"),
     "negative": (rows("path,label", "0", "1", "-2"), ":4: label '-2' is negative; number the classes from 0"),
     "one image, two labels": (
         b"path,label\na.jpg,x\n./a.jpg,y\n",
@@ -274,6 +279,28 @@ def test_labels_outside_the_class_file(tmp_path: Path, labels: str, message: str
     with pytest.raises(InputError) as caught:
         list_by_file(tmp_path, str(tmp_path / "l.csv"), KNOWN)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        ("1 2 3", "1 2 3", [0, 1, 2]),
+        ("1 2 3", "1.0 2.0 3.0", [0, 1, 2]),
+        ("1 2 3", "0 1 2", ":2: label '0' is no class of data.classes"),
+        ("01 02 03", "01 02 03", [0, 1, 2]),
+        ("01 02 03", "1 2 3", ":2: label '1' is no class of data.classes"),
+        ("10 20 30", "0 1 2", [0, 1, 2]),
+        ("0 1 2", "0 1 2", [0, 1, 2]),
+    ],
+)
+def test_classes_whose_names_are_numbers(tmp_path: Path, names: str, labels: str, expected: list[int] | str) -> None:
+    (tmp_path / "l.csv").write_bytes(rows("path,label", *labels.split()))
+    known = [(name, name) for name in names.split()]
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected):
+            list_by_file(tmp_path, str(tmp_path / "l.csv"), known)
+    else:
+        assert list_by_file(tmp_path, str(tmp_path / "l.csv"), known).splits["train"].labels.tolist() == expected
 
 
 IMAGES = ("cat/1.jpg", "cat/2.jpg", f"dog/{NFC}.jpg", "dog/4.jpg")

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,12 @@ import pytest
 import torch
 from changed_images import Change, config_of, copied, sixty_images, stopped_run
 from image_sets import jpeg
-from several_ranks import on_ranks
+from several_ranks import SUPPORT, TIME_LIMIT, environment, on_ranks
 from small_run import small_config
 
 from fastcpc.cli import clean, prepare, report, train
 from fastcpc.cli import eval as evaluate
+from fastcpc.config.load import to_yaml
 from fastcpc.data.registry import load_dataset
 from fastcpc.engine import trainer
 from fastcpc.engine.checkpoint.changed_data import Change as DataChange
@@ -131,6 +135,33 @@ def test_a_changed_data_set_is_refused_and_accepted_on_request(
     assert json.loads((run / "summary.json").read_text())["finished"]
     if change is add:  # NaN in the scores of the first cleaning
         assert report.main([str(run)]) == 0 and clean.main([str(run)]) == 0
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, whose process got SIGKILL in its third epoch; its last checkpoint is of the second epoch's end."""
+    place = tmp_path_factory.mktemp("killed")
+    config = config_of(sixty_images(place / "images"), place / "run")
+    (place / "run.yaml").write_text(to_yaml(config))
+    accident = json.dumps([[0, LOOKS, "SIGKILL", "self"]])
+    command = [sys.executable, str(SUPPORT / "unlucky_train.py"), accident, "--config", str(place / "run.yaml")]
+    done = subprocess.run(command, env=environment(), capture_output=True, timeout=TIME_LIMIT, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert load(find_checkpoint(place / "run", "latest"))[1]["position"] == {"epoch": 2, "stage": 0, "step": 0}
+    return place
+
+
+@pytest.mark.parametrize(("change", "message", "num_now"), CHANGES)
+def test_each_change_of_the_images_of_a_killed_run(
+    change: Change, message: str, num_now: int, killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = copied(killed, tmp_path / "copy")
+    change(place / "images")
+    assert resume(place) == 2
+    assert re.search(message, the_line(capsys, "fastcpc-train"))
+    assert resume(place, "--accept-changed-data") == 0
+    assert json.loads((place / "run" / "summary.json").read_text())["finished"]
+    assert len(pq.read_table(place / "run" / "clean_probabilities.parquet")) == num_now
 
 
 def test_a_killed_run_keeps_the_whole_history(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

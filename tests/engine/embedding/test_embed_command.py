@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import timm
 import torch
 from embed_sets import MODEL, SIZE, model_options, write_images, write_weights
 from PIL import Image
-from several_ranks import on_ranks
+from several_ranks import TIME_LIMIT, environment, on_ranks
 from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
 
 from fastcpc.cli.embeddings import embed as embed_command
@@ -81,6 +83,78 @@ def test_killed_embedding_resumes_bit_identical(made: Path, tmp_path: Path, monk
     assert (states == DONE).sum() == 12 and (tmp_path / "out" / PART).stat().st_size > 42
     assert embed(made / "images", tmp_path / "out", made / "w.pt") == 0
     assert writes == 6 + 8  # 11 batches of 4; 3 were marked
+    for name in ("embeddings.npy", "index.parquet"):
+        assert (tmp_path / "out" / name).read_bytes() == (made / "out" / name).read_bytes()
+
+
+KILLED_EMBED = """
+import os, signal, sys
+from fastcpc.cli.embeddings import embed as command
+from fastcpc.engine.embedding import embed as engine
+write, writes = engine.EmbeddingStore.write, 0
+def counted(self, *arguments):
+    global writes
+    writes += 1
+    write(self, *arguments)
+    if writes == 3:
+        self.sync()
+    if writes == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+engine.EmbeddingStore.write = counted
+command.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """images/ with 42 images, and out/ of a process that was killed after 5 of 11 batches."""
+    folder = tmp_path_factory.mktemp("killed")
+    shutil.copytree(made / "images", folder / "images")
+    command = [sys.executable, "-c", KILLED_EMBED, str(folder / "images"), "--out", str(folder / "out")]
+    command += model_options(made / "w.pt")
+    done = subprocess.run(command, env=environment(), capture_output=True, timeout=TIME_LIMIT, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return folder
+
+
+def add(images: Path) -> None:
+    shutil.copy(images / "red" / "00.jpg", images / "red" / "14.jpg")
+
+
+CHANGES = [
+    (lambda images: (images / "green/07.jpg").unlink(), "42 images then, 41 now; 1 removed (first green/07.jpg)"),
+    (
+        lambda images: (images / "green/07.jpg").rename(images / "green/new.jpg"),
+        "42 images then, 42 now; 1 renamed (first green/07.jpg -> green/new.jpg)",
+    ),
+    (
+        lambda images: (images / "green/07.jpg").rename(images / "red/g07.jpg"),
+        "42 images then, 42 now; 1 removed (first green/07.jpg); 1 added (first red/g07.jpg)",
+    ),
+    (add, "42 images then, 43 now; 1 added (first red/14.jpg)"),
+]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(("change", "message"), CHANGES)
+def test_images_that_changed_since_the_start_are_named(
+    change: Callable[[Path], object], message: str, finished: bool, made: Path, killed: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    shutil.copytree(killed / "images", tmp_path / "images")
+    shutil.copytree((made if finished else killed) / "out", tmp_path / "out")
+    change(tmp_path / "images")
+    before = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    assert embed(tmp_path / "images", tmp_path / "out", made / "w.pt") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    what = "holds other embeddings" if finished else "holds the start of another job"
+    assert f"{what}: other images ({message}); give another folder, or delete it" in line
+    assert before == {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir() if file.name in before}
+
+
+def test_a_killed_process_resumes_bit_identical(made: Path, killed: Path, tmp_path: Path) -> None:
+    shutil.copytree(killed / "out", tmp_path / "out")
+    assert embed(killed / "images", tmp_path / "out", made / "w.pt") == 0
     for name in ("embeddings.npy", "index.parquet"):
         assert (tmp_path / "out" / name).read_bytes() == (made / "out" / name).read_bytes()
 

@@ -47,7 +47,7 @@ def test_metrics_line_has_every_key_in_order() -> None:
     assert list(line) == [
         "epoch", "phase", "lr", "test_top1", "test_top5", "net1_top1", "net2_top1", "prototype_top1", "labelled",
         "auc_gmm", "auc_cpc", "partition_precision", "partition_recall", "seconds", "images_per_second", "data_wait",
-        "loss_total",
+        "training_flops", "loss_total",
     ]  # fmt: skip
     assert line["test_top1"] == 50.0
     assert line["lr"] is None

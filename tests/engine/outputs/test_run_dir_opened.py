@@ -71,6 +71,15 @@ def test_paths_may_change_and_are_saved(tmp_path: Path) -> None:
     assert saved.run.resume == "auto"  # the saved config resumes from the run's own checkpoints
 
 
+def test_run_resumes_compiled(tmp_path: Path) -> None:
+    """Runs of a time when compile=false was the default resume with compile=auto."""
+    config = replace(config_at(tmp_path / "run"), compile="false")
+    RunDir(config).close()
+    CheckpointStore(tmp_path / "run", 0).save(0, [], {}, best=True)
+    RunDir(replace(config, compile="auto")).close()
+    assert load_config([tmp_path / "run" / "config.yaml"], []).compile == "auto"
+
+
 def test_resume_never_needs_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     config = config_at(tmp_path / "run", resume="never")

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,10 +18,21 @@ from small_run import StopAfter, assert_same_run, metrics, run, small_config, we
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
 from fastcpc.data.loaders.dali_pipeline import dali_problem
+from fastcpc.distributed.process_group import SINGLE_RANK
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.step_loop import Stopped
 
+ON_ONE = (
+    "batchnorm",
+    "batchnorm_in_a_network",
+    "penalty",
+    "partners",
+    "gradients",
+    "gathers",
+    "prototypes",
+    "mixtures",
+)
 TOLERANCE = 1e-5  # of losses, probabilities and weights; the largest difference seen is 3e-6
 LOADERS = ("torch",) if dali_problem() else ("torch", "dali")
 # A deep network with ReLUs on batches of 8 turns a rounding error into 1e-3 in a few steps at a usual learning rate.
@@ -143,6 +155,15 @@ def on_four(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
     return run_jobs(4, folder, {**check_jobs(), **runs, **image_jobs(folder)})
 
 
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    """A run and the checks that one rank can make, in a process group of one rank."""
+    folder = tmp_path_factory.mktemp("grouped")
+    checks = {check: job for check, job in check_jobs().items() if check in ON_ONE}
+    with patch.dict("os.environ", {SINGLE_RANK: "1"}):
+        return run_jobs(1, folder, {**checks, "default": [train(folder / "default")]})
+
+
 @pytest.mark.parametrize("ranks", ["on_two", "on_four"])
 @pytest.mark.parametrize("check", CHECKS)
 def test_ranks_together_compute_what_one_computes(check: str, ranks: str, request: pytest.FixtureRequest) -> None:
@@ -228,3 +249,14 @@ def test_rank_0_logs_the_rollback_of_a_network_of_other_ranks(on_two: Jobs) -> N
     parts = "losses, weights, BatchNorm statistics, momentum"
     where = "(first at step 1, whose batch holds the 64 samples"
     assert f"epoch 1, network 2: {parts} became NaN or infinite {where}" in log
+
+
+@pytest.mark.parametrize("check", ON_ONE)
+def test_collectives_run_in_a_group_of_one(check: str, grouped: Jobs) -> None:
+    grouped.result(check)
+
+
+def test_run_in_a_group_of_one_is_close_to_a_run_without(grouped: Jobs, on_one: Path) -> None:
+    assert_close_run(on_one / "default", grouped.result("default"))
+    logs = [(folder / "default" / "train.log").read_text() for folder in (grouped.folder, on_one)]
+    assert "1 process (gloo), batch 32" in logs[0] and "1 process, batch 32" in logs[1]

@@ -137,7 +137,7 @@ class PretendGpu(TorchDispatchMode):
         kwargs.pop("pin_memory", None)
         wrappers = {id(tensor.held): tensor for tensor in ours}
         plain_args, plain_kwargs = tree_map_only(OnGpu, lambda tensor: tensor.held, (args, kwargs))
-        result = func(*plain_args, **plain_kwargs)
+        result = self.compute(func, plain_args, plain_kwargs, from_gpu=bool(ours), to_gpu=to_gpu)
         if not to_gpu:
             return result
 
@@ -145,6 +145,10 @@ class PretendGpu(TorchDispatchMode):
             return wrappers[id(tensor)] if id(tensor) in wrappers else OnGpu(tensor)
 
         return tree_map_only(Tensor, wrapped, result)
+
+    def compute(self, func: Any, args: Any, kwargs: Any, *, from_gpu: bool, to_gpu: bool) -> Any:
+        """The operation by its values in main memory."""
+        return func(*args, **kwargs)
 
     def _check(self, func: Any, args: Any, inputs: list[Tensor]) -> None:
         others = [tensor for tensor in inputs if not isinstance(tensor, OnGpu)]
@@ -201,8 +205,9 @@ def _same_strides(one: Tensor, other: Tensor) -> bool:
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[PretendGpu]:
-    """torch as on a machine with one GPU."""
+def pretended_gpu(gpu: PretendGpu | None = None) -> Iterator[PretendGpu]:
+    """torch as on a machine with one GPU. gpu: the pretended device; None: a new one."""
+    gpu = PretendGpu() if gpu is None else gpu
     stream = SimpleNamespace(cuda_stream=0)
     answers = {
         "_lazy_init": None, "is_available": True, "device_count": 1, "is_bf16_supported": True,
@@ -224,7 +229,7 @@ def pretended_gpu() -> Iterator[PretendGpu]:
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # ``held`` is no part of Tensor.data
         stack.enter_context(Autocast())
         torch._C._ensureCUDADeviceGuardSet()  # which GPU "cuda" is, where there is none
-        gpu = stack.enter_context(PretendGpu())
+        stack.enter_context(gpu)
         stack.enter_context(patch.object(torch.cuda, "synchronize", lambda *_: gpu._wait("synchronize")))
         yield gpu
 
@@ -238,7 +243,8 @@ def kernels_on_cpu() -> Iterator[None]:
 
     def fit(values: Tensor, groups: Any, num_groups: int, order: Any, start: Any, *limits: Any) -> Any:
         names = dict(zip(("max_iter", "tol", "reg_covar"), limits, strict=True))
-        made = gmm_em.fit_gmm(values.cpu(), None if groups is None else groups.cpu(), num_groups, **names)
+        begin = None if start is None else tuple(part.cpu() for part in start)
+        made = gmm_em.fit_gmm(values.cpu(), None if groups is None else groups.cpu(), num_groups, init=begin, **names)
         return [part.to(values.device) for part in vars(made).values()], gmm_cupy.BadInput(0, 0, 0)
 
     def posterior(values: Tensor, groups: Any, mixture: Any) -> Any:
@@ -248,6 +254,7 @@ def kernels_on_cpu() -> Iterator[None]:
 
     loss = sys.modules["fastcpc.kernels.prototype_loss"]  # in the package a function has the module's name
     with (
+        patch.object(gmm_cupy, "problem", lambda: ""),
         patch.multiple(gmm_cupy, order_on_device=order, fit_on_device=fit, posterior_on_device=posterior),
         patch.object(loss, "_pick", lambda *_: "torch"),
     ):

@@ -53,6 +53,7 @@ def small_config(folder: Path, kind: str = "cpc_awr", **sections: Any) -> Config
         cpc=CpcConfig(passes=2, embedding_dim=16),
         semisup=SemisupConfig(rampup_epochs=2),
         train=TrainConfig(epochs=4, warmup_epochs=1, batch_size=32, lr_drop_epoch=3, score_batch_size=100),
+        compile="false",  # also on a GPU, where auto compiles for longer than the run takes
         precision="fp32",  # also on CPUs where auto is bf16: the tests' tolerances are those of fp32
     )
     config = replace(config, data=replace(config.data, subset=240))

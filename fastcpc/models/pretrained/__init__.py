@@ -1,0 +1,1 @@
+"""Weights that networks start from, and the preprocessing that these weights expect."""
