@@ -3,9 +3,9 @@
 Tensors of more than ``LIMIT`` elements, and all that is computed from them, have shapes but no values. So one step of
 a large network costs a CPU nothing. What reads such a value gets zeros.
 
-An operation is one of torch's; a view of a tensor does not count. Its bytes are those of its inputs and outputs, each moved once.
-FLOPs are those of convolutions and matrix products, by torch's own formulas; a multiplication and an addition are two.
-Autocast's cache is counted as on a GPU: a weight is cast once per unit.
+An operation is one of torch's; a view of a tensor does not count. Its bytes are those of its inputs and outputs, each
+moved once. FLOPs are those of convolutions and matrix products, by torch's own formulas; a multiplication and
+an addition are two. Autocast's cache is counted as on a GPU: a weight is cast once per unit.
 """
 
 from collections import defaultdict
