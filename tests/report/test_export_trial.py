@@ -71,13 +71,13 @@ def test_a_model_that_torch_cannot_convert_is_one_line(
 
 
 def test_the_dry_run_says_what_cannot_be_exported(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def nothing(config: Config) -> None:
         del config
 
     monkeypatch.setattr(train_action, "dry_run", nothing)
     monkeypatch.setattr(onnx_file, "LARGEST", 1000)
-    assert train_command.main([*SMALL, "--dry-run"]) == 0
+    assert train_command.main([*SMALL, f"data.root={tmp_path}", "--dry-run"]) == 0
     shown = capsys.readouterr()
     assert "dry run: this model cannot be exported to ONNX: --onnx: the networks have" in shown.out + shown.err

@@ -26,7 +26,7 @@ def test_run_with_a_broken_image_resumes_bit_identical(tmp_path: Path, name: str
     bad_list = tmp_path / "whole" / "bad_images.txt"
     assert [Path(line.split("\t")[0]).name for line in bad_list.read_text().splitlines()] == ["5.jpg"]
     log = (tmp_path / "whole" / "train.log").read_text()
-    assert f"feed {name} (as asked" in log
+    assert f"loader {name} (as asked" in log
     for looks in (whole.looks // 4, whole.looks // 3):
         with pytest.raises(Stopped):
             run(image_config(tmp_path / "photos", tmp_path / "parts", name), StopAfter(looks))
