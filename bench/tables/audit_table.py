@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from pages import DOCS, put_between
 
 from fastcpc.report.html.canvas import SERIES, files
@@ -21,6 +22,7 @@ from fastcpc.report.html.canvas import SERIES, files
 PAGE, FIGURE = DOCS / "experiments.md", DOCS / "images" / "audit-cost.svg"
 BEGIN, END = "<!-- audit tables: bench/tables/audit_table.py -->", "<!-- end of audit tables -->"
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "clothing": "clothing"}
+NOISE = ("none0", "sym0.03", "sym0.1", "sym0.2", "sym0.5", "sym0.8", "asym0.1", "asym0.4")
 METHODS = {"ours": "fastcpc", "cleanlab": "cleanlab", "datalab": "Datalab", "knn": "kNN votes"}
 Row = dict[str, Any]
 
@@ -31,11 +33,16 @@ def noise_name(noise: str) -> str:
     return f"{kind} {100 * rate:g} %" if kind != "none" else "0 %"
 
 
+def places_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Data set and noise of the lines, in their order."""
+    places = {(row["data"], row["noise"]) for row in rows}
+    return sorted(places, key=lambda place: (list(DATA).index(place[0]), NOISE.index(place[1])))
+
+
 def table(rows: Sequence[Row], columns: Sequence[str], cell: Callable[[list[Row]], str], noisy: bool) -> list[str]:
     """Markdown: a line per data set and noise, a column per method. noisy: leave out the lines without wrong labels."""
     lines = ["| | " + " | ".join(METHODS[name] for name in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    places = list(dict.fromkeys((row["data"], row["noise"]) for row in rows))
-    for data, noise in sorted(places, key=lambda place: list(DATA).index(place[0])):
+    for data, noise in places_of(rows):
         if noisy and noise == "none0":
             continue
         cells = [
@@ -73,8 +80,7 @@ def estimates(rows: Sequence[Row]) -> list[str]:
         "| | wrong | estimated, per seed | truth in the interval | suspects | evidence |",
         "|---|---|---|---|---|---|",
     ]
-    places = list(dict.fromkeys((row["data"], row["noise"]) for row in rows))
-    for data, noise in sorted(places, key=lambda place: list(DATA).index(place[0])):
+    for data, noise in places_of(rows):
         part = [row for row in rows if (row["data"], row["noise"]) == (data, noise)]
         inside = sum(row["low"] <= row["noise_rate"] <= row["high"] for row in part)
         found = sum(bool(row["has_evidence"]) for row in part)
@@ -93,6 +99,9 @@ def plot_cost(scaling: Sequence[Row], sheet: Figure) -> None:
         panels, ("cpu_seconds", "peak_mib"), ("CPU seconds", "peak MiB"), SERIES, strict=False
     ):
         ax.loglog([row["n"] for row in scaling], [row[key] for row in scaling], "o-", color=colour)
+        for axis in (ax.xaxis, ax.yaxis):  # the default writes powers in mathtext, which figures here do not parse
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axis.set_minor_formatter(NullFormatter())
         ax.set_xlabel("samples")
         ax.set_ylabel(label)
 
