@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-_IMAGES = 2  # per counted batch; BatchNorm in train mode needs more than one value per channel
-
 
 @dataclass(frozen=True)
 class ImageFlops:
@@ -28,33 +26,27 @@ class ImageFlops:
 def count_image_flops(network: nn.Module, in_channels: int, image_size: int) -> ImageFlops | None:
     """Count the FLOPs of a network on images (in_channels, image_size, image_size), without computing anything.
 
-    The network stays as it is: it runs on the meta device with its parameters' shapes. None where a layer cannot.
+    The network stays as it is: it runs on the meta device with its parameters' shapes, in evaluation mode, where
+    BatchNorm sends no messages. None where a layer cannot.
     """
     tensors = {
         name: torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]
     }
-    images = torch.empty(_IMAGES, in_channels, image_size, image_size, device="meta")
+    image = torch.empty(1, in_channels, image_size, image_size, device="meta")
+    own_formula = {torch.ops.aten.convolution_backward: _convolution_backward}
     was_training = network.training
+    network.eval()
     try:
-        network.eval()
-        with torch.no_grad():
-            forward = _count(network, tensors, images, backward=False)
-        network.train()
-        return ImageFlops(forward, _count(network, tensors, images, backward=True))
+        with FlopCounterMode(display=False, custom_mapping=own_formula) as counter:
+            logits: Tensor = functional_call(network, tensors, (image,))
+            forward = int(counter.get_total_flops())
+            logits.sum().backward()
+        return ImageFlops(forward, int(counter.get_total_flops()))
     except (NotImplementedError, RuntimeError):
         return None
     finally:
         network.train(was_training)
-
-
-def _count(network: nn.Module, tensors: dict[str, Tensor], images: Tensor, *, backward: bool) -> int:
-    own_formula = {torch.ops.aten.convolution_backward: _convolution_backward}
-    with FlopCounterMode(display=False, custom_mapping=own_formula) as counter:
-        logits: Tensor = functional_call(network, tensors, (images,))
-        if backward:
-            logits.sum().backward()
-    return int(counter.get_total_flops()) // _IMAGES
 
 
 def _convolution_backward(

@@ -48,6 +48,20 @@ def test_counting_changes_neither_the_network_nor_the_random_numbers() -> None:
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_no_layer_is_in_train_mode() -> None:
+    """Synchronised BatchNorm would send messages."""
+
+    class Alone(nn.BatchNorm2d):
+        def forward(self, values: Tensor) -> Tensor:
+            assert not self.training
+            return super().forward(values)
+
+    network = Grouped()
+    network.norm = Alone(8)
+    plain, found = count_image_flops(Grouped(), 3, 6), count_image_flops(network.train(), 3, 6)
+    assert plain is not None and found == plain and network.training
+
+
 def test_a_network_that_asks_for_values_has_no_count() -> None:
     class Branching(Grouped):
         def forward(self, images: Tensor) -> Tensor:
