@@ -19,24 +19,24 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "tests" / "support" / "devices"), str(ROOT / "bench" / "speed")]
-from counting_gpu import CountingGpu, Counts, values_of  # noqa: E402
-from harness import arguments  # noqa: E402
-from pretend_gpu import OnGpu, pretended_gpu  # noqa: E402
-from trainers import cifar_config, made_up_cifar  # noqa: E402
+from counting_gpu import CountingGpu, Counts, values_of
+from harness import arguments
+from pretend_gpu import OnGpu, pretended_gpu
+from trainers import cifar_config, made_up_cifar
 
-from fastcpc.cleaner.partition import Partition  # noqa: E402
-from fastcpc.cleaner.prototypes import prototype_clean_prob, train_prototypes  # noqa: E402
-from fastcpc.config.schema import Config  # noqa: E402
-from fastcpc.data.loaders.base import Batch  # noqa: E402
-from fastcpc.data.loaders.factory import make_loader  # noqa: E402
-from fastcpc.data.sampler import sequential_batches  # noqa: E402
-from fastcpc.engine.evaluate import evaluate  # noqa: E402
-from fastcpc.engine.learner import Learner  # noqa: E402
-from fastcpc.engine.numerics import resolve_numerics  # noqa: E402
-from fastcpc.engine.scoring import score_samples  # noqa: E402
-from fastcpc.engine.step_loop import StepLoop  # noqa: E402
-from fastcpc.engine.train_epoch import TrainContext, semi_supervised  # noqa: E402
-from fastcpc.kernels import prototype_triton  # noqa: E402
+from fastcpc.cleaner.partition import Partition
+from fastcpc.cleaner.prototypes import prototype_clean_prob, train_prototypes
+from fastcpc.config.schema import Config
+from fastcpc.data.loaders.base import Batch
+from fastcpc.data.loaders.factory import make_loader
+from fastcpc.data.sampler import sequential_batches
+from fastcpc.engine.evaluate import evaluate
+from fastcpc.engine.learner import Learner
+from fastcpc.engine.numerics import resolve_numerics
+from fastcpc.engine.scoring import score_samples
+from fastcpc.engine.step_loop import StepLoop
+from fastcpc.engine.train_epoch import TrainContext, semi_supervised
+from fastcpc.kernels import prototype_triton
 
 BYTES_A_SECOND, FLOPS_A_SECOND = 4.3e12, 790e12  # measured on an H200
 TRAIN, TEST, LABELLED = 50_000, 10_000, 27_000  # labelled: of 50 % symmetric noise, measured by DivideMix's cleaner

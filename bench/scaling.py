@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support" / "runs"))
 
-from several_ranks import on_ranks  # noqa: E402
-from small_run import metrics, small_config, weights  # noqa: E402
+from several_ranks import on_ranks
+from small_run import metrics, small_config, weights
 
-from fastcpc.config.load import load_config, to_yaml  # noqa: E402
+from fastcpc.config.load import load_config, to_yaml
 
 # These values are assumed, not measured. Images per second of one GPU are for ResNet-50 at 224 pixels in bf16: forward
 # and backward together, and forward alone. Bytes per second that a rank sends are inside a node of 8 and beyond it.

@@ -22,10 +22,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support" / "runs"))
 
-from several_ranks import SUPPORT, end_node, environment, free_port, on_ranks, start_node, torchrun, wait_for_port  # noqa: E402
-from small_run import assert_same_run, small_config  # noqa: E402
+from several_ranks import SUPPORT, end_node, environment, free_port, on_ranks, start_node, torchrun, wait_for_port
+from small_run import assert_same_run, small_config
 
-from fastcpc.config.load import to_yaml  # noqa: E402
+from fastcpc.config.load import to_yaml
 
 LIMIT = 3600
 LONGER = {"train": {"epochs": 30}}

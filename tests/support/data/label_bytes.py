@@ -1,10 +1,12 @@
-"""Label files of six samples in every form, and the error of reading one; not a test itself."""
+"""Label files in every form, those of six samples, and the error of reading one; not a test itself."""
 
 import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from fastcpc.errors import InputError
 
 TRUE = np.array([0, 1, 2, 3, 4, 9])
 GIVEN = [0, 1, 2, 3, 4, 5]
+NFC, NFD = "caf\u00e9", "cafe\u0301"  # one name in two Unicode forms
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -34,6 +37,13 @@ def pt(value: Any) -> bytes:
     """The bytes of a file of torch.save."""
     buffer = io.BytesIO()
     torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def parquet(**columns: Any) -> bytes:
+    """The bytes of a Parquet file with these columns."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
 
 
