@@ -71,25 +71,28 @@ def _rounds(
     steps = min(600, round(MIN_STEPS * math.sqrt(1280 / rows.dim)))
     settings = HeadSettings(min_steps=max(steps, MIN_STEPS // 2), l2=min(L2 * rows.dim / len(given_N), MAX_L2))
     fold_NR = draw_folds(given_N, settings, fold(seed, "audit"))
-    target_NK = F.one_hot(given_N, classes).float()
-
-    def train(number: int) -> tuple[Heads, Tensor]:
-        heads = train_heads(rows, target_NK, fold_NR, settings, fold(seed, "audit", number))
-        return heads, heads.out_of_fold(rows)
-
-    heads, prob_NK = train(0)
+    given_NK = F.one_hot(given_N, classes).float()
+    heads, prob_NK = _train(rows, given_NK, fold_NR, settings, fold(seed, "audit", 0))
     if confident_labels([prob_NK.numpy()], given_N.numpy()).structure > RANDOM:
         settings = replace(settings, mixup_alpha=1.0)
-        heads, prob_NK = train(0)
+        heads, prob_NK = _train(rows, given_NK, fold_NR, settings, fold(seed, "audit", 0))
     fits, probs = [fit_confusion(prob_NK, given_N)], [prob_NK]
     rounds = 1 if posterior_noise_rate(fits[0].posterior_NK, given_N) < LOW_RATE else ROUNDS
     for number in range(1, rounds + 1):
         target_NK = fits[-1].posterior_NK.float()
-        heads, prob_NK = train(number)
+        heads, prob_NK = _train(rows, target_NK, fold_NR, settings, fold(seed, "audit", number))
         probs.append(prob_NK)
         mean_NK = torch.stack(probs[-2:]).mean(0)
         fits.append(fit_confusion(mean_NK, given_N))
     return heads, fits, mean_NK, probs[0]
+
+
+def _train(
+    rows: EmbeddingRows, target_NK: Tensor, fold_NR: Tensor, settings: HeadSettings, seed: int
+) -> tuple[Heads, Tensor]:
+    """Heads of a round, and their out-of-fold probabilities (N, K)."""
+    heads = train_heads(rows, target_NK, fold_NR, settings, seed)
+    return heads, heads.out_of_fold(rows)
 
 
 def _result(

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,19 @@ def stopped(folder: Path, looks: int) -> Path:
     with pytest.raises(Stopped):
         run(small_config(folder), StopAfter(looks))
     return folder
+
+
+def test_accuracy_over_flops_and_seconds_is_drawn(folder: Path) -> None:
+    """The description of a figure names its last point. A run of an earlier version has no FLOPs."""
+    run = read_run(folder)
+    last, seconds = run.metrics[-1], sum(line["seconds"]["total"] for line in run.metrics)
+    text = run_page(run)
+    assert f"Accuracy over FLOPs: {last['test_top1']:.1f} % after {last['training_flops']:.3g} FLOPs." in text
+    assert f"Accuracy over seconds: {last['test_top1']:.1f} % after {seconds:.3g} seconds." in text
+    old = replace(run, metrics=tuple({k: v for k, v in line.items() if k != "training_flops"} for line in run.metrics))
+    text = run_page(old)
+    assert "This run has no count of FLOPs" in text and "Accuracy over FLOPs:" not in text
+    assert "Accuracy over seconds:" in text
 
 
 def test_page_of_an_unfinished_run(tmp_path: Path) -> None:

@@ -23,14 +23,12 @@ def cost_figures(run: Run) -> tuple[list[ReportFigure], list[str]]:
     figures, missing = [], []
     flops, seconds = series(run, "training_flops"), seconds_so_far(run)
     if np.isfinite(flops).any():
-        caption = (
-            "FLOPs of both networks, training and scoring, in convolutions and matrix products. Test: percent, top-1."
-        )
+        caption = "FLOPs of both networks in training and scoring: convolutions and matrix products. Percent, top-1."
         figures.append(_over("flops", "Accuracy over FLOPs", caption, "FLOPs", flops, accuracy))
     else:
         missing.append("This run has no count of FLOPs, so there is no accuracy over FLOPs.")
     if np.isfinite(seconds).any():
-        caption = "Seconds of scoring, cleaning, training and evaluation. Test: percent, top-1."
+        caption = "Seconds of scoring, cleaning, training and evaluation. Percent, top-1."
         figures.append(_over("cost-seconds", "Accuracy over seconds", caption, "seconds", seconds, accuracy))
     return figures, missing
 
