@@ -1,4 +1,4 @@
-"""Rules for every test: one thread, deterministic algorithms, and NaN in memory that nothing has written.
+"""Rules for every test: one thread, one seed, deterministic algorithms, and NaN in memory that nothing has written.
 
 Hypothesis draws the same examples in every run, and no example has a time limit: a busy machine must not fail a test.
 
@@ -9,6 +9,7 @@ On a CPU that multiplies bfloat16, ``precision=auto`` is bf16. To test that on a
 import signal
 import threading
 
+import numpy as np
 import pytest
 import torch
 from forced_cpu import force_everywhere
@@ -32,8 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def strict_memory() -> None:
-    """Deterministic algorithms fill what torch.empty returns with NaN, so that reading it cannot pass unseen."""
+def reproducible() -> None:
+    """The same random numbers whichever tests ran before. Deterministic algorithms fill what torch.empty returns with
+    NaN, so that reading it cannot pass unseen."""
+    torch.manual_seed(0)
+    np.random.seed(0)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
 

@@ -50,6 +50,7 @@ def test_changed_settings_are_rejected_by_name(tmp_path: Path) -> None:
     assert "precision ('auto' there, 'fp32' now); give another run.dir" in message
     assert load_config([tmp_path / "run" / "config.yaml"], []) == config
     assert len(changed_settings(config, other)) == 4
+    assert changed_settings(config, replace(config, compile="default")) == []
 
 
 def test_settings_may_change_before_the_first_checkpoint(tmp_path: Path) -> None:
