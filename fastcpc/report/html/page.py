@@ -140,9 +140,8 @@ def _sections(
     run: Run, samples: SampleTable | None, first: ScoreArrays | None, last: ScoreArrays | None
 ) -> list[PageSection]:
     over_epochs, missing = curves(run)
-    sections = [PageSection("Over the epochs", over_epochs, missing)]
-    if run.metrics:
-        sections.append(PageSection("Cost", *cost_figures(run)))
+    over_cost, unknown = cost_figures(run) if run.metrics else ([], [])
+    sections = [PageSection("Training", [*over_epochs, *over_cost], [*missing, *unknown])]
     distributions = [*loss_figures(run, first, last), *density_figures(run, first)]
     absent = []
     if last is None:
