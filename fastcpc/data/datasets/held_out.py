@@ -61,7 +61,7 @@ def _joined(drawn: tuple[ImageSplit, ImageSplit]) -> ImageSplit:
     one, two = drawn
     known = [np.full(len(split), UNKNOWN, np.int64) if split.trusted is None else split.trusted for split in drawn]
     return ImageSplit(
-        paths=one.paths + two.paths,
+        images=one.images.joined(two.images),
         labels=np.concatenate([one.labels, two.labels]),
         trusted=None if one.trusted is None and two.trusted is None else np.concatenate(known),
         source_index=np.concatenate([one.source_index, two.source_index]),

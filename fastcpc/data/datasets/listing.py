@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fastcpc.data.dataset import ImageSplit
+from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.labels.text_table import decode_text
 from fastcpc.errors import InputError
 
@@ -123,7 +124,7 @@ def make_split(
     known = None if trusted is None else np.array(trusted, np.int64)
     folder = os.path.join(base, "")
     return ImageSplit(
-        paths=tuple(file if file[:1] == "/" else folder + file for file in (names if files is None else files)),
+        images=ImageFiles([file if file[:1] == "/" else folder + file for file in (names if files is None else files)]),
         labels=np.array(labels, np.int64),
         trusted=None if known is None or not (known != UNKNOWN).any() else known,
         source_index=np.arange(len(names), dtype=np.int64),
@@ -138,5 +139,7 @@ def _is_utf8(name: str) -> bool:
 
 def first_exists(split: ImageSplit, what: str) -> None:
     """Raise InputError when the first file of a split is missing: the images are probably in another folder."""
-    if len(split) and not os.path.exists(split.paths[0]):
-        raise InputError(f"{split.paths[0]}: no such file, though it is the first of {what}; are the images unpacked?")
+    if len(split) and split.images.state(0) is None:
+        raise InputError(
+            f"{split.images.path(0)}: no such file, though it is the first of {what}; are the images unpacked?"
+        )

@@ -9,7 +9,7 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, read_bytes, shrink
+from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, shrink
+from fastcpc.data.image_store import ImageStore
 from fastcpc.errors import RunError
 
 CHUNK = 32
@@ -61,20 +62,20 @@ class ResizedImage:
     mtime_ns: int
 
 
-def check_image(path: str, side: int = 0) -> tuple[ImageCheck, ResizedImage | None]:
-    """Decode a file to its last pixel with Pillow, as RGB, and resize it for the cache. side: 0 returns no image."""
+def check_image(images: ImageStore, row: int, side: int = 0) -> tuple[ImageCheck, ResizedImage | None]:
+    """Decode an image to its last pixel with Pillow, as RGB, and resize it for the cache. side: 0 returns no image."""
     num_bytes = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ignore unusual EXIF blocks; only the pixels matter
         try:
-            mtime_ns = os.stat(path).st_mtime_ns if os.path.exists(path) else 0  # before the pixels are read
-            content = read_bytes(path)
+            mtime_ns = (images.state(row) or (0, 0))[1]  # before the pixels are read
+            content = images.read(row)
             num_bytes = len(content)
             header, image = decode_with_header(content)
         except BadImage as problem:
             return ImageCheck(str(problem), num_bytes=num_bytes), None
     small = ResizedImage(shrink(image, side), mtime_ns) if side else None
-    return ImageCheck("", _note(path, header), header.format, header.width, header.height, num_bytes), small
+    return ImageCheck("", _note(images.path(row), header), header.format, header.width, header.height, num_bytes), small
 
 
 def _note(path: str, header: ImageHeader) -> str:
@@ -94,18 +95,20 @@ def _note(path: str, header: ImageHeader) -> str:
     return ", ".join(notes)
 
 
-def check_images(paths: Sequence[str], jobs: int, side: int = 0) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
-    """Check many files in their order, and resize them for the cache where side is not 0.
+def check_images(images: ImageStore, jobs: int, side: int = 0) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
+    """Check many images in their order, and resize them for the cache where side is not 0.
 
     jobs: number of processes; 1 uses this process. The processes work only a few chunks ahead of the caller. They end
     when the caller closes the iterator, and when this process ends. Raises RunError when a process dies.
     """
-    if jobs == 1 or len(paths) <= CHUNK:
-        yield from (check_image(path, side) for path in paths)
+    num_images = len(images)
+    if jobs == 1 or num_images <= CHUNK:
+        yield from (check_image(images, row, side) for row in range(num_images))
         return
     # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
     context = multiprocessing.get_context("spawn")
-    parts = iter([paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)])
+    rows = np.arange(num_images)
+    parts = (images.take(rows[first : first + CHUNK]) for first in range(0, num_images, CHUNK))
     others = set(multiprocessing.active_children())
     try:
         with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
@@ -136,5 +139,5 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _check_part(paths: Sequence[str], side: int) -> list[tuple[ImageCheck, ResizedImage | None]]:
-    return [check_image(path, side) for path in paths]
+def _check_part(images: ImageStore, side: int) -> list[tuple[ImageCheck, ResizedImage | None]]:
+    return [check_image(images, row, side) for row in range(len(images))]

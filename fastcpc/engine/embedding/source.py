@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from fastcpc.config.sources import path_text
 from fastcpc.data.datasets.image_folder import list_imagefolder
 from fastcpc.data.identity import Part, part_text
+from fastcpc.data.image_store import ImageStore
 from fastcpc.data.labels.table_reader import TABLE_ENDINGS
 from fastcpc.data.prepare.index import unique_splits
 from fastcpc.errors import InputError
@@ -30,7 +32,7 @@ class Source:
 
     root: Path
     names: tuple[str, ...]
-    paths: tuple[str, ...]
+    images: ImageStore
     labels: NDArray[np.int64]
     trusted: NDArray[np.int64] | None
     splits: tuple[str, ...]
@@ -101,7 +103,7 @@ def list_source(source: str) -> Source:
     return Source(
         root=root.resolve(),
         names=tuple(name for _, part in parts for name in part.names),
-        paths=tuple(file for _, part in parts for file in part.paths),
+        images=reduce(lambda one, two: one.joined(two), (part.images for _, part in parts)),
         labels=np.concatenate([part.labels for _, part in parts]),
         trusted=known if (known >= 0).any() else None,
         splits=tuple(name for name, part in parts for _ in range(len(part))),
