@@ -4,9 +4,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastcpc.config.data_root import files_below
 from fastcpc.config.paths import existing_folder
 from fastcpc.data.dataset import ImageSplit
-from fastcpc.data.datasets.held_out import hold_out
+from fastcpc.data.datasets.held_out import with_test_part
 from fastcpc.data.datasets.image_list import SPLIT_OF, list_by_file
 from fastcpc.data.datasets.listing import Listing, make_split, read_lines, shorten
 from fastcpc.data.image_files import IMAGE_ENDINGS
@@ -24,7 +25,7 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
     same split. Raises InputError, with the folder or the line of the list, where classes and splits do not match.
     """
     base = existing_folder("data.root", root)
-    known = _read_classes(classes_file) if classes_file else None
+    known = read_classes(classes_file) if classes_file else None
     remarks: list[str] = []
     if list_file:
         listed = list_by_file(base, list_file, known)
@@ -38,18 +39,10 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
             "data.classes sets another order"
         )
     names = ids if known is None else tuple(name for _, name in known)
-    held_out = set(splits) == {"train"} and holdout > 0
-    if held_out:
-        splits = hold_out(splits["train"], holdout)
-        remarks.append(
-            f"no val or test part: {len(splits['test']):,} images ({holdout:g} of each class) are kept out of training "
-            "for the accuracy, which is judged by their given labels"
-        )
-    splits.setdefault("test", splits.get("val", splits["train"]))
-    return Listing("imagefolder", layout, names, ids, splits, tuple(remarks), held_out=held_out)
+    return with_test_part(Listing("imagefolder", layout, names, ids, splits, tuple(remarks)), holdout)
 
 
-def _read_classes(file: str) -> list[tuple[str, str]]:
+def read_classes(file: str) -> list[tuple[str, str]]:
     """Id and name of each class. Both are equal where a line gives only one."""
     path = Path(file).expanduser()
     if not path.is_file():
@@ -134,7 +127,7 @@ def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str], *, i
     labels: list[int] = []
     other: list[str] = []
     for label, name in enumerate(ids):
-        files = _files(folder / name) if (folder / name).is_dir() else []
+        files = files_below(folder / name) if (folder / name).is_dir() else []
         images = [path for path in files if path.lower().endswith(IMAGE_ENDINGS)]
         other += sorted(set(files) - set(images))
         if not images and is_train:
@@ -153,20 +146,3 @@ def _folders(folder: Path) -> list[str]:
             return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
-
-
-def _files(folder: Path) -> list[str]:
-    """Sorted paths of all files below a folder, without hidden files. Links to folders are followed once."""
-    found: list[str] = []
-    seen: set[str] = set()
-
-    def unreadable(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
-
-    for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        if real not in seen:
-            found += [os.path.join(place, name) for name in files if not name.startswith(".")]
-        seen.add(real)
-    return sorted(found)

@@ -113,14 +113,7 @@ def make_split(
     files: the names as the file system spells them, where that differs. Raises InputError for a name that is not UTF-8,
     because a table cannot store it.
     """
-    try:
-        "".join(names).encode()
-    except UnicodeEncodeError:
-        odd = next(name for name in names if not _is_utf8(name))
-        raise InputError(
-            f"{os.path.join(base, odd)!r}: this name is not UTF-8; rename it, such as by "
-            "convmv -f latin1 -t utf-8 -r --notest DIR"
-        ) from None
+    check_names(base, names)
     known = None if trusted is None else np.array(trusted, np.int64)
     folder = os.path.join(base, "")
     return ImageSplit(
@@ -130,6 +123,18 @@ def make_split(
         source_index=np.arange(len(names), dtype=np.int64),
         names=tuple(names),
     )
+
+
+def check_names(base: str | Path, names: Sequence[str]) -> None:
+    """InputError for a name that is not UTF-8, because a table cannot store it."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        odd = next(name for name in names if not _is_utf8(name))
+        raise InputError(
+            f"{os.path.join(base, odd)!r}: this name is not UTF-8; rename it, such as by "
+            "convmv -f latin1 -t utf-8 -r --notest DIR"
+        ) from None
 
 
 def _is_utf8(name: str) -> bool:

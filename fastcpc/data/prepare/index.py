@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastcpc.atomic_io import staged_file
+from fastcpc.config.data_root import root_folder
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.listing import Listing
 from fastcpc.data.image_store import UNKNOWN_SIZE
@@ -60,7 +61,7 @@ class Index:
 
 def index_path(root: str, name: str) -> Path:
     """Default path of the index of a data set."""
-    return Path(root).expanduser() / FOLDER / f"{name}.parquet"
+    return root_folder(root) / FOLDER / f"{name}.parquet"
 
 
 def write_index(path: Path, listing: Listing, checks: dict[str, ImageCheck]) -> None:

@@ -183,6 +183,7 @@ def _record(
         **job,
         "weights": extractor.weights,
         "root": str(source.root),
+        **({"image_key": source.image_key} if source.image_key else {}),
         "classes": list(source.class_names),
         "seconds": round(seconds, 3),
         "images_per_second": round(rate, 2),

@@ -219,8 +219,8 @@ def test_wrong_input_is_one_line(made: Path, tmp_path: Path, capsys: pytest.Capt
     cases = [
         ([str(tmp_path / "nowhere"), "--out", "a"], "no such folder or file"),
         ([str(images)], "--out"),
-        ([str(tmp_path / "shards"), "--out", str(tmp_path / "a")], "webdataset shards (.tar) cannot be embedded yet"),
-        ([str(weights), "--out", str(tmp_path / "a")], "unknown kind of list"),
+        ([str(tmp_path / "shards"), "--out", str(tmp_path / "a")], "0.tar: is empty; download or write the file again"),
+        ([str(weights), "--out", str(tmp_path / "a")], "unknown kind of file"),
         ([str(images), "--out", str(tmp_path / "full"), *model_options(weights)], "holds other files (notes.txt)"),
         ([str(images), "--out", str(tmp_path / "a"), "--model", "resnet5"], "no such model; near it"),
         ([str(images), "--out", str(tmp_path / "a"), *plain], "and fastcpc-embed never downloads"),
