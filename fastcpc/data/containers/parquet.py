@@ -27,7 +27,7 @@ NO_LABEL = "give each row a label, or list the labelled images in data.list"
 
 def list_parquet(config: DataConfig) -> Listing:
     """The rows of Parquet files. Raises InputError, one line with file and row, for what cannot be read."""
-    files = find_parts(config, (ENDING,), "Parquet files")
+    files = find_parts(config, (ENDING,), "Parquet files (.parquet)")
     columns: list[CellColumn] = []
     names: list[str] = []
     counts, parts = [], []
@@ -60,7 +60,7 @@ def list_parquet(config: DataConfig) -> Listing:
         no_label=NO_LABEL,
         remarks=[*files.remarks, *_slow_pages(columns)],
     )
-    return list_samples(samples, config, f"{len(columns):,} Parquet files")
+    return list_samples(samples, config, f"{len(columns):,} Parquet file{'s' * (len(columns) > 1)}")
 
 
 def _add_labels(file: pq.ParquetFile, path: str, label_key: str, labels: Texts, trusted: Texts) -> tuple[str, ...]:

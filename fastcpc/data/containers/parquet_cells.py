@@ -245,3 +245,11 @@ def _cached(
             while _total > CACHE_BYTES and len(_entries) > 1:
                 _total -= _entries.popitem(last=False)[1].num_bytes
     return made
+
+
+def clear() -> None:
+    """Forget all entries, so that a measurement begins without them."""
+    global _total
+    with _entries_lock:
+        _entries.clear()
+        _total = 0

@@ -43,21 +43,30 @@ def hf_features(schema: pa.Schema) -> Mapping[str, Any]:
 
 
 def image_columns(schema: pa.Schema) -> dict[str, str]:
-    """The columns that hold images, and the path of the bytes in each."""
-    features = hf_features(schema)
-    structs, plain = {}, {}
+    """The columns that probably hold images, and the path of the bytes in each.
+
+    Those that Hugging Face marks as images come first, then structs with bytes, then plain bytes.
+    """
+    every, features = _bytes_columns(schema), hf_features(schema)
+    marked = {name: path for name, path in every.items() if _type(features.get(name)) == "Image"}
+    structs = {name: path for name, path in every.items() if path != name}
+    return marked or structs or every
+
+
+def _bytes_columns(schema: pa.Schema) -> dict[str, str]:
+    """The columns of bytes, and the structs with bytes, with the path of the bytes in each."""
+    found = {}
     for field in schema:
         kind = field.type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type):
-            structs[field.name] = f"{field.name}.bytes"
+            found[field.name] = f"{field.name}.bytes"
         elif _is_bytes(kind):
-            plain[field.name] = field.name
-    named = {
-        n: p
-        for n, p in {**structs, **plain}.items()
-        if isinstance(f := features.get(n), dict) and f.get("_type") == "Image"
-    }
-    return named or structs or plain
+            found[field.name] = field.name
+    return found
+
+
+def _type(feature: Any) -> str:
+    return str(feature.get("_type", "")) if isinstance(feature, dict) else ""
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
@@ -75,7 +84,7 @@ def find_cells(path: str, file: pq.ParquetFile, container: ContainerFile, image_
     schema = file.schema_arrow
     found = image_columns(schema)
     if image_key:
-        found = {name: inner for name, inner in found.items() if name == image_key} or _asked(schema, image_key)
+        found = {name: inner for name, inner in _bytes_columns(schema).items() if name == image_key}
     if not found:
         known = ", ".join(
             f"{field.name} {'struct' if pa.types.is_struct(field.type) else field.type}" for field in schema
@@ -93,12 +102,6 @@ def find_cells(path: str, file: pq.ParquetFile, container: ContainerFile, image_
     leaves = file.metadata.schema
     place = next(k for k in range(file.metadata.num_columns) if leaves.column(k).path == inner)
     return CellColumn(container, inner, leaves.column(place).max_definition_level, _chunks(file, place))
-
-
-def _asked(schema: pa.Schema, key: str) -> dict[str, str]:
-    """The column that data.image_key names, where other columns look more like images."""
-    kind = schema.field(key).type if schema.get_field_index(key) >= 0 else None
-    return {key: key} if kind is not None and _is_bytes(kind) else {}
 
 
 def _chunks(file: pq.ParquetFile, place: int) -> tuple[Chunk, ...]:
@@ -157,7 +160,7 @@ def trusted_column(path: str, schema: pa.Schema) -> str:
 def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """The names of Hugging Face's ClassLabel of a column, in order; empty for other columns."""
     feature = hf_features(schema).get(column)
-    names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
+    names = feature.get("names") if _type(feature) == "ClassLabel" else None
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 

@@ -102,7 +102,7 @@ def find_parts(config: DataConfig, endings: Sequence[str], what: str) -> PartFil
     """
     root = find_root_files("data.root", config.root, endings)
     if not root.names:
-        raise InputError(f"data.root={config.root}: no {what} ({', '.join(endings)}) in this folder{_instead(root)}")
+        raise InputError(f"data.root={config.root}: no {what} in this folder{_instead(root)}")
     part_of = {name: _part(name) for name in root.names}
     named = set(part_of.values()) - {""}
     remarks = []
@@ -204,12 +204,13 @@ def _split(
     samples: Samples, labels_N: NDArray[np.int64], trusted_N: NDArray[np.int64] | None, rows: NDArray[np.int64]
 ) -> ImageSplit:
     trusted = None if trusted_N is None else trusted_N[rows]
+    is_whole = len(rows) == len(samples.names)
     return ImageSplit(
-        images=samples.images if len(rows) == len(samples.names) else samples.images.take(rows),
+        images=samples.images if is_whole else samples.images.take(rows),
         labels=labels_N[rows],
         trusted=None if trusted is None or not (trusted != UNKNOWN).any() else trusted,
         source_index=np.arange(len(rows), dtype=np.int64),
-        names=tuple(samples.names[row] for row in rows.tolist()),
+        names=samples.names if is_whole else tuple(samples.names[row] for row in rows.tolist()),
     )
 
 

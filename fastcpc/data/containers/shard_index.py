@@ -4,7 +4,6 @@ Members whose names differ only in the last ending are one sample: ``000.jpg`` a
 some 30 bytes per sample and its name. Samples have the order of their images in the shard.
 """
 
-import os
 from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -34,8 +33,9 @@ class Want(NamedTuple):
 class ShardSamples:
     """The samples of a shard in order.
 
-    names: of the images. offsets, sizes: of the images; label_offsets, label_sizes: of the members with the labels,
-    offset 0 where a sample has none. without_image: labels without an image. other: name of another member, or "".
+    names: of the images. offsets, sizes: of the images. label_offsets, label_sizes: of the members with the labels,
+    offset 0 where a sample has none. key_hashes: of the keys. without_image: labels without an image. other: name of
+    another member, or "".
     """
 
     names: list[str] = field(default_factory=list)
@@ -43,6 +43,7 @@ class ShardSamples:
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
     label_offsets: "array[int]" = field(default_factory=lambda: array("q"))
     label_sizes: "array[int]" = field(default_factory=lambda: array("q"))
+    key_hashes: "array[int]" = field(default_factory=lambda: array("q"))
     without_image: int = 0
     other: str = ""
 
@@ -57,7 +58,7 @@ class ShardSamples:
 def split_member(name: str) -> tuple[str, str]:
     """The key of the sample and the ending in lower case, without a dot; hidden files have the ending ""."""
     key, dot, ending = name.rpartition(".")
-    if not dot or "/" in ending or os.path.basename(name).startswith("."):
+    if not dot or "/" in ending or name.startswith(".", name.rfind("/") + 1):
         return name, ""
     return key, ending.lower()
 
@@ -88,18 +89,19 @@ def index_shard(file: ContainerFile, want: Want) -> ShardSamples:
         if image is None or (label and text is None):
             waiting[key] = image, text
         else:
-            _add(samples, image, text)
-    for image, text in waiting.values():
+            _add(samples, key, image, text)
+    for key, (image, text) in waiting.items():
         if image is None:
             samples.without_image += 1
         else:
-            _add(samples, image, text)
+            _add(samples, key, image, text)
     _check_names(file, samples)
     return samples
 
 
-def _add(samples: ShardSamples, image: Member, text: Member | None) -> None:
+def _add(samples: ShardSamples, key: str, image: Member, text: Member | None) -> None:
     samples.names.append(image.name)
+    samples.key_hashes.append(hash(key))
     samples.offsets.append(image.offset)
     samples.sizes.append(image.size)
     samples.label_offsets.append(0 if text is None else text.offset)
@@ -109,8 +111,7 @@ def _add(samples: ShardSamples, image: Member, text: Member | None) -> None:
 def _check_names(file: ContainerFile, samples: ShardSamples) -> None:
     """InputError where two samples have one key: the first was complete when the second came."""
     # 8 bytes per sample instead of a text; equal hashes of different keys only cost the exact check below
-    hashes = np.fromiter((hash(split_member(name)[0]) for name in samples.names), np.int64, len(samples))
-    hashes.sort()
+    hashes = np.sort(np.frombuffer(samples.key_hashes, np.int64))
     if not (hashes[1:] == hashes[:-1]).any():
         return
     first: dict[str, Member] = {}

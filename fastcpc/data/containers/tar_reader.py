@@ -30,8 +30,8 @@ class Member(NamedTuple):
     link: str = ""
 
 
-class _Window:
-    """The headers of a file, read in pieces of READ_AHEAD bytes."""
+class Window:
+    """Short parts of a file in ascending order: headers and labels. It reads READ_AHEAD bytes at a time."""
 
     def __init__(self, file: ContainerFile) -> None:
         self._file, self._start, self._content = file, 0, b""
@@ -51,7 +51,7 @@ def read_members(file: ContainerFile) -> Iterator[Member]:
     Raises InputError, one line with file and member, where the file is cut off, damaged, compressed or no tar file. A
     member whose content is not in one place, such as a sparse file, is an error too.
     """
-    window, offset, name = _Window(file), 0, ""
+    window, offset, name = Window(file), 0, ""
     long: dict[str, str] = {}  # path, size and linkpath of the next member, from headers before its own
     while True:
         header = window.read(offset, BLOCK)

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcpc.config.schema import DataConfig
-from fastcpc.data.containers.handles import ContainerFile, container_file, read_range
+from fastcpc.data.containers.handles import ContainerFile, container_file
 from fastcpc.data.containers.samples import Samples, Texts, find_parts, list_samples
 from fastcpc.data.containers.shard_index import TXT, ShardSamples, Want, index_shard, sample_name, split_member
 from fastcpc.data.containers.shard_labels import LONGEST_LABEL, LabelSource, choose_source
 from fastcpc.data.containers.stores import MemberStore
-from fastcpc.data.containers.tar_reader import AGAIN
+from fastcpc.data.containers.tar_reader import AGAIN, Window
 from fastcpc.data.datasets.listing import Listing
 from fastcpc.errors import InputError
 
@@ -39,7 +39,7 @@ class _Found:
 
 def list_webdataset(config: DataConfig) -> Listing:
     """The samples of shards. Raises InputError, one line with shard and member, for what cannot be read."""
-    files = find_parts(config, (ENDING, *PACKED_ENDINGS), "shards")
+    files = find_parts(config, (ENDING, *PACKED_ENDINGS), "shards (.tar)")
     shards = files.in_order()
     packed = next((path for _, _, path in shards if path.lower().endswith(PACKED_ENDINGS)), None)
     if packed is not None:
@@ -57,15 +57,13 @@ def list_webdataset(config: DataConfig) -> Listing:
         _add(found, file, part, name, samples, order)
         if source is not None:
             _add_labels(found, file, samples, order, source)
-        others.append((path, samples))
+        others.append((path, samples.without_image, samples.other))
     if not found.names:
-        raise InputError(
-            f"{shards[0][2]}: no images in the shards ({others[0][1].other or 'no members'}); check data.root"
-        )
+        raise InputError(f"{shards[0][2]}: no images in the shards ({others[0][2] or 'no members'}); check data.root")
     _add_remarks(found, others)
     if source is not None and source.ending == TXT and not config.label_key:
         _refuse_captions(found)
-    return list_samples(_samples(found, base, source), config, f"{len(shards):,} shards")
+    return list_samples(_samples(found, base, source), config, f"{len(shards):,} shard{'s' * (len(shards) > 1)}")
 
 
 def _add(
@@ -84,6 +82,7 @@ def _add_labels(
     found: _Found, file: ContainerFile, samples: ShardSamples, order: NDArray[np.int64], source: LabelSource
 ) -> None:
     """Append label and true label of each sample; "" where it has no member with a label."""
+    window = Window(file)
     for row in order.tolist():
         offset, size = samples.label_offsets[row], samples.label_sizes[row]
         label = trusted = ""
@@ -91,7 +90,7 @@ def _add_labels(
             try:
                 if size > LONGEST_LABEL:
                     raise ValueError(f"has {size:,} bytes, too many for a label; {AGAIN}")
-                label, trusted = source.texts(read_range(file, offset, size))
+                label, trusted = source.texts(window.read(offset, size))
             except ValueError as error:
                 member = f"{split_member(samples.names[row])[0]}.{source.ending}"
                 raise InputError(f"{file.path}/{member}: {error}") from None
@@ -99,13 +98,13 @@ def _add_labels(
         found.trusted.add(trusted)
 
 
-def _add_remarks(found: _Found, shards: list[tuple[str, ShardSamples]]) -> None:
-    """Say which members are not used."""
-    alone = [(path, samples.without_image) for path, samples in shards if samples.without_image]
+def _add_remarks(found: _Found, shards: list[tuple[str, int, str]]) -> None:
+    """Say which members are not used. shards: path, number of labels without an image, name of another member."""
+    alone = [(path, without_image) for path, without_image, _ in shards if without_image]
     if alone:
         count = sum(number for _, number in alone)
         found.remarks.append(f"{alone[0][0]}: {count:,} labels without an image in the shards are left alone")
-    other = next(((path, samples.other) for path, samples in shards if samples.other), None)
+    other = next(((path, name) for path, _, name in shards if name), None)
     if other is not None:
         found.remarks.append(f"{other[0]}: members that are no images or labels are left alone: {other[1]}, ...")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastcpc.config.data_root import files_below
+from fastcpc.config.names import DATASETS
 from fastcpc.config.paths import existing_folder
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.held_out import with_test_part
@@ -108,7 +109,8 @@ def _part_folders(base: Path, inner: list[str], known: list[tuple[str, str]] | N
 def _class_ids(folder: Path, found: list[str], known: list[tuple[str, str]] | None) -> tuple[str, ...]:
     """The names of the class folders, in class order."""
     if len(found) < 2:
-        raise InputError(f"{folder}: {len(found)} class folders; at least two are required, one folder per class")
+        needed = "at least two are required, one folder per class"
+        raise InputError(f"{folder}: {len(found)} class folders; {needed}{_containers(folder)}")
     if known is None:
         return tuple(found)
     ids = tuple(wnid if wnid in found or name not in found else name for wnid, name in known)
@@ -137,6 +139,14 @@ def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str], *, i
     if other:
         remarks.append(f"{folder}: {len(other):,} files are left alone, no images by their ending: {other[0]}, ...")
     return make_split(base, names, labels)
+
+
+def _containers(folder: Path) -> str:
+    """The end of a message where a folder has shards or Parquet files instead of class folders."""
+    files = sorted(item for item in folder.iterdir() if item.is_file())
+    kind = {ending: name for name, traits in DATASETS.items() for ending in traits.files}
+    first = next((file for file in files if file.suffix.lower() in kind), None)
+    return "" if first is None else f"; it has {first.name}: data.name={kind[first.suffix.lower()]}"
 
 
 def _folders(folder: Path) -> list[str]:

@@ -13,6 +13,7 @@ from fastcpc.data.labels.text_table import decode_text
 from fastcpc.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+AT_ONCE = 10_000  # names
 UNKNOWN = -1  # marks a sample without a trusted label
 
 
@@ -128,7 +129,8 @@ def make_split(
 def check_names(base: str | Path, names: Sequence[str]) -> None:
     """InputError for a name that is not UTF-8, because a table cannot store it."""
     try:
-        "".join(names).encode()
+        for first in range(0, len(names), AT_ONCE):  # one text of all names would need as much memory again
+            "".join(names[first : first + AT_ONCE]).encode()
     except UnicodeEncodeError:
         odd = next(name for name in names if not _is_utf8(name))
         raise InputError(

@@ -219,7 +219,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
         {},
         "test.tar/001.jpg: label 'c' is a class without training images",
     ),
-    "empty folder": (lambda root: None, {}, "no shards (.tar, .tar.gz"),
+    "empty folder": (lambda root: None, {}, "no shards (.tar) in this folder; give the folder that has them"),
     "parquet instead": (lambda root: image_sets.put(root / "a.parquet"), {}, "it has a.parquet: data.name=parquet"),
     "compressed": (
         lambda root: (write_tar(root / "a.tar", pairs("0", "1")), image_sets.put(root / "b.tar.gz")),
