@@ -160,7 +160,7 @@ def trusted_column(path: str, schema: pa.Schema) -> str:
 def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """The names of Hugging Face's ClassLabel of a column, in order; empty for other columns."""
     feature = hf_features(schema).get(column)
-    names = feature.get("names") if _type(feature) == "ClassLabel" else None
+    names = feature.get("names") if isinstance(feature, dict) and _type(feature) == "ClassLabel" else None
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
