@@ -23,8 +23,8 @@ class SettingProblem:
 def cross_setting_problems(config: Config) -> list[SettingProblem]:
     """Every conflict between settings that are each valid."""
     return [
-        *_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config),
-        *_run(config), *_parallel(config),
+        *_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_augment(config),
+        *_model(config), *_run(config), *_parallel(config),
     ]  # fmt: skip
 
 
@@ -187,6 +187,16 @@ def _embeddings(config: Config) -> Iterator[SettingProblem]:
             ("model.name", "data.name"),
             f"model.name={config.model.name}: is for images; with data.name=embeddings choose "
             f"{' or '.join(names.EMBEDDING_BACKBONES)}",
+        )
+
+
+def _augment(config: Config) -> Iterator[SettingProblem]:
+    augment = config.augment
+    if augment.style != "torchvision" and augment.strong != "autoaugment":
+        yield SettingProblem(
+            ("augment.style", "augment.strong"),
+            f"augment.style={augment.style}: applies to augment.strong=autoaugment, not {augment.strong}; use "
+            "augment.style=torchvision",
         )
 
 

@@ -186,6 +186,7 @@ def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
         "semisup.labelled_half_only": st.just(False),  # only with lambda_u = 0
         "parallel.lr_scaling": st.just("none"),  # linear needs batch_size=per_rank
         "data.feed": st.just("auto"),  # others serve some data sets only
+        "augment.style": st.just("torchvision"),  # augdmix needs autoaugment
         "cleaner.scored": st.just("all"),  # pool needs train.pool_batches
         "data.crop": st.integers(8, 256),
         "data.resize": st.integers(256, 1024),
