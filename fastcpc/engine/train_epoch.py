@@ -174,7 +174,7 @@ def semi_supervised(
     num_own = batch_size // distributed.world_size()
     own.network.train()
     other.eval_network.eval()
-    guesser = None if own.average is None else own.average.network
+    guesser = None if own.average is None else own.average.network.eval()  # cleaning left it in train mode
     for step, batch in step_loop.train_steps(f"train net {own.number}", stream, len(batches), num_views=2):
         torch.manual_seed(layers_seed(steps_seed, step))
         draw = generator(steps_seed, "mixup", step)
