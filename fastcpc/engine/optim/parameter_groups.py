@@ -11,7 +11,7 @@ from torch import nn
 
 from fastcpc.config.schema import Config
 from fastcpc.engine.optim.optimizers import LR_SCALE, Groups
-from fastcpc.models.layer_groups import layer_groups
+from fastcpc.models.layer_groups import CLASSIFIER, layer_groups
 from fastcpc.models.network import Network
 
 
@@ -37,7 +37,7 @@ def _scaled(network: Network, config: Config) -> Iterator[tuple[str, nn.Paramete
     """Name, parameter and factor of the learning rate; names in the backbone, then in the classifier."""
     optim = config.optim
     layers = layer_groups(network.backbone, config.model.name) if optim.layer_decay < 1 else {}
-    last = max(layers.values(), default=0)
+    last = layers.get(CLASSIFIER, 0)
     for name, parameter in network.backbone.named_parameters():
         if parameter.requires_grad:
             scale = optim.layer_decay ** (last - layers[name]) if layers else 1.0
