@@ -7,7 +7,7 @@ from fastcpc.config import names
 from fastcpc.config.constraints import did_you_mean, shown
 from fastcpc.config.normalise import FORM, read_normalise
 from fastcpc.config.schema import Config
-from fastcpc.config.training_rules import SettingProblem, training_problems
+from fastcpc.config.rules.training import SettingProblem, training_problems
 
 ASYM_LIMIT = 0.5
 
