@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from fastcpc.config import names
 from fastcpc.config.constraints import did_you_mean, shown
 from fastcpc.config.normalise import FORM, read_normalise
-from fastcpc.config.schema import Config
 from fastcpc.config.rules.training import SettingProblem, training_problems
+from fastcpc.config.schema import Config
 
 ASYM_LIMIT = 0.5
 
