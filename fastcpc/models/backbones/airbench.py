@@ -1,4 +1,6 @@
-"""The network of airbench for images of 32 pixels: a fifth of the FLOPs of PreAct ResNet-18 (Jordan 2024, arXiv 2404.00498).
+"""The network of airbench for images of 32 pixels: a fifth of the FLOPs of PreAct ResNet-18.
+
+Source: Jordan 2024, arXiv 2404.00498.
 
 A frozen first layer whitens patches of 2x2 pixels: its filters are the principal directions of patches of the training
 images, scaled to variance 1, and their negatives. Three blocks of two 3x3 convolutions follow. BatchNorm has no scale,
@@ -36,13 +38,11 @@ class Block(nn.Module):
 class Airbench(nn.Module):
     """Images to features: whitening, then blocks of width, 4 * width and 4 * width channels, and their maximum.
 
-    in_channels: 1 or more; image_size: 17 to 64 pixels; width: 64 in the paper. There are 4 * width features.
+    in_channels: 1 or more; image_size: 9 to 64 pixels; width: 64 in the paper. There are 4 * width features.
     """
 
     def __init__(self, in_channels: int, image_size: int, width: int) -> None:
         super().__init__()
-        if image_size < 17:
-            raise ValueError(f"images of {image_size} pixels are too small: three poolings need 17")
         self.feature_dim = 4 * width
         directions = in_channels * PATCH**2
         self.whiten = nn.Conv2d(in_channels, 2 * directions, kernel_size=PATCH)
