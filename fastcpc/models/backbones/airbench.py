@@ -47,7 +47,6 @@ class Airbench(nn.Module):
         directions = in_channels * PATCH**2
         self.whiten = nn.Conv2d(in_channels, 2 * directions, kernel_size=PATCH)
         self.whiten.weight.requires_grad_(False)
-        nn.init.zeros_(self.whiten.bias)
         self.block1 = Block(2 * directions, width)
         self.block2 = Block(width, 4 * width)
         self.block3 = Block(4 * width, 4 * width)
@@ -55,7 +54,8 @@ class Airbench(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, C, H, W) floating, H = W = image_size. Returns (B, 4 * width)."""
         maps = F.gelu(self.whiten(images))
-        return self.block3(self.block2(self.block1(maps))).amax(dim=(2, 3))
+        maps: Tensor = self.block3(self.block2(self.block1(maps)))
+        return maps.amax(dim=(2, 3))
 
     @torch.no_grad()
     def fit_whitening(self, images: Tensor) -> None:
