@@ -53,8 +53,8 @@ class Airbench(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (B, C, H, W) floating, H = W = image_size. Returns (B, 4 * width)."""
-        maps = F.gelu(self.whiten(images))
-        maps: Tensor = self.block3(self.block2(self.block1(maps)))
+        maps: Tensor = F.gelu(self.whiten(images))
+        maps = self.block3(self.block2(self.block1(maps)))
         return maps.amax(dim=(2, 3))
 
     @torch.no_grad()
