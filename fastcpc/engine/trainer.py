@@ -87,7 +87,9 @@ class Trainer:
         flops = count_image_flops(self.learners[0].network, *shape)
         if flops is None:
             log.info(f"model.name={config.model.name}: its FLOPs cannot be counted; training_flops is null")
-        self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes, flops)
+        confirmed = self.labels.confirmed
+        confirmed_N = None if confirmed is None else torch.from_numpy(confirmed).to(device)
+        self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes, flops, confirmed_N)
         self.cleaners = cleaners_of(config.cleaner.kind)
         self.run_state = RunState()
         self.step_loop = StepLoop(self.run_state, log, stop)
@@ -167,6 +169,7 @@ class Trainer:
             num_classes=num_classes,
             epoch=epoch,
             order=self.training.label_order,
+            confirmed_N=self.training.confirmed_N,
         )
         for note in cleaning.notes:
             self.log.warning(f"{when}: {note}")

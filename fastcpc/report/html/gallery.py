@@ -1,26 +1,20 @@
 """The suspected labels as cards with thumbnails, worst first."""
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
 from fastcpc.data.image_files import BadImage
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.html.canvas import plain_name
 from fastcpc.report.html.limits import MOST_CARDS
-from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results.images import TrainingImages, encode
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.suspects import Suspects, suspects_table
 
-SIDE = 160  # pixels of the longer side of a thumbnail
-SMALL_SIDE = 48  # images up to this size are not scaled
-MOST_BYTES = 20_000  # of one thumbnail; 200 of them in base64 are below 5.5 MB
 MOST_TEXT = 300  # characters of a file's or a class's name in the page
 
 
@@ -106,22 +100,6 @@ def _thumbnail(images: TrainingImages, row: int) -> tuple[str, bool, str]:
         return (*encode(image), "")
     except BadImage as error:
         return "", False, plain_name(str(error), 80)
-
-
-def encode(image: Image.Image) -> tuple[str, bool]:
-    """An image of mode RGB or L as a data URL of at most MOST_BYTES before base64, and whether it is tiny."""
-    buffer = io.BytesIO()
-    if max(image.size) <= SMALL_SIDE:
-        image.save(buffer, "PNG", optimize=True)
-        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", True
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
-    for quality in (82, 60, 40, 20, 5):
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=quality, optimize=True)
-        if len(buffer.getvalue()) <= MOST_BYTES:
-            break
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", False
 
 
 def as_script(table: dict[str, Any]) -> str:
