@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from fastcpc.arrays import Ints
 from fastcpc.data.image_files import BadImage
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.html.canvas import plain_name
@@ -23,7 +25,7 @@ class Card:
     """One suspected label.
 
     image: a data URL; empty without an image, and then problem gives the reason. scores: pairs of name and formatted
-    number. pixelated: whether the browser scales it without smoothing.
+    number. pixelated: whether the browser scales it without smoothing. group: number of its group of similar images.
     """
 
     number: int
@@ -38,6 +40,7 @@ class Card:
     image: str
     pixelated: bool
     problem: str
+    group: int
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,19 @@ class Gallery:
 
 
 def make_gallery(
-    run: Run, samples: SampleTable, suspects: Suspects, images: TrainingImages, most: int = MOST_CARDS
+    run: Run,
+    samples: SampleTable,
+    suspects: Suspects,
+    images: TrainingImages,
+    most: int = MOST_CARDS,
+    groups: Ints | None = None,
 ) -> Gallery:
-    """Cards of the worst ``most`` suspected labels. Cards of unreadable images have no image."""
+    """Cards of the worst ``most`` suspected labels. Cards of unreadable images have no image.
+
+    groups: int64, the group of similar images of each of these suspects; None: each is alone.
+    """
     rows = suspects.rows[: min(most, MOST_CARDS)]
+    group_of = np.arange(len(rows)) if groups is None else groups
     table = suspects_table(run, samples, suspects, rows)
     records = table.to_pylist()
     cards = []
@@ -77,6 +89,7 @@ def make_gallery(
                 image,
                 pixelated,
                 problem,
+                int(group_of[number - 1]),
             )
         )
     return Gallery(cards, len(suspects.rows), images.problem, _plain(table))
