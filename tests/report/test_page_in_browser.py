@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from browser import browser, console, requests
-from finished_run import finished_run
+from finished_run import change_predictions, finished_run
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -53,16 +53,6 @@ def page(chrome: Chrome, folder: Path) -> Iterator[Chrome]:
     yield chrome
     assert console(chrome) == []
     assert set(requests(chrome)) <= {address, f"{address}#suspects"}
-
-
-def change_predictions(run: Path) -> None:
-    """So short a run predicts one class only: let it be three in turn, one, two and three above the given one."""
-    path = run / "clean_probabilities.parquet"
-    table = pq.read_table(path)
-    given = table["given_label"].to_numpy()
-    column = pa.array((given + 1 + np.arange(len(given)) % 3) % 10)
-    place = table.column_names.index("predicted_label")
-    pq.write_table(table.set_column(place, "predicted_label", column), path)
 
 
 def shown(page: Chrome) -> list[WebElement]:
@@ -163,15 +153,17 @@ def test_page_works_with_the_keyboard(page: Chrome, folder: Path) -> None:
     assert page.switch_to.active_element.text == "Skip to the suspected labels"
     page.switch_to.active_element.send_keys(Keys.ENTER)
     reached = []
-    for _ in range(12):
+    for _ in range(16):
         page.switch_to.active_element.send_keys(Keys.TAB)
         element = page.switch_to.active_element
         reached.append(element.get_attribute("id") or element.tag_name)
         if element.get_attribute("type") == "checkbox":
             element.send_keys(Keys.SPACE)
             break
-    assert reached == ["given", "suggested", "search", "select-shown", "clear-selection", "input"]
-    element.send_keys(Keys.SHIFT, Keys.TAB)
+    tools = ["given", "suggested", "search", "order", "show", "select-shown", "clear-selection"]
+    assert reached == [*tools, "load-decisions", "open-keys", "input"]
+    for _ in range(3):
+        page.switch_to.active_element.send_keys(Keys.SHIFT, Keys.TAB)
     assert page.switch_to.active_element.get_attribute("id") == "save"
     page.switch_to.active_element.send_keys(Keys.ENTER)
     assert len(saved(folder)) == 1
