@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from browser import browser, console, requests
 from finished_run import change_predictions, finished_run
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
@@ -149,12 +149,15 @@ def test_hidden_cards_stay_selected(page: Chrome, folder: Path) -> None:
 
 
 def test_page_works_with_the_keyboard(page: Chrome, folder: Path) -> None:
-    page.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    def press(*keys: str) -> None:
+        ActionChains(page).send_keys(*keys).perform()  # send_keys of a file input would name a file
+
+    press(Keys.TAB)
     assert page.switch_to.active_element.text == "Skip to the suspected labels"
     page.switch_to.active_element.send_keys(Keys.ENTER)
     reached = []
     for _ in range(16):
-        page.switch_to.active_element.send_keys(Keys.TAB)
+        press(Keys.TAB)
         element = page.switch_to.active_element
         reached.append(element.get_attribute("id") or element.tag_name)
         if element.get_attribute("type") == "checkbox":
@@ -163,7 +166,7 @@ def test_page_works_with_the_keyboard(page: Chrome, folder: Path) -> None:
     tools = ["given", "suggested", "search", "order", "show", "select-shown", "clear-selection"]
     assert reached == [*tools, "load-decisions", "open-keys", "input"]
     for _ in range(3):
-        page.switch_to.active_element.send_keys(Keys.SHIFT, Keys.TAB)
+        ActionChains(page).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
     assert page.switch_to.active_element.get_attribute("id") == "save"
     page.switch_to.active_element.send_keys(Keys.ENTER)
     assert len(saved(folder)) == 1
@@ -262,7 +265,7 @@ def test_hostile_names_are_escaped(chrome: Chrome, tmp_path: Path, folder: Path)
     assert chrome.execute_script("return window.hacked") is None
     assert chrome.find_element(By.TAG_NAME, "h1").text == "<b onclick=window.hacked=1>run"
     tags = chrome.execute_script("return [...document.querySelectorAll('img, script, b, style')].map((e) => e.tagName)")
-    assert sorted(tags) == ["SCRIPT", "SCRIPT", "STYLE"]  # the rows, the page's own code and style
+    assert sorted(tags) == ["SCRIPT", "SCRIPT", "SCRIPT", "STYLE"]  # rows, classes, the page's own code and style
     shown_names = {card.find_element(By.TAG_NAME, "strong").text for card in shown(chrome)[:60]}
     assert HOSTILE[0] in shown_names and HOSTILE[3] in shown_names
     assert console(chrome) == [] and requests(chrome) == [page.as_uri()]

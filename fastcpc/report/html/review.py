@@ -19,6 +19,7 @@ KEYS = (
     ("u", "undo: no decision"),
     ("Shift + a key above", "the same for all shown images of the group (order by class pair or similar images)"),
     ("arrows, n, p", "next or previous image"),
+    ("Esc", "from a field back to the images"),
     ("Space", "select the image"),
     ("s", "save the decisions as corrections.csv"),
     ("?", "this list"),

@@ -315,7 +315,13 @@
 
   function onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-    if (document.querySelector("dialog[open]") || event.target.closest("select, input:not([type=checkbox])")) return;
+    if (document.querySelector("dialog[open]")) return;
+    if (event.target.closest("select, input:not([type=checkbox])")) {
+      if (event.key !== "Escape") return; // a field takes its letters
+      const card = current && !current.hidden ? current : gallery.shownCards()[0];
+      if (card) focus(card);
+      return event.preventDefault();
+    }
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const inList = list.contains(document.activeElement);
     if (event.key === "?") find("keys").showModal();
