@@ -55,7 +55,8 @@ def own_backbone(name: str, in_channels: int, image_size: int, width: int) -> nn
 
 def _backbone(model: ModelConfig, in_channels: int, image_size: int) -> nn.Module:
     if model.name.startswith(TIMM_PREFIX):
-        return timm_backbone(model.name.removeprefix(TIMM_PREFIX), in_channels, image_size, model.weights)
+        name = model.name.removeprefix(TIMM_PREFIX)
+        return timm_backbone(name, in_channels, image_size, model.weights, model.drop_path)
     backbones = registered_backbones()
     if model.name not in backbones:
         raise unknown_name(model.name)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from browser import browser, console
@@ -286,4 +287,28 @@ def test_a_page_without_suspects(chrome: Chrome, tmp_path: Path) -> None:
     chrome.get((tmp_path / "r.html").as_uri())
     press(chrome, "n", "a", "?", "s")
     assert "No label is suspected." in chrome.find_element(By.ID, "suspects").text
+    assert console(chrome) == []
+
+
+def test_similar_images_are_decided_together(chrome: Chrome, folder: Path, tmp_path: Path) -> None:
+    run_folder = finished_run(tmp_path / "run")
+    change_predictions(run_folder)
+    run = read_run(run_folder)
+    samples = read_samples(run)
+    rows = find_suspects(run, samples).rows.tolist()
+    features = np.random.default_rng(0).standard_normal((len(samples), 64)).astype(np.float16)
+    features[rows[4]] = features[rows[30]] = features[rows[11]]
+    np.save(run_folder / "features.npy", features)
+    (tmp_path / "r.html").write_text(run_page(run), encoding="utf-8")
+    chrome.get((tmp_path / "r.html").as_uri())
+    chrome.execute_script("localStorage.clear()")
+    chrome.refresh()
+    Select(chrome.find_element(By.ID, "order")).select_by_value("similar")
+    header = chrome.find_element(By.CSS_SELECTOR, ".group")
+    assert header.find_element(By.TAG_NAME, "h3").text == "Similar images: 3"
+    header.find_elements(By.TAG_NAME, "button")[3].send_keys(Keys.ENTER)
+    press(chrome, "s")
+    removed = [samples.index_N[row] for row in (rows[4], rows[11], rows[30])]
+    found = downloaded(chrome, folder)
+    assert {int(row[0]) for row in found} == set(removed) and {row[3] for row in found} == {"remove"}
     assert console(chrome) == []

@@ -7,19 +7,23 @@ from pathlib import Path
 
 import numpy as np
 
+from fastcpc.arrays import Ints
 from fastcpc.atomic_io import replace_file
 from fastcpc.cli.clean import CAUTION
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
 from fastcpc.data.corrections.decisions import Correction, corrections_csv, describe
 from fastcpc.engine.outputs.sample_table import SampleTable
+from fastcpc.errors import InputError
 from fastcpc.report.audits.record import read_audit
 from fastcpc.report.audits.text import CAUTION as AUDIT_CAUTION
 from fastcpc.report.results.cleaned_list import write_cleaned
 from fastcpc.report.results.corrected_list import load_corrected, past_decisions, run_decisions, write_corrected
+from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.review_tasks import write_tasks
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
+from fastcpc.report.results.similar_images import near_duplicates, near_duplicates_table, unit_features
 from fastcpc.report.results.suspect_files import table_writer
 from fastcpc.report.results.suspects import Suspects, find_suspects, suspects_table
 
@@ -35,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     print(summary_line(run, samples, suspects))
     if options.root:
         run = replace(run, config=replace(run.config, data=replace(run.config.data, root=options.root)))
-    data, decided = None, ()
+    data, decided = None, tuple[Correction, ...]()
     if options.corrections and options.cleaned_list:
         data = load_corrected(run, options.corrections)
         decided = data[1].corrections
@@ -54,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{len(rows):,} rows written to {options.out}")
     if options.label_studio:
         print(write_tasks(run, samples, suspects.rows[is_open_N[suspects.rows]], options.label_studio))
+    if options.near_duplicates:
+        print(_write_near_duplicates(run, samples, suspects.rows[is_open_N[suspects.rows]], options.near_duplicates))
     unread = unreadable(run, samples, suspects)
     if unread:
         print(
@@ -68,6 +74,17 @@ def run(options: argparse.Namespace) -> int:
         print(f"cleaned list written to {options.cleaned_list}: {usage}")
     print(CAUTION if read_audit(run.path, len(run.class_names)) is None else AUDIT_CAUTION)
     return 0
+
+
+def _write_near_duplicates(run: Run, samples: SampleTable, rows: Ints, target: Path) -> str:
+    unit_ND, problem = unit_features(run, samples)
+    if unit_ND is None:
+        raise InputError(f"--near-duplicates: {problem}")
+    images = TrainingImages(run, samples, run.config.data.root)
+    pairs = near_duplicates(samples, rows, unit_ND, images)
+    replace_file(target, table_writer(target)(near_duplicates_table(run, samples, pairs)))
+    how = f"; by their features alone ({images.problem})" if images.problem else ""
+    return f"{len(pairs):,} pairs of near duplicates with different labels written to {target}{how}"
 
 
 def _print_decisions(

@@ -3,6 +3,7 @@
 A worker process imports this module. It does not import torch, so a worker needs some 60 MB instead of 700 MB.
 """
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -20,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, read_bytes, shrink
-from fastcpc.data.prepare.duplicates import content_digest
 from fastcpc.errors import RunError
 
 CHUNK = 32
@@ -61,6 +61,11 @@ class ResizedImage:
 
     pixels: NDArray[np.uint8]
     mtime_ns: int
+
+
+def content_digest(content: bytes) -> bytes:
+    """The digest by which contents are compared."""
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def check_image(path: str, side: int = 0) -> tuple[ImageCheck, ResizedImage | None]:

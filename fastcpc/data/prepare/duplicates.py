@@ -1,10 +1,10 @@
 """Exact duplicates between the training images and the test images, for fastcpc-prepare."""
 
-import hashlib
 from collections.abc import Mapping
 
 from fastcpc.config.sources import path_text
 from fastcpc.data.dataset import ArraySplit, Dataset
+from fastcpc.data.prepare.check_images import content_digest
 
 SHOWN = 3  # pairs that the note names
 
@@ -24,8 +24,8 @@ def duplicates_note(train: Mapping[str, bytes], tests: Mapping[str, bytes], what
     pairs = ", ".join(f"{path_text(name)} = {path_text(other)}" for name, other in found[:SHOWN])
     more = ", ..." if len(found) > SHOWN else ""
     return (
-        f"{len(found):,} of {len(tests):,} test images are training images, too ({what}): {pairs}{more}; their accuracy "
-        "is too high, remove them from one part"
+        f"{len(found):,} of {len(tests):,} test images are training images, too ({what}): {pairs}{more}; the test "
+        "accuracy is too high, remove them from one part"
     )
 
 
@@ -40,8 +40,3 @@ def array_duplicates_note(dataset: Dataset) -> str:
 def _pixel_digests(split: ArraySplit) -> dict[str, bytes]:
     pixels = split.pixels.numpy()
     return {name: content_digest(pixels[row].tobytes()) for row, name in enumerate(split.names)}
-
-
-def content_digest(content: bytes) -> bytes:
-    """The digest by which contents are compared."""
-    return hashlib.blake2b(content, digest_size=16).digest()

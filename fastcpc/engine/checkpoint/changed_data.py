@@ -19,7 +19,7 @@ from fastcpc.config.schema import Config
 from fastcpc.data.identity import NEW, TRAIN, DataIdentity, compare, row_map
 from fastcpc.engine.checkpoint.format import CheckpointState, LearnerState, metadata
 from fastcpc.engine.outputs.data_record import DATA_FILE, data_key, find_record, from_bytes, stored_digest
-from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
+from fastcpc.engine.outputs.pred_probs import FEATURES_FILE, PRED_PROBS_FILE
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE
 from fastcpc.engine.outputs.score_file import FIRST, LAST
 from fastcpc.errors import InputError
@@ -159,7 +159,7 @@ def map_files(folder: Path, stored: StoredData, change: Change) -> None:
     """
     if change.is_elsewhere:
         return
-    for name in (LAST, CLEANING_FILE, PRED_PROBS_FILE):
+    for name in (LAST, CLEANING_FILE, PRED_PROBS_FILE, FEATURES_FILE):
         (folder / name).unlink(missing_ok=True)
     path = folder / FIRST
     if not path.exists():

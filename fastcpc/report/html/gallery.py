@@ -15,8 +15,10 @@ from fastcpc.report.html.canvas import plain_name
 from fastcpc.report.html.limits import MOST_CARDS
 from fastcpc.report.results.images import TrainingImages, encode
 from fastcpc.report.results.run import Run
+from fastcpc.report.results.similar_images import near_duplicates, similar_groups, unit_features
 from fastcpc.report.results.suspects import Suspects, suspects_table
 
+MOST_TWINS = 24  # pairs of near duplicates
 MOST_TEXT = 300  # characters of a file's or a class's name in the page
 
 
@@ -93,6 +95,46 @@ def make_gallery(
             )
         )
     return Gallery(cards, len(suspects.rows), images.problem, _plain(table))
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A pair of near duplicates with different labels: path, given class and image (or empty) of each."""
+
+    paths: tuple[str, str]
+    given: tuple[str, str]
+    images: tuple[str, str]
+    cosine: str
+
+
+@dataclass(frozen=True)
+class Similar:
+    """groups: of the cards; None without features, and then problem gives the reason. twins: the first MOST_TWINS of
+    ``total`` pairs."""
+
+    groups: Ints | None
+    problem: str
+    twins: list[Twins]
+    total: int
+
+
+def find_similar(
+    run: Run, samples: SampleTable, suspects: Suspects, images: TrainingImages, most: int = MOST_CARDS
+) -> Similar:
+    """Similar suspects, and near duplicates with different labels."""
+    unit_ND, problem = unit_features(run, samples)
+    if unit_ND is None or not len(suspects.rows):
+        return Similar(None, problem, [], 0)
+    pairs = near_duplicates(samples, suspects.rows, unit_ND, images)
+    twins = []
+    for pair in pairs[:MOST_TWINS]:
+        rows = (pair.row, pair.other)
+        given = (plain_name(run.class_names[int(samples.given_N[row])], MOST_TEXT) for row in rows)
+        paths = (plain_name(samples.paths[row], MOST_TEXT) for row in rows)
+        pixels = (_thumbnail(images, row)[0] for row in rows)
+        twins.append(Twins(tuple(paths), tuple(given), tuple(pixels), f"{pair.cosine:.3f}"))  # type: ignore[arg-type]
+    groups = similar_groups(unit_ND[suspects.rows[: min(most, MOST_CARDS)]])
+    return Similar(groups, "", twins, len(pairs))
 
 
 def _scores(record: dict[str, Any]) -> tuple[tuple[str, str], ...]:

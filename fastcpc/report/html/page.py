@@ -28,7 +28,7 @@ from fastcpc.report.html.class_figures import (
 from fastcpc.report.html.comparison import Comparison, spread_of
 from fastcpc.report.html.cost_figures import cost_figures, flops_figure
 from fastcpc.report.html.curves import comparison_figures, curves
-from fastcpc.report.html.gallery import MOST_TEXT, as_script, make_gallery, names_of
+from fastcpc.report.html.gallery import MOST_TEXT, as_script, find_similar, make_gallery, names_of
 from fastcpc.report.html.headline import (
     AccuracySummary,
     accuracy_of,
@@ -83,11 +83,14 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
         "trusted": run.labels.trusted_N is not None,
         "first_shown": FIRST_SHOWN,
         "past": None,
+        "similar": None,
     }
     if samples is not None:
         suspects = find_suspects(run, samples)
         past = past_decisions(run)
-        gallery = make_gallery(run, samples, suspects, TrainingImages(run, samples, root), most_cards)
+        images = TrainingImages(run, samples, root)
+        similar = find_similar(run, samples, suspects, images, most_cards)
+        gallery = make_gallery(run, samples, suspects, images, most_cards, similar.groups)
         content |= {
             "noise": estimate_noise(run, samples, suspects),
             "quality": suspects.quality,
@@ -96,7 +99,7 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
             "review": Markup(review_script(run, samples, past)),
             "keys": KEYS,
             "past": past_of(past),
-            "has_groups": False,
+            "similar": similar,
             "given_names": names_of([card.given_label for card in gallery.cards], run),
             "suggested_names": names_of([card.predicted_label for card in gallery.cards], run),
             "pairs": worst_pairs(confusion(samples.given_N, samples.predicted_N, len(run.class_names))),
