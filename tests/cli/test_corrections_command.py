@@ -2,9 +2,12 @@
 
 import csv
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,3 +249,26 @@ def read_samples_of(folder: Path, index: list[int]) -> SampleTable:
     taken = {name: getattr(table, name)[rows] for name in per_sample}
     q_N2 = {name: values[rows] for name, values in table.q_N2.items()}
     return replace(table, **taken, q_N2=q_N2, paths=tuple(table.paths[row] for row in rows), true_N=None)
+
+
+def test_the_documented_lines_for_fiftyone(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run against a module that keeps what it gets: the columns exist, and bad labels have a high mistakenness."""
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    code = page[page.index("## FiftyOne") :].split("```python\n")[1].split("```")[0]
+    fake = ModuleType("fiftyone")
+    kept: list[dict[str, Any]] = []
+    fake.Sample = dict  # type: ignore[attr-defined]
+    fake.Classification = dict  # type: ignore[attr-defined]
+    fake.Dataset = lambda: SimpleNamespace(add_samples=kept.extend)  # type: ignore[attr-defined]
+    fake.launch_app = lambda _: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fiftyone", fake)
+    monkeypatch.chdir(tmp_path)
+    assert command.main([str(folder), "--out", "suspects.parquet"]) == 0
+    exec(code, {})
+    run = read_run(folder)
+    samples = read_samples(run)
+    rows = find_suspects(run, samples).rows
+    assert [one["filepath"] for one in kept] == [f"/path/to/images/{samples.paths[row]}" for row in rows.tolist()]
+    assert [one["mistakenness"] for one in kept] == (1 - samples.p_given_N[rows]).tolist()
+    assert kept[0]["given"]["label"] == str(samples.given_N[rows[0]])
+    assert kept[0]["predicted"]["label"] == str(samples.predicted_N[rows[0]])

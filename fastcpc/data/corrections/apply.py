@@ -26,6 +26,7 @@ def corrections_of(file: str, dataset: Dataset, labels: Labels) -> tuple[Correct
         dataset.class_names,
         dataset.class_ids,
         f"data.name={dataset.name}",
+        frozenset(name for split in dataset.tests.values() if split is not dataset.train for name in split.names),
     )
     found = read_corrections(file, known)
     logger.info("data.corrections=%s: %s", file, describe(found))

@@ -34,7 +34,8 @@ class KnownSamples:
     """The training samples that corrections may refer to. Entry i of index_N, names and given_N is one sample.
 
     index_N: int64 (N,), distinct positions in the official order. given_N: int64 (N,), labels before any correction.
-    what: where they come from, for messages.
+    what: where they come from, for messages. others: names of images that are not for training; rows about them are
+    left out.
     """
 
     index_N: Ints
@@ -43,6 +44,7 @@ class KnownSamples:
     class_names: tuple[str, ...]
     class_ids: tuple[str, ...]
     what: str
+    others: frozenset[str] = frozenset()
 
 
 def corrections_csv(corrections: Sequence[Correction]) -> bytes:

@@ -26,6 +26,7 @@ logger = logging.getLogger("fastcpc")
 
 COLUMN_TEXT = f"the columns are {', '.join(COLUMNS)}"
 OPTIONAL = ("index", "path", "label")
+NOT_TRAINED = -1  # a sample of a test part
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ def read_corrections(file: str | Path, known: KnownSamples) -> tuple[Correction,
     classes = _Classes(known)
     row_of = _Lookup(known)
     samples = [row_of(row) for row in rows]
+    num_others = samples.count(NOT_TRAINED)
+    if num_others:
+        notes.append(f"{num_others:,} rows about images that are not for training left out")
+        rows = [row for row, sample in zip(rows, samples, strict=True) if sample != NOT_TRAINED]
+        samples = [sample for sample in samples if sample != NOT_TRAINED]
     classes.find_meaning(rows, samples)
     found: dict[int, tuple[Correction, str]] = {}
     repeated = relabelled_same = 0
@@ -105,8 +111,12 @@ class _Lookup:
         self._known = known
         self._by_index = {index: row for row, index in enumerate(known.index_N.tolist())}
         self._by_path = {same_name(name.strip()): row for row, name in enumerate(known.names)}
+        self._others = {same_name(name.strip()) for name in known.others} - self._by_path.keys()
 
     def __call__(self, row: Row) -> int:
+        """The sample's position, or NOT_TRAINED. InputError where the row names no sample."""
+        if self._others and not self._others.isdisjoint(_names(row.path)):
+            return NOT_TRAINED
         by_path = next((self._by_path[name] for name in _names(row.path) if name in self._by_path), None)
         if not row.index:
             if by_path is None:

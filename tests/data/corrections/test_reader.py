@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_a_row_that_does_not_fit_is_refused(row: str, message: str, tmp_path: Pa
 def test_a_file_that_does_not_fit_is_refused(lines: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         read_corrections(file_of(tmp_path, *lines), RUN)
+
+
+def test_rows_about_test_images_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as decisions about an audit of all images: the test part is no training sample, and its label stays."""
+    known = replace(RUN, others=frozenset(("t.jpg", "a.jpg")))  # a.jpg is also for training
+    file = file_of(tmp_path, HEADER, "70,t.jpg,9,relabel,9", "3,a.jpg,0,relabel,2")
+    with caplog.at_level(logging.WARNING, "fastcpc"):
+        assert read_corrections(file, known) == ALL[:1]
+    assert "1 rows about images that are not for training left out" in caplog.text
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
