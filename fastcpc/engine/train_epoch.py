@@ -35,7 +35,11 @@ NAMED_SAMPLES = 20  # of a bad batch, in its message
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What every training pass needs. labels_N: given labels, (N,) int64 on the device. flops: None: unknown."""
+    """What every training pass needs.
+
+    labels_N: given labels, (N,) int64 on the device. flops: None: unknown. confirmed_N: (N,) bool on the device, labels
+    that data.corrections confirms; None without corrections.
+    """
 
     config: Config
     numerics: Numerics
@@ -43,6 +47,7 @@ class TrainContext:
     labels_N: Tensor
     num_classes: int
     flops: ImageFlops | None = None
+    confirmed_N: Tensor | None = None
 
     @cached_property
     def label_order(self) -> GroupOrder:

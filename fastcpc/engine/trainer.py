@@ -33,7 +33,7 @@ from fastcpc.engine.numerics import resolve_numerics, set_determinism
 from fastcpc.engine.optim.learning_rate import check_warmup_steps
 from fastcpc.engine.outputs.cleaning_record import CleaningRecord, describe_suspects, summarise
 from fastcpc.engine.outputs.flops import count_image_flops
-from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE, write_pred_probs
+from fastcpc.engine.outputs.pred_probs import FEATURES_FILE, PRED_PROBS_FILE, write_features, write_pred_probs
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.run_state import RunState
 from fastcpc.engine.schedule import SCHEDULES
@@ -89,7 +89,9 @@ class Trainer:
         flops = count_image_flops(self.learners[0].network, *shape)
         if flops is None:
             log.info(f"model.name={config.model.name}: its FLOPs cannot be counted; training_flops is null")
-        self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes, flops)
+        confirmed = self.labels.confirmed
+        confirmed_N = None if confirmed is None else torch.from_numpy(confirmed).to(device)
+        self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes, flops, confirmed_N)
         check_warmup_steps(config.train, self.training.steps_per_epoch)
         self.cleaners = cleaners_of(config.cleaner.kind)
         self.run_state = RunState()
@@ -170,6 +172,7 @@ class Trainer:
             num_classes=num_classes,
             epoch=epoch,
             order=self.training.label_order,
+            confirmed_N=self.training.confirmed_N,
         )
         for note in cleaning.notes:
             self.log.warning(f"{when}: {note}")
@@ -316,6 +319,8 @@ class Trainer:
         networks = [learner.eval_network for learner in self.learners]
         batch_size = self.config.train.score_batch_size
         write_pred_probs(self.run_dir.path / PRED_PROBS_FILE, networks, scoring, self.numerics, batch_size)
+        num_dims = networks[0].feature_dim
+        write_features(self.run_dir.path / FEATURES_FILE, scoring, num_dims, self.numerics, batch_size)
         summary = summarise(self.run_state.history, self.numerics.device, table, self.labels)
         distributed.on_rank0(lambda: self.run_dir.write_json("summary.json", summary))
         self.log.info(describe_suspects(summary, len(self.labels.given)))

@@ -52,6 +52,11 @@ class DataConfig(Section):
     )
     test_embeddings: str = setting("", "embeddings: file of the test vectors. Empty: rows with split test, or holdout.")
     test_labels: str = setting("", "embeddings: label file of data.test_embeddings.")
+    corrections: str = setting(
+        "",
+        "Decisions about training labels: corrections.csv of the report, or Label Studio's JSON export. Corrected and "
+        "kept labels count as clean; removed samples are left out.",
+    )
     num_classes: int = setting(50, "webvision: number of classes, the first K.", DIVIDEMIX, Range(2, 1000))
     flickr: bool = setting(False, "webvision: also train on the Flickr list, after the Google list.", DIVIDEMIX)
     ilsvrc12: str = setting("", "webvision: folder of the validation images of ILSVRC12, a second test set.")

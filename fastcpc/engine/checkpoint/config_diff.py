@@ -16,7 +16,7 @@ from fastcpc.errors import InputError
 FREE_KEYS = frozenset(
     {
         "run.resume", "run.keep_every", "run.dir", "run.name", "device", "compile", "data.root", "data.embeddings",
-        "data.labels", "data.test_embeddings", "data.test_labels", "noise.file",
+        "data.labels", "data.test_embeddings", "data.test_labels", "data.corrections", "noise.file",
         "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
     }
 )  # fmt: skip
