@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -103,25 +104,29 @@ class EmbeddingSplit:
 
 
 AnySplit = ArraySplit | ImageSplit | EmbeddingSplit
+LeftOutBecause = Literal["broken", "subset", "removed"]
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Training images that a run does not train on: broken ones, and those outside data.subset.
+    """Training images that a run does not train on: broken ones, those outside data.subset, removed ones.
 
-    names, labels: as in a split; labels are the given ones, with noise. broken: bool (M,).
+    names, labels: as in a split; labels are the given ones, with noise and corrections. broken, removed: bool (M,);
+    removed: by data.corrections.
     """
 
     names: tuple[str, ...] = ()
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     broken: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    removed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
 
-    def with_more(self, split: AnySplit, labels: np.ndarray, rows: np.ndarray, *, broken: bool) -> "LeftOut":
+    def with_more(self, split: AnySplit, labels: np.ndarray, rows: np.ndarray, *, why: LeftOutBecause) -> "LeftOut":
         """These and the samples of a split at these positions (int64 (M,)); labels: given labels of the split."""
         return LeftOut(
             names=(*self.names, *(split.names[row] for row in rows.tolist())),
             labels=np.concatenate([self.labels, labels[rows]]),
-            broken=np.concatenate([self.broken, np.full(len(rows), broken)]),
+            broken=np.concatenate([self.broken, np.full(len(rows), why == "broken")]),
+            removed=np.concatenate([self.removed, np.full(len(rows), why == "removed")]),
         )
 
 

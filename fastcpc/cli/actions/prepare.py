@@ -24,6 +24,7 @@ from fastcpc.data.image_files import BadImage, read_image_header
 from fastcpc.data.image_store import ImageStore
 from fastcpc.data.prepare.cache import CacheWriter, cache_path
 from fastcpc.data.prepare.check_images import ImageCheck, ResizedImage, check_images
+from fastcpc.data.prepare.duplicates import array_duplicates_note, duplicates_note
 from fastcpc.data.prepare.index import bad_list, index_path, unique_splits, write_index
 from fastcpc.data.registry import dataset_spec, list_images, load_dataset
 from fastcpc.errors import InputError, RunError
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
     except OSError as error:
         raise RunError(f"{bad_file}: cannot be written ({error.strerror})") from None
     _print_notes(checks)
+    _print_duplicates(listing, checks)
     print(f"index written to {out}")
     if options.cache:
         print(f"images of {data.resize} px cached in {cache_path(out, data.resize).with_suffix('.bin')}")
@@ -70,6 +72,9 @@ def _check_arrays(data: DataConfig) -> int:
     print(
         f"{data.name}: train {len(dataset.train):,}, {tests} images, {dataset.num_classes} classes; files are complete"
     )
+    note = array_duplicates_note(dataset)
+    if note:
+        print(f"  note: {note}")
     print("this data set needs no index")
     return 0
 
@@ -179,6 +184,16 @@ def _print_notes(checks: dict[str, ImageCheck]) -> None:
         print(f"  note: {note}: {len(names):,} images, such as {names[0]}")
     if len(ordered) > SHOWN:
         print(f"  note: {len(ordered) - SHOWN} more kinds of notes, in the column 'note' of the index")
+
+
+def _print_duplicates(listing: Listing, checks: dict[str, ImageCheck]) -> None:
+    """Print one note where images of the val or test parts have the bytes of training images."""
+    parts: dict[str, dict[str, bytes]] = {"train": {}, "test": {}}
+    for name, split in unique_splits(listing):
+        parts["train" if name == "train" else "test"] |= {path: checks[path].digest for path in split.names}
+    note = duplicates_note(parts["train"], parts["test"], "equal bytes")
+    if note:
+        print(f"  note: {note}")
 
 
 def _judge(

@@ -73,6 +73,11 @@ class DataConfig(Section):
     )
     test_embeddings: str = setting("", "embeddings: file of the test vectors. Empty: rows with split test, or holdout.")
     test_labels: str = setting("", "embeddings: label file of data.test_embeddings.")
+    corrections: str = setting(
+        "",
+        "Decisions about training labels: corrections.csv of the report, or Label Studio's JSON export. Corrected and "
+        "kept labels count as clean; removed samples are left out.",
+    )
     num_classes: int = setting(50, "webvision: number of classes, the first K.", DIVIDEMIX, Range(2, 1000))
     flickr: bool = setting(False, "webvision: also train on the Flickr list, after the Google list.", DIVIDEMIX)
     ilsvrc12: str = setting("", "webvision: folder of the validation images of ILSVRC12, a second test set.")
@@ -155,6 +160,12 @@ class AugmentConfig(Section):
         "autoaugment",
         "Operations on top of the weak view. autoaugment: the CIFAR-10 policy, for image files the ImageNet policy; "
         "randaugment; geometric: the shears, translations and rotations of RandAugment.",
+        AUGDMIX,
+    )
+    style: Literal["torchvision", "augdmix"] = setting(
+        "torchvision",
+        "autoaugment: how operations are applied. torchvision: as torchvision does; augdmix: as AugDMix with Pillow: "
+        "grey outside the image, bicubic shears, rotations in one direction.",
         AUGDMIX,
     )
     randaugment_ops: int = setting(2, "randaugment and geometric: operations per view.", allowed=Range(1))

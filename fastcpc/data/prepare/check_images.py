@@ -3,6 +3,7 @@
 A worker process imports this module. It does not import torch, so a worker needs some 60 MB instead of 700 MB.
 """
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -43,7 +44,7 @@ class ImageCheck:
     """The result of decoding an image.
 
     problem: why the image cannot be used; empty where it can. note: what is unusual about an image that decodes.
-    width, height: pixels as stored; 0 where unknown.
+    width, height: pixels as stored; 0 where unknown. digest: of the bytes of the file; empty where it is not read.
     """
 
     problem: str = ""
@@ -52,6 +53,7 @@ class ImageCheck:
     width: int = 0
     height: int = 0
     num_bytes: int = 0
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +64,26 @@ class ResizedImage:
     mtime_ns: int
 
 
+def content_digest(content: bytes) -> bytes:
+    """The digest by which contents are compared."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
 def check_image(images: ImageStore, row: int, side: int = 0) -> tuple[ImageCheck, ResizedImage | None]:
     """Decode an image to its last pixel with Pillow, as RGB, and resize it for the cache. side: 0 returns no image."""
-    num_bytes = 0
+    num_bytes, digest = 0, b""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ignore unusual EXIF blocks; only the pixels matter
         try:
             mtime_ns = (images.state(row) or (0, 0))[1]  # before the pixels are read
             content = images.read(row)
-            num_bytes = len(content)
+            num_bytes, digest = len(content), content_digest(content)
             header, image = decode_with_header(content)
         except BadImage as problem:
-            return ImageCheck(str(problem), num_bytes=num_bytes), None
+            return ImageCheck(str(problem), num_bytes=num_bytes, digest=digest), None
     small = ResizedImage(shrink(image, side), mtime_ns) if side else None
-    return ImageCheck("", _note(images.path(row), header), header.format, header.width, header.height, num_bytes), small
+    size = header.width, header.height
+    return ImageCheck("", _note(images.path(row), header), header.format, *size, num_bytes, digest), small
 
 
 def _note(path: str, header: ImageHeader) -> str:
