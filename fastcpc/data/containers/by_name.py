@@ -21,6 +21,11 @@ CELL = re.compile(r"(.+\.parquet)#([0-9]+)", re.IGNORECASE | re.DOTALL)
 KEPT_SHARDS = 16  # of which the members are kept by name
 
 
+def is_member(name: str) -> bool:
+    """Whether a name is that of an image inside a container file."""
+    return bool(MEMBER.fullmatch(name) or CELL.fullmatch(name))
+
+
 class NamedImages:
     """Images below a folder, by row of their names. image_key: data.image_key, or ""."""
 

@@ -109,8 +109,8 @@ def _part_folders(base: Path, inner: list[str], known: list[tuple[str, str]] | N
 def _class_ids(folder: Path, found: list[str], known: list[tuple[str, str]] | None) -> tuple[str, ...]:
     """The names of the class folders, in class order."""
     if len(found) < 2:
-        needed = "at least two are required, one folder per class"
-        raise InputError(f"{folder}: {len(found)} class folders; {needed}{_containers(folder)}")
+        hint = _containers(folder)
+        raise InputError(f"{folder}: {len(found)} class folders; at least two are required, one folder per class{hint}")
     if known is None:
         return tuple(found)
     ids = tuple(wnid if wnid in found or name not in found else name for wnid, name in known)

@@ -107,7 +107,10 @@ def test_report_and_cleaned_list_name_the_images(
     assert 0 < len(kept.train) <= 42 and len(kept.tests["test"]) == 9
     before = dict(zip(samples.paths, samples.given_N.tolist(), strict=True))
     assert all(before[path] == label for path, label in zip(kept.train.names, kept.train.labels.tolist(), strict=True))
-    assert clean([str(runs[kind]), "--out", str(tmp_path / "t.csv"), "--cleaned-list", str(tmp_path / "links")]) == 2
+    tasks = ["--out", str(tmp_path / "t.csv"), "--label-studio", str(tmp_path / "tasks.json")]
+    assert clean([str(runs[kind]), *tasks]) == 0
+    assert '"data:image/' in (tmp_path / "tasks.json").read_text()
+    assert clean([str(runs[kind]), "--out", str(tmp_path / "u.csv"), "--cleaned-list", str(tmp_path / "links")]) == 2
     assert "are inside container files; use .csv or .parquet" in capsys.readouterr().err
 
 
