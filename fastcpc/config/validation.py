@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from fastcpc.config import names
 from fastcpc.config.constraints import did_you_mean, shown
 from fastcpc.config.normalise import FORM, read_normalise
+from fastcpc.config.rules.training import SettingProblem, training_problems
 from fastcpc.config.schema import Config
-from fastcpc.config.training_rules import SettingProblem, training_problems
 
 ASYM_LIMIT = 0.5
 
@@ -15,8 +15,8 @@ ASYM_LIMIT = 0.5
 def cross_setting_problems(config: Config) -> list[SettingProblem]:
     """Every conflict between settings that are each valid."""
     return [
-        *training_problems(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config),
-        *_run(config), *_parallel(config),
+        *training_problems(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config),
+        *_augment(config), *_model(config), *_run(config), *_parallel(config),
     ]  # fmt: skip
 
 
@@ -169,6 +169,16 @@ def _embeddings(config: Config) -> Iterator[SettingProblem]:
             ("model.name", "data.name"),
             f"model.name={config.model.name}: is for images; with data.name=embeddings choose "
             f"{' or '.join(names.EMBEDDING_BACKBONES)}",
+        )
+
+
+def _augment(config: Config) -> Iterator[SettingProblem]:
+    augment = config.augment
+    if augment.style != "torchvision" and augment.strong != "autoaugment":
+        yield SettingProblem(
+            ("augment.style", "augment.strong"),
+            f"augment.style={augment.style}: applies to augment.strong=autoaugment, not {augment.strong}; use "
+            "augment.style=torchvision",
         )
 
 

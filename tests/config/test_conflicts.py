@@ -83,6 +83,11 @@ CONFLICTS = {
         "data.name=cifar10 data.root=d noise.kind=asym_block5 noise.rate=0.4",
         "command line: noise.kind=asym_block5: is not defined for cifar10; choose asym (between similar classes)",
     ),
+    "style_of_randaugment": (
+        "augment.style=augdmix augment.strong=randaugment",
+        "command line: augment.style=augdmix: applies to augment.strong=autoaugment, not randaugment; use "
+        "augment.style=torchvision",
+    ),
     "asym_on_images": (
         "data.name=imagefolder data.root=d noise.kind=asym noise.rate=0.4",
         "command line: noise.kind=asym: is not defined for imagefolder; choose asym_pairs (noise.pairs)",

@@ -191,6 +191,7 @@ def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
         "model.drop_path": st.just(0.0),
         "optim.layer_decay": st.just(1.0),  # for networks of timm
         "data.feed": st.just("auto"),  # others serve some data sets only
+        "augment.style": st.just("torchvision"),  # augdmix needs autoaugment
         "cleaner.scored": st.just("all"),  # pool needs train.pool_batches
         "data.crop": st.integers(8, 256),
         "data.resize": st.integers(256, 1024),
