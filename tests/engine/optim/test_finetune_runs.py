@@ -43,7 +43,8 @@ def arguments(images: Path, folder: Path, model: str, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("model", ["test_vit", "test_convnext"])
 def test_tiny_networks_train_with_every_setting(model: str, images: Path, tmp_path: Path) -> None:
-    """A run that stops inside an epoch is bit-identical, with drop path too. The commands after training use the average: equal accuracy, weights and classes."""
+    """A run that stops inside an epoch is bit-identical, with drop path too. The commands after training use the
+    average: equal accuracy, weights and classes."""
     folder = tmp_path / "run"
     assert train.main(arguments(images, folder, model, "model.drop_path=0.1")) == 0
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
