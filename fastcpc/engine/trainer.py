@@ -40,6 +40,7 @@ from fastcpc.engine.schedule import SCHEDULES
 from fastcpc.engine.scoring import ScoringResult, renumbered, score_samples
 from fastcpc.engine.step_loop import StepLoop, Stopped, StopRequest
 from fastcpc.engine.train_epoch import PassResult, TrainContext
+from fastcpc.engine.whitening import fit_whitening
 
 SYNCHRONOUS_BYTES = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
 
@@ -83,6 +84,7 @@ class Trainer:
                 )
                 for number in (1, 2)
             ]
+        fit_whitening([network for own in self.learners for network in (own.network, own.eval_network)], train_loader)
         shape = self.dataset.in_channels, self.dataset.image_size
         flops = count_image_flops(self.learners[0].network, *shape)
         if flops is None:
