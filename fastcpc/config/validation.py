@@ -2,40 +2,22 @@
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from fastcpc.config import names
 from fastcpc.config.constraints import did_you_mean, shown
 from fastcpc.config.normalise import FORM, read_normalise
+from fastcpc.config.rules.training import SettingProblem, training_problems
 from fastcpc.config.schema import Config
 
 ASYM_LIMIT = 0.5
 
 
-@dataclass(frozen=True)
-class SettingProblem:
-    """A conflict. keys: its settings, first the one to change; message: one line that starts with that key."""
-
-    keys: tuple[str, ...]
-    message: str
-
-
 def cross_setting_problems(config: Config) -> list[SettingProblem]:
     """Every conflict between settings that are each valid."""
     return [
-        *_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_model(config),
-        *_run(config), *_parallel(config),
+        *training_problems(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config),
+        *_augment(config), *_model(config), *_run(config), *_parallel(config),
     ]  # fmt: skip
-
-
-def _schedule(config: Config) -> Iterator[SettingProblem]:
-    train = config.train
-    if train.warmup_epochs >= train.epochs and names.CLEANER_KINDS[config.cleaner.kind]:
-        yield SettingProblem(
-            ("train.warmup_epochs", "train.epochs", "cleaner.kind"),
-            f"train.warmup_epochs={train.warmup_epochs}: must be below train.epochs={train.epochs}, or no epoch cleans "
-            "labels (cleaner.kind=none trains with cross entropy only)",
-        )
 
 
 def _pool(config: Config) -> Iterator[SettingProblem]:
@@ -187,6 +169,16 @@ def _embeddings(config: Config) -> Iterator[SettingProblem]:
             ("model.name", "data.name"),
             f"model.name={config.model.name}: is for images; with data.name=embeddings choose "
             f"{' or '.join(names.EMBEDDING_BACKBONES)}",
+        )
+
+
+def _augment(config: Config) -> Iterator[SettingProblem]:
+    augment = config.augment
+    if augment.style != "torchvision" and augment.strong != "autoaugment":
+        yield SettingProblem(
+            ("augment.style", "augment.strong"),
+            f"augment.style={augment.style}: applies to augment.strong=autoaugment, not {augment.strong}; use "
+            "augment.style=torchvision",
         )
 
 

@@ -131,7 +131,7 @@ def _inputs(
             values_N = learner.history_LN.mean(0)
         inputs.append(
             CleanerInput(
-                network=learner.network,
+                network=learner.eval_network,
                 optimizer=learner.cpc_optimizer,
                 number=learner.number,
                 epoch=epoch,

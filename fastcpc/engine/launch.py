@@ -38,6 +38,8 @@ from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import StopRequest
 from fastcpc.engine.trainer import Trainer
 
+ADAMW_LR = 5e-3  # learning rates above are for SGD
+
 
 def load_data(config: Config, held_out: Set[str] | None = None) -> tuple[Dataset, Labels]:
     """The data set and its labels, noise put on and subset taken. held_out: as ``load_dataset``."""
@@ -177,6 +179,10 @@ def start_notes(trainer: Trainer) -> list[str]:
         notes.append(
             f"no training sample has the label {', '.join(map(str, empty[:10]))}: it can never be predicted well"
         )
+    if trainer.config.optim.name == "adamw" and trainer.config.train.lr > ADAMW_LR:
+        notes.append(
+            f"train.lr={trainer.config.train.lr:g}: is large for optim.name=adamw, which needs about 1e-5 to 1e-3"
+        )
     if len(given_N) < trainer.config.train.batch_size:
         notes.append(
             f"train.batch_size={trainer.config.train.batch_size} exceeds the {len(given_N)} training samples: each "
@@ -202,7 +208,7 @@ def dry_run(config: Config) -> None:
         small = replace(
             config,
             run=replace(config.run, dir=str(Path(folder) / "run"), resume="auto", keep_every=0),
-            train=replace(config.train, epochs=3, warmup_epochs=1),
+            train=replace(config.train, epochs=3, warmup_epochs=1, warmup_steps=0),
             cleaner=replace(config.cleaner, warmup=1 / 3, guard="none"),  # the guard may leave out MixMatch
             cpc=replace(config.cpc, passes=1),
             log=replace(config.log, wandb=""),

@@ -30,7 +30,7 @@ from fastcpc.engine.learner import LOSS_NAMES, Learner
 from fastcpc.engine.loggers.async_writer import AsyncWriter
 from fastcpc.engine.loggers.run_log import RunLog
 from fastcpc.engine.numerics import resolve_numerics, set_determinism
-from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.optim.learning_rate import check_warmup_steps
 from fastcpc.engine.outputs.cleaning_record import CleaningRecord, describe_suspects, summarise
 from fastcpc.engine.outputs.flops import count_image_flops
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE, write_pred_probs
@@ -40,6 +40,7 @@ from fastcpc.engine.schedule import SCHEDULES
 from fastcpc.engine.scoring import ScoringResult, renumbered, score_samples
 from fastcpc.engine.step_loop import StepLoop, Stopped, StopRequest
 from fastcpc.engine.train_epoch import PassResult, TrainContext
+from fastcpc.engine.whitening import fit_whitening
 
 SYNCHRONOUS_BYTES = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
 
@@ -83,11 +84,13 @@ class Trainer:
                 )
                 for number in (1, 2)
             ]
+        fit_whitening([network for own in self.learners for network in (own.network, own.eval_network)], train_loader)
         shape = self.dataset.in_channels, self.dataset.image_size
         flops = count_image_flops(self.learners[0].network, *shape)
         if flops is None:
             log.info(f"model.name={config.model.name}: its FLOPs cannot be counted; training_flops is null")
         self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes, flops)
+        check_warmup_steps(config.train, self.training.steps_per_epoch)
         self.cleaners = cleaners_of(config.cleaner.kind)
         self.run_state = RunState()
         self.step_loop = StepLoop(self.run_state, log, stop)
@@ -116,7 +119,7 @@ class Trainer:
     def run_epoch(self) -> None:
         """Run the remaining stages of an epoch, then log it and save a checkpoint."""
         epoch, run_state = self.run_state.epoch, self.run_state
-        lr = learning_rate(epoch, self.config.train)
+        lr = self.training.learning_rate(epoch)
         for learner in self.learners:
             learner.set_learning_rate(lr)
         run_state.begin_epoch("warmup" if epoch < self.config.train.warmup_epochs else "train", lr)
@@ -247,7 +250,8 @@ class Trainer:
         is_best = self.run_state.close_epoch()
         distributed.on_rank0(lambda: self.log.epoch(record))
         for learner in self.learners:
-            weights = learner.network.state_dict().values()
+            networks = {id(network): network for network in (learner.network, learner.eval_network)}
+            weights = [value for network in networks.values() for value in network.state_dict().values()]
             distributed.assert_equal_on_all_ranks(
                 f"the weights of network {learner.number} after epoch {epoch}", *weights
             )
@@ -275,7 +279,7 @@ class Trainer:
         }
         # a run that resumed from an earlier epoch may have lost the checkpoint of its best one
         keep_as_best = best or (self.run_state.is_between_epochs and not store.has_best())
-        packed = pack(epoch, [learner.network.state_dict() for learner in self.learners], state)
+        packed = pack(epoch, [learner.eval_network.state_dict() for learner in self.learners], state)
         self.writer.begin(lambda: store.write(packed, best=keep_as_best))
         if packed.num_bytes < SYNCHRONOUS_BYTES:
             self.writer.finish()

@@ -83,6 +83,11 @@ CONFLICTS = {
         "data.name=cifar10 data.root=d noise.kind=asym_block5 noise.rate=0.4",
         "command line: noise.kind=asym_block5: is not defined for cifar10; choose asym (between similar classes)",
     ),
+    "style_of_randaugment": (
+        "augment.style=augdmix augment.strong=randaugment",
+        "command line: augment.style=augdmix: applies to augment.strong=autoaugment, not randaugment; use "
+        "augment.style=torchvision",
+    ),
     "asym_on_images": (
         "data.name=imagefolder data.root=d noise.kind=asym noise.rate=0.4",
         "command line: noise.kind=asym: is not defined for imagefolder; choose asym_pairs (noise.pairs)",
@@ -119,10 +124,10 @@ CONFLICTS = {
     "no_root": ("data.name=cifar10", "data.root is empty: data.name=cifar10 needs the folder of its files"),
     "unknown_model": (
         "model.name=resnet5",
-        "command line: model.name=resnet5: must be preact_resnet18, digits_cnn, small_cnn, resnet50, linear, mlp or "
-        "timm/NAME (did you mean resnet50?)",
+        "command line: model.name=resnet5: must be preact_resnet18, airbench, digits_cnn, small_cnn, resnet50, linear, "
+        "mlp or timm/NAME (did you mean resnet50?)",
     ),
-    "timm_without_name": ("model.name=timm/", "command line: model.name=timm/: must be preact_resnet18, digits_cnn, "),
+    "timm_without_name": ("model.name=timm/", "command line: model.name=timm/: must be preact_resnet18, airbench, "),
     "digits_net_elsewhere": (
         "data.name=cifar10 data.root=d model.name=digits_cnn",
         "command line: model.name=digits_cnn: is for images of up to 8 pixels, and cifar10 has 32; choose preact_",

@@ -83,6 +83,7 @@ def test_cifar_settings_are_those_of_the_papers(cell: str) -> None:
         assert config.cleaner.loss_history == (5 if cell.endswith("sym90") else 1)
         assert config.data.root == "data"
         assert config.model.width == 64
+        assert (config.augment.strong, config.augment.style) == ("autoaugment", "augdmix")
     assert own.cleaner.kind == ("cpc_agn" if asym else "cpc_awr")
     assert (own.train.warmup_epochs, own.cleaner.tau, own.cleaner.alpha) == (10, 0.5, 0)
     assert own.cleaner.warmup == (0.1 if hundred and cell[-2:] in ("80", "90") else 0.05)
@@ -121,6 +122,7 @@ def test_settings_of_image_files_are_those_of_the_paper(
     assert (config.data.name, config.data.resize, config.data.crop, config.data.flip) == (name, 256, 224, True)
     assert config.data.random_resized_crop == (name == "webvision")
     assert (config.model.name, config.model.weights) == ("resnet50", "IMAGENET1K_V1" if name == "clothing1m" else "")
+    assert (config.augment.strong, config.augment.style) == ("autoaugment", "augdmix")
     assert config.noise.kind == "none"
     assert train.warmup_penalty == "always"
     assert config.semisup.labelled_half_only

@@ -238,7 +238,7 @@ def test_is_weights_path(weights, expected):
 def test_unknown_models_suggest_similar_names(name, near):
     message = refused(name)
     assert message.startswith(f"model.name={name}: no such model")
-    assert "preact_resnet18, digits_cnn, small_cnn, resnet50" in message
+    assert "preact_resnet18, airbench, digits_cnn, small_cnn, resnet50" in message
     assert near in message
 
 

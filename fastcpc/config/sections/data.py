@@ -136,6 +136,12 @@ class AugmentConfig(Section):
         "randaugment; geometric: the shears, translations and rotations of RandAugment.",
         AUGDMIX,
     )
+    style: Literal["torchvision", "augdmix"] = setting(
+        "torchvision",
+        "autoaugment: how operations are applied. torchvision: as torchvision does; augdmix: as AugDMix with Pillow: "
+        "grey outside the image, bicubic shears, rotations in one direction.",
+        AUGDMIX,
+    )
     randaugment_ops: int = setting(2, "randaugment and geometric: operations per view.", allowed=Range(1))
     randaugment_magnitude: int = setting(9, "randaugment and geometric: strength.", allowed=Range(0, 30))
     embeddings: Literal["noise", "dropout", "none"] = setting(

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastcpc.data.augment.batched_ops import AFFINE_OPS, POINT_OPS, affine, centred_grid, strengths
-from fastcpc.data.augment.policies import MAGNITUDES, SIGNED, StrongPolicy, WeakPolicy
+from fastcpc.data.augment.augdmix_ops import AUGDMIX_OPS
+from fastcpc.data.augment.batched_ops import POINT_OPS, affine, centred_grid
+from fastcpc.data.augment.policies import MAGNITUDES, StrongPolicy, WeakPolicy
+from fastcpc.data.augment.styles import STYLES
 
 CACHED = 2**20  # values in one part of a batch on a CPU; operations hold several float32 copies of a part
-UNTOUCHED, MOVED = 0, 1  # group numbers; those of the point operations follow
-GROUPS = ("", "affine", *POINT_OPS)
+UNTOUCHED, MOVED = 0, 1  # group numbers; those of the other operations follow
+OPERATIONS = POINT_OPS | AUGDMIX_OPS
+GROUPS = ("", "affine", *OPERATIONS)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -80,8 +83,9 @@ class StrongAugmenter:
         """size: height and width of the images in pixels."""
         self.policy = policy
         self.device = device
+        self._style = STYLES[policy.style]
         self._grid = centred_grid(size, size, device)
-        self.skips_sorting = all(choice.op in AFFINE_OPS for row in policy.rows for choice in row)
+        self.skips_sorting = all(self._style.group(choice.op) == "affine" for row in policy.rows for choice in row)
         self._compile(size)
 
     def _compile(self, size: int) -> None:
@@ -93,11 +97,11 @@ class StrongAugmenter:
                 if choice.bin is not None:
                     magnitude = float(MAGNITUDES[choice.op](self.policy.num_bins, size)[choice.bin])
                 odds.append(choice.probability)
-                for sign in (1.0, -1.0 if choice.op in SIGNED else 1.0):
-                    groups.append(_group(choice.op))
-                    rows.append(strengths(choice.op, sign * magnitude, size))
+                for sign in (1.0, -1.0 if choice.op in self._style.signed else 1.0):
+                    groups.append(UNTOUCHED if choice.op == "Identity" else GROUPS.index(self._style.group(choice.op)))
+                    rows.append(self._style.strengths(choice.op, sign * magnitude, size))
         self._group_T = torch.tensor([*groups, UNTOUCHED])
-        self._strength_T6 = torch.tensor([*rows, strengths("Identity", 0.0, size)], dtype=torch.float32)
+        self._strength_T6 = torch.tensor([*rows, self._style.strengths("Identity", 0.0, size)], dtype=torch.float32)
         self._odds_RC = torch.tensor(odds, dtype=torch.float32).view(len(self.policy.rows), -1)
 
     def draw(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -146,7 +150,10 @@ class StrongAugmenter:
                 images = images.index_select(0, plan.moves[step])
             for group, first, end in self._pieces(runs, images):
                 part, rows = images[first:end], plan.strengths[step, first:end]
-                changed = affine(part, rows, self._grid) if group == MOVED else POINT_OPS[GROUPS[group]](part, rows)
+                if group == MOVED:
+                    changed = affine(part, rows, self._grid, self._style.fill)
+                else:
+                    changed = OPERATIONS[GROUPS[group]](part, rows)
                 if end - first == len(images):
                     images = changed
                 else:
@@ -159,12 +166,6 @@ class StrongAugmenter:
         for group, first, end in runs:
             for start in range(first, end, most):
                 yield group, start, min(start + most, end)
-
-
-def _group(op: str) -> int:
-    if op == "Identity":
-        return UNTOUCHED
-    return MOVED if op in AFFINE_OPS else GROUPS.index(op)
 
 
 def _runs(group_B: Tensor) -> list[tuple[int, int, int]]:

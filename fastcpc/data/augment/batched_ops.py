@@ -2,8 +2,8 @@
 
 Each function takes images, uint8 (G, C, H, W) with C of 1 or 3, and one row of numbers per image, float32 (G, 6).
 The operation defines the meaning of a row; ``strengths`` makes the rows. The results equal those of
-torchvision.transforms.v2 on uint8 tensors (nearest neighbour, black outside the image). They may differ by one level
-where float sums round differently.
+torchvision.transforms.v2 on uint8 tensors (nearest neighbour, by default black outside the image). They may differ by
+one level where float sums round differently.
 """
 
 import math
@@ -64,16 +64,20 @@ def centred_grid(height: int, width: int, device: torch.device) -> Tensor:
     return torch.stack((columns, rows))[..., None].to(device)
 
 
-def affine(images: Tensor, rows: Tensor, grid: Tensor) -> Tensor:
+def affine(images: Tensor, rows: Tensor, grid: Tensor, fill: int = 0) -> Tensor:
     """Apply all geometric operations in one gather. Images may also be float32.
 
-    grid: the result of ``centred_grid`` for the size of the images, on their device.
+    grid: the result of ``centred_grid`` for the size of the images, on their device. fill: level of pixels from
+    outside the image.
     """
     along_x, along_y, shift = rows.view(-1, 1, 1, 2, 3).unbind(-1)
     # The sums are in the order in which torchvision rounds. A matrix product would use autocast or TF32.
     where = torch.addcmul(along_x * grid[0], along_y, grid[1]).add_(shift)
-    moved = F.grid_sample(images.to(torch.float32), where, mode="nearest", padding_mode="zeros", align_corners=False)
-    return moved.to(images.dtype)
+    levels = images.to(torch.float32)
+    if fill:  # grid_sample fills with 0; differences of whole levels are exact
+        levels = levels - fill
+    moved = F.grid_sample(levels, where, mode="nearest", padding_mode="zeros", align_corners=False)
+    return (moved.add_(fill) if fill else moved).to(images.dtype)
 
 
 def _factor(rows: Tensor, column: int = 0) -> Tensor:
@@ -102,13 +106,22 @@ def color(images: Tensor, rows: Tensor) -> Tensor:
     """Blend with the grey image. Images of one channel do not change. rows: factor, 1 - factor."""
     if images.shape[1] == 1:
         return images
-    return _to_levels((images * _factor(rows)).add_(_grey(images) * _factor(rows, 1)))
+    return blend_with(images, _grey(images), rows)
 
 
 def contrast(images: Tensor, rows: Tensor) -> Tensor:
     """Blend with the image's mean grey. rows: factor, 1 - factor."""
-    mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
-    return _to_levels((images * _factor(rows)).add_(mean * _factor(rows, 1)))
+    return blend_with(images, mean_grey(images), rows)
+
+
+def mean_grey(images: Tensor) -> Tensor:
+    """Mean brightness per image, float32 (G, 1, 1, 1)."""
+    return _grey(images).mean(dim=(1, 2, 3), keepdim=True)
+
+
+def blend_with(images: Tensor, other: Tensor, rows: Tensor) -> Tensor:
+    """Blend with ``other``, float32, of a shape that broadcasts. rows: factor, 1 - factor."""
+    return _to_levels((images * _factor(rows)).add_(other * _factor(rows, 1)))
 
 
 def sharpness(images: Tensor, rows: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from fastcpc.data.augment.augdmix_ops import shear_x, shear_y
 from fastcpc.data.augment.batched import GROUPS, MOVED, UNTOUCHED
 from fastcpc.data.augment.batched_ops import LEVELS, LUMA, centred_grid
 from fastcpc.data.augment.normalize import Normaliser, PixelArray
@@ -32,8 +33,8 @@ class CpuOps:
     One object serves one thread at a time, because it reuses its buffers.
     """
 
-    def __init__(self, side: int) -> None:
-        """side: S, pixels. ValueError above LARGEST."""
+    def __init__(self, side: int, fill: int = 0) -> None:
+        """side: S, pixels. fill: level of pixels from outside the image. ValueError for a side above LARGEST."""
         if side > LARGEST:
             raise ValueError(f"side: expected at most {LARGEST}, got {side}")
         self._side = side
@@ -41,7 +42,7 @@ class CpuOps:
         self._floats = np.zeros((3, side, side), np.float32)
         self._words = np.zeros((3, side * side), np.int16)
         self._flags = np.empty((side, side), np.bool_)
-        self._framed = np.zeros((side + 2, side + 2), np.uint8)  # a plane with a black frame
+        self._framed = np.full((side + 2, side + 2), fill, np.uint8)  # a plane with a frame
         self._bytes = bytearray(side * side)  # a plane, in a form that bytes.translate accepts
         self._plane = np.frombuffer(self._bytes, np.uint8).reshape(side, side)
         self._index = np.empty((side, side), np.intp)
@@ -55,7 +56,7 @@ class CpuOps:
         operation(image, row)
 
     def affine(self, image: PixelArray, row: Row) -> None:
-        """Move pixels; pixels from outside the image are black. row: the inverse map, in half image sizes."""
+        """Move pixels. row: the inverse map, in half image sizes."""
         y, x, part = self._floats
         wide = np.float32(self._side + 2)
         self._from(row[3:], y, part)
@@ -118,6 +119,18 @@ class CpuOps:
     def contrast(self, image: PixelArray, row: Row) -> None:
         """Blend with the mean grey. row: factor, 1 - factor."""
         self._blend(image, row[0], self._grey(image).mean() * row[1])
+
+    def contrast256(self, image: PixelArray, row: Row) -> None:
+        """Blend with the mean grey, rounded to a level. row: factor, 1 - factor."""
+        self._blend(image, row[0], np.floor(self._grey(image).mean() + np.float32(0.5)) * row[1])
+
+    def shearx(self, image: PixelArray, row: Row) -> None:
+        """Shear along x, see ``augdmix_ops.shear_x``. row: pixels per pixel."""
+        image[:] = shear_x(torch.from_numpy(image)[None], torch.from_numpy(row)[None])[0].numpy()
+
+    def sheary(self, image: PixelArray, row: Row) -> None:
+        """Shear along y. row: pixels per pixel."""
+        image[:] = shear_y(torch.from_numpy(image)[None], torch.from_numpy(row)[None])[0].numpy()
 
     def sharpness(self, image: PixelArray, row: Row) -> None:
         """Blend with the 3x3 mean (weight 5 at the centre, else 1), except at the border. row: factor, 1 - factor."""
@@ -183,9 +196,10 @@ class CpuOps:
 class CpuStrongAugmenter:
     """Makes strong views of crops: operations, then normalisation. One object serves one thread at a time."""
 
-    def __init__(self, normaliser: Normaliser) -> None:
+    def __init__(self, normaliser: Normaliser, fill: int = 0) -> None:
+        """fill: level of pixels from outside the image, 0..255."""
         self._normaliser = normaliser
-        self._ops = CpuOps(normaliser.side)
+        self._ops = CpuOps(normaliser.side, fill)
         self._planes = np.empty((RGB, normaliser.side, normaliser.side), np.uint8)
         self._crop = np.empty((normaliser.side, normaliser.side, RGB), np.uint8)
 

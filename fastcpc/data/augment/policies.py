@@ -5,11 +5,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from fastcpc.config.schema import AugmentConfig
+
+StyleName: TypeAlias = Literal["torchvision", "augdmix"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,13 @@ class StrongPolicy:
 
     rows: drawn uniformly; the choices of a row are applied in order. num_bins: number of bins of the magnitudes.
     draws: None draws one row per view. A number draws that many rows per view, independently, with one choice each.
+    style: how the operations are applied, see ``styles``.
     """
 
     rows: tuple[tuple[Choice, ...], ...]
     num_bins: int
     draws: int | None = None
+    style: StyleName = "torchvision"
 
     @property
     def num_steps(self) -> int:
@@ -151,8 +156,9 @@ def strong_policy(augment: AugmentConfig, *, images: bool = False) -> StrongPoli
     geometric: as randaugment, with the identity and the five operations that move pixels.
     """
     if augment.strong == "autoaugment":
-        return StrongPolicy(AUTOAUGMENT_IMAGENET if images else AUTOAUGMENT_CIFAR10, AUTOAUGMENT_BINS)
+        rows = AUTOAUGMENT_IMAGENET if images else AUTOAUGMENT_CIFAR10
+        return StrongPolicy(rows, AUTOAUGMENT_BINS, style=augment.style)
     names = GEOMETRIC_OPS if augment.strong == "geometric" else RANDAUGMENT_OPS
     strength = augment.randaugment_magnitude
-    rows = tuple((Choice(name, 1.0, strength if name in MAGNITUDES else None),) for name in names)
-    return StrongPolicy(rows, RANDAUGMENT_BINS, augment.randaugment_ops)
+    drawn = tuple((Choice(name, 1.0, strength if name in MAGNITUDES else None),) for name in names)
+    return StrongPolicy(drawn, RANDAUGMENT_BINS, augment.randaugment_ops, augment.style)

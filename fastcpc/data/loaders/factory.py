@@ -9,6 +9,7 @@ from fastcpc.config.schema import AugmentConfig, DataConfig
 from fastcpc.config.validation import feed_problem
 from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.policies import strong_policy
+from fastcpc.data.augment.styles import STYLES
 from fastcpc.data.cores import usable_cores
 from fastcpc.data.dataset import AnySplit, ArraySplit, Dataset, EmbeddingSplit, ImageSplit
 from fastcpc.data.embeddings.loader import EmbeddingLoader
@@ -85,9 +86,9 @@ def make_loader(
         return EmbeddingLoader(split, dataset.mean, dataset.std, augment, device)
     if isinstance(split, ArraySplit):
         return MemoryLoader(split.pixels, dataset.mean, dataset.std, dataset.weak, strong_policy(augment), device)
-    decoder = make_decoder(name, split, dataset, data, device, bad_list)
-    assert dataset.image_transform is not None
     strong = strong_policy(augment, images=True)
+    decoder = make_decoder(name, split, dataset, data, device, bad_list, STYLES[strong.style].fill)
+    assert dataset.image_transform is not None
     return ImageLoader(len(split), dataset.image_transform, dataset.mean, dataset.std, strong, decoder, device)
 
 
@@ -125,8 +126,15 @@ def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCa
 
 
 def make_decoder(
-    name: str, split: ImageSplit, dataset: Dataset, data: DataConfig, device: torch.device, bad_list: Path | None
+    name: str,
+    split: ImageSplit,
+    dataset: Dataset,
+    data: DataConfig,
+    device: torch.device,
+    bad_list: Path | None,
+    strong_fill: int = 0,
 ) -> Decoder:
+    """The decoder of a loader. strong_fill: level of pixels from outside the image in strong views."""
     assert dataset.image_transform is not None
     in_training = isinstance(dataset.train, ImageSplit) and split.paths is dataset.train.paths
     bad = BadImages(split, data.max_bad if in_training else None, bad_list)
@@ -134,7 +142,9 @@ def make_decoder(
     normaliser = Normaliser(dataset.mean, dataset.std, dataset.image_transform.crop)
     cache, threads = find_cache(split, dataset, data), num_workers(data)
     on_cpu, on_gpu = device.type == "cpu", device.type == "cuda"
-    pillow = PillowDecoder(files, dataset.image_transform, normaliser, bad, threads, cache=cache, normalise=on_cpu)
+    pillow = PillowDecoder(
+        files, dataset.image_transform, normaliser, bad, threads, cache=cache, normalise=on_cpu, strong_fill=strong_fill
+    )
     decoder: Decoder = pillow
     if name == "dali":
         decoder = DaliDecoder(files, dataset.image_transform, normaliser, bad, threads, device, data.hw_decoder_load)

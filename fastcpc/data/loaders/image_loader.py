@@ -19,6 +19,7 @@ from fastcpc.data.augment.cpu_ops import CpuStrongAugmenter, StrongDraw
 from fastcpc.data.augment.normalize import Normaliser, TensorNormaliser
 from fastcpc.data.augment.policies import StrongPolicy
 from fastcpc.data.augment.random_crop import CropGeometry
+from fastcpc.data.augment.styles import STYLES
 from fastcpc.data.dataset import ImageTransform
 from fastcpc.data.loaders.base import Batch, ViewName, check_stream
 from fastcpc.data.loaders.buffers import Buffers
@@ -106,7 +107,7 @@ class ImageLoader:
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
         self._one_by_one = None  # for uint8 crops of a decoder on a CPU
         if strong is not None and device.type == "cpu":
-            self._one_by_one = CpuStrongAugmenter(Normaliser(mean, std, transform.crop))
+            self._one_by_one = CpuStrongAugmenter(Normaliser(mean, std, transform.crop), STYLES[strong.style].fill)
 
     def stream(
         self,

@@ -85,14 +85,15 @@ class PillowDecoder:
         *,
         cache: ImageCache | None = None,
         normalise: bool = True,
+        strong_fill: int = 0,
     ) -> None:
-        """num_threads: 1 or more. cache: images that need no decoding.
+        """num_threads: 1 or more. cache: images that need no decoding. strong_fill: see ``CpuStrongAugmenter``.
 
         normalise: False leaves all views as uint8 levels. This sends a quarter of the bytes to a GPU.
         """
         self.num_decoded = 0
         self.files, self._side, self.bad, self._cache = files, transform.crop, bad, cache
-        self._normaliser, self._normalise = normaliser, normalise
+        self._normaliser, self._normalise, self._strong_fill = normaliser, normalise, strong_fill
         self._fill = np.array([round(255 * value) for value in normaliser.mean], np.uint8)
         self._geometry = CropGeometry(transform)
         self._buffers = Buffers()
@@ -163,7 +164,7 @@ class PillowDecoder:
     def _augmenter(self) -> CpuStrongAugmenter:
         """The augmenter of this thread."""
         if not hasattr(self._own, "augmenter"):
-            self._own.augmenter = CpuStrongAugmenter(self._normaliser)
+            self._own.augmenter = CpuStrongAugmenter(self._normaliser, self._strong_fill)
         augmenter: CpuStrongAugmenter = self._own.augmenter
         return augmenter
 

@@ -21,15 +21,18 @@ FREE_KEYS = frozenset(
     }
 )  # fmt: skip
 # Settings that must match when another run starts from a checkpoint.
-BINDING = ("data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed")
-# Exceptions: the loader, and the initial weights of the networks.
-LOOSE = ("data.feed", "model.weights")
+BINDING = (
+    "data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed", "optim.",
+)  # fmt: skip
+# Exceptions: the loader, the initial weights of the networks, and what leaves the state of the optimiser as it is.
+LOOSE = ("data.feed", "model.weights", "model.drop_path", "optim.backend", "optim.clip_norm")
 
 
 def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
     """InputError when a checkpoint to start from has other samples, labels or networks.
 
-    saved: the YAML of the checkpoint's config. Schedule, cleaner, losses and augmentation may differ.
+    saved: the YAML of the checkpoint's config. Schedule, cleaner, losses, augmentation and the average of weights may
+    differ.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
