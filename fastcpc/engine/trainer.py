@@ -40,6 +40,7 @@ from fastcpc.engine.schedule import SCHEDULES
 from fastcpc.engine.scoring import ScoringResult, renumbered, score_samples
 from fastcpc.engine.step_loop import StepLoop, Stopped, StopRequest
 from fastcpc.engine.train_epoch import PassResult, TrainContext
+from fastcpc.engine.whitening import fit_whitening
 
 SYNCHRONOUS_BYTES = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
 
@@ -83,6 +84,7 @@ class Trainer:
                 )
                 for number in (1, 2)
             ]
+        fit_whitening([network for own in self.learners for network in (own.network, own.eval_network)], train_loader)
         shape = self.dataset.in_channels, self.dataset.image_size
         flops = count_image_flops(self.learners[0].network, *shape)
         if flops is None:
@@ -120,8 +122,9 @@ class Trainer:
         """Run the remaining stages of an epoch, then log it and save a checkpoint."""
         epoch, run_state = self.run_state.epoch, self.run_state
         lr = self.training.learning_rate(epoch)
-        for learner in self.learners:
-            learner.set_learning_rate(lr)
+        if run_state.is_between_epochs:  # inside an epoch a network has the rate of its last step
+            for learner in self.learners:
+                learner.set_learning_rate(lr)
         run_state.begin_epoch("warmup" if epoch < self.config.train.warmup_epochs else "train", lr)
         for name, stage in self.outline(epoch)[run_state.stage :]:
             distributed.set_location(f"epoch {epoch}, {name}")

