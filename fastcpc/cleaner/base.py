@@ -31,6 +31,7 @@ class CleanerInput:
     prob_predicted_N: (M,) float32, softmax at those labels. feat_nD: features of this rank's samples, by shard.
     labels_N: (M,) int64 given labels; order: the same, sorted. teacher: this network's partition by the previous
     cleaner of the kind, None for the first. teacher_problem: why that partition must not be trained on, or empty.
+    confirmed_N: (M,) bool, labels that a reviewer confirmed, which need no decision; None without corrections.
     """
 
     network: Network
@@ -50,6 +51,7 @@ class CleanerInput:
     shard: Shard
     teacher: Partition | None = None
     teacher_problem: str = ""
+    confirmed_N: Tensor | None = None
 
     @property
     def own_labels_n(self) -> Tensor:

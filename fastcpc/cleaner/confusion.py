@@ -67,7 +67,7 @@ class Confusion(Cleaner):
     name = "confusion"
 
     def clean(self, data: CleanerInput) -> CleanerResult:
-        """Fit the confusion matrix to this network's softmax of the kept features."""
+        """Fit the confusion matrix to this network's softmax of the kept features, without confirmed labels."""
         with torch.no_grad():
             device, num = data.labels_N.device, len(data.feat_nD)
             logits_nK = torch.cat(
@@ -76,8 +76,10 @@ class Confusion(Cleaner):
                     for i in range(0, max(num, 1), CHUNK)
                 ]
             )
-        own_n = data.own_labels_n
-        prob_nK, is_part = logits_nK.double().softmax(1), not data.shard.is_whole
-        fit = fit_confusion(prob_nK, own_n, sharpness=TRAINED_SHARPNESS, over_ranks=is_part)
-        own_prob_n = fit.posterior_NK.gather(1, own_n[:, None])[:, 0].float()
+        own_n, is_part = data.own_labels_n, not data.shard.is_whole
+        prob_nK, own_prob_n = logits_nK.double().softmax(1), torch.ones(len(own_n), device=own_n.device)
+        open_m = slice(None) if data.confirmed_N is None else ~data.confirmed_N[data.shard.rows.to(own_n.device)]
+        own_m = own_n[open_m]
+        fit = fit_confusion(prob_nK[open_m], own_m, sharpness=TRAINED_SHARPNESS, over_ranks=is_part)
+        own_prob_n[open_m] = fit.posterior_NK.gather(1, own_m[:, None])[:, 0].float()
         return CleanerResult(data.shard.gather(own_prob_n, "scores"))

@@ -26,8 +26,8 @@ def non_finite(parts: Mapping[str, Sequence[Tensor]]) -> list[str]:
 
 
 def momentum_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """The momentum buffers that an optimiser has so far."""
-    found = [state.get("momentum_buffer") for state in optimizer.state.values()]
+    """The momentum buffers that an optimiser has so far: one per parameter of SGD, two of AdamW."""
+    found = [value for state in optimizer.state.values() for name, value in state.items() if name != "step"]
     return [buffer for buffer in found if isinstance(buffer, Tensor)]
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, class_list
+from fastcpc.cleaner.confirmed import without_last
 from fastcpc.distributed import Shard, all_gather, all_reduce_sum
 from fastcpc.kernels import GroupOrder, MixtureFit, fit_gmm
 from fastcpc.kernels.gmm_em import fit_gmm_by_sums
@@ -56,32 +57,48 @@ class GmmPosterior:
     fitted: bool = True
 
 
-def agnostic_posterior(loss_N: Tensor, shard: Shard | None = None) -> GmmPosterior:
-    """One mixture for all samples. loss_N: (N,) floating, normalised. shard: as ``fit_mixtures``."""
+def agnostic_posterior(loss_N: Tensor, shard: Shard | None = None, confirmed_N: Tensor | None = None) -> GmmPosterior:
+    """One mixture for all samples. loss_N: (N,) floating, normalised. shard: as ``fit_mixtures``.
+
+    confirmed_N: (N,) bool, samples whose losses are not fitted: they are a group whose fit is not used.
+    """
     groups = torch.zeros(len(loss_N), dtype=torch.int64, device=loss_N.device)
-    fit = fit_mixtures(loss_N, groups, 1, shard)
+    if confirmed_N is None:
+        fit = fit_mixtures(loss_N, groups, 1, shard)
+    else:
+        fit = without_last(fit_mixtures(loss_N, groups.masked_fill(confirmed_N, 1), 2, shard))
     if not bool(fit.fitted[0]):
         return GmmPosterior(torch.zeros_like(loss_N, dtype=torch.float32), {"agn": fit}, fitted=False)
     return GmmPosterior(fit.clean_probability(loss_N, groups).float(), {"agn": fit})
 
 
 def aware_posterior(
-    loss_N: Tensor, labels_N: Tensor, num_classes: int, order: GroupOrder | None = None, shard: Shard | None = None
+    loss_N: Tensor,
+    labels_N: Tensor,
+    num_classes: int,
+    order: GroupOrder | None = None,
+    shard: Shard | None = None,
+    confirmed_N: Tensor | None = None,
 ) -> GmmPosterior:
     """One mixture per given label, on that label's samples.
 
     A class with too few samples or with constant losses takes the class-agnostic posterior.
     loss_N: (N,) floating, normalised. labels_N: (N,) int64 in [0, num_classes). order: ``order_groups`` of the labels,
-    which never change; None: they are sorted here. shard: as ``fit_mixtures``.
+    which never change; None: they are sorted here. shard: as ``fit_mixtures``. confirmed_N: as ``agnostic_posterior``.
     """
-    fit = fit_mixtures(loss_N, labels_N if order is None else order, num_classes, shard)
+    if confirmed_N is None:
+        fit = fit_mixtures(loss_N, labels_N if order is None else order, num_classes, shard)
+    else:
+        groups_N = labels_N.masked_fill(confirmed_N, num_classes)
+        fit = without_last(fit_mixtures(loss_N, groups_N, num_classes + 1, shard))
     unfitted_K = ~fit.fitted
-    present_K = torch.bincount(labels_N, minlength=num_classes) > 0
+    undecided_M = labels_N if confirmed_N is None else labels_N[~confirmed_N]
+    present_K = torch.bincount(undecided_M, minlength=num_classes) > 0
     fallback = tuple(torch.nonzero(unfitted_K & present_K).flatten().tolist())
     aware_N = fit.clean_probability(loss_N, labels_N).float()
     if not fallback:
         return GmmPosterior(aware_N, {"awr": fit})
-    agnostic = agnostic_posterior(loss_N, shard)
+    agnostic = agnostic_posterior(loss_N, shard, confirmed_N)
     clean_prob_N = torch.where(unfitted_K[labels_N], agnostic.clean_prob_N, aware_N)
     return GmmPosterior(clean_prob_N, {"awr": fit, **agnostic.fits}, fallback, agnostic.fitted)
 
@@ -96,12 +113,15 @@ class Gmm(Cleaner):
     uses_loss_history = True
 
     def clean(self, data: CleanerInput) -> CleanerResult:
-        """The posterior of the network's own normalised losses."""
+        """The posterior of the network's own normalised losses; those of confirmed labels are not fitted."""
+        confirmed_N = data.confirmed_N
+        if confirmed_N is not None and bool(confirmed_N.all()):
+            return CleanerResult(torch.ones_like(data.values_N))
         shard = data.shard if data.config.parallel.mixture == "summed" else None
         if self.per_class:
-            posterior = aware_posterior(data.values_N, data.labels_N, data.num_classes, data.order, shard)
+            posterior = aware_posterior(data.values_N, data.labels_N, data.num_classes, data.order, shard, confirmed_N)
         else:
-            posterior = agnostic_posterior(data.values_N, shard)
+            posterior = agnostic_posterior(data.values_N, shard, confirmed_N)
         notes: tuple[str, ...] = ()
         if posterior.fallback_classes:
             notes = (

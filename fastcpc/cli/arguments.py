@@ -59,6 +59,22 @@ def table_file(text: str) -> Path:
     return Path(text)
 
 
+def csv_file(text: str) -> Path:
+    """The name of a .csv file."""
+    return _with_ending(text, ".csv")
+
+
+def json_file(text: str) -> Path:
+    """The name of a .json file."""
+    return _with_ending(text, ".json")
+
+
+def _with_ending(text: str, ending: str) -> Path:
+    if Path(text).suffix.lower() != ending:
+        raise argparse.ArgumentTypeError(f"{text}: unknown kind of file; use {ending}")
+    return Path(text)
+
+
 def new_file(path: Path, *, force: bool) -> None:
     """Check that a file can be written at path; InputError where one exists, unless force allows to replace it."""
     if path.is_dir():

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastcpc.cli.arguments import new_file, probability, table_file
+from fastcpc.cli.arguments import csv_file, json_file, new_file, probability, table_file
 from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.cli.lazy import load_action
 from fastcpc.config.load import read_config
@@ -28,13 +28,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(options: argparse.Namespace) -> int:
     read_config(options.run)
-    options.out = options.out or options.run / "suspects.csv"
-    targets = [options.out, *([options.cleaned_list] if options.cleaned_list else [])]
-    for target in targets:
-        new_file(target, force=options.force)
-    if len({target.resolve() for target in targets}) < len(targets):
-        raise InputError(f"--out and --cleaned-list are both {options.out}; give two names")
+    if options.corrections and not options.corrections.is_file():
+        raise InputError(f"--corrections {options.corrections}: no such file")
+    if options.corrections_out and not options.corrections:
+        raise InputError("--corrections-out: needs --corrections FILE, the decisions to write")
+    if options.out is None and not options.corrections:
+        options.out = options.run / "suspects.csv"
+    _check_targets(options)
     return load_action("clean")(options)
+
+
+def _check_targets(options: argparse.Namespace) -> None:
+    """InputError where a file exists already, or where two options name one file."""
+    names = ("out", "cleaned_list", "corrections_out", "label_studio", "near_duplicates")
+    given = {f"--{name.replace('_', '-')}": getattr(options, name) for name in names if getattr(options, name)}
+    seen: dict[Path, str] = {}
+    for option, target in given.items():
+        new_file(target, force=options.force)
+        before = seen.setdefault(target.resolve(), option)
+        if before != option:
+            raise InputError(f"{before} and {option} are both {target}; give two names")
+        if options.corrections and target.resolve() == options.corrections.resolve():
+            raise InputError(f"--corrections and {option} are both {target}; give two names")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         metavar="FILE",
         type=table_file,
-        help="table of the suspects, .csv or .parquet (default: RUN/suspects.csv)",
+        help="table of the suspects, .csv or .parquet (default: RUN/suspects.csv; with --corrections none)",
     )
     parser.add_argument(
         "--all", action="store_true", help="write all samples; the column is_label_issue marks the suspects"
@@ -62,6 +77,22 @@ def _parser() -> argparse.ArgumentParser:
         help="also write the samples without suspects, in the list format of the data set. digits, CIFAR: .csv for "
         "noise.file, with suggested labels for the suspects; clothing1m: key list; webvision: file list; imagefolder: "
         ".csv or .parquet for data.list, or a new folder of links",
+    )  # fmt: skip
+    parser.add_argument(
+        "--corrections", metavar="FILE", type=Path,
+        help="decisions about suspects: corrections.csv of the report, or Label Studio's JSON export. --cleaned-list "
+        "then applies them and no others; other files omit the samples that have a decision",
+    )  # fmt: skip
+    parser.add_argument(
+        "--corrections-out", metavar="FILE.csv", type=csv_file, help="also write the decisions as corrections.csv"
+    )
+    parser.add_argument(
+        "--label-studio", metavar="FILE.json", type=json_file,
+        help="also write the suspects as tasks for Label Studio, with suggested labels, and FILE.xml, the interface",
+    )  # fmt: skip
+    parser.add_argument(
+        "--near-duplicates", metavar="FILE", type=table_file,
+        help="also write suspects with near duplicates that have another label, .csv or .parquet",
     )  # fmt: skip
     parser.add_argument(
         "--root", metavar="DIR", default="", help="folder of the data set for --cleaned-list (default: data.root)"

@@ -39,7 +39,7 @@ def check_data_paths(data: DataConfig) -> None:
         existing_folder("data.root", data.root)
     if data.embeddings and not data.labels and Path(data.embeddings).expanduser().is_file():
         raise InputError(NO_LABELS)
-    for name in ("embeddings", "labels", "test_embeddings", "test_labels"):
+    for name in ("embeddings", "labels", "test_embeddings", "test_labels", "corrections"):
         _existing(f"data.{name}", getattr(data, name))
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from fastcpc.config.sections.base import Section, setting
 from fastcpc.config.sections.data import AugmentConfig, DataConfig, NoiseConfig
 from fastcpc.config.sections.method import CleanerConfig, CpcConfig, ModelConfig, SemisupConfig
-from fastcpc.config.sections.training import LogConfig, OptimConfig, ParallelConfig, RunConfig, TrainConfig
+from fastcpc.config.sections.training import EmaConfig, LogConfig, OptimConfig, ParallelConfig, RunConfig, TrainConfig
 
 __all__ = [
     "AugmentConfig",
@@ -18,6 +18,7 @@ __all__ = [
     "Config",
     "CpcConfig",
     "DataConfig",
+    "EmaConfig",
     "LogConfig",
     "ModelConfig",
     "NoiseConfig",
@@ -43,6 +44,7 @@ class Config(Section):
     semisup: SemisupConfig = field(default_factory=SemisupConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     log: LogConfig = field(default_factory=LogConfig)
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Device; auto: cuda where available, else cpu.")

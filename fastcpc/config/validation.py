@@ -2,40 +2,24 @@
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from fastcpc.config import names
 from fastcpc.config.constraints import did_you_mean, shown
 from fastcpc.config.normalise import FORM, read_normalise
+from fastcpc.config.rules.training import SettingProblem, training_problems
 from fastcpc.config.schema import Config
+from fastcpc.config.sizes import crop_of, resize_of
 
 ASYM_LIMIT = 0.5
-
-
-@dataclass(frozen=True)
-class SettingProblem:
-    """A conflict. keys: its settings, first the one to change; message: one line that starts with that key."""
-
-    keys: tuple[str, ...]
-    message: str
+LEAST_PIXELS = 8  # of data.resize and data.crop
 
 
 def cross_setting_problems(config: Config) -> list[SettingProblem]:
     """Every conflict between settings that are each valid."""
     return [
-        *_schedule(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config), *_augment(config),
-        *_model(config), *_run(config), *_parallel(config),
+        *training_problems(config), *_pool(config), *_semisup(config), *_noise(config), *_data(config),
+        *_augment(config), *_model(config), *_run(config), *_parallel(config),
     ]  # fmt: skip
-
-
-def _schedule(config: Config) -> Iterator[SettingProblem]:
-    train = config.train
-    if train.warmup_epochs >= train.epochs and names.CLEANER_KINDS[config.cleaner.kind]:
-        yield SettingProblem(
-            ("train.warmup_epochs", "train.epochs", "cleaner.kind"),
-            f"train.warmup_epochs={train.warmup_epochs}: must be below train.epochs={train.epochs}, or no epoch cleans "
-            "labels (cleaner.kind=none trains with cross entropy only)",
-        )
 
 
 def _pool(config: Config) -> Iterator[SettingProblem]:
@@ -139,10 +123,21 @@ def _data(config: Config) -> Iterator[SettingProblem]:
         yield SettingProblem(
             ("data.index", "data.name"), f"data.index={data.index}: {data.name} has no index; leave it empty"
         )
-    if traits.kind == "images" and data.crop > data.resize:
+    if traits.kind == "images":
+        yield from _sizes(config)
+
+
+def _sizes(config: Config) -> Iterator[SettingProblem]:
+    data = config.data
+    for name, pixels in (("resize", data.resize), ("crop", data.crop)):
+        if 0 < pixels < LEAST_PIXELS:
+            yield SettingProblem((f"data.{name}",), f"data.{name}={pixels}: must be 0 or {LEAST_PIXELS} or more")
+    is_open = config.model.weights and not (data.crop and data.resize)  # checked when the weights are known
+    if crop_of(data) > resize_of(data) and not is_open:
         yield SettingProblem(
             ("data.crop", "data.resize"),
-            f"data.crop={data.crop}: must not exceed data.resize={data.resize}, the shorter side of the resized image",
+            f"data.crop={crop_of(data)}: must not exceed data.resize={resize_of(data)}, the shorter side of the "
+            "resized image",
         )
 
 
@@ -214,7 +209,7 @@ def _model(config: Config) -> Iterator[SettingProblem]:
             f"model.weights={model.weights}: {model.name} has no weights by name; give the path of a .safetensors file",
         )
     data, of_images = config.data, names.DATASETS[config.data.name].kind == "images"
-    pixels = data.crop if of_images else names.DATASETS[data.name].pixels
+    pixels = crop_of(data) if of_images else names.DATASETS[data.name].pixels
     most = names.MOST_PIXELS.get(model.name, pixels)
     if pixels > most:
         size = f"data.crop={pixels}" if of_images else f"{data.name} has {pixels}"

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 
+from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.augment.policies import WeakPolicy
 
 RGB = 3  # channels of each decoded image file, also of grey files
@@ -98,25 +100,29 @@ class EmbeddingSplit:
 
 
 AnySplit = ArraySplit | ImageSplit | EmbeddingSplit
+LeftOutBecause = Literal["broken", "subset", "removed"]
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Training images that a run does not train on: broken ones, and those outside data.subset.
+    """Training images that a run does not train on: broken ones, those outside data.subset, removed ones.
 
-    names, labels: as in a split; labels are the given ones, with noise. broken: bool (M,).
+    names, labels: as in a split; labels are the given ones, with noise and corrections. broken, removed: bool (M,);
+    removed: by data.corrections.
     """
 
     names: tuple[str, ...] = ()
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     broken: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
+    removed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.bool_))
 
-    def with_more(self, split: AnySplit, labels: np.ndarray, rows: np.ndarray, *, broken: bool) -> "LeftOut":
+    def with_more(self, split: AnySplit, labels: np.ndarray, rows: np.ndarray, *, why: LeftOutBecause) -> "LeftOut":
         """These and the samples of a split at these positions (int64 (M,)); labels: given labels of the split."""
         return LeftOut(
             names=(*self.names, *(split.names[row] for row in rows.tolist())),
             labels=np.concatenate([self.labels, labels[rows]]),
-            broken=np.concatenate([self.broken, np.full(len(rows), broken)]),
+            broken=np.concatenate([self.broken, np.full(len(rows), why == "broken")]),
+            removed=np.concatenate([self.removed, np.full(len(rows), why == "removed")]),
         )
 
 
@@ -126,13 +132,14 @@ class ImageTransform:
 
     resize: length of the shorter side in pixels. crop: side of the square. It is at the centre in test views and at
     random in weak views. random_resized_crop: weak views take a crop of random area and aspect ratio instead. flip:
-    weak views are mirrored left to right with probability 1/2.
+    weak views are mirrored left to right with probability 1/2. interpolation: bilinear or bicubic, of every resampling.
     """
 
     resize: int
     crop: int
     random_resized_crop: bool
     flip: bool
+    interpolation: str = BILINEAR
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,21 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcpc.arrays import Ints
+from fastcpc.arrays import Bools, Ints
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
 from fastcpc.data.dataset import AnySplit, ArraySplit, Dataset, EmbeddingSplit
 from fastcpc.data.paths import same_name
 
 TRAIN = "train"
-USED, BROKEN, UNUSED = 0, 1, 2  # trained on; left out as broken; outside data.subset
+USED, BROKEN, UNUSED, REMOVED = 0, 1, 2, 3  # trained on; broken; outside data.subset; removed by data.corrections
 SAMPLED_ROWS = 4096  # of a file of embeddings, evenly spaced, that count as its content
 NEW = -1  # a sample that the earlier data set does not have
 Uses = NDArray[np.int8]
@@ -32,7 +32,7 @@ Uses = NDArray[np.int8]
 class Part:
     """The samples of one part in the order of the data set, those that are trained on first.
 
-    names: N paths. labels_N: int64 (N,), given labels. use_N: int8 (N,), USED, BROKEN or UNUSED.
+    names: N paths. labels_N: int64 (N,), given labels. use_N: int8 (N,), USED, BROKEN, UNUSED or REMOVED.
     """
 
     names: tuple[str, ...]
@@ -59,7 +59,7 @@ class DataIdentity:
     shape: of an image in memory (C, H, W); empty for files. parts: "train" and the test sets by name. held_out:
     whether the test part is drawn from the training images. label_file: SHA-256 of noise.file, or empty. It explains
     a difference and is not one: the labels count. values: dimension and digest of embeddings; empty for images, and for
-    runs of earlier versions.
+    runs of earlier versions. confirmed: digest of the names that data.corrections confirms; empty where there are none.
     """
 
     data: str
@@ -70,25 +70,30 @@ class DataIdentity:
     held_out: bool = False
     label_file: str = ""
     values: str = ""
+    confirmed: str = ""
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of everything that counts."""
         parts = sorted((name, part.digest) for name, part in self.parts.items())
-        head = json.dumps(
-            [self.data, self.class_ids, self.class_names, self.shape, parts, *([self.values] if self.values else [])]
-        )
+        further = [self.values] if self.values or self.confirmed else []
+        further += [self.confirmed] if self.confirmed else []
+        head = json.dumps([self.data, self.class_ids, self.class_names, self.shape, parts, *further])
         return hashlib.sha256(head.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def identify(dataset: Dataset, given_N: Ints, root: str = "", label_file: str = "") -> DataIdentity:
+def identify(
+    dataset: Dataset, given_N: Ints, root: str = "", label_file: str = "", confirmed_N: Bools | None = None
+) -> DataIdentity:
     """The identity of a loaded data set.
 
-    given_N: the given labels of ``dataset.train``. root: data.root, which is taken off absolute paths.
+    given_N: the given labels of ``dataset.train``. root: data.root, which is taken off absolute paths. confirmed_N:
+    which of them data.corrections confirms.
     """
     left = dataset.left_out
     names = (*dataset.train.names, *left.names)
-    use_N = np.concatenate([np.zeros(len(given_N), np.int8), np.where(left.broken, BROKEN, UNUSED).astype(np.int8)])
+    left_use = np.where(left.broken, BROKEN, np.where(left.removed, REMOVED, UNUSED)).astype(np.int8)
+    use_N = np.concatenate([np.zeros(len(given_N), np.int8), left_use])
     parts = {TRAIN: Part(plain_names(root, names), np.concatenate([given_N, left.labels]), use_N)}
     known: dict[int, Part] = {}  # two names may mean one part
     for name, split in dataset.tests.items():
@@ -97,7 +102,10 @@ def identify(dataset: Dataset, given_N: Ints, root: str = "", label_file: str = 
     shape = tuple(dataset.train.pixels.shape[1:]) if isinstance(dataset.train, ArraySplit) else ()
     ids = dataset.class_ids or dataset.class_names
     values = _values_digest(dataset.train, *dataset.tests.values())
-    return DataIdentity(dataset.name, ids, dataset.class_names, shape, parts, dataset.held_out, label_file, values)
+    confirmed = [] if confirmed_N is None else [parts[TRAIN].names[row] for row in np.flatnonzero(confirmed_N)]
+    digest = hashlib.sha256("\0".join(confirmed).encode("utf-8", "surrogateescape")).hexdigest() if confirmed else ""
+    held_out, classes = dataset.held_out, dataset.class_names
+    return DataIdentity(dataset.name, ids, classes, shape, parts, held_out, label_file, values, digest)
 
 
 def _values_digest(*splits: AnySplit) -> str:
@@ -126,7 +134,7 @@ class Difference:
     classes: bool = False
 
 
-def compare(then: DataIdentity, now: DataIdentity, parts: Iterable[str] | None = None) -> Difference | None:
+def compare(then: DataIdentity, now: DataIdentity, parts: Collection[str] | None = None) -> Difference | None:
     """The difference of two data sets, or None. parts: the names of those to compare; None: all."""
     if then.class_ids != now.class_ids or then.data != now.data or then.shape != now.shape:
         return Difference(class_text(then, now), classes=True)
@@ -136,6 +144,8 @@ def compare(then: DataIdentity, now: DataIdentity, parts: Iterable[str] | None =
         if before != after:
             return Difference(f"embeddings of {before} dimensions then, {after} now", classes=True)
         texts.append("other embeddings")
+    if then.confirmed != now.confirmed and (parts is None or TRAIN in parts):
+        texts.append("data.corrections confirms other labels")
     chosen = sorted(then.parts.keys() | now.parts.keys(), key=lambda name: (name != TRAIN, name))
     seen: set[tuple[str, str]] = set()
     for name in chosen if parts is None else [name for name in chosen if name in set(parts)]:
@@ -183,6 +193,8 @@ def part_text(then: Part, now: Part, class_ids: Sequence[str]) -> str:
         ([*rows.relabelled(class_ids), *_arrows(moved.items())], "relabelled"),
         (rows.use_changed(USED, BROKEN), "broken now"),
         (rows.use_changed(BROKEN, USED), "no longer broken"),
+        (rows.use_changed(USED, REMOVED), "removed by data.corrections"),
+        (rows.use_changed(REMOVED, USED), "no longer removed by data.corrections"),
     ]
     changes = [f"{len(found):,} {what} (first {found[0]})" for found, what in kinds if found]
     if not changes:

@@ -11,6 +11,7 @@ from functools import partial
 from fastcpc.config import names
 from fastcpc.config.normalise import Normalisation, read_normalise
 from fastcpc.config.schema import DataConfig
+from fastcpc.config.sizes import crop_of, interpolation_of, resize_of
 from fastcpc.data.dataset import RGB, Dataset
 from fastcpc.data.datasets import clothing1m, digits
 from fastcpc.data.datasets.cifar import load_cifar
@@ -144,7 +145,7 @@ def _images(
     list_without: ListWithout | None = None,
 ) -> DatasetSpec:
     def inference(config: DataConfig) -> InferenceTransform:
-        return InferenceTransform(RGB, config.resize, config.crop, mean, std)
+        return InferenceTransform(RGB, resize_of(config), crop_of(config), mean, std, interpolation_of(config))
 
     return DatasetSpec(
         name,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, class_list
+from fastcpc.cleaner.confirmed import always_labelled, with_confirmed
 from fastcpc.cleaner.confusion import Confusion
 from fastcpc.cleaner.finite import non_finite
 from fastcpc.cleaner.guard import guarded, is_nearly_clean
@@ -53,10 +54,12 @@ def clean_labels(
     num_classes: int,
     epoch: int,
     order: GroupOrder | None = None,
+    confirmed_N: Tensor | None = None,
 ) -> Cleaning:
     """Run the cleaners, partition the data; changes loss histories, projectors, prototypes and learners' partitions.
 
     labels_N: of all training samples. order: of labels_N, sorted once per run; used where all samples were scored.
+    confirmed_N: (N,) bool, labels that are correct by data.corrections: always in X with weight 1.
     Where a partition must not be trained on, the network keeps its last good one, and a note says why.
     """
     result = Cleaning()
@@ -66,7 +69,8 @@ def clean_labels(
         check_finite(scores.loss_N, learner.number, rows)
     if order is None or rows is not None:
         order = order_groups(labels_N, num_classes)
-    inputs = _inputs(learners, scoring, labels_N, order, config, epoch)
+    confirmed_M = confirmed_N if confirmed_N is None or rows is None else confirmed_N[rows]
+    inputs = _inputs(learners, scoring, labels_N, order, config, epoch, confirmed_M)
     active, problems = active_cleaner(config, epoch), ["", ""]
     found: list[CleanerResult] = []
     for place, cleaner in enumerate(cleaners_of(config.cleaner.kind)):
@@ -95,6 +99,8 @@ def clean_labels(
     for learner, partition in zip(learners, result.partition_for, strict=True):
         if rows is not None and learner.partition is partition:
             learner.partition = partition.scatter_to(rows, num_samples)
+        if confirmed_N is not None and learner.partition is not None:
+            learner.partition = always_labelled(learner.partition, confirmed_N)
     return result
 
 
@@ -102,7 +108,7 @@ def _run(cleaner: Cleaner, inputs: Sequence[CleanerInput], previous: Sequence[Cl
     """Both networks' results of a cleaner. Where it has a problem, those of the previous cleaner take their place."""
     found = []
     for i, data in enumerate(inputs):
-        result = cleaner.clean(data)
+        result = with_confirmed(cleaner.clean(data), data)
         if non_finite({"probabilities": [result.clean_prob_N]}):
             problem = result.problem or f"clean probabilities of {cleaner.name} are NaN or infinite (lower train.lr)"
             result = replace(result, clean_prob_N=torch.zeros_like(result.clean_prob_N), problem=problem)
@@ -120,6 +126,7 @@ def _inputs(
     order: GroupOrder,
     config: Config,
     epoch: int,
+    confirmed_N: Tensor | None,
 ) -> list[CleanerInput]:
     """What the first cleaner gets of each network; appends to the loss histories where a cleaner uses them."""
     keeps_history = any(cleaner.uses_loss_history for cleaner in cleaners_of(config.cleaner.kind))
@@ -131,7 +138,7 @@ def _inputs(
             values_N = learner.history_LN.mean(0)
         inputs.append(
             CleanerInput(
-                network=learner.network,
+                network=learner.eval_network,
                 optimizer=learner.cpc_optimizer,
                 number=learner.number,
                 epoch=epoch,
@@ -146,6 +153,7 @@ def _inputs(
                 labels_N=labels_N,
                 order=order,
                 shard=scoring.shard,
+                confirmed_N=confirmed_N,
             )
         )
     return inputs

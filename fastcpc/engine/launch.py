@@ -10,8 +10,11 @@ import numpy as np
 import torch
 
 from fastcpc import distributed
+from fastcpc.config.names import DATASETS
 from fastcpc.config.normalise import read_normalise
 from fastcpc.config.schema import Config
+from fastcpc.config.sizes import crop_of, interpolation_of, resize_of
+from fastcpc.data.corrections.apply import apply_corrections, corrections_of
 from fastcpc.data.dataset import Dataset
 from fastcpc.data.identity import DataIdentity
 from fastcpc.data.labels.noise import Labels, make_labels, take_subset
@@ -25,6 +28,7 @@ from fastcpc.engine.checkpoint.resume import resume_point, turns_back
 from fastcpc.engine.loggers.figure_schedule import DrawFigures
 from fastcpc.engine.loggers.run_log import RunLog, open_log
 from fastcpc.engine.numerics import choose_compile, resolve_numerics
+from fastcpc.engine.outputs.corrections_file import write_applied
 from fastcpc.engine.outputs.data_record import (
     DATA_FILE,
     check_old_labels,
@@ -38,12 +42,17 @@ from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import StopRequest
 from fastcpc.engine.trainer import Trainer
 
+ADAMW_LR = 5e-3  # learning rates above are for SGD
+
 
 def load_data(config: Config, held_out: Set[str] | None = None) -> tuple[Dataset, Labels]:
-    """The data set and its labels, noise put on and subset taken. held_out: as ``load_dataset``."""
+    """The data set and its labels: noise put on, subset taken, corrections applied. held_out: as ``load_dataset``."""
     dataset = load_dataset(config.data, held_out)
     labels = make_labels(dataset, config.noise, config.run.seed)
-    return take_subset(dataset, labels, config.data.subset, config.run.seed)
+    file = config.data.corrections
+    corrections = corrections_of(file, dataset, labels) if file else ()
+    dataset, labels = take_subset(dataset, labels, config.data.subset, config.run.seed)
+    return apply_corrections(dataset, labels, corrections) if file else (dataset, labels)
 
 
 def train(
@@ -80,6 +89,7 @@ def train(
             if change is not None:
                 map_files(folder.path, stored, change)
             write_record(folder.path, identity)
+            write_applied(folder.path, trainer.labels.corrections)
             log.start(trainer.run_state.epoch)
             log.info(describe_start(trainer, checkpoint))
             notes = [change.note()] if change is not None else []
@@ -148,7 +158,7 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
-        f"loader {loader}; {_normalisation_words(config)}"
+        f"loader {loader}; {_preprocessing_words(config)}"
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
         f"{describe_compile(config, trainer.numerics.device)}{describe_ranks(config)}; {begin}"
     )
@@ -162,10 +172,15 @@ def describe_compile(config: Config, device: torch.device) -> str:
     return "" if how == "false" else f"compile {how}, "
 
 
-def _normalisation_words(config: Config) -> str:
-    """Mean and std where they are not those of the data set, with the separator after them."""
-    given = read_normalise(config.data.normalise)
-    return "" if given is None else f"mean and std {config.data.normalise}; "
+def _preprocessing_words(config: Config) -> str:
+    """With weights and image files, sizes and interpolation; mean and std where they are not those of the data set.
+
+    Each has a separator after it.
+    """
+    words, data = "", config.data
+    if config.model.weights and DATASETS[data.name].kind == "images":
+        words = f"{crop_of(data)} of {resize_of(data)} pixels, {interpolation_of(data)}; "
+    return words if read_normalise(data.normalise) is None else f"{words}mean and std {data.normalise}; "
 
 
 def start_notes(trainer: Trainer) -> list[str]:
@@ -176,6 +191,10 @@ def start_notes(trainer: Trainer) -> list[str]:
     if empty:
         notes.append(
             f"no training sample has the label {', '.join(map(str, empty[:10]))}: it can never be predicted well"
+        )
+    if trainer.config.optim.name == "adamw" and trainer.config.train.lr > ADAMW_LR:
+        notes.append(
+            f"train.lr={trainer.config.train.lr:g}: is large for optim.name=adamw, which needs about 1e-5 to 1e-3"
         )
     if len(given_N) < trainer.config.train.batch_size:
         notes.append(
@@ -202,7 +221,7 @@ def dry_run(config: Config) -> None:
         small = replace(
             config,
             run=replace(config.run, dir=str(Path(folder) / "run"), resume="auto", keep_every=0),
-            train=replace(config.train, epochs=3, warmup_epochs=1),
+            train=replace(config.train, epochs=3, warmup_epochs=1, warmup_steps=0),
             cleaner=replace(config.cleaner, warmup=1 / 3, guard="none"),  # the guard may leave out MixMatch
             cpc=replace(config.cpc, passes=1),
             log=replace(config.log, wandb=""),

@@ -19,16 +19,21 @@ from fastcpc.config.schema import Config
 from fastcpc.data.rng import fold
 from fastcpc.distributed.gradient_sync import GradientSync, average_over_ranks
 from fastcpc.engine.numerics import Numerics
-from fastcpc.engine.optim import (
+from fastcpc.engine.optim.optimizers import (
+    build_head_optimizer,
     build_optimizer,
-    build_sgd,
     clear_gradients,
+    clip_gradients,
+    copied_momentum,
     load_momentum,
-    momentum_for,
+    restore_momentum,
     set_learning_rate,
 )
+from fastcpc.engine.optim.parameter_groups import parameter_groups
+from fastcpc.engine.optim.weight_average import WeightAverage
 from fastcpc.models.build import build_network
 from fastcpc.models.ghost_batchnorm import apply_ghost_batchnorm
+from fastcpc.models.layer_groups import freeze_layers
 from fastcpc.models.network import Network
 from fastcpc.models.sync_batchnorm import running_statistics, synchronise_batchnorm
 
@@ -37,6 +42,7 @@ LOSS_NAMES = ("total", "labelled", "unlabelled", "penalty")
 IN_CHECKPOINT = ("optimizer", "cpc_optimizer", "scaler", "history", "sums", "restores", "partition")
 IN_SNAPSHOT = ("scaler", "network", "momentum")
 IN_EXPORT = ("sums", "restores")  # beside a snapshot
+WEIGHTS = "weights"  # in state.pt, only with ema.decay: the weights in training, beside those of the average
 
 
 @dataclass(frozen=True)
@@ -77,19 +83,24 @@ class Learner:
             image_size=image_size,
             seed=fold(config.run.seed, "network", number),
         )
+        self.average = WeightAverage(self.network, config.ema.decay) if config.ema.decay else None
         synced = distributed.has_group() and config.parallel.sync_batchnorm
         if synced:
             synchronise_batchnorm(self.network, numerics.device)
         elif numerics.compiles_steps:
             apply_ghost_batchnorm(self.network)
+        freeze_layers(self.network, config.model)
         numerics.prepare(self.network)
+        if self.average is not None:
+            self.average.prepare(self.network, numerics)
         self._gradients = GradientSync(self.network.backbone_parameters())
         # each rank's own statistics are averaged, so that all ranks hold the same network
         self._statistics = [] if synced else running_statistics(self.network)
         self.optimizer = build_optimizer(
-            self.network.backbone_parameters(), config.train, config.optim.backend, numerics.device
+            parameter_groups(self.network, config), config.train, config.optim, numerics.device
         )
-        self.cpc_optimizer = build_sgd(self.network.prototype_parameters(), config.train)
+        self.cpc_optimizer = build_head_optimizer(self.network.prototype_parameters(), config.train, config.optim)
+        self._clip_norm = config.optim.clip_norm
         self.scaler = numerics.scaler()
         self.device = numerics.device
         self.history_LN = torch.zeros(0, num_samples, device=self.device)
@@ -109,8 +120,13 @@ class Learner:
         self.scaler.scale(losses[0]).backward()
         self._gradients.finish()
         average_over_ranks(self._statistics, "batchnorm")
+        if self._clip_norm:
+            self.scaler.unscale_(self.optimizer)
+            clip_gradients(self.optimizer, self._clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update()
         clear_gradients(self.optimizer)  # now: the next replay of a CUDA graph overwrites their memory
         kept = torch.stack([loss.detach() for loss in losses])  # a copy: a replay overwrites the losses, too
         self.sums[: len(losses)] += kept
@@ -123,17 +139,18 @@ class Learner:
 
     @property
     def eval_network(self) -> Network:
-        """The network that scoring, evaluation and export use."""
-        return self.network
+        """The network that scores, guesses, is evaluated and exported: the average where there is one."""
+        return self.network if self.average is None else self.average.network
 
     # ---- state ----
 
     def parts(self) -> dict[str, StatePart]:
         """Everything this learner owns, by name. A new part needs an entry here and its name in IN_..."""
         return {
-            "network": StatePart(self._copied_weights, self.network.load_state_dict),
+            "network": StatePart(lambda: copied_weights(self.network), self.network.load_state_dict),
+            "average": StatePart(lambda: copied_weights(self.eval_network), self.eval_network.load_state_dict),
             "optimizer": StatePart(self.optimizer.state_dict, partial(load_momentum, self.optimizer)),
-            "momentum": StatePart(self._copied_momentum, self._load_momentum),
+            "momentum": StatePart(partial(copied_momentum, self.optimizer), partial(restore_momentum, self.optimizer)),
             "cpc_optimizer": StatePart(self.cpc_optimizer.state_dict, partial(load_momentum, self.cpc_optimizer)),
             "scaler": StatePart(self.scaler.state_dict, self.scaler.load_state_dict),
             "history": StatePart(lambda: self.history_LN, lambda value: self._set("history_LN", value.to(self.device))),
@@ -143,20 +160,25 @@ class Learner:
         }
 
     def state(self) -> dict[str, Any]:
-        """The state of a checkpoint, all but the weights."""
-        return self._read(IN_CHECKPOINT)
+        """The state of a checkpoint, all but the weights of ``eval_network``."""
+        state = self._read(IN_CHECKPOINT)
+        return state if self.average is None else state | {WEIGHTS: copied_weights(self.network)}
 
     def load(self, weights: dict[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Load a checkpoint's weights and ``state``."""
-        self._load({"network": weights, **state}, ("network", *IN_CHECKPOINT))
+        """Load a checkpoint's weights and ``state``; an average starts at the weights where they are none."""
+        self._load({"network": state.get(WEIGHTS, weights), **state}, ("network", *IN_CHECKPOINT))
+        if self.average is not None:
+            self._load({"average": weights}, ("average",))
 
     def snapshot(self) -> dict[str, Any]:
         """A copy of what a pass changes, to roll back to."""
-        return self._read(IN_SNAPSHOT)
+        return self._read(IN_SNAPSHOT if self.average is None else (*IN_SNAPSHOT, "average"))
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Load a snapshot, whatever device it is on."""
         self._load(snapshot, IN_SNAPSHOT)
+        if self.average is not None:
+            self._load({"average": snapshot.get("average", snapshot["network"])}, ("average",))
 
     def export_pass(self) -> dict[str, Any]:
         """Everything that a pass changes, for the ranks that did not train this network."""
@@ -179,24 +201,13 @@ class Learner:
     def _set(self, name: str, value: Any) -> None:
         setattr(self, name, value)
 
-    def _copied_weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-
-    def _copied_momentum(self) -> list[Tensor | None]:
-        buffers = [self.optimizer.state[p].get("momentum_buffer") for p in self._parameters()]
-        return [buffer.clone() if isinstance(buffer, Tensor) else None for buffer in buffers]
-
-    def _load_momentum(self, momentum: Sequence[Tensor | None]) -> None:
-        for parameter, buffer in zip(self._parameters(), momentum, strict=True):
-            self.optimizer.state[parameter].clear()
-            if buffer is not None:
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum_for(parameter, buffer)
-
     def _partition_tensors(self) -> list[Tensor] | None:
         return None if self.partition is None else [self.partition.clean_N, self.partition.clean_prob_N]
 
     def _load_partition(self, tensors: Sequence[Tensor] | None) -> None:
         self.partition = None if tensors is None else Partition(*(tensor.to(self.device) for tensor in tensors))
 
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+def copied_weights(network: Network) -> dict[str, Tensor]:
+    """A copy of everything in the state dict of a network."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}

@@ -20,7 +20,7 @@ from fastcpc.data.rng import fold, generator
 from fastcpc.data.sampler import draw_pool, shuffled_batches
 from fastcpc.engine.learner import LOSS_NAMES, Learner
 from fastcpc.engine.numerics import Numerics
-from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.optim.learning_rate import learning_rate, steps_of_epoch
 from fastcpc.engine.outputs.flops import ImageFlops
 from fastcpc.engine.step_loop import StepLoop
 from fastcpc.errors import RunError
@@ -35,7 +35,11 @@ NAMED_SAMPLES = 20  # of a bad batch, in its message
 
 @dataclass(frozen=True)
 class TrainContext:
-    """What every training pass needs. labels_N: given labels, (N,) int64 on the device. flops: None: unknown."""
+    """What every training pass needs.
+
+    labels_N: given labels, (N,) int64 on the device. flops: None: unknown. confirmed_N: (N,) bool on the device, labels
+    that data.corrections confirms; None without corrections.
+    """
 
     config: Config
     numerics: Numerics
@@ -43,11 +47,21 @@ class TrainContext:
     labels_N: Tensor
     num_classes: int
     flops: ImageFlops | None = None
+    confirmed_N: Tensor | None = None
 
     @cached_property
     def label_order(self) -> GroupOrder:
         """The samples sorted by given label, computed once per run: given labels never change."""
         return order_groups(self.labels_N, self.num_classes)
+
+    def learning_rate(self, progress: float) -> float:
+        """The learning rate at a point of the run, in epochs from 0 with their fraction."""
+        return learning_rate(progress, self.config.train, self.steps_per_epoch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch of cross entropy, for one network."""
+        return steps_of_epoch(len(self.labels_N), self.config.train)
 
     def seed(self, purpose: str, epoch: int, learner: Learner) -> int:
         """Seed for a purpose ("views", "order", ...) in this epoch for this network."""
@@ -133,7 +147,7 @@ def supervised(
     own.network.train()
     for step, batch in step_loop.train_steps(f"{title} net {own.number}", stream, len(batches), num_views=1):
         torch.manual_seed(layers_seed(steps_seed, step))
-        own.set_learning_rate(learning_rate(epoch + step / len(batches), config.train))
+        own.set_learning_rate(training.learning_rate(epoch + step / len(batches)))
         with numerics.autocast():
             loss = numerics.step(warm_up_loss)(own.network, batch.views[0], training.labels_N[batch.index], penalty)
         own.update((loss,), batch.index)
@@ -164,20 +178,21 @@ def semi_supervised(
     steps_seed = training.seed("step", epoch, own)
     num_own = batch_size // distributed.world_size()
     own.network.train()
-    other.network.eval()
+    other.eval_network.eval()
+    guesser = None if own.average is None else own.average.network.eval()  # cleaning left it in train mode
     for step, batch in step_loop.train_steps(f"train net {own.number}", stream, len(batches), num_views=2):
         torch.manual_seed(layers_seed(steps_seed, step))
         draw = generator(steps_seed, "mixup", step)
         labelled_B = batch.index[:num_own]
         progress = epoch + step / len(batches)
-        own.set_learning_rate(learning_rate(progress, config.train))
+        own.set_learning_rate(training.learning_rate(progress))
         weight_u = config.semisup.lambda_u * ramp(progress, config.train.warmup_epochs, config.semisup.rampup_epochs)
         lam = sample_lambda(config.semisup.mixup_alpha, draw)
         partners = draw_partners(config, draw, numerics.device)
         with numerics.autocast():
             losses = numerics.step(semisup_loss)(
                 own.network,
-                other.network,
+                other.eval_network,
                 (batch.views[0], batch.views[1]),
                 (batch.views[-2], batch.views[-1]),
                 training.labels_N[labelled_B],
@@ -188,6 +203,7 @@ def semi_supervised(
                 torch.tensor(weight_u).to(numerics.device, non_blocking=True),
                 config.semisup,
                 training.num_classes,
+                guesser,
             )
         own.update((losses.total, losses.labelled, losses.unlabelled, losses.penalty), batch.index)
     return len(batches)

@@ -30,16 +30,17 @@ from fastcpc.engine.learner import LOSS_NAMES, Learner
 from fastcpc.engine.loggers.async_writer import AsyncWriter
 from fastcpc.engine.loggers.run_log import RunLog
 from fastcpc.engine.numerics import resolve_numerics, set_determinism
-from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.optim.learning_rate import check_warmup_steps
 from fastcpc.engine.outputs.cleaning_record import CleaningRecord, describe_suspects, summarise
 from fastcpc.engine.outputs.flops import count_image_flops
-from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE, write_pred_probs
+from fastcpc.engine.outputs.pred_probs import FEATURES_FILE, PRED_PROBS_FILE, write_features, write_pred_probs
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.run_state import RunState
 from fastcpc.engine.schedule import SCHEDULES
 from fastcpc.engine.scoring import ScoringResult, renumbered, score_samples
 from fastcpc.engine.step_loop import StepLoop, Stopped, StopRequest
 from fastcpc.engine.train_epoch import PassResult, TrainContext
+from fastcpc.engine.whitening import fit_whitening
 
 SYNCHRONOUS_BYTES = 2**24  # bytes; a larger checkpoint is written by a thread during the next epoch
 
@@ -83,11 +84,15 @@ class Trainer:
                 )
                 for number in (1, 2)
             ]
+        fit_whitening([network for own in self.learners for network in (own.network, own.eval_network)], train_loader)
         shape = self.dataset.in_channels, self.dataset.image_size
         flops = count_image_flops(self.learners[0].network, *shape)
         if flops is None:
             log.info(f"model.name={config.model.name}: its FLOPs cannot be counted; training_flops is null")
-        self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes, flops)
+        confirmed = self.labels.confirmed
+        confirmed_N = None if confirmed is None else torch.from_numpy(confirmed).to(device)
+        self.training = TrainContext(config, self.numerics, train_loader, given_N, num_classes, flops, confirmed_N)
+        check_warmup_steps(config.train, self.training.steps_per_epoch)
         self.cleaners = cleaners_of(config.cleaner.kind)
         self.run_state = RunState()
         self.step_loop = StepLoop(self.run_state, log, stop)
@@ -116,9 +121,10 @@ class Trainer:
     def run_epoch(self) -> None:
         """Run the remaining stages of an epoch, then log it and save a checkpoint."""
         epoch, run_state = self.run_state.epoch, self.run_state
-        lr = learning_rate(epoch, self.config.train)
-        for learner in self.learners:
-            learner.set_learning_rate(lr)
+        lr = self.training.learning_rate(epoch)
+        if run_state.is_between_epochs:  # inside an epoch a network has the rate of its last step
+            for learner in self.learners:
+                learner.set_learning_rate(lr)
         run_state.begin_epoch("warmup" if epoch < self.config.train.warmup_epochs else "train", lr)
         for name, stage in self.outline(epoch)[run_state.stage :]:
             distributed.set_location(f"epoch {epoch}, {name}")
@@ -167,6 +173,7 @@ class Trainer:
             num_classes=num_classes,
             epoch=epoch,
             order=self.training.label_order,
+            confirmed_N=self.training.confirmed_N,
         )
         for note in cleaning.notes:
             self.log.warning(f"{when}: {note}")
@@ -247,7 +254,8 @@ class Trainer:
         is_best = self.run_state.close_epoch()
         distributed.on_rank0(lambda: self.log.epoch(record))
         for learner in self.learners:
-            weights = learner.network.state_dict().values()
+            networks = {id(network): network for network in (learner.network, learner.eval_network)}
+            weights = [value for network in networks.values() for value in network.state_dict().values()]
             distributed.assert_equal_on_all_ranks(
                 f"the weights of network {learner.number} after epoch {epoch}", *weights
             )
@@ -275,7 +283,7 @@ class Trainer:
         }
         # a run that resumed from an earlier epoch may have lost the checkpoint of its best one
         keep_as_best = best or (self.run_state.is_between_epochs and not store.has_best())
-        packed = pack(epoch, [learner.network.state_dict() for learner in self.learners], state)
+        packed = pack(epoch, [learner.eval_network.state_dict() for learner in self.learners], state)
         self.writer.begin(lambda: store.write(packed, best=keep_as_best))
         if packed.num_bytes < SYNCHRONOUS_BYTES:
             self.writer.finish()
@@ -312,6 +320,8 @@ class Trainer:
         networks = [learner.eval_network for learner in self.learners]
         batch_size = self.config.train.score_batch_size
         write_pred_probs(self.run_dir.path / PRED_PROBS_FILE, networks, scoring, self.numerics, batch_size)
+        num_dims = networks[0].feature_dim
+        write_features(self.run_dir.path / FEATURES_FILE, scoring, num_dims, self.numerics, batch_size)
         summary = summarise(self.run_state.history, self.numerics.device, table, self.labels)
         distributed.on_rank0(lambda: self.run_dir.write_json("summary.json", summary))
         self.log.info(describe_suspects(summary, len(self.labels.given)))

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from fastcpc.config.names import TIMM_PREFIX, is_weights_path
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.errors import InputError
-from fastcpc.models import digits_cnn, preact_resnet, resnet50, small_cnn  # noqa: F401  each registers its network
+from fastcpc.models.backbones import (  # noqa: F401  each registers its network
+    airbench,
+    digits_cnn,
+    preact_resnet,
+    resnet50,
+    small_cnn,
+)
 from fastcpc.models.embeddings import heads  # noqa: F401
 from fastcpc.models.network import Network
 from fastcpc.models.pretrained.weights import first_line, load_weights
@@ -55,7 +61,8 @@ def own_backbone(name: str, in_channels: int, image_size: int, width: int) -> nn
 
 def _backbone(model: ModelConfig, in_channels: int, image_size: int) -> nn.Module:
     if model.name.startswith(TIMM_PREFIX):
-        return timm_backbone(model.name.removeprefix(TIMM_PREFIX), in_channels, image_size, model.weights)
+        name = model.name.removeprefix(TIMM_PREFIX)
+        return timm_backbone(name, in_channels, image_size, model.weights, model.drop_path)
     backbones = registered_backbones()
     if model.name not in backbones:
         raise unknown_name(model.name)

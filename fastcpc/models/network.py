@@ -18,6 +18,14 @@ class Network(nn.Module):
         self.head = head
         self.feature_dim = feature_dim
         self.num_classes = num_classes
+        self.frozen: tuple[nn.Module, ...] = ()  # modules that stay in evaluation mode, set by model.freeze
+
+    def train(self, mode: bool = True) -> "Network":
+        """As of every module, except that frozen modules stay in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     @property
     def projector(self) -> nn.Module:
@@ -52,8 +60,9 @@ class Network(nn.Module):
         return self.head.matrix()
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """Parameters of backbone and classifier: trained in the warm-up and by MixMatch."""
-        return [*self.backbone.parameters(), *self.classifier.parameters()]
+        """Parameters of backbone and classifier: trained in the warm-up and by MixMatch. Frozen ones are left out."""
+        own = [*self.backbone.parameters(), *self.classifier.parameters()]
+        return [parameter for parameter in own if parameter.requires_grad]
 
     def prototype_parameters(self) -> list[nn.Parameter]:
         """Parameters of projector and prototypes, scale and bias: trained by the prototype loss."""

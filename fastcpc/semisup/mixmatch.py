@@ -15,6 +15,8 @@ from fastcpc.semisup.losses import labelled_loss, prior_penalty, unlabelled_loss
 from fastcpc.semisup.mixup import Partners, mixup
 from fastcpc.semisup.targets import co_guess, co_refine
 
+FIXED = "fixed"  # BatchNorm of an average of weights
+
 
 class StepLosses(NamedTuple):
     """Losses of one step, 0-d float32 tensors; only ``total`` carries a gradient, the others are for the log."""
@@ -42,6 +44,7 @@ def semisup_loss(
     weight_u: Tensor,
     settings: SemisupConfig,
     num_classes: int,
+    guesser: nn.Module | None = None,
 ) -> StepLosses:
     """Loss of the own network on B labelled and B unlabelled samples, from guessed targets to the penalty.
 
@@ -51,6 +54,7 @@ def semisup_loss(
     lam: 0-d floating in [0.5, 1]. partners: MixUp partners of the 4B rows of the train views, or of the 2B labelled
     rows (labelled_half_only). Order of rows: labelled of view 1, labelled of view 2, unlabelled of view 1, of view 2.
     weight_u: 0-d floating, lambda_u times its ramp; settings, num_classes: constants of the run.
+    guesser: the average of the own network's weights, in eval mode, which guesses in its place; None: the own network.
     Autocast is the caller's; softmaxes, logarithms and losses are float32 in any case.
     Returns StepLosses; ``unlabelled`` is unweighted, and 0 where the unlabelled half is not passed through the network.
     Source: DivideMix, algorithm 1, with AugDMix's separate views to guess from and to train on.
@@ -61,8 +65,9 @@ def semisup_loss(
         [view_1[:num_labelled], view_2[:num_labelled], view_1[num_labelled:], view_2[num_labelled:]], dim=0
     )
     partner_inputs = partners.fetch(inputs)  # with several ranks they travel while targets are guessed
+    batchnorm = settings.guess_batchnorm if guesser is None else FIXED
     target_x_BK, target_u_BK = guess_targets(
-        own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes, settings.guess_batchnorm
+        guesser or own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes, batchnorm
     )
     targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
     mixed_inputs = mixup(inputs, partner_inputs(), lam)
@@ -92,7 +97,7 @@ def guess_targets(
 ) -> tuple[Tensor, Tensor]:
     """Targets of the labelled and of the unlabelled samples, without a gradient; arguments as in ``semisup_loss``.
 
-    batchnorm: semisup.guess_batchnorm. Returns two (B, K) float32.
+    batchnorm: semisup.guess_batchnorm, or FIXED for an own network that is not trained. Returns two (B, K) float32.
     """
     num_labelled = labels_B.shape[0]
     with torch.no_grad():
@@ -109,15 +114,17 @@ def guess_targets(
 
 
 def _own_guesses(own: nn.Module, parts: list[Tensor], batchnorm: str) -> list[Tensor]:
-    """Logits of the network in training for each view and half.
+    """Logits of the own network for each view and half.
 
     per_view: in train mode, where each part is normalised by its own statistics and moves the running ones, as the
-    peers have it. merged: by those of all parts together. running: by the running ones, which stay as they are.
+    peers have it. merged: by those of all parts together. running: by the running ones, which stay as they are. FIXED:
+    the network is in eval mode and stays so.
     """
     if batchnorm == "per_view":
         return forward_ghost(own, parts)
     if batchnorm == "running":
         own.eval()
     logits = own(torch.cat(parts, dim=0))
-    own.train()
+    if batchnorm != FIXED:
+        own.train()
     return list(logits.chunk(len(parts)))

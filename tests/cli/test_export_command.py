@@ -35,6 +35,7 @@ from fastcpc.report.results.run import read_run
 DIGITS = ("data.name=digits", "model.name=digits_cnn", "model.width=16", "cpc.embedding_dim=16")
 CIFAR = ("data.name=cifar10", "data.root=gone", "model.name=preact_resnet18", "model.width=16", "cpc.embedding_dim=16")
 SMALL = (*CIFAR[:2], "model.name=small_cnn", *CIFAR[3:])
+AIRBENCH = (*CIFAR[:2], "model.name=airbench", *CIFAR[3:])
 PHOTOS = ("data.name=imagefolder", "data.root=gone", "data.resize=72", "data.crop=64", "cpc.embedding_dim=16")
 RESNET = (*PHOTOS, "model.name=timm/resnet10t")
 VIT = (*PHOTOS, "model.name=timm/test_vit.r160_in1k")  # of a fixed size, and its classifier is not called fc
@@ -83,7 +84,7 @@ def test_resnet50_of_torchvision_equals_resnet50_of_timm() -> None:
         torch.testing.assert_close(target(images), network(images), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [DIGITS, CIFAR, SMALL], ids=["digits_cnn", "preact_resnet18", "small_cnn"])
+@pytest.mark.parametrize("settings", [DIGITS, CIFAR, SMALL, AIRBENCH], ids=lambda settings: settings[-3])
 def test_the_code_in_the_card_loads_networks_of_fastcpc(tmp_path: Path, settings: tuple[str, ...]) -> None:
     folder = untrained_run(tmp_path / "run", TEN, *settings)
     assert command.main([str(folder)]) == 0

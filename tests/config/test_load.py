@@ -185,11 +185,16 @@ def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
         "data.name": st.sampled_from([name for name in DATASETS if name != "embeddings"]),
         "semisup.labelled_half_only": st.just(False),  # only with lambda_u = 0
         "parallel.lr_scaling": st.just("none"),  # linear needs batch_size=per_rank
+        "optim.name": st.just("sgd"),  # adamw needs another backend than apex
+        "train.warmup_steps": st.just(0),  # not with one_cycle
+        "model.freeze": st.just("none"),
+        "model.drop_path": st.just(0.0),
+        "optim.layer_decay": st.just(1.0),  # for networks of timm
         "data.feed": st.just("auto"),  # others serve some data sets only
         "augment.style": st.just("torchvision"),  # augdmix needs autoaugment
         "cleaner.scored": st.just("all"),  # pool needs train.pool_batches
-        "data.crop": st.integers(8, 256),
-        "data.resize": st.integers(256, 1024),
+        "data.crop": st.one_of(st.just(0), st.integers(8, 256)),
+        "data.resize": st.one_of(st.just(0), st.integers(256, 1024)),
         "data.normalise": st.one_of(st.sampled_from(["auto", "data"]), st.builds(normalise_text, THREE, THREE)),
     }
     if key in fixed:

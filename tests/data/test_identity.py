@@ -24,7 +24,7 @@ def identity(*images: str, left: tuple[str, ...] = (), broken: bool = False, **f
     left_out = LeftOut()
     if left:
         other = split_of(*left)
-        left_out = left_out.with_more(other, other.labels, np.arange(len(other)), broken=broken)
+        left_out = left_out.with_more(other, other.labels, np.arange(len(other)), why="broken" if broken else "subset")
     dataset = Dataset(
         "imagefolder", CLASSES, train, {"test": split_of("t/x.jpg:0")}, (0.0,), (1.0,), WeakPolicy(False, 0),
         class_ids=CLASSES, left_out=left_out,

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from fastcpc.config.schema import TrainConfig
-from fastcpc.engine.optim import apex_problem, build_optimizer, build_sgd, learning_rate, load_momentum
+from fastcpc.config.schema import OptimConfig, TrainConfig
+from fastcpc.engine.optim.apex import apex_problem
+from fastcpc.engine.optim.learning_rate import learning_rate
+from fastcpc.engine.optim.optimizers import build_optimizer, build_sgd, load_momentum
 from fastcpc.errors import InputError
 
 GPU = torch.device("cuda")  # named only: what is built here updates tensors of the CPU
@@ -67,7 +69,7 @@ def put_nvidias(folder: Path, kernels: bool = True) -> None:
 def test_missing_apex_is_an_error() -> None:
     assert apex_problem() == "NVIDIA's apex is not installed"
     with pytest.raises(InputError, match=r"^optim\.backend=apex: NVIDIA's apex is not installed; docs/performance\.md"):
-        build_optimizer([], TRAIN, "apex", GPU)
+        build_optimizer([], TRAIN, OptimConfig(backend="apex"), GPU)
 
 
 def test_unrelated_package_named_apex_is_rejected(packages: Path) -> None:
@@ -87,7 +89,7 @@ def test_apex_without_kernels_is_an_error(packages: Path) -> None:
 def test_apex_needs_a_gpu(packages: Path) -> None:
     put_nvidias(packages)
     with pytest.raises(InputError, match=r"optim\.backend=apex: apex's optimisers run on a GPU"):
-        build_optimizer([], TRAIN, "apex", torch.device("cpu"))
+        build_optimizer([], TRAIN, OptimConfig(backend="apex"), torch.device("cpu"))
 
 
 def parameters() -> list[torch.nn.Parameter]:
@@ -106,8 +108,8 @@ def steps(optimizer: torch.optim.Optimizer, own: list[torch.nn.Parameter], first
 def test_backends_make_equal_updates_and_share_their_state(packages: Path) -> None:
     put_nvidias(packages)
     by_apex, by_torch = parameters(), parameters()
-    apex = build_optimizer(by_apex, TRAIN, "apex", GPU)
-    plain = build_optimizer(by_torch, TRAIN, "auto", GPU)
+    apex = build_optimizer(by_apex, TRAIN, OptimConfig(backend="apex"), GPU)
+    plain = build_optimizer(by_torch, TRAIN, OptimConfig(), GPU)
     assert type(apex).__name__ == "FusedSGD" and type(plain) is torch.optim.SGD
     for number in range(4):  # the first step starts the momentum
         steps(apex, by_apex, number, number + 1)
@@ -122,7 +124,7 @@ def test_backends_make_equal_updates_and_share_their_state(packages: Path) -> No
     steps(resumed, swapped, 4, 6)
     steps(apex, by_apex, 4, 6)
     torch.testing.assert_close(swapped, by_apex)
-    back: Any = build_optimizer(parameters(), TRAIN, "apex", GPU)
+    back: Any = build_optimizer(parameters(), TRAIN, OptimConfig(backend="apex"), GPU)
     load_momentum(back, copy.deepcopy(resumed.state_dict()))
     assert len(back.state) == 2
 

@@ -20,7 +20,7 @@ from fastcpc.engine.numerics import (
     resolve_numerics,
     set_determinism,
 )
-from fastcpc.engine.optim import learning_rate
+from fastcpc.engine.optim.learning_rate import learning_rate
 from fastcpc.engine.train_epoch import TrainContext, paired_batches
 from fastcpc.errors import InputError
 

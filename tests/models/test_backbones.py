@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from fastcpc.models.digits_cnn import DigitsCnn
-from fastcpc.models.preact_resnet import PreActResNet18
-from fastcpc.models.small_cnn import SmallCnn
+from fastcpc.models.backbones.digits_cnn import DigitsCnn
+from fastcpc.models.backbones.preact_resnet import PreActResNet18
+from fastcpc.models.backbones.small_cnn import SmallCnn
 
 
 def train_norm(maps, weight, bias):

@@ -17,9 +17,10 @@ from small_run import metrics
 from fastcpc.engine.outputs.score_file import FIRST, LossMixture
 from fastcpc.report.html.canvas import SERIES, draw, files
 from fastcpc.report.html.class_figures import Pair, confusion, project, similarity, worst_pairs
-from fastcpc.report.html.gallery import MOST_BYTES, SIDE, as_script, encode
+from fastcpc.report.html.gallery import as_script
 from fastcpc.report.html.headline import ClassNoise, accuracy_of, estimate_noise
 from fastcpc.report.html.loss_figures import class_densities, loss_tests
+from fastcpc.report.results.images import MOST_BYTES, SIDE, encode
 from fastcpc.report.results.run import read_run
 from fastcpc.report.results.samples import read_samples
 from fastcpc.report.results.suspects import find_suspects

@@ -1,18 +1,29 @@
 """fastcpc-clean: write the suspects of a run, and optionally the data set without them."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+
+from fastcpc.arrays import Ints
 from fastcpc.atomic_io import replace_file
 from fastcpc.cli.clean import CAUTION
 from fastcpc.config.constraints import shown
 from fastcpc.config.sources import path_text
+from fastcpc.data.corrections.decisions import Correction, corrections_csv, describe
 from fastcpc.engine.outputs.sample_table import SampleTable
+from fastcpc.errors import InputError
 from fastcpc.report.audits.record import read_audit
 from fastcpc.report.audits.text import CAUTION as AUDIT_CAUTION
 from fastcpc.report.results.cleaned_list import write_cleaned
+from fastcpc.report.results.corrected_list import load_corrected, past_decisions, run_decisions, write_corrected
+from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results.review_tasks import write_tasks
 from fastcpc.report.results.run import Run, read_run
 from fastcpc.report.results.samples import read_samples
+from fastcpc.report.results.similar_images import near_duplicates, near_duplicates_table, unit_features
 from fastcpc.report.results.suspect_files import table_writer
 from fastcpc.report.results.suspects import Suspects, find_suspects, suspects_table
 
@@ -26,9 +37,29 @@ def run(options: argparse.Namespace) -> int:
     samples = read_samples(run)
     suspects = find_suspects(run, samples, options.threshold)
     print(summary_line(run, samples, suspects))
+    if options.root:
+        run = replace(run, config=replace(run.config, data=replace(run.config.data, root=options.root)))
+    data, decided = None, tuple[Correction, ...]()
+    if options.corrections and options.cleaned_list:
+        data = load_corrected(run, options.corrections)
+        decided = data[1].corrections
+    elif options.corrections:
+        decided = run_decisions(run, samples, options.corrections)
+    if options.corrections:
+        _print_decisions(run, samples, suspects, options.corrections, decided)
+    if options.corrections_out:
+        replace_file(options.corrections_out, corrections_csv(decided))
+        print(f"{len(decided):,} decisions written to {options.corrections_out}")
+    is_open_N = ~np.isin(samples.index_N, [one.index for one in decided])
     rows = suspects.order_N if options.all else suspects.rows
-    replace_file(options.out, table_writer(options.out)(suspects_table(run, samples, suspects, rows)))
-    print(f"{len(rows):,} rows written to {options.out}")
+    rows = rows[is_open_N[rows]]
+    if options.out:
+        replace_file(options.out, table_writer(options.out)(suspects_table(run, samples, suspects, rows)))
+        print(f"{len(rows):,} rows written to {options.out}")
+    if options.label_studio:
+        print(write_tasks(run, samples, suspects.rows[is_open_N[suspects.rows]], options.label_studio))
+    if options.near_duplicates:
+        print(_write_near_duplicates(run, samples, suspects.rows[is_open_N[suspects.rows]], options.near_duplicates))
     unread = unreadable(run, samples, suspects)
     if unread:
         print(
@@ -36,13 +67,35 @@ def run(options: argparse.Namespace) -> int:
             f"scores are of replacement images; {run.path / BAD_IMAGES} has the reasons"
         )
     if options.cleaned_list:
-        if options.root:
-            data = replace(run.config.data, root=options.root)
-            run = replace(run, config=replace(run.config, data=data))
-        usage = write_cleaned(run, samples, suspects.is_issue_N, options.cleaned_list)
+        if data is not None:
+            usage = write_corrected(run, *data, options.cleaned_list)
+        else:
+            usage = write_cleaned(run, samples, suspects.is_issue_N, options.cleaned_list)
         print(f"cleaned list written to {options.cleaned_list}: {usage}")
     print(CAUTION if read_audit(run.path, len(run.class_names)) is None else AUDIT_CAUTION)
     return 0
+
+
+def _write_near_duplicates(run: Run, samples: SampleTable, rows: Ints, target: Path) -> str:
+    unit_ND, problem = unit_features(run, samples)
+    if unit_ND is None:
+        raise InputError(f"--near-duplicates: {problem}")
+    images = TrainingImages(run, samples, run.config.data.root)
+    pairs = near_duplicates(samples, rows, unit_ND, images)
+    replace_file(target, table_writer(target)(near_duplicates_table(run, samples, pairs)))
+    how = f"; by their features alone ({images.problem})" if images.problem else ""
+    return f"{len(pairs):,} pairs of near duplicates with different labels written to {target}{how}"
+
+
+def _print_decisions(
+    run: Run, samples: SampleTable, suspects: Suspects, file: Path, decided: Sequence[Correction]
+) -> None:
+    index = {one.index for one in decided}
+    num_open = sum(i not in index for i in samples.index_N[suspects.rows].tolist())
+    print(f"{file}: {describe(decided)}; {num_open:,} suspects without a decision keep their given labels")
+    forgotten = sum(one.index not in index for one in past_decisions(run))
+    if forgotten:
+        print(f"{forgotten:,} decisions that {run.path} was trained with are not in {file}: they are not applied")
 
 
 def unreadable(run: Run, samples: SampleTable, suspects: Suspects) -> list[str]:

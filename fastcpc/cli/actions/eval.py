@@ -23,6 +23,7 @@ from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.numerics import Numerics, resolve_numerics
+from fastcpc.engine.outputs.corrections_file import with_applied
 from fastcpc.engine.outputs.data_record import held_out_of, identity_of, read_record, require_same
 from fastcpc.engine.outputs.run_dir import write_json
 from fastcpc.errors import InputError
@@ -32,7 +33,9 @@ from fastcpc.report.results.networks import load_networks
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print and write the accuracies; returns the exit code. options: of ``fastcpc.cli.eval``."""
-    config = dataclasses.replace(read_config(options.run), device=options.device, compile="false")
+    config = dataclasses.replace(
+        with_applied(read_config(options.run), options.run), device=options.device, compile="false"
+    )
     if config.precision == "fp16" and (options.device == "cpu" or not torch.cuda.is_available()):
         config = dataclasses.replace(config, precision="fp32")  # a run from a GPU, evaluated on a CPU
     checkpoint = find_checkpoint(options.run, options.checkpoint)

@@ -17,11 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from fastcpc.config.schema import DataConfig
+from fastcpc.config.sizes import interpolation_of, resize_of
 from fastcpc.data.dataset import RGB, ImageSplit
 from fastcpc.data.datasets.listing import Listing
 from fastcpc.data.image_files import BadImage, read_bytes, read_image_header
 from fastcpc.data.prepare.cache import CacheWriter, cache_path
 from fastcpc.data.prepare.check_images import ImageCheck, ResizedImage, check_images
+from fastcpc.data.prepare.duplicates import array_duplicates_note, duplicates_note
 from fastcpc.data.prepare.index import bad_list, index_path, unique_splits, write_index
 from fastcpc.data.registry import dataset_spec, list_images, load_dataset
 from fastcpc.errors import InputError, RunError
@@ -43,8 +45,9 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
     listing = list_images(data)  # before the first write, so that a wrong folder stays unchanged
     _print_listing(listing)
     _require_writable(out)
+    side, interpolation = resize_of(data), interpolation_of(data)
     with _stop_on_sigterm():
-        checks = _decode(listing, options.jobs, cache_path(out, data.resize) if options.cache else None, data.resize)
+        checks = _decode(listing, options.jobs, cache_path(out, side) if options.cache else None, side, interpolation)
     write_index(out, listing, checks)
     bad = [(name, check.problem) for name, check in checks.items() if check.problem]
     bad_file = out.with_suffix(".bad.txt")
@@ -53,9 +56,10 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
     except OSError as error:
         raise RunError(f"{bad_file}: cannot be written ({error.strerror})") from None
     _print_notes(checks)
+    _print_duplicates(listing, checks)
     print(f"index written to {out}")
     if options.cache:
-        print(f"images of {data.resize} px cached in {cache_path(out, data.resize).with_suffix('.bin')}")
+        print(f"images of {side} px cached in {cache_path(out, side).with_suffix('.bin')}")
     if options.out:
         print(f"training reads it with data.index={out}")
     return _judge(listing, checks, bad, bad_file, data.max_bad)
@@ -68,6 +72,9 @@ def _check_arrays(data: DataConfig) -> int:
     print(
         f"{data.name}: train {len(dataset.train):,}, {tests} images, {dataset.num_classes} classes; files are complete"
     )
+    note = array_duplicates_note(dataset)
+    if note:
+        print(f"  note: {note}")
     print("this data set needs no index")
     return 0
 
@@ -96,19 +103,20 @@ def _require_writable(out: Path) -> None:
         raise InputError(f"{out.parent}: is not writable; give another file for the index with --out")
 
 
-def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[str, ImageCheck]:
+def _decode(listing: Listing, jobs: int, cache: Path | None, side: int, interpolation: str) -> dict[str, ImageCheck]:
     """Decode every image once; returns the checks by name. cache: table of the cache to write, or None."""
     files: dict[str, str] = {}
     for _, split in unique_splits(listing):
         files.update(zip(split.names, split.paths, strict=True))
     names, paths = list(files), list(files.values())
-    found = check_images(paths, jobs, side if cache is not None else 0)
+    found = check_images(paths, jobs, side if cache is not None else 0, interpolation)
     checks = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(found))  # type: ignore[type-var]
         writer = None
         if cache is not None:
-            writer = stack.enter_context(CacheWriter(cache, listing.name, side, len(names), _mean_pixels(paths, side)))
+            size = _mean_pixels(paths, side)
+            writer = stack.enter_context(CacheWriter(cache, listing.name, side, len(names), size, interpolation))
         for name, (check, small) in zip(names, with_progress(found, len(files)), strict=True):
             checks[name] = check
             if small is not None and writer is not None:
@@ -167,6 +175,16 @@ def _print_notes(checks: dict[str, ImageCheck]) -> None:
         print(f"  note: {note}: {len(names):,} images, such as {names[0]}")
     if len(ordered) > SHOWN:
         print(f"  note: {len(ordered) - SHOWN} more kinds of notes, in the column 'note' of the index")
+
+
+def _print_duplicates(listing: Listing, checks: dict[str, ImageCheck]) -> None:
+    """Print one note where images of the val or test parts have the bytes of training images."""
+    parts: dict[str, dict[str, bytes]] = {"train": {}, "test": {}}
+    for name, split in unique_splits(listing):
+        parts["train" if name == "train" else "test"] |= {path: checks[path].digest for path in split.names}
+    note = duplicates_note(parts["train"], parts["test"], "equal bytes")
+    if note:
+        print(f"  note: {note}")
 
 
 def _judge(

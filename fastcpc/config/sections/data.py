@@ -52,6 +52,11 @@ class DataConfig(Section):
     )
     test_embeddings: str = setting("", "embeddings: file of the test vectors. Empty: rows with split test, or holdout.")
     test_labels: str = setting("", "embeddings: label file of data.test_embeddings.")
+    corrections: str = setting(
+        "",
+        "Decisions about training labels: corrections.csv of the report, or Label Studio's JSON export. Corrected and "
+        "kept labels count as clean; removed samples are left out.",
+    )
     num_classes: int = setting(50, "webvision: number of classes, the first K.", DIVIDEMIX, Range(2, 1000))
     flickr: bool = setting(False, "webvision: also train on the Flickr list, after the Google list.", DIVIDEMIX)
     ilsvrc12: str = setting("", "webvision: folder of the validation images of ILSVRC12, a second test set.")
@@ -79,8 +84,25 @@ class DataConfig(Section):
         "Image files: largest allowed share of broken training images; test sets must have none.",
         allowed=Range(0, 1),
     )
-    resize: int = setting(256, "Image files: length of the shorter side before the crop, pixels.", DIVIDEMIX, Range(8))
-    crop: int = setting(224, "Image files: side of the square crop that the networks get, pixels.", DIVIDEMIX, Range(8))
+    resize: int = setting(
+        0,
+        "Image files: length of the shorter side before the crop, pixels. 0: data.crop divided by the crop ratio that "
+        "model.weights expect; without weights 256.",
+        DIVIDEMIX,
+        Range(0),
+    )
+    crop: int = setting(
+        0,
+        "Image files: side of the square crop that the networks get, pixels. 0: the size that model.weights expect; "
+        "without weights 224.",
+        DIVIDEMIX,
+        Range(0),
+    )
+    interpolation: Literal["auto", "bilinear", "bicubic"] = setting(
+        "auto",
+        "Image files: interpolation that resizes images. auto: the one that model.weights expect; without weights "
+        "bilinear.",
+    )
     random_resized_crop: bool = setting(
         False, "Image files: weak views use a random resized crop instead of a random square."
     )

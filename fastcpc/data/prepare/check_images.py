@@ -3,6 +3,7 @@
 A worker process imports this module. It does not import torch, so a worker needs some 60 MB instead of 700 MB.
 """
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, read_bytes, shrink
 from fastcpc.errors import RunError
 
@@ -42,7 +44,7 @@ class ImageCheck:
     """The result of decoding an image.
 
     problem: why the image cannot be used; empty where it can. note: what is unusual about an image that decodes.
-    width, height: pixels as stored; 0 where unknown.
+    width, height: pixels as stored; 0 where unknown. digest: of the bytes of the file; empty where it is not read.
     """
 
     problem: str = ""
@@ -51,6 +53,7 @@ class ImageCheck:
     width: int = 0
     height: int = 0
     num_bytes: int = 0
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +64,26 @@ class ResizedImage:
     mtime_ns: int
 
 
-def check_image(path: str, side: int = 0) -> tuple[ImageCheck, ResizedImage | None]:
+def content_digest(content: bytes) -> bytes:
+    """The digest by which contents are compared."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def check_image(path: str, side: int = 0, interpolation: str = BILINEAR) -> tuple[ImageCheck, ResizedImage | None]:
     """Decode a file to its last pixel with Pillow, as RGB, and resize it for the cache. side: 0 returns no image."""
-    num_bytes = 0
+    num_bytes, digest = 0, b""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ignore unusual EXIF blocks; only the pixels matter
         try:
             mtime_ns = os.stat(path).st_mtime_ns if os.path.exists(path) else 0  # before the pixels are read
             content = read_bytes(path)
-            num_bytes = len(content)
+            num_bytes, digest = len(content), content_digest(content)
             header, image = decode_with_header(content)
         except BadImage as problem:
-            return ImageCheck(str(problem), num_bytes=num_bytes), None
-    small = ResizedImage(shrink(image, side), mtime_ns) if side else None
-    return ImageCheck("", _note(path, header), header.format, header.width, header.height, num_bytes), small
+            return ImageCheck(str(problem), num_bytes=num_bytes, digest=digest), None
+    small = ResizedImage(shrink(image, side, interpolation), mtime_ns) if side else None
+    size = header.width, header.height
+    return ImageCheck("", _note(path, header), header.format, *size, num_bytes, digest), small
 
 
 def _note(path: str, header: ImageHeader) -> str:
@@ -94,14 +103,16 @@ def _note(path: str, header: ImageHeader) -> str:
     return ", ".join(notes)
 
 
-def check_images(paths: Sequence[str], jobs: int, side: int = 0) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
+def check_images(
+    paths: Sequence[str], jobs: int, side: int = 0, interpolation: str = BILINEAR
+) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
     """Check many files in their order, and resize them for the cache where side is not 0.
 
     jobs: number of processes; 1 uses this process. The processes work only a few chunks ahead of the caller. They end
     when the caller closes the iterator, and when this process ends. Raises RunError when a process dies.
     """
     if jobs == 1 or len(paths) <= CHUNK:
-        yield from (check_image(path, side) for path in paths)
+        yield from (check_image(path, side, interpolation) for path in paths)
         return
     # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
     context = multiprocessing.get_context("spawn")
@@ -110,10 +121,10 @@ def check_images(paths: Sequence[str], jobs: int, side: int = 0) -> Iterator[tup
     try:
         with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
             try:
-                ahead = deque(pool.submit(_check_part, part, side) for part in islice(parts, 2 * jobs))
+                ahead = deque(pool.submit(_check_part, part, side, interpolation) for part in islice(parts, 2 * jobs))
                 while ahead:
                     done = ahead.popleft().result()
-                    ahead.extend(pool.submit(_check_part, part, side) for part in islice(parts, 1))
+                    ahead.extend(pool.submit(_check_part, part, side, interpolation) for part in islice(parts, 1))
                     yield from done
             except BaseException:  # a signal or the caller ends it: do not decode what is queued
                 for worker in set(multiprocessing.active_children()) - others:
@@ -136,5 +147,5 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _check_part(paths: Sequence[str], side: int) -> list[tuple[ImageCheck, ResizedImage | None]]:
-    return [check_image(path, side) for path in paths]
+def _check_part(paths: Sequence[str], side: int, interpolation: str) -> list[tuple[ImageCheck, ResizedImage | None]]:
+    return [check_image(path, side, interpolation) for path in paths]

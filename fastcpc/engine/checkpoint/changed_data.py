@@ -19,7 +19,7 @@ from fastcpc.config.schema import Config
 from fastcpc.data.identity import NEW, TRAIN, DataIdentity, compare, row_map
 from fastcpc.engine.checkpoint.format import CheckpointState, LearnerState, metadata
 from fastcpc.engine.outputs.data_record import DATA_FILE, data_key, find_record, from_bytes, stored_digest
-from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
+from fastcpc.engine.outputs.pred_probs import FEATURES_FILE, PRED_PROBS_FILE
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE
 from fastcpc.engine.outputs.score_file import FIRST, LAST
 from fastcpc.errors import InputError
@@ -50,11 +50,21 @@ class StoredData:
 
 @dataclass(frozen=True)
 class Change:
-    """An accepted difference. old_row_N: for each present training sample the row that it had, or NEW: int64 (N,)."""
+    """An accepted difference.
+
+    old_row_N: for each present training sample the row that it had, or NEW: int64 (N,). is_confirmed: whether
+    data.corrections confirms other labels, so that a partition made before does not hold.
+    """
 
     text: str
     num_then: int
     old_row_N: Ints
+    is_confirmed: bool = False
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether only a test part has changed."""
+        return np.array_equal(self.old_row_N, np.arange(self.num_then)) and not self.is_confirmed
 
     def note(self) -> str:
         """What the change does to the run, in a line."""
@@ -93,7 +103,8 @@ def find_change(stored: StoredData, now: DataIdentity, config: Config, run: Path
         )
     then = stored.identity.parts[TRAIN]
     text = f"{key}: not the data set of {run} ({difference.text})"
-    return Change(text, then.num_used, row_map(then, now.parts[TRAIN]))
+    is_confirmed = stored.identity.confirmed != now.confirmed
+    return Change(text, then.num_used, row_map(then, now.parts[TRAIN]), is_confirmed)
 
 
 def check_num_samples(state: CheckpointState, num_samples: int, checkpoint: Path) -> None:
@@ -109,8 +120,8 @@ def check_num_samples(state: CheckpointState, num_samples: int, checkpoint: Path
 def map_samples(state: CheckpointState, change: Change) -> CheckpointState:
     """The state of a checkpoint for the present training samples, at the begin of an epoch."""
     position, rows_N = state["position"], torch.from_numpy(change.old_row_N)
-    if np.array_equal(change.old_row_N, np.arange(change.num_then)):
-        return state  # only a test part has changed
+    if change.is_elsewhere:
+        return state
     # the cleaning of an epoch that begins again appends its losses again
     drop_last = position["stage"] > 0
     members = [_map_member(member, rows_N, change.num_then, drop_last=drop_last) for member in state["members"]]
@@ -146,9 +157,9 @@ def map_files(folder: Path, stored: StoredData, change: Change) -> None:
     The scores of the first cleaning are mapped, NaN for new samples. The next cleaning and the end of the run write the
     other files again, so these are deleted.
     """
-    if np.array_equal(change.old_row_N, np.arange(change.num_then)):
+    if change.is_elsewhere:
         return
-    for name in (LAST, CLEANING_FILE, PRED_PROBS_FILE):
+    for name in (LAST, CLEANING_FILE, PRED_PROBS_FILE, FEATURES_FILE):
         (folder / name).unlink(missing_ok=True)
     path = folder / FIRST
     if not path.exists():

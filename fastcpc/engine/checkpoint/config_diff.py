@@ -8,6 +8,7 @@ from typing import Any
 from fastcpc.config.load import load_config
 from fastcpc.config.normalise import AUTO, DATA
 from fastcpc.config.schema import Config
+from fastcpc.config.sizes import crop_of, interpolation_of, resize_of
 from fastcpc.engine.checkpoint.format import CheckpointState
 from fastcpc.errors import InputError
 
@@ -16,20 +17,24 @@ from fastcpc.errors import InputError
 FREE_KEYS = frozenset(
     {
         "run.resume", "run.keep_every", "run.dir", "run.name", "device", "compile", "data.root", "data.embeddings",
-        "data.labels", "data.test_embeddings", "data.test_labels", "noise.file",
+        "data.labels", "data.test_embeddings", "data.test_labels", "data.corrections", "noise.file",
         "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
     }
 )  # fmt: skip
+INTERPOLATION = "data.interpolation"
 # Settings that must match when another run starts from a checkpoint.
-BINDING = ("data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed")
-# Exceptions: the loader, and the initial weights of the networks.
-LOOSE = ("data.feed", "model.weights")
+BINDING = (
+    "data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed", "optim.",
+)  # fmt: skip
+# Exceptions: the loader, the initial weights of the networks, and what leaves the state of the optimiser as it is.
+LOOSE = ("data.feed", "model.weights", "model.drop_path", "optim.backend", "optim.clip_norm")
 
 
 def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
     """InputError when a checkpoint to start from has other samples, labels or networks.
 
-    saved: the YAML of the checkpoint's config. Schedule, cleaner, losses and augmentation may differ.
+    saved: the YAML of the checkpoint's config. Schedule, cleaner, losses, augmentation and the average of weights may
+    differ.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
@@ -67,11 +72,14 @@ def check_same_steps(state: CheckpointState, config: Config, checkpoint: Path) -
 def changed_settings(old: Config, new: Config) -> list[str]:
     """Each changed setting outside FREE_KEYS, as "key (... there, ... now)".
 
-    A run never keeps data.normalise=auto where its weights have a mean, so that a saved auto is data.
+    A run never keeps data.normalise=auto where its weights have a mean, so that a saved auto is data. Open sizes have
+    the defaults.
     """
     old_flat, new_flat = flat_settings(old), flat_settings(new)
     if {old.data.normalise, new.data.normalise} <= {AUTO, DATA}:
         old_flat["data.normalise"] = new_flat["data.normalise"]
+    for flat, data in ((old_flat, old.data), (new_flat, new.data)):
+        flat |= {"data.resize": resize_of(data), "data.crop": crop_of(data), INTERPOLATION: interpolation_of(data)}
     return [
         f"{key} ({old_flat[key]!r} there, {new_flat[key]!r} now)"
         for key in new_flat

@@ -33,11 +33,17 @@ class Position(TypedDict):
     step: int
 
 
-class LearnerState(TypedDict):
+class LaterLearnerKeys(TypedDict, total=False):
+    """Keys of a network's state that only some runs have."""
+
+    weights: dict[str, Tensor]  # with ema.decay: the weights in training; those of the average are in netN.safetensors
+
+
+class LearnerState(LaterLearnerKeys):
     """What state.pt holds of a network beside its weights; ``Learner.parts`` reads and loads each entry."""
 
-    optimizer: dict[str, Any]  # state_dict of the SGD of backbone and classifier
-    cpc_optimizer: dict[str, Any]  # state_dict of the SGD of the prototype head
+    optimizer: dict[str, Any]  # state_dict of the optimiser of backbone and classifier
+    cpc_optimizer: dict[str, Any]  # state_dict of the optimiser of the prototype head
     scaler: dict[str, Any]  # state_dict of the GradScaler
     history: Tensor  # float32 (L, N), the losses of earlier epochs that the cleaner averages
     sums: Tensor  # float64 (4,), sums of the losses of the running pass

@@ -37,7 +37,8 @@ COLUMNS = ("part", "path", "given_label", "use")
 
 def identity_of(config: Config, dataset: Dataset, labels: Labels) -> DataIdentity:
     """The identity of a data set as ``launch.load_data`` returns it."""
-    return identify(dataset, labels.given, config.data.root, _label_file_digest(config.noise))
+    label_file = _label_file_digest(config.noise)
+    return identify(dataset, labels.given, config.data.root, label_file, labels.confirmed)
 
 
 def to_bytes(identity: DataIdentity) -> bytes:
@@ -67,6 +68,7 @@ def to_bytes(identity: DataIdentity) -> bytes:
         "held_out": identity.held_out,
         "label_file": identity.label_file,
         "values": identity.values,
+        **({"confirmed": identity.confirmed} if identity.confirmed else {}),
         "digest": identity.digest,
     }
     table = pa.table(dict(zip(COLUMNS, columns, strict=True))).replace_schema_metadata({META: json.dumps(about)})
@@ -110,6 +112,7 @@ def _identity(table: pa.Table, about: dict[str, Any]) -> DataIdentity:
         held_out=about["held_out"],
         label_file=about["label_file"],
         values=about.get("values", ""),
+        confirmed=about.get("confirmed", ""),
     )
 
 

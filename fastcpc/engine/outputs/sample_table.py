@@ -73,12 +73,16 @@ class SampleTable:
         """The table of a cleaning.
 
         A run without cleaner (``cleaner.kind=none``) has no clean probability: the softmax of the given label takes
-        its place.
+        its place. Labels that data.corrections confirms have clean probability 1.
         """
         p_given_N = host_array(pair.prob_given_N)
         clean_N: Floats = p_given_N
         if cleaning is not None:
             clean_N = np.mean([host_array(prob_N) for prob_N in cleaning.clean_prob_of_network], axis=0)
+        is_clean_N = clean_N > tau
+        if labels.confirmed is not None:
+            clean_N = np.where(labels.confirmed, np.float32(1), clean_N)
+            is_clean_N = is_clean_N | labels.confirmed
         probs = cleaning.clean_probs if cleaning is not None else {}
         return cls(
             index_N=train.source_index,
@@ -89,7 +93,7 @@ class SampleTable:
             clean_prob_N=clean_N,
             p_given_N=p_given_N,
             p_predicted_N=host_array(pair.prob_predicted_N),
-            is_clean_N=clean_N > tau,
+            is_clean_N=is_clean_N,
             true_N=labels.trusted,
         )
 

@@ -102,8 +102,8 @@ def _embedding_arrays(learners: Sequence[Learner], scoring: ScoringResult) -> Ar
     embeddings, prototypes = [], []
     for i, learner in enumerate(learners):
         feat_MD = scoring.features(i, torch.from_numpy(rows))
-        embeddings.append(host_array(learner.network.embed(feat_MD)))
-        prototypes.append(host_array(learner.network.prototype_matrix()))
+        embeddings.append(host_array(learner.eval_network.embed(feat_MD)))
+        prototypes.append(host_array(learner.eval_network.prototype_matrix()))
     return {"rows": rows, "embeddings": np.stack(embeddings), "prototypes": np.stack(prototypes)}
 
 

@@ -1,26 +1,24 @@
 """The suspected labels as cards with thumbnails, worst first."""
 
-import base64
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from PIL import Image
 
+from fastcpc.arrays import Ints
 from fastcpc.data.image_files import BadImage
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.report.html.canvas import plain_name
 from fastcpc.report.html.limits import MOST_CARDS
-from fastcpc.report.results.images import TrainingImages
+from fastcpc.report.results.images import TrainingImages, encode
 from fastcpc.report.results.run import Run
+from fastcpc.report.results.similar_images import near_duplicates, similar_groups, unit_features
 from fastcpc.report.results.suspects import Suspects, suspects_table
 
-SIDE = 160  # pixels of the longer side of a thumbnail
-SMALL_SIDE = 48  # images up to this size are not scaled
-MOST_BYTES = 20_000  # of one thumbnail; 200 of them in base64 are below 5.5 MB
+MOST_TWINS = 24  # pairs of near duplicates
 MOST_TEXT = 300  # characters of a file's or a class's name in the page
 
 
@@ -29,7 +27,7 @@ class Card:
     """One suspected label.
 
     image: a data URL; empty without an image, and then problem gives the reason. scores: pairs of name and formatted
-    number. pixelated: whether the browser scales it without smoothing.
+    number. pixelated: whether the browser scales it without smoothing. group: number of its group of similar images.
     """
 
     number: int
@@ -44,6 +42,7 @@ class Card:
     image: str
     pixelated: bool
     problem: str
+    group: int
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,19 @@ class Gallery:
 
 
 def make_gallery(
-    run: Run, samples: SampleTable, suspects: Suspects, images: TrainingImages, most: int = MOST_CARDS
+    run: Run,
+    samples: SampleTable,
+    suspects: Suspects,
+    images: TrainingImages,
+    most: int = MOST_CARDS,
+    groups: Ints | None = None,
 ) -> Gallery:
-    """Cards of the worst ``most`` suspected labels. Cards of unreadable images have no image."""
+    """Cards of the worst ``most`` suspected labels. Cards of unreadable images have no image.
+
+    groups: int64, the group of similar images of each of these suspects; None: each is alone.
+    """
     rows = suspects.rows[: min(most, MOST_CARDS)]
+    group_of = np.arange(len(rows)) if groups is None else groups
     table = suspects_table(run, samples, suspects, rows)
     records = table.to_pylist()
     cards = []
@@ -83,9 +91,50 @@ def make_gallery(
                 image,
                 pixelated,
                 problem,
+                int(group_of[number - 1]),
             )
         )
     return Gallery(cards, len(suspects.rows), images.problem, _plain(table))
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A pair of near duplicates with different labels: path, given class and image (or empty) of each."""
+
+    paths: tuple[str, str]
+    given: tuple[str, str]
+    images: tuple[str, str]
+    cosine: str
+
+
+@dataclass(frozen=True)
+class Similar:
+    """groups: of the cards; None without features, and then problem gives the reason. twins: the first MOST_TWINS of
+    ``total`` pairs."""
+
+    groups: Ints | None
+    problem: str
+    twins: list[Twins]
+    total: int
+
+
+def find_similar(
+    run: Run, samples: SampleTable, suspects: Suspects, images: TrainingImages, most: int = MOST_CARDS
+) -> Similar:
+    """Similar suspects, and near duplicates with different labels."""
+    unit_ND, problem = unit_features(run, samples)
+    if unit_ND is None or not len(suspects.rows):
+        return Similar(None, problem, [], 0)
+    pairs = near_duplicates(samples, suspects.rows, unit_ND, images)
+    twins = []
+    for pair in pairs[:MOST_TWINS]:
+        rows = (pair.row, pair.other)
+        given = (plain_name(run.class_names[int(samples.given_N[row])], MOST_TEXT) for row in rows)
+        paths = (plain_name(samples.paths[row], MOST_TEXT) for row in rows)
+        pixels = (_thumbnail(images, row)[0] for row in rows)
+        twins.append(Twins(tuple(paths), tuple(given), tuple(pixels), f"{pair.cosine:.3f}"))  # type: ignore[arg-type]
+    groups = similar_groups(unit_ND[suspects.rows[: min(most, MOST_CARDS)]])
+    return Similar(groups, "", twins, len(pairs))
 
 
 def _scores(record: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -106,22 +155,6 @@ def _thumbnail(images: TrainingImages, row: int) -> tuple[str, bool, str]:
         return (*encode(image), "")
     except BadImage as error:
         return "", False, plain_name(str(error), 80)
-
-
-def encode(image: Image.Image) -> tuple[str, bool]:
-    """An image of mode RGB or L as a data URL of at most MOST_BYTES before base64, and whether it is tiny."""
-    buffer = io.BytesIO()
-    if max(image.size) <= SMALL_SIDE:
-        image.save(buffer, "PNG", optimize=True)
-        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", True
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
-    for quality in (82, 60, 40, 20, 5):
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=quality, optimize=True)
-        if len(buffer.getvalue()) <= MOST_BYTES:
-            break
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", False
 
 
 def as_script(table: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from fastcpc.report.html.class_figures import (
 from fastcpc.report.html.comparison import Comparison, spread_of
 from fastcpc.report.html.cost_figures import cost_figures, flops_figure
 from fastcpc.report.html.curves import comparison_figures, curves
-from fastcpc.report.html.gallery import MOST_TEXT, as_script, make_gallery, names_of
+from fastcpc.report.html.gallery import MOST_TEXT, as_script, find_similar, make_gallery, names_of
 from fastcpc.report.html.headline import (
     AccuracySummary,
     accuracy_of,
@@ -38,12 +38,15 @@ from fastcpc.report.html.headline import (
 )
 from fastcpc.report.html.limits import MOST_CARDS
 from fastcpc.report.html.loss_figures import class_panels, density_figures, loss_figures, loss_tests
+from fastcpc.report.html.review import KEYS, past_of, review_script
+from fastcpc.report.results.corrected_list import past_decisions
 from fastcpc.report.results.images import TrainingImages
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.samples import samples_of
 from fastcpc.report.results.suspects import find_suspects
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_PARTS = (("report.js", "review.js"), ("report.css",))
 FIRST_SHOWN = 20  # cards before "show all"
 
 
@@ -79,15 +82,24 @@ def run_page(run: Run, *, root: str = "", most_cards: int = MOST_CARDS, baseline
         "tests": loss_tests(run, first),
         "trusted": run.labels.trusted_N is not None,
         "first_shown": FIRST_SHOWN,
+        "past": None,
+        "similar": None,
     }
     if samples is not None:
         suspects = find_suspects(run, samples)
-        gallery = make_gallery(run, samples, suspects, TrainingImages(run, samples, root), most_cards)
+        past = past_decisions(run)
+        images = TrainingImages(run, samples, root)
+        similar = find_similar(run, samples, suspects, images, most_cards)
+        gallery = make_gallery(run, samples, suspects, images, most_cards, similar.groups)
         content |= {
             "noise": estimate_noise(run, samples, suspects),
             "quality": suspects.quality,
             "gallery": gallery,
             "rows": Markup(as_script(gallery.table)),
+            "review": Markup(review_script(run, samples, past)),
+            "keys": KEYS,
+            "past": past_of(past),
+            "similar": similar,
             "given_names": names_of([card.given_label for card in gallery.cards], run),
             "suggested_names": names_of([card.predicted_label for card in gallery.cards], run),
             "pairs": worst_pairs(confusion(samples.given_N, samples.predicted_N, len(run.class_names))),
@@ -114,7 +126,7 @@ def render(template: str, class_names: list[str], content: dict[str, Any]) -> st
     )
     environment.filters["class_name"] = lambda label: plain_name(class_names[label], MOST_TEXT)
     environment.filters["percent"] = lambda share: "-" if share is None else f"{100 * share:.1f} %"
-    script, style = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    script, style = ("\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names) for names in _PARTS)
     text = environment.get_template(template).render(
         {
             "version": fastcpc.__version__,

@@ -16,12 +16,10 @@ import pyarrow as pa
 from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
 from fastcpc.data.dataset import Dataset
-from fastcpc.data.labels.list_classes import numbers_count
-from fastcpc.data.labels.noise import make_labels, take_subset
-from fastcpc.data.registry import dataset_spec, load_dataset
-from fastcpc.engine.outputs.data_record import identity_of, require_same
+from fastcpc.data.registry import dataset_spec
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
+from fastcpc.report.results.array_labels import check_labels_name, corrected, whole_labels, write_array_labels
 from fastcpc.report.results.kept_samples import kept_samples, left_out_of, load_same_data
 from fastcpc.report.results.run import Run
 from fastcpc.report.results.suspect_files import parquet_bytes
@@ -42,49 +40,59 @@ def write_cleaned(run: Run, samples: SampleTable, is_issue_N: Bools, target: Pat
     if spec.list_files is None:
         return _write_labels(run, samples, is_issue_N, target)
     if spec.list_without is not None:
-        if run.config.noise.kind != "none":
+        require_own_labels(run)
+        if data.corrections:
             raise InputError(
-                f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from "
-                f"{data.name}'s own lists; use the table of --out"
+                f"--cleaned-list: this run was trained with data.corrections, and {data.name}'s own lists cannot have "
+                "corrected labels; add decisions about the suspects to the corrections, and train with these"
             )
         kept = kept_samples(run, samples, is_issue_N, left_out_of(run))
         paths = [path for path, _ in kept.images(samples)]
         content, usage = spec.list_without(data, paths, sorted(set(samples.paths) - set(paths)))
         replace_file(target, content)
         return kept.usage(usage)
-    as_list = target.suffix.lower() in LIST_ENDINGS
-    if target.suffix and not as_list:
+    check_list_name(target)
+    dataset, _ = load_same_data(run)
+    kept = kept_samples(run, samples, is_issue_N, dataset.left_out)
+    return kept.usage(write_images(run, kept.images(samples), target, dataset))
+
+
+def require_own_labels(run: Run) -> None:
+    """InputError where the labels of a run are not those of the data set's own lists."""
+    if run.config.noise.kind != "none":
+        raise InputError(
+            f"--cleaned-list: the labels of this run come from noise.kind={run.config.noise.kind}, not from "
+            f"{run.config.data.name}'s own lists; use the table of --out"
+        )
+
+
+def check_list_name(target: Path) -> None:
+    """InputError where a name is neither that of a list of images nor that of a folder."""
+    if target.suffix and target.suffix.lower() not in LIST_ENDINGS:
         raise InputError(
             f"--cleaned-list {target}: use .csv or .parquet, or a name without ending for a folder of links"
         )
-    dataset, _ = load_same_data(run)
-    kept = kept_samples(run, samples, is_issue_N, dataset.left_out)
-    return kept.usage((_write_list if as_list else _write_links)(run, kept.images(samples), target, dataset))
+
+
+def write_images(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset: Dataset) -> str:
+    """Write the list or the folder of links of an image folder. kept: path and label of each training image."""
+    as_list = target.suffix.lower() in LIST_ENDINGS
+    return (_write_list if as_list else _write_links)(run, kept, target, dataset)
 
 
 def _write_labels(run: Run, samples: SampleTable, is_issue_N: Bools, target: Path) -> str:
-    if target.suffix.lower() != ".csv":
-        raise InputError(f"--cleaned-list {target}: a label file of {run.config.data.name} must end in .csv")
-    config = run.config
-    dataset = load_dataset(config.data)
-    labels = make_labels(dataset, config.noise, config.run.seed)
-    require_same(
-        run.path, config, identity_of(config, *take_subset(dataset, labels, config.data.subset, config.run.seed))
-    )
-    labels_A = labels.given  # of all samples, before data.subset
+    check_labels_name(run, target)
+    corrections = load_same_data(run)[1].corrections
+    dataset, labels = whole_labels(run)
+    labels_A = corrected(dataset, labels.given, corrections)
     place = {index: row for row, index in enumerate(dataset.train.source_index.tolist())}
     rows_N = np.array([place.get(index, -1) for index in samples.index_N.tolist()])
     if (rows_N < 0).any() or (labels_A[rows_N] != samples.given_N).any():
         raise InputError(
-            f"{config.data.name} has other labels than this run was trained on; restore the data set of the run"
+            f"{run.config.data.name} has other labels than this run was trained on; restore the data set of the run"
         )
     labels_A[rows_N[is_issue_N]] = samples.predicted_N[is_issue_N]
-    # where names are numbers of other classes, such as 1, 2, 3, a label file has the names
-    numbered = numbers_count({name: k for k, name in enumerate(dataset.class_names)})
-    text_of = [str(k) if numbered else name for k, name in enumerate(dataset.class_names)]
-    index_A = dataset.train.source_index.tolist()
-    lines = [f"{index},{text_of[label]}" for index, label in zip(index_A, labels_A.tolist(), strict=True)]
-    replace_file(target, "\n".join(["index,label", *lines, ""]).encode())
+    write_array_labels(dataset, labels_A, target)
     return (
         f"all {len(labels_A):,} labels, suspects with the predicted class (this data set cannot omit samples): "
         f"train with noise.kind=file noise.file={target}"

@@ -1,6 +1,8 @@
-"""The training images of a run, read from the data set."""
+"""The training images of a run, read from the data set, and thumbnails of them."""
 
+import base64
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,10 @@ from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
 from fastcpc.report.results.run import Run
+
+SIDE = 160  # pixels of the longer side of a thumbnail
+SMALL_SIDE = 48  # images up to this size are not scaled
+MOST_BYTES = 20_000  # of one thumbnail; 200 of them in base64 are below 5.5 MB
 
 
 class TrainingImages:
@@ -81,3 +87,19 @@ def training_pixels(train: object, samples: SampleTable, run: Run) -> np.ndarray
     if true_N is not None and len(true_N) == len(rows) and (train.labels[rows] != true_N).any():
         raise InputError("the data set has other labels; it is not the one that the run was trained on")
     return np.asarray(train.pixels.numpy()[rows])
+
+
+def encode(image: Image.Image) -> tuple[str, bool]:
+    """An image of mode RGB or L as a data URL of at most MOST_BYTES before base64, and whether it is tiny."""
+    buffer = io.BytesIO()
+    if max(image.size) <= SMALL_SIDE:
+        image.save(buffer, "PNG", optimize=True)
+        return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", True
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE))
+    for quality in (82, 60, 40, 20, 5):
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=quality, optimize=True)
+        if len(buffer.getvalue()) <= MOST_BYTES:
+            break
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}", False

@@ -12,7 +12,7 @@ import numpy as np
 from fastcpc.arrays import Bools, Ints
 from fastcpc.config.constraints import shown
 from fastcpc.data.dataset import Dataset, LeftOut
-from fastcpc.data.identity import BROKEN, TRAIN, USED, Part
+from fastcpc.data.identity import BROKEN, REMOVED, TRAIN, USED, Part
 from fastcpc.data.labels.noise import Labels
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.outputs.data_record import held_out_of, identity_of, read_record, require_same
@@ -52,14 +52,16 @@ def kept_samples(run: Run, samples: SampleTable, is_issue_N: Bools, left_out: Le
     """
     unchecked = [
         (name, int(label))
-        for name, label, broken in zip(left_out.names, left_out.labels, left_out.broken, strict=True)
-        if not broken
+        for name, label, gone in zip(left_out.names, left_out.labels, left_out.broken | left_out.removed, strict=True)
+        if not gone
     ]
     is_kept_N, notes = _with_every_class(run.class_names, samples, ~is_issue_N, {label for _, label in unchecked})
     if unchecked:
         notes.append(f"{len(unchecked):,} images outside data.subset are kept unchecked, with their given labels")
     if left_out.broken.any():
         notes.append(f"{int(left_out.broken.sum()):,} broken images are left out")
+    if left_out.removed.any():
+        notes.append(f"{int(left_out.removed.sum()):,} images are removed by data.corrections")
     return KeptSamples(np.flatnonzero(is_kept_N), tuple(unchecked), tuple(notes))
 
 
@@ -108,4 +110,4 @@ def left_out_of(run: Run) -> LeftOut:
 def _recorded(part: Part) -> LeftOut:
     left = np.flatnonzero(part.use_N != USED)
     names = tuple(part.names[row] for row in left.tolist())
-    return LeftOut(names, part.labels_N[left], part.use_N[left] == BROKEN)
+    return LeftOut(names, part.labels_N[left], part.use_N[left] == BROKEN, part.use_N[left] == REMOVED)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fastcpc.config.load import read_config
 from fastcpc.config.schema import Config
+from fastcpc.engine.outputs.corrections_file import with_applied
 from fastcpc.engine.outputs.labels_file import LABELS_FILE, RunLabels, read_labels
 from fastcpc.engine.outputs.metric_keys import METRICS_FILE, has_right_types, is_number
 from fastcpc.engine.outputs.pred_probs import PRED_PROBS_FILE
@@ -58,7 +59,13 @@ def read_run(path: Path) -> Run:
         labels = read_labels(path / LABELS_FILE)
     except ValueError as error:
         raise damaged_file(path / LABELS_FILE, str(error)) from None
-    return Run(path, config, labels, _read_metrics(path / METRICS_FILE), _read_summary(path / "summary.json"))
+    return Run(
+        path,
+        with_applied(config, path),
+        labels,
+        _read_metrics(path / METRICS_FILE),
+        _read_summary(path / "summary.json"),
+    )
 
 
 def read_pred_probs(run: Run) -> NDArray[np.float32]:

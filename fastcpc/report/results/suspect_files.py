@@ -8,10 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fastcpc.data.corrections.spreadsheet import safe_text
 from fastcpc.errors import InputError
-
-# Spreadsheets evaluate cells that begin with these (OWASP, "CSV injection").
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def table_writer(path: Path) -> Callable[[pa.Table], bytes]:
@@ -45,7 +43,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
 
 def _cell(value: object) -> str:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA) else value
+        return safe_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else f"{value}"

@@ -25,6 +25,12 @@ UNLUCKY = SUPPORT / "unlucky_train.py"
 SHARES = (0.1, 0.4, 0.75)
 POOL = {"train": {"pool_batches": 3}}
 GUARD = {"cleaner": {"guard": "auto", "warmup": 0.0}}
+# every part that holds state: AdamW's moments, the average, and rates that depend on the position in the run
+FINETUNE = {
+    "optim": {"name": "adamw", "clip_norm": 1.0, "decay_norms": False, "backbone_lr_scale": 0.5},
+    "train": {"schedule": "cosine", "warmup_steps": 12, "lr": 0.003},
+    "ema": {"decay": 0.9},
+}
 # name: sections of the small run, and at which shares of its step checks it is stopped. The default run checks 16 and
 # 4 times in the warm-up epoch, then 3 times while scoring, some while training, 4 while evaluating, and so on.
 RUNS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
@@ -33,6 +39,9 @@ RUNS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "scored_pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "pool"}}, SHARES),
     "loss_history": ({"cleaner": {"warmup": 0.25, "loss_history": 3}}, (0.75,)),
     "co": ({"parallel": {"mode": "co"}}, SHARES),
+    # the last share is after the last step of network 1, whose rate the final cleaning uses
+    "finetune": (FINETUNE, (*SHARES, 0.95)),
+    "finetune_co": ({**FINETUNE, "parallel": {"mode": "co"}}, (0.4,)),
     "confusion": ({"cleaner": {"kind": "confusion", "guard": "auto"}}, SHARES),
     # both shares are inside a pass of cross entropy on X
     "nearly_clean": ({"noise": {"rate": 0.03}, "train": {"epochs": 5, "warmup_epochs": 3}, **GUARD}, (0.65, 0.84)),

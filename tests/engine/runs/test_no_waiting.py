@@ -36,7 +36,7 @@ from fastcpc.data.sampler import sequential_batches
 from fastcpc.engine.evaluate import evaluate
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.learner import Learner
-from fastcpc.engine.optim import build_sgd
+from fastcpc.engine.optim.optimizers import build_sgd
 from fastcpc.engine.scoring import SampleScores, score_samples
 from fastcpc.engine.train_epoch import semi_supervised, warm_up
 from fastcpc.kernels import prototype_triton

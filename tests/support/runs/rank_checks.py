@@ -16,7 +16,7 @@ from fastcpc.distributed.gradient_sync import GradientSync
 from fastcpc.errors import InputError, RunError
 from fastcpc.kernels import fit_gmm
 from fastcpc.kernels.gmm_em import fit_gmm_by_sums
-from fastcpc.models.digits_cnn import DigitsCnn
+from fastcpc.models.backbones.digits_cnn import DigitsCnn
 from fastcpc.models.network import Network
 from fastcpc.models.prototype_head import PrototypeHead
 from fastcpc.models.sync_batchnorm import synchronise_batchnorm

@@ -1,0 +1,1 @@
+"""Rules between settings, by topic; ``config.validation`` collects them."""

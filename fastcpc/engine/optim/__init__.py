@@ -1,0 +1,1 @@
+"""Optimisers, their parameter groups and state, the learning rate over a run, and the average of weights."""

@@ -1,0 +1,1 @@
+"""The networks of fastcpc for images; each registers itself under its name."""
