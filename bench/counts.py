@@ -22,11 +22,13 @@ sys.path += [str(ROOT / "tests" / "support" / "devices"), str(ROOT / "bench" / "
 from counting_gpu import CountingGpu, Counts, values_of
 from harness import arguments
 from pretend_gpu import OnGpu, pretended_gpu
+from torch import Tensor
 from trainers import cifar_config, made_up_cifar
 
 from fastcpc.cleaner.partition import Partition
 from fastcpc.cleaner.prototypes import prototype_clean_prob, train_prototypes
 from fastcpc.config.schema import Config
+from fastcpc.data.augment import fused_check
 from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.sampler import sequential_batches
@@ -37,6 +39,7 @@ from fastcpc.engine.scoring import score_samples
 from fastcpc.engine.step_loop import StepLoop
 from fastcpc.engine.train_epoch import TrainContext, semi_supervised
 from fastcpc.kernels import prototype_triton
+from fastcpc.kernels.views import launch
 
 BYTES_A_SECOND, FLOPS_A_SECOND = 4.3e12, 790e12  # measured on an H200
 TRAIN, TEST, LABELLED = 50_000, 10_000, 27_000  # labelled: of 50 % symmetric noise, measured by DivideMix's cleaner
@@ -96,12 +99,29 @@ class CountedKernel:
         return launch
 
 
+class CountedViews(CountedKernel):
+    """The view kernel: it reads the images of the batch and writes the views. Its scratch buffer stays in the cache."""
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        def launch(pixels: Tensor, index: Tensor, plan: Tensor, *others: Any, **options: Any) -> None:
+            out = next(other for other in reversed(others) if isinstance(other, OnGpu))
+            self.gpu.launched(index, plan, out, torch.empty(out.shape, dtype=pixels.dtype, device="meta"))
+
+        return launch
+
+
 def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled: int = LABELLED) -> list[Stage]:
     """The stages of an epoch of both networks."""
     gpu = CountingGpu()
     dataset = made_up_cifar(STEPS * 4 * config.train.batch_size, 2 * config.train.score_batch_size)
     kernels: Any = {name: CountedKernel(gpu) for name in KERNELS}
-    with pretended_gpu(gpu), patch.multiple(prototype_triton, **kernels):
+    with (
+        pretended_gpu(gpu),
+        patch.multiple(prototype_triton, **kernels),
+        patch.dict(prototype_triton._ticket_store, clear=True),  # as in a new process, whatever ran before
+        patch.object(fused_check, "kernel_problem", lambda *_: ""),
+        patch.object(launch, "view_kernel", CountedViews(gpu)),
+    ):
         numerics = resolve_numerics(config)
         device = numerics.device
         sizes = {"num_classes": dataset.num_classes, "in_channels": 3, "image_size": 32}

@@ -1,4 +1,4 @@
-"""Compile the Triton prototype ops for GPUs that this machine does not have, and read resource use.
+"""Compile the Triton kernels for GPUs that this machine does not have, and read resource use.
 
 bench/speed/kernels.py and tests/kernels call it. It needs no driver. It needs a process without TRITON_INTERPRET=1.
 """
@@ -34,6 +34,8 @@ from fastcpc.kernels.prototype_triton_kernels import (
     forward_kernel,
     scores_kernel,
 )
+from fastcpc.kernels.views import kernel as views
+from fastcpc.kernels.views import launch
 
 ARCHITECTURES = (80, 90, 100)  # A100, H100 and H200, B200
 SHARED_LIMITS = {80: 166_912, 90: 232_448, 100: 232_448}  # bytes that a program may take
@@ -86,14 +88,67 @@ def compile_offline(configuration: Configuration) -> Resources:
     kernel = {"forward": forward_kernel, "backward": backward_kernel, "scores": scores_kernel}[configuration.kernel]
     constants = dict(configuration.constants)
     element = DTYPES[configuration.dtype].name
-    signature, attributes = {}, {}
-    for place, name in enumerate(kernel.arg_names):
-        signature[name] = "constexpr" if name in constants else _argument_type(name, element)
-        if (name.endswith("_ptr") and name not in ANYWHERE) or name in ("stride_v", "stride_c", "dim"):
-            attributes[(place,)] = [["tt.divisibility", ALIGNMENT]]
+    types = {name: _argument_type(name, element) for name in kernel.arg_names}
+    aligned = [name for name in kernel.arg_names if name.endswith("_ptr") and name not in ANYWHERE]
+    aligned += [name for name in ("stride_v", "stride_c", "dim") if name in kernel.arg_names]
+    return _compile(kernel, constants, types, aligned, configuration.architecture, dict(configuration.options))
+
+
+@dataclass(frozen=True)
+class ViewConfiguration:
+    """The view kernel in a form that a launch can request. steps: 0 for weak views."""
+
+    side: int
+    channels: int
+    steps: int
+    dtype: torch.dtype
+    channels_last: bool
+    architecture: int
+
+    def __str__(self) -> str:
+        kind = f"strong{self.steps}" if self.steps else "weak"
+        form = f"{str(self.dtype).removeprefix('torch.')}{'-last' if self.channels_last else ''}"
+        return f"view-{kind}-{self.channels}x{self.side}-{form}-sm_{self.architecture}"
+
+
+def view_configurations(architecture: int, *, largest: bool = True) -> Iterator[ViewConfiguration]:
+    """Weak and strong views of CIFAR, and those of the largest images, which take longer to compile.
+
+    Neither type nor layout of the views changes the work.
+    """
+    for steps in (0, 2):
+        yield ViewConfiguration(32, 3, steps, torch.float32, True, architecture)
+    if largest:
+        yield ViewConfiguration(launch.MAX_SIDE, 3, 2, torch.bfloat16, False, architecture)
+
+
+def compile_view_offline(configuration: ViewConfiguration) -> Resources:
+    """Compile the view kernel to a binary for the configuration's architecture."""
+    kernel = views.view_kernel
+    side, channels, steps = configuration.side, configuration.channels, configuration.steps
+    constants = launch.constants(side, channels, 4, steps, 128, configuration.channels_last)
+    pointers = {"index_ptr": "*i64", "plan_ptr": "*i32", "code_ptr": "*i32", "pixels_ptr": "*u8", "scratch_ptr": "*u8"}
+    pointers["out_ptr"] = f"*{DTYPES[configuration.dtype].name}"
+    types = {name: pointers.get(name, "*fp32") if name.endswith("_ptr") else "i32" for name in kernel.arg_names}
+    aligned = ["scratch_ptr", "out_ptr"]
+    return _compile(kernel, constants, types, aligned, configuration.architecture, dict(launch.OPTIONS))
+
+
+def _compile(
+    kernel: Any,
+    constants: dict[str, Any],
+    types: dict[str, str],
+    aligned: list[str],
+    architecture: int,
+    options: dict[str, Any],
+) -> Resources:
+    """types: of all arguments that are no constants. aligned: arguments that are multiples of 16."""
+    signature = {name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}
+    attributes = {
+        (place,): [["tt.divisibility", ALIGNMENT]] for place, name in enumerate(kernel.arg_names) if name in aligned
+    }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
-    target = GPUTarget("cuda", configuration.architecture, 32)
-    compiled = triton.compile(source, target=target, options=dict(configuration.options))
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     registers, spilled = _usage(compiled.asm["cubin"])
     return Resources(registers, spilled, compiled.metadata.shared)
 

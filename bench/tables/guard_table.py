@@ -2,6 +2,7 @@
 
     python bench/tables/guard_table.py                                  # digits; repeat the command to resume
     python bench/tables/guard_table.py --clothing /path/to/clothing-small   # the rows of clothing images too
+    python bench/tables/guard_table.py --embeddings DIR    # embeddings too: DIR/clothing_train.npy and so on
 
 Each run is one `fastcpc-train` on one thread, in its own process. Its row of bench/results/guard_table.json has the
 command. The file is written after each run, and a run whose row is there is skipped. A row with `source` is from the
@@ -45,23 +46,37 @@ NOISE = {
     "digits, asym 10 %": ("digits_asym40", "noise.rate=0.1"),
     "digits, asym 40 %": ("digits_asym40",),
     "clothing, 0 %": ("clothing_small", "noise.kind=none", "noise.rate=0"),
+    **{
+        f"clothing, sym {rate} %": ("clothing_small", "noise.kind=sym", f"noise.rate={rate / 100}")
+        for rate in (3, 10, 20)
+    },
     "clothing, 40 %": ("clothing_small",),
+    "embeddings, 0 %": ("embeddings",),
+    **{
+        f"embeddings, {kind} {rate} %": ("embeddings", f"noise.kind={long}", f"noise.rate={rate / 100}")
+        for kind, long, rates in (("sym", "sym", (1, 3, 5, 10, 20, 50, 80)), ("asym", "asym_next", (3, 10, 20, 40)))
+        for rate in rates
+    },
 }
 # column of the tables: cleaner.kind and cleaner.guard
 METHODS = {
     "none": ("none", "none"),
     "gmm_agn": ("gmm_agn", "none"),
+    "gmm_agn, guard": ("gmm_agn", "auto"),
     "gmm_awr": ("gmm_awr", "none"),
     "cpc_awr": ("cpc_awr", "none"),
     "cpc_awr, guard": ("cpc_awr", "auto"),
     "confusion, guard": ("confusion", "auto"),
     "cpc_confusion, guard": ("cpc_confusion", "auto"),
 }
-CLOTHING = ("clothing, 0 %", "clothing, 40 %")
+CLOTHING = tuple(name for name in NOISE if name.startswith("clothing"))
+EMBEDDINGS = tuple(name for name in NOISE if name.startswith("embeddings"))
 LOW = ("digits, 0 %", "digits, sym 3 %", "digits, sym 10 %")
 HIGH = ("digits, sym 50 %", "digits, sym 80 %", "digits, asym 40 %")
 BETWEEN = ("digits, sym 1 %", "digits, sym 5 %", "digits, sym 20 %", "digits, asym 10 %")
 GUARDED = ("none", "cpc_awr, guard", "confusion, guard")
+ON_EMBEDDINGS = ("none", "gmm_agn", "gmm_agn, guard", "cpc_awr", "cpc_awr, guard", "confusion, guard")
+FILES = {"embeddings": "train", "labels": "train_labels", "test_embeddings": "test", "test_labels": "test_labels"}
 
 Record = dict[str, Any]
 
@@ -93,17 +108,21 @@ class Run:
         )
 
 
-def planned(with_clothing: bool) -> Iterator[Run]:
+def planned(with_clothing: bool, with_embeddings: bool) -> Iterator[Run]:
     """All runs, the most needed first."""
+    images, vectors = CLOTHING if with_clothing else (), EMBEDDINGS if with_embeddings else ()
     blocks = [
         (LOW, GUARDED, 5),
         (HIGH, GUARDED, 3),
+        (BETWEEN, GUARDED, 1),
+        (vectors, ON_EMBEDDINGS, 1),
+        (images, ("none", "cpc_awr, guard"), 1),
+        (BETWEEN, GUARDED, 3),
         (HIGH, tuple(METHODS), 3),
         (LOW, tuple(METHODS), 3),
-        (BETWEEN, GUARDED, 3),
+        (images, tuple(METHODS), 1),
+        (vectors, ON_EMBEDDINGS, 3),
     ]
-    if with_clothing:
-        blocks.append((CLOTHING, tuple(METHODS), 1))
     seen = set()
     for noises, methods, seeds in blocks:
         for run in (Run(noise, method, seed) for seed in range(1, seeds + 1) for noise in noises for method in methods):
@@ -113,9 +132,12 @@ def planned(with_clothing: bool) -> Iterator[Run]:
 
 
 def list_quality(samples: SampleTable) -> Record:
-    """Number of suspects and of wrong labels; precision, recall and F1 of the list in [0, 1], None without a value."""
-    assert samples.true_N is not None
-    suspect_N, wrong_N = samples.suspected(), samples.given_N != samples.true_N
+    """Number of suspects and of wrong labels; precision, recall and F1 of the list in [0, 1], None without a value.
+
+    A run on a user's own labels without added noise records no true labels. There the given labels count as correct.
+    """
+    true_N = samples.given_N if samples.true_N is None else samples.true_N
+    suspect_N, wrong_N = samples.suspected(), samples.given_N != true_N
     found, suspected, wrong = int((suspect_N & wrong_N).sum()), int(suspect_N.sum()), int(wrong_N.sum())
     return {
         "wrong": wrong,
@@ -177,22 +199,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--clothing", metavar="DIR", default="", help="folder of clothing-small: its rows too")
+    parser.add_argument(
+        "--embeddings", metavar="DIR", default="", help="folder of clothing_train.npy and so on: its rows too"
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "guard_table", help="where the runs are kept")
     parser.add_argument("--markdown", action="store_true", help="only print and insert the tables of the rows so far")
     options = parser.parse_args(argv)
     records: list[Record] = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
     done = {Run(record["noise"], record["method"], record["seed"]) for record in records}
-    missing = [] if options.markdown else [run for run in planned(bool(options.clothing)) if run not in done]
+    runs = planned(bool(options.clothing), bool(options.embeddings))
+    missing = [] if options.markdown else [run for run in runs if run not in done]
     options.folder.mkdir(parents=True, exist_ok=True)
     for run in tqdm(missing, unit="run"):
         data = []
         if run.noise in CLOTHING:
             index = prepare(options.clothing, options.folder)
             data = [f"data.root={options.clothing}", f"data.index={index}", "data.workers=1"]
+        if run.noise in EMBEDDINGS:
+            data = [f"data.{key}={options.embeddings}/clothing_{name}.npy" for key, name in FILES.items()]
         records.append(train(run, options.folder, data))
         content = {
             "machine": this_machine("cpu").line(),
-            "command": "python bench/tables/guard_table.py --clothing clothing-small",
+            "command": "python bench/tables/guard_table.py --clothing clothing-small --embeddings DIR",
             "runs": records,
         }
         RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

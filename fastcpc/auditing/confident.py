@@ -16,22 +16,23 @@ SHARE = 0.1  # of each predicted class: its most confident samples
 MIN_SAMPLES = 50  # of each predicted class, where half of it has as many
 FEW_CLASSES = 10  # with more classes, more of them overlap, and the noise rate is counted among fewer samples
 PRIOR = 20.0  # samples per class that are added to the counts, with labels wrong at random
+SHARE_ITERATIONS = 100  # of EM for the class shares
 
 
 @dataclass(frozen=True)
 class ConfidentLabels:
     """matrix_KK: (K, K), row k: the share of given labels of the confident samples of predicted class k; rows sum to 1.
 
-    rates: estimated share of wrong labels of all samples, by each array of probabilities. disagreement: share of all
-    confident samples whose given label is not the predicted class. num: the number of these samples. growth: how much
-    larger the disagreement is among four times as many samples per class, which is due to the overlap of classes.
+    rates: estimated share of wrong labels of all samples, by each array of probabilities; the weight of a class is the
+    share of its predictions. disagreement: share of all confident samples whose given label is not the predicted class.
+    num: the number of these samples. solved_rate: the mean of the rates with ``class_shares`` as weights.
     """
 
     matrix_KK: Floats
     rates: tuple[float, ...]
     disagreement: float
     num: int
-    growth: float
+    solved_rate: float
 
     @property
     def rate(self) -> float:
@@ -71,20 +72,34 @@ def confident_labels(probs: Sequence[Floats], given_N: Ints) -> ConfidentLabels:
     total_KK = np.sum([_counts(prob_NK, given_N, 1.0) for prob_NK in probs], 0)
     counts = [_counts(prob_NK, given_N, part) for prob_NK in probs]
     share_K = np.bincount(probs[-1].argmax(1), minlength=num_classes) / len(given_N)
-    rates = tuple(float(share_K @ (1 - np.diag(_shares(counts_KK)))) for counts_KK in counts)
+    wrong_K = [1 - np.diag(_shares(counts_KK)) for counts_KK in counts]
+    rates = tuple(float(share_K @ one_K) for one_K in wrong_K)
     rate = float(np.mean(rates))
     random_KK = np.full((num_classes, num_classes), rate / max(num_classes - 1, 1))
     np.fill_diagonal(random_KK, 1 - rate)
     matrix_KK = total_KK + PRIOR * random_KK
-    wide = [_counts(prob_NK, given_N, 4 * part) for prob_NK in probs]
-    disagreement = _disagreement(np.sum(counts, 0))
+    matrix_KK /= matrix_KK.sum(1, keepdims=True)
+    solved_K = class_shares(matrix_KK, np.bincount(given_N, minlength=num_classes) / len(given_N), share_K)
     return ConfidentLabels(
-        matrix_KK=matrix_KK / matrix_KK.sum(1, keepdims=True),
+        matrix_KK=matrix_KK,
         rates=rates,
-        disagreement=disagreement,
+        disagreement=_disagreement(np.sum(counts, 0)),
         num=int(np.sum(counts)) // len(counts),
-        growth=max(_disagreement(np.sum(wide, 0)) - disagreement, 0.0),
+        solved_rate=float(solved_K @ np.mean(wrong_K, 0)),
     )
+
+
+def class_shares(matrix_KK: Floats, given_K: Floats, start_K: Floats) -> Floats:
+    """The shares of the true classes that explain the shares of the given labels best, by EM (maximum likelihood).
+
+    Heads predict a class too rarely if its images are often labelled as another one. A mean over predicted classes then
+    counts too few wrong labels. matrix_KK: row k, the given labels of class k; rows sum to 1. given_K: (K,), shares of
+    the given labels. start_K: (K,), where EM starts; a class without a share there gets none.
+    """
+    share_K = start_K
+    for _ in range(SHARE_ITERATIONS):
+        share_K = share_K * (matrix_KK @ (given_K / np.maximum(share_K @ matrix_KK, 1e-12)))
+    return share_K / share_K.sum()
 
 
 def _counts(prob_NK: Floats, given_N: Ints, part: float) -> Floats:

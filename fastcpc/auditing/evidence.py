@@ -13,7 +13,7 @@ from fastcpc.arrays import Floats, Ints
 from fastcpc.auditing.confident import ConfidentLabels
 
 MIN_DISAGREEMENT = 0.004  # share of confident samples with another label that counts as evidence
-PAIRED, CLEARLY_PAIRED = 0.25, 0.35  # largest confusion of two classes, from where on confident samples say too little
+PAIRED, CLEARLY_PAIRED = 0.25, 0.35  # largest confusion of two classes, from where on class shares are solved
 NORMAL_90 = 1.645
 MODEL_ERROR = 0.02  # of the estimated rate, beyond sampling and differences between rounds
 RELATIVE_MODEL_ERROR = 0.08
@@ -39,18 +39,17 @@ def posterior_noise_rate(posterior_NK: Tensor, given_N: Tensor) -> float:
 
 
 def estimate_noise(own_N: Floats, given_N: Ints, confident: ConfidentLabels) -> NoiseEstimate:
-    """The rate is that of the confident samples. own_N: (N,) posterior of the given labels.
+    """The rate is that of the confident samples. own_N: (N,) posterior of the given labels, for the rates per class.
 
-    The posterior counts correct labels in the overlap of classes as wrong. Confident samples count too few where two
-    classes are mistaken for each other: the most typical images are mistaken less often. There the rate is the larger
-    of both. The growth of the disagreement, which is due to overlap, is taken off the posterior's rate first. The
+    Where two classes are mistaken for each other, predictions give the mistaken classes too little weight. There the
+    rate with ``class_shares`` as weights counts, if it is larger: of few samples, these shares are uncertain. The
     interval covers the rates of both rounds and the rate that is used.
     """
     wrong_N = 1.0 - own_N
     posterior_rate = float(wrong_N.mean())
     weight = (confident.largest_confusion - PAIRED) / (CLEARLY_PAIRED - PAIRED)
     weight = min(max(weight, 0.0), 1.0)
-    rate = (1 - weight) * confident.rate + weight * max(confident.rate, posterior_rate - confident.growth)
+    rate = (1 - weight) * confident.rate + weight * max(confident.rate, confident.solved_rate)
     half = _half_width(rate, confident.num)
     has_evidence = _lower_bound(confident) > MIN_DISAGREEMENT
     low = max(min(*confident.rates, rate) - half, 0.0) if has_evidence else 0.0

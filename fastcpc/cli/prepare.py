@@ -16,6 +16,7 @@ from fastcpc.config.load import load_config
 from fastcpc.config.names import DATASETS
 from fastcpc.config.paths import check_data_paths
 from fastcpc.config.schema import DataConfig
+from fastcpc.config.sizes import BILINEAR, INTERPOLATIONS, RESIZE
 from fastcpc.data.cores import usable_cores
 
 PROGRAM = "fastcpc-prepare"
@@ -37,7 +38,8 @@ def _settings(options: argparse.Namespace) -> DataConfig:
     given = {"name": options.name, "root": options.root, "list": options.list, "classes": options.classes,
              "test_root": options.test_root, "label_key": options.label_key, "image_key": options.image_key,
              "ilsvrc12": options.ilsvrc12, "num_classes": options.num_classes, "flickr": options.flickr,
-             "holdout": options.holdout, "max_bad": options.max_bad, "resize": options.cache}  # fmt: skip
+             "holdout": options.holdout, "max_bad": options.max_bad, "resize": options.cache,
+             "interpolation": options.interpolation}  # fmt: skip
     if options.cache and options.cache.isdigit():  # data.crop is not used here, but must not exceed data.resize
         given["crop"] = str(max(8, min(224, int(options.cache))))
     return load_config([], [f"data.{key}={value}" for key, value in given.items() if value not in (None, False)]).data
@@ -78,9 +80,14 @@ def _parser() -> argparse.ArgumentParser:
         "--cache",
         metavar="SIDE",
         nargs="?",
-        const=str(defaults["resize"]),
+        const=str(RESIZE),
         help="also write a cache of all images, SIDE pixels on the shorter side; training then decodes no image. "
-        f"SIDE is data.resize of the config (default: {defaults['resize']}); 0.26 MB per image at 256",
+        f"SIDE is data.resize of the config (default: {RESIZE}); 0.26 MB per image at 256",
+    )
+    parser.add_argument(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        help=f"interpolation of the cache; data.interpolation of the run (default: {BILINEAR})",
     )
     parser.add_argument("--out", metavar="FILE", help="index file (default: DIR/.fastcpc-index/NAME.parquet)")
     parser.add_argument(

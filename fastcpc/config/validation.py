@@ -8,8 +8,10 @@ from fastcpc.config.constraints import did_you_mean, shown
 from fastcpc.config.normalise import FORM, read_normalise
 from fastcpc.config.rules.training import SettingProblem, training_problems
 from fastcpc.config.schema import Config
+from fastcpc.config.sizes import crop_of, resize_of
 
 ASYM_LIMIT = 0.5
+LEAST_PIXELS = 8  # of data.resize and data.crop
 
 
 def cross_setting_problems(config: Config) -> list[SettingProblem]:
@@ -123,10 +125,21 @@ def _data(config: Config) -> Iterator[SettingProblem]:
         yield SettingProblem(
             ("data.index", "data.name"), f"data.index={data.index}: {data.name} has no index; leave it empty"
         )
-    if traits.kind == "images" and data.crop > data.resize:
+    if traits.kind == "images":
+        yield from _sizes(config)
+
+
+def _sizes(config: Config) -> Iterator[SettingProblem]:
+    data = config.data
+    for name, pixels in (("resize", data.resize), ("crop", data.crop)):
+        if 0 < pixels < LEAST_PIXELS:
+            yield SettingProblem((f"data.{name}",), f"data.{name}={pixels}: must be 0 or {LEAST_PIXELS} or more")
+    is_open = config.model.weights and not (data.crop and data.resize)  # checked when the weights are known
+    if crop_of(data) > resize_of(data) and not is_open:
         yield SettingProblem(
             ("data.crop", "data.resize"),
-            f"data.crop={data.crop}: must not exceed data.resize={data.resize}, the shorter side of the resized image",
+            f"data.crop={crop_of(data)}: must not exceed data.resize={resize_of(data)}, the shorter side of the "
+            "resized image",
         )
 
 
@@ -198,7 +211,7 @@ def _model(config: Config) -> Iterator[SettingProblem]:
             f"model.weights={model.weights}: {model.name} has no weights by name; give the path of a .safetensors file",
         )
     data, of_images = config.data, names.DATASETS[config.data.name].kind == "images"
-    pixels = data.crop if of_images else names.DATASETS[data.name].pixels
+    pixels = crop_of(data) if of_images else names.DATASETS[data.name].pixels
     most = names.MOST_PIXELS.get(model.name, pixels)
     if pixels > most:
         size = f"data.crop={pixels}" if of_images else f"{data.name} has {pixels}"

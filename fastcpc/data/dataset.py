@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.image_store import ImageStore, all_paths
 
@@ -136,13 +137,14 @@ class ImageTransform:
 
     resize: length of the shorter side in pixels. crop: side of the square. It is at the centre in test views and at
     random in weak views. random_resized_crop: weak views take a crop of random area and aspect ratio instead. flip:
-    weak views are mirrored left to right with probability 1/2.
+    weak views are mirrored left to right with probability 1/2. interpolation: bilinear or bicubic, of every resampling.
     """
 
     resize: int
     crop: int
     random_resized_crop: bool
     flip: bool
+    interpolation: str = BILINEAR
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ logger = logging.getLogger("fastcpc")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MAX_PIXELS is lower
 MAX_BYTES = 2**29  # of a file: MAX_PIXELS without compression, 16 bits per channel, need 300 MB
 MAX_PIXELS = 8192 * 6144  # images of 50-megapixel cameras. Pillow needs 4 bytes per pixel, twice while it converts
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}  # by data.interpolation
 MAX_ASPECT = 64  # longer side : shorter side. The resized image then has at most 64 x data.resize x data.resize pixels
 # Smaller files have a false size in their header. A JPEG has at least one bit per block of 8 x 8 pixels. LZW and
 # deflate cannot compress pixels of 8 bits further than LARGE_PIXELS_PER_BYTE. It holds for large images only.
@@ -122,12 +123,15 @@ def decode_with_header(content: bytes) -> tuple[ImageHeader, Image.Image]:
         return _header(image), _upright_rgb(image)
 
 
-def shrink(image: Image.Image, side: int) -> NDArray[np.uint8]:
-    """Resize an upright RGB image for the cache: at most ``side`` pixels on the shorter side. Returns (H, W, 3)."""
+def shrink(image: Image.Image, side: int, interpolation: str = "bilinear") -> NDArray[np.uint8]:
+    """Resize an upright RGB image for the cache: at most ``side`` pixels on the shorter side. Returns (H, W, 3).
+
+    interpolation: bilinear or bicubic.
+    """
     width, height = image.size
     shorter = min(width, height)
     if shorter > side:
-        image = image.resize((side * width // shorter, side * height // shorter), Image.Resampling.BILINEAR)
+        image = image.resize((side * width // shorter, side * height // shorter), RESAMPLING[interpolation])
     return np.asarray(image)
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from fastcpc.config import names
 from fastcpc.config.normalise import Normalisation, read_normalise
 from fastcpc.config.schema import DataConfig
+from fastcpc.config.sizes import crop_of, interpolation_of, resize_of
 from fastcpc.data.containers.parquet import list_parquet
 from fastcpc.data.containers.webdataset import list_webdataset
 from fastcpc.data.dataset import RGB, Dataset
@@ -146,7 +147,7 @@ def _images(
     list_without: ListWithout | None = None,
 ) -> DatasetSpec:
     def inference(config: DataConfig) -> InferenceTransform:
-        return InferenceTransform(RGB, config.resize, config.crop, mean, std)
+        return InferenceTransform(RGB, resize_of(config), crop_of(config), mean, std, interpolation_of(config))
 
     return DatasetSpec(
         name,

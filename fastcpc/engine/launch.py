@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from fastcpc import distributed
+from fastcpc.config.names import DATASETS
 from fastcpc.config.normalise import read_normalise
 from fastcpc.config.schema import Config
+from fastcpc.config.sizes import crop_of, interpolation_of, resize_of
 from fastcpc.data.corrections.apply import apply_corrections, corrections_of
 from fastcpc.data.dataset import Dataset
 from fastcpc.data.identity import DataIdentity
@@ -156,7 +158,7 @@ def describe_start(trainer: Trainer, checkpoint: Path | None) -> str:
         f"{config.data.name}: {len(labels.given)} training and {len(trainer.test_labels)} test images, "
         f"{trainer.dataset.num_classes} classes; noise {labels.kind} {labels.nominal_rate:g} (labels wrong: {rate}); "
         f"2 x {config.model.name} of {parameters:,} parameters; cleaner {config.cleaner.kind}; "
-        f"loader {loader}; {_normalisation_words(config)}"
+        f"loader {loader}; {_preprocessing_words(config)}"
         f"{trainer.numerics.device}, {str(trainer.numerics.dtype).removeprefix('torch.')}; "
         f"{describe_compile(config, trainer.numerics.device)}{describe_ranks(config)}; {begin}"
     )
@@ -170,10 +172,15 @@ def describe_compile(config: Config, device: torch.device) -> str:
     return "" if how == "false" else f"compile {how}, "
 
 
-def _normalisation_words(config: Config) -> str:
-    """Mean and std where they are not those of the data set, with the separator after them."""
-    given = read_normalise(config.data.normalise)
-    return "" if given is None else f"mean and std {config.data.normalise}; "
+def _preprocessing_words(config: Config) -> str:
+    """With weights and image files, sizes and interpolation; mean and std where they are not those of the data set.
+
+    Each has a separator after it.
+    """
+    words, data = "", config.data
+    if config.model.weights and DATASETS[data.name].kind == "images":
+        words = f"{crop_of(data)} of {resize_of(data)} pixels, {interpolation_of(data)}; "
+    return words if read_normalise(data.normalise) is None else f"{words}mean and std {data.normalise}; "
 
 
 def start_notes(trainer: Trainer) -> list[str]:

@@ -122,8 +122,9 @@ class Trainer:
         """Run the remaining stages of an epoch, then log it and save a checkpoint."""
         epoch, run_state = self.run_state.epoch, self.run_state
         lr = self.training.learning_rate(epoch)
-        for learner in self.learners:
-            learner.set_learning_rate(lr)
+        if run_state.is_between_epochs:  # inside an epoch a network has the rate of its last step
+            for learner in self.learners:
+                learner.set_learning_rate(lr)
         run_state.begin_epoch("warmup" if epoch < self.config.train.warmup_epochs else "train", lr)
         for name, stage in self.outline(epoch)[run_state.stage :]:
             distributed.set_location(f"epoch {epoch}, {name}")

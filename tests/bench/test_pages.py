@@ -15,6 +15,8 @@ PAGES = {
     "clothing_table": "docs/experiments.md",
     "guard_table": "docs/experiments.md",
     "digits_figure": "docs/experiments.md",
+    "embedding_cleaners": "docs/experiments.md",
+    "audit_table": "docs/experiments.md",
     "speed_table": "docs/performance.md",
 }
 

@@ -23,6 +23,9 @@ RANGES = [
     ("train.batch_size", "1", "be 2 or more"), ("train.lr", "0.0", "be above 0"),
     ("train.lr_drop_epoch", "-1", "be 0 or more"), ("train.lr_drop_factor", "0.5", "be 1 or more"),
     ("train.momentum", "1.0", "be in [0, 1)"), ("train.weight_decay", "-0.1", "be 0 or more"),
+    ("ema.decay", "1.0", "be in [0, 1)"), ("ema.decay", "-0.1", "be in [0, 1)"), ("optim.layer_decay", "0.0", "be in "
+    "(0, 1]"), ("optim.clip_norm", "-1.0", "be 0 or more"), ("optim.backbone_lr_scale", "0.0", "be above 0"),
+    ("model.drop_path", "1.0", "be in [0, 1)"), ("train.warmup_steps", "-1", "be 0 or more"),
     ("train.score_batch_size", "0", "be 1 or more"), ("train.pool_batches", "-1", "be 0 or more"),
 ]  # fmt: skip
 
@@ -113,6 +116,46 @@ CONFLICTS = {
         "command line: data.flickr=true: is read only with data.name=webvision, not imagefolder",
     ),
     "index_of_digits": ("data.index=i", "command line: data.index=i: digits has no index; leave it empty"),
+    "rise_of_one_cycle": (
+        "train.schedule=one_cycle train.warmup_steps=5",
+        "command line: train.warmup_steps=5: train.schedule=one_cycle has a rise of its own; set it to 0, or use",
+    ),
+    "adamw_of_apex": (
+        "optim.name=adamw optim.backend=apex",
+        "command line: optim.backend=apex: has SGD only, not optim.name=adamw; use optim.backend=auto",
+    ),
+    "layer_decay_elsewhere": (
+        "optim.layer_decay=0.7",
+        "command line: optim.layer_decay=0.7: is for networks of timm, not for model.name=preact_resnet18; set it to 1",
+    ),
+    "drop_path_elsewhere": (
+        "model.drop_path=0.1",
+        "command line: model.drop_path=0.1: is for networks of timm, not for model.name=preact_resnet18; set it to 0",
+    ),
+    "freeze_groups_elsewhere": (
+        "model.freeze=2 model.weights=a.pt",
+        "command line: model.freeze=2: is for networks of timm, not for model.name=preact_resnet18; set it to none or",
+    ),
+    "freeze_what": (
+        "model.freeze=head",
+        "command line: model.freeze=head: must be none, backbone, or a number of groups of layers, 1 or more",
+    ),
+    "freeze_random": (
+        "model.freeze=backbone",
+        "command line: model.freeze=backbone: model.weights is empty, so random weights would stay as they are; give",
+    ),
+    "frozen_with_a_rate": (
+        "model.freeze=backbone model.weights=a.pt optim.backbone_lr_scale=0.1",
+        "command line: optim.backbone_lr_scale=0.1: has no effect with model.freeze=backbone; leave out one of them",
+    ),
+    "frozen_with_layers": (
+        "model.freeze=backbone model.name=timm/test_vit model.weights=a.pt optim.layer_decay=0.5",
+        "command line: optim.layer_decay=0.5: has no effect with model.freeze=backbone; leave out one of them",
+    ),
+    "tiny_crop": (
+        "data.name=imagefolder data.root=d data.crop=4",
+        "command line: data.crop=4: must be 0 or 8 or more",
+    ),
     "crop_beyond_resize": (
         "data.name=imagefolder data.root=d data.resize=64 data.crop=96",
         "command line: data.crop=96: must not exceed data.resize=64, the shorter side of the resized image",

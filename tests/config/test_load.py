@@ -194,8 +194,8 @@ def strategy(key: str, field: Any, kind: Any) -> st.SearchStrategy[Any]:
         "data.feed": st.just("auto"),  # others serve some data sets only
         "augment.style": st.just("torchvision"),  # augdmix needs autoaugment
         "cleaner.scored": st.just("all"),  # pool needs train.pool_batches
-        "data.crop": st.integers(8, 256),
-        "data.resize": st.integers(256, 1024),
+        "data.crop": st.one_of(st.just(0), st.integers(8, 256)),
+        "data.resize": st.one_of(st.just(0), st.integers(256, 1024)),
         "data.normalise": st.one_of(st.sampled_from(["auto", "data"]), st.builds(normalise_text, THREE, THREE)),
     }
     if key in fixed:

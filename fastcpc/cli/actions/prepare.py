@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fastcpc.config.schema import DataConfig
+from fastcpc.config.sizes import interpolation_of, resize_of
 from fastcpc.data.dataset import RGB, ImageSplit
 from fastcpc.data.datasets.listing import Listing
 from fastcpc.data.image_files import BadImage, read_image_header
@@ -46,8 +47,9 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
     listing = list_images(data)  # before the first write, so that a wrong folder stays unchanged
     _print_listing(listing)
     _require_writable(out)
+    side, interpolation = resize_of(data), interpolation_of(data)
     with _stop_on_sigterm():
-        checks = _decode(listing, options.jobs, cache_path(out, data.resize) if options.cache else None, data.resize)
+        checks = _decode(listing, options.jobs, cache_path(out, side) if options.cache else None, side, interpolation)
     write_index(out, listing, checks)
     bad = [(name, check.problem) for name, check in checks.items() if check.problem]
     bad_file = out.with_suffix(".bad.txt")
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace, data: DataConfig) -> int:
     _print_duplicates(listing, checks)
     print(f"index written to {out}")
     if options.cache:
-        print(f"images of {data.resize} px cached in {cache_path(out, data.resize).with_suffix('.bin')}")
+        print(f"images of {side} px cached in {cache_path(out, side).with_suffix('.bin')}")
     if options.out:
         print(f"training reads it with data.index={out}")
     return _judge(listing, checks, bad, bad_file, data.max_bad)
@@ -103,16 +105,17 @@ def _require_writable(out: Path) -> None:
         raise InputError(f"{out.parent}: is not writable; give another file for the index with --out")
 
 
-def _decode(listing: Listing, jobs: int, cache: Path | None, side: int) -> dict[str, ImageCheck]:
+def _decode(listing: Listing, jobs: int, cache: Path | None, side: int, interpolation: str) -> dict[str, ImageCheck]:
     """Decode every image once; returns the checks by name. cache: table of the cache to write, or None."""
     names, images = _every_image(listing)
-    found = check_images(images, jobs, side if cache is not None else 0)
+    found = check_images(images, jobs, side if cache is not None else 0, interpolation)
     checks = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(found))  # type: ignore[type-var]
         writer = None
         if cache is not None:
-            writer = stack.enter_context(CacheWriter(cache, listing.name, side, len(names), _mean_pixels(images, side)))
+            size = _mean_pixels(images, side)
+            writer = stack.enter_context(CacheWriter(cache, listing.name, side, len(names), size, interpolation))
         for name, (check, small) in zip(names, with_progress(found, len(names)), strict=True):
             checks[name] = check
             if small is not None and writer is not None:

@@ -10,7 +10,7 @@ import torch
 from fastcpc import distributed
 from fastcpc.config.load import to_yaml
 from fastcpc.config.schema import Config
-from fastcpc.engine.checkpoint.normalise import with_weights_normalisation
+from fastcpc.engine.checkpoint.preprocessing import with_weights_preprocessing
 from fastcpc.engine.checkpoint.resume import turns_back
 from fastcpc.engine.launch import dry_run, train
 from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
@@ -43,8 +43,8 @@ def _run(read: Settings) -> int:
     logger.setLevel(logging.INFO)
     try:
         if options.dry_run:
-            return _dry_run(*with_weights_normalisation(config))
-        return _train(*with_weights_normalisation(config), accept_changed_data=options.accept_changed_data)
+            return _dry_run(*with_weights_preprocessing(config))
+        return _train(*with_weights_preprocessing(config), accept_changed_data=options.accept_changed_data)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

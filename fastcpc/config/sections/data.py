@@ -105,8 +105,25 @@ class DataConfig(Section):
         "Image files: largest allowed share of broken training images; test sets must have none.",
         allowed=Range(0, 1),
     )
-    resize: int = setting(256, "Image files: length of the shorter side before the crop, pixels.", DIVIDEMIX, Range(8))
-    crop: int = setting(224, "Image files: side of the square crop that the networks get, pixels.", DIVIDEMIX, Range(8))
+    resize: int = setting(
+        0,
+        "Image files: length of the shorter side before the crop, pixels. 0: data.crop divided by the crop ratio that "
+        "model.weights expect; without weights 256.",
+        DIVIDEMIX,
+        Range(0),
+    )
+    crop: int = setting(
+        0,
+        "Image files: side of the square crop that the networks get, pixels. 0: the size that model.weights expect; "
+        "without weights 224.",
+        DIVIDEMIX,
+        Range(0),
+    )
+    interpolation: Literal["auto", "bilinear", "bicubic"] = setting(
+        "auto",
+        "Image files: interpolation that resizes images. auto: the one that model.weights expect; without weights "
+        "bilinear.",
+    )
     random_resized_crop: bool = setting(
         False, "Image files: weak views use a random resized crop instead of a random square."
     )

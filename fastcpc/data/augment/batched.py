@@ -37,6 +37,7 @@ class Cropper:
         self.policy = policy
         self.device = device
         self._padded = size + 2 * policy.padding
+        self.centre = policy.padding * self._padded + policy.padding  # corner of the crop that is the image itself
         row = torch.arange(size)[:, None] * self._padded
         column = torch.arange(size)[None, :]
         # Index of each output pixel's source in the flattened padded image, without the offset of the crop.
@@ -77,15 +78,19 @@ class StrongPlan:
 
 
 class StrongAugmenter:
-    """A strong policy, compiled for one image size."""
+    """A strong policy, compiled for one image size.
+
+    group_T: int64 (T,), the group of each entry of the policy's table. strength_T6: float32 (T, 6). The last entry
+    leaves an image unchanged.
+    """
 
     def __init__(self, policy: StrongPolicy, size: int, device: torch.device) -> None:
         """size: height and width of the images in pixels."""
         self.policy = policy
         self.device = device
-        self._style = STYLES[policy.style]
+        self.style = STYLES[policy.style]
         self._grid = centred_grid(size, size, device)
-        self.skips_sorting = all(self._style.group(choice.op) == "affine" for row in policy.rows for choice in row)
+        self.skips_sorting = all(self.style.group(choice.op) == "affine" for row in policy.rows for choice in row)
         self._compile(size)
 
     def _compile(self, size: int) -> None:
@@ -97,17 +102,17 @@ class StrongAugmenter:
                 if choice.bin is not None:
                     magnitude = float(MAGNITUDES[choice.op](self.policy.num_bins, size)[choice.bin])
                 odds.append(choice.probability)
-                for sign in (1.0, -1.0 if choice.op in self._style.signed else 1.0):
-                    groups.append(UNTOUCHED if choice.op == "Identity" else GROUPS.index(self._style.group(choice.op)))
-                    rows.append(self._style.strengths(choice.op, sign * magnitude, size))
-        self._group_T = torch.tensor([*groups, UNTOUCHED])
-        self._strength_T6 = torch.tensor([*rows, self._style.strengths("Identity", 0.0, size)], dtype=torch.float32)
+                for sign in (1.0, -1.0 if choice.op in self.style.signed else 1.0):
+                    groups.append(UNTOUCHED if choice.op == "Identity" else GROUPS.index(self.style.group(choice.op)))
+                    rows.append(self.style.strengths(choice.op, sign * magnitude, size))
+        self.group_T = torch.tensor([*groups, UNTOUCHED])
+        self.strength_T6 = torch.tensor([*rows, self.style.strengths("Identity", 0.0, size)], dtype=torch.float32)
         self._odds_RC = torch.tensor(odds, dtype=torch.float32).view(len(self.policy.rows), -1)
 
-    def draw(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Draw the operation of each step and image: groups int64 (S, B), strengths float32 (S, B, 6), on the CPU.
+    def draw_entries(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> Tensor:
+        """Draw the operation of each step and image as an entry of the table: int64 (S, B) in [0, T), on the CPU.
 
-        part: int64 (P,), positions of the images to return; the results then have P columns. None returns all.
+        part: int64 (P,), positions of the images to return; the result then has P columns. None returns all.
         """
         num_rows, num_columns = self._odds_RC.shape
         steps = self.policy.num_steps
@@ -116,10 +121,13 @@ class StrongAugmenter:
         chance_2SB = torch.rand(2, steps, num_images, generator=generator)
         entry_SB = row_SB * num_columns + (torch.arange(steps)[:, None] if joint else 0)
         applied_SB = chance_2SB[0] <= self._odds_RC.view(-1)[entry_SB]
-        table_SB = torch.where(applied_SB, 2 * entry_SB + (chance_2SB[1] <= 0.5), len(self._group_T) - 1)
-        if part is not None:
-            table_SB = table_SB[:, part]
-        return self._group_T[table_SB], self._strength_T6[table_SB]
+        table_SB = torch.where(applied_SB, 2 * entry_SB + (chance_2SB[1] <= 0.5), len(self.group_T) - 1)
+        return table_SB if part is None else table_SB[:, part]
+
+    def draw(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Call ``draw_entries``: groups int64 (S, B), strengths float32 (S, B, 6), on the CPU."""
+        table_SB = self.draw_entries(num_images, generator, part)
+        return self.group_T[table_SB], self.strength_T6[table_SB]
 
     def plan(self, num_images: int, generator: torch.Generator, part: Tensor | None = None) -> StrongPlan:
         """Call ``draw`` for a batch, then ``arrange``."""
@@ -151,7 +159,7 @@ class StrongAugmenter:
             for group, first, end in self._pieces(runs, images):
                 part, rows = images[first:end], plan.strengths[step, first:end]
                 if group == MOVED:
-                    changed = affine(part, rows, self._grid, self._style.fill)
+                    changed = affine(part, rows, self._grid, self.style.fill)
                 else:
                     changed = OPERATIONS[GROUPS[group]](part, rows)
                 if end - first == len(images):

@@ -37,9 +37,8 @@ class TensorNormaliser:
     ) -> None:
         """mean, std: (C,), of pixels scaled to [0, 1]. memory_format: of the result."""
         self._memory_format = memory_format
-        self._scale, self._shift = (
-            torch.from_numpy(part_C).view(1, -1, 1, 1).to(device) for part_C in scaling(mean, std)
-        )
+        self.scale_C, self.shift_C = (torch.from_numpy(part_C).to(device) for part_C in scaling(mean, std))
+        self._scale, self._shift = (part_C.view(1, -1, 1, 1) for part_C in (self.scale_C, self.shift_C))
 
     def __call__(self, images: Tensor) -> Tensor:
         """Levels (B, C, S, S) to float32."""

@@ -3,6 +3,7 @@
 import logging
 
 from fastcpc.config.schema import DataConfig
+from fastcpc.config.sizes import crop_of, interpolation_of, resize_of
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
 from fastcpc.data.datasets.listing import Listing
@@ -29,7 +30,9 @@ def load_listing(listing: Listing, config: DataConfig) -> Dataset:
         mean=listing.mean,
         std=listing.std,
         weak=WeakPolicy(flip=config.flip, padding=0),
-        image_transform=ImageTransform(config.resize, config.crop, config.random_resized_crop, config.flip),
+        image_transform=ImageTransform(
+            resize_of(config), crop_of(config), config.random_resized_crop, config.flip, interpolation_of(config)
+        ),
         class_ids=listing.class_ids,
         broken=() if index is None else _broken(listing, index, config.max_bad),
         held_out=listing.held_out,

@@ -49,7 +49,11 @@ class DaliDecoder:
         self.num_built = 0
         self.files, self.bad, self._device = files, bad, device
         self._settings = PipelineSettings(
-            normaliser, num_threads, (device.index or 0) if device.type == "cuda" else None, hw_load
+            normaliser,
+            num_threads,
+            (device.index or 0) if device.type == "cuda" else None,
+            hw_load,
+            transform.interpolation,
         )
         self._geometry = CropGeometry(transform)
         self._buffers = Buffers()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcpc.config.sizes import BICUBIC, BILINEAR
 from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.loaders.image_loader import CHUNK, DecodeRequest
 
@@ -44,12 +45,14 @@ class PipelineSettings:
     """What all pipelines of a decoder share.
 
     device_id: of a GPU, None for the CPU. hw_load: share of JPEGs that the GPU's hardware decoder decodes.
+    interpolation: bilinear or bicubic.
     """
 
     normaliser: Normaliser
     num_threads: int
     device_id: int | None
     hw_load: float
+    interpolation: str = BILINEAR
 
 
 @dataclass
@@ -145,7 +148,8 @@ def _build(dali: ModuleType, source: Any, kinds: tuple[ViewKind, ...], settings:
     on_gpu, side = settings.device_id is not None, settings.normaliser.side
     levels_mean = [255 * value for value in settings.normaliser.mean]
     levels_std = [255 * value for value in settings.normaliser.std]
-    sampling = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+    kernel = types.INTERP_CUBIC if settings.interpolation == BICUBIC else types.INTERP_LINEAR
+    sampling = {"interp_type": kernel, "antialias": True}
 
     def view(kind: ViewKind, photo: Any, whole: Any, place: Any, mirror: Any) -> Any:
         source, where = whole, {"crop_pos_x": place[0], "crop_pos_y": place[1]}

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from fastcpc.config.schema import AugmentConfig, DataConfig
+from fastcpc.config.sizes import BILINEAR
 from fastcpc.config.validation import feed_problem
 from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.policies import strong_policy
@@ -118,7 +119,9 @@ def find_cache(split: ImageSplit, dataset: Dataset, data: DataConfig) -> ImageCa
         return None
     assert dataset.image_transform is not None
     again = f"fastcpc-prepare {data.name} --root {data.root} --cache {dataset.image_transform.resize}"
-    cache = open_cache(path, data.name, dataset.image_transform.resize, split, again)
+    interpolation = dataset.image_transform.interpolation
+    again += "" if interpolation == BILINEAR else f" --interpolation {interpolation}"
+    cache = open_cache(path, data.name, dataset.image_transform.resize, split, again, interpolation)
     missing = int((~cache.present).sum())
     if missing:
         logger.warning("%s: %s of %s images are not in it and are decoded", path, f"{missing:,}", f"{len(split):,}")

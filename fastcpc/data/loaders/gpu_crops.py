@@ -1,7 +1,7 @@
 """The decoder for cached images on a GPU: threads copy images, the GPU crops all views.
 
 ``factory`` creates it. For each view the CPU computes only a few numbers. The GPU gathers crops. It resamples random
-resized crops with the integer arithmetic of Pillow's BILINEAR, rows first. So no arithmetic setting of a device changes
+resized crops with the integer arithmetic of Pillow, rows first. So no arithmetic setting of a device changes
 a level. Pillow 13 takes columns first where the height shrinks by more than twice the pixels of the width. There, some
 levels differ by one.
 """
@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fastcpc.config.sizes import BICUBIC, BILINEAR
 from fastcpc.data.augment.batched import send
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import RGB, ImageTransform
+from fastcpc.data.image_files import RESAMPLING
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest
 from fastcpc.data.loaders.pillow_decoder import PART, Started, work_ahead
 from fastcpc.data.prepare.cache import ImageCache
 
+REACH = {BILINEAR: 1, BICUBIC: 2}  # of a filter to each side, in pixels of the crop
 WEIGHT_BITS = 22  # binary places of Pillow's weights: 32 - 8 for a level - 2 in reserve
 # For a view of random resized crops: the largest height, and the maximum number of source pixels per output pixel and
 # axis. For a view of crops: None.
@@ -67,7 +70,7 @@ class GpuCropDecoder:
     def __init__(self, cache: ImageCache, transform: ImageTransform, num_threads: int, device: torch.device) -> None:
         """num_threads: 1 or more. device: crops the views."""
         self._cache, self._side, self.device = cache, transform.crop, device
-        self._geometry = CropGeometry(transform)
+        self._geometry, self._interpolation = CropGeometry(transform), transform.interpolation
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="crops")
 
     def decode(self, requests: Iterable[DecodeRequest]) -> Iterator[DecodedChunk]:
@@ -93,7 +96,9 @@ class GpuCropDecoder:
             if self._geometry.is_resized_crop(drawn):
                 box_B4 = self._geometry.boxes(drawn, size_B2).astype(np.int64)  # corners are whole pixels
                 extent_B2 = box_B4[:, 2:] - box_B4[:, :2]
-                bounds.append((int(extent_B2[:, 0].max()), -(-2 * max(int(extent_B2.max()), self._side) // self._side)))
+                width = 2 * REACH[self._interpolation]  # of the filter, in pixels of the crop
+                num_taps = -(-width * max(int(extent_B2.max()), self._side) // self._side)
+                bounds.append((int(extent_B2[:, 0].max()), num_taps))
                 sheet_VB.append(np.zeros(len(box_B4), np.int64))
             else:
                 corner_B2 = self._geometry.corners(drawn, whole_B2)
@@ -127,7 +132,7 @@ class GpuCropDecoder:
                 if first < last:
                     image = self._cache.image(row)
                     if sheet:
-                        whole = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+                        whole = Image.fromarray(image).resize((width, height), RESAMPLING[self._interpolation])
                         image = np.asarray(whole)
                     end = start + (last - first) * width
                     values[RGB * start : RGB * end] = image[first:last].reshape(-1)
@@ -138,11 +143,15 @@ class GpuCropDecoder:
         table_V5B = send(torch.from_numpy(job.layout.table_V5B), self.device)
         pixels_P3 = job.pixels_P3.to(self.device, non_blocking=True)
         return DecodedChunk(
-            job.request, job.request.rows, crop_views(pixels_P3, table_V5B, job.layout.bounds, self._side)
+            job.request,
+            job.request.rows,
+            crop_views(pixels_P3, table_V5B, job.layout.bounds, self._side, self._interpolation),
         )
 
 
-def crop_views(pixels_P3: Tensor, table_V5B: Tensor, bounds: Sequence[Bounds], side: int) -> tuple[Tensor, ...]:
+def crop_views(
+    pixels_P3: Tensor, table_V5B: Tensor, bounds: Sequence[Bounds], side: int, interpolation: str = BILINEAR
+) -> tuple[Tensor, ...]:
     """Crop views uint8 (B, S, S, 3) from images, on their device. No value is read back to the CPU.
 
     pixels_P3: uint8, images row by row. table_V5B: int64, five numbers per view and image. These are the first
@@ -150,7 +159,7 @@ def crop_views(pixels_P3: Tensor, table_V5B: Tensor, bounds: Sequence[Bounds], s
     is at the top left, or at the top right for a mirrored view. bounds: one per view. side: S.
     """
     return tuple(
-        _crops(pixels_P3, table_5B, side) if bound is None else _boxes(pixels_P3, table_5B, side, *bound)
+        _crops(pixels_P3, table_5B, side) if bound is None else _boxes(pixels_P3, table_5B, side, *bound, interpolation)
         for table_5B, bound in zip(table_V5B.unbind(), bounds, strict=True)
     )
 
@@ -162,11 +171,13 @@ def _crops(pixels_P3: Tensor, table_5B: Tensor, side: int) -> Tensor:
     return pixels_P3.index_select(0, index_BSS.view(-1)).view(-1, side, side, RGB)
 
 
-def _boxes(pixels_P3: Tensor, table_5B: Tensor, side: int, num_rows: int, num_taps: int) -> Tensor:
-    """Random resized crops: Pillow's BILINEAR, rows first, each pass rounded to a level. num_rows: H."""
+def _boxes(pixels_P3: Tensor, table_5B: Tensor, side: int, num_rows: int, num_taps: int, interpolation: str) -> Tensor:
+    """Random resized crops as Pillow makes them, rows first, each pass rounded to a level. num_rows: H."""
     num_images, at = table_5B.shape[1], pixels_P3.device
     start_B1, stride_B1, step_B1, height_B1, _ = table_5B[:, :, None]
-    place_2BST, weight_2BST = (both.unflatten(0, (2, -1)) for both in _taps(table_5B[3:].flatten(), side, num_taps))
+    place_2BST, weight_2BST = (
+        both.unflatten(0, (2, -1)) for both in _taps(table_5B[3:].flatten(), side, num_taps, interpolation)
+    )
     row_BH = torch.arange(num_rows, device=at).minimum(height_B1 - 1)  # shorter crops repeat their last row, unused
     along_BST = place_2BST[1] * step_B1[..., None]
     index_BHST = (start_B1 + row_BH * stride_B1)[..., None, None] + along_BST[:, None]
@@ -178,25 +189,37 @@ def _boxes(pixels_P3: Tensor, table_5B: Tensor, side: int, num_rows: int, num_ta
     return square.view(-1, side, side, RGB)
 
 
-def _taps(length_A: Tensor, side: int, num_taps: int) -> tuple[Tensor, Tensor]:
+def _taps(length_A: Tensor, side: int, num_taps: int, interpolation: str) -> tuple[Tensor, Tensor]:
     """Source pixels and their weights for resampling each of A lengths to S pixels.
 
-    length_A: int64, 1 or more. Returns positions int64 and weights int32, both (A, S, T). The weight of a pixel falls
-    linearly with its distance from the centre. It is 0 at a distance of max(length / S, 1) source pixels.
+    length_A: int64, 1 or more. Returns positions int64 and weights int32, both (A, S, T). The weight of a pixel is a
+    function of its distance from the centre, in units of max(length / S, 1) source pixels: ``_filter``.
     """
     length_A11 = length_A[:, None, None]
     along_S = torch.arange(side, device=length_A.device, dtype=torch.float64)
     scale_A11 = length_A11.to(torch.float64) / side
-    reach_A11 = scale_A11.clamp(min=1)
+    unit_A11 = scale_A11.clamp(min=1)
+    reach_A11 = unit_A11 * REACH[interpolation]
     centre_AS1 = (along_S[:, None] + 0.5) * scale_A11
     first_AS1 = (centre_AS1 - reach_A11 + 0.5).floor().to(torch.int64)
     place_AST = first_AS1 + torch.arange(num_taps, device=length_A.device)
-    weight_AST = 1 - ((place_AST - centre_AS1 + 0.5) * (1 / reach_A11)).abs()
-    weight_AST = torch.where((place_AST >= 0) & (place_AST < length_A11), weight_AST.clamp(min=0), 0)
+    weight_AST = _filter(((place_AST - centre_AS1 + 0.5) * (1 / unit_A11)).abs(), interpolation)
+    weight_AST = torch.where((place_AST >= 0) & (place_AST < length_A11), weight_AST, 0)
     weight_AST /= weight_AST.sum(2, keepdim=True)
-    return place_AST.clamp(min=0).minimum(length_A11 - 1), (weight_AST * 2**WEIGHT_BITS + 0.5).to(torch.int32)
+    half = torch.where(weight_AST < 0, -0.5, 0.5)  # away from 0, as Pillow rounds
+    return place_AST.clamp(min=0).minimum(length_A11 - 1), (weight_AST * 2**WEIGHT_BITS + half).to(torch.int32)
+
+
+def _filter(distance: Tensor, interpolation: str) -> Tensor:
+    """Pillow's filters: a triangle (bilinear), or the cubic convolution of Keys (1981) with a = -1/2 (bicubic)."""
+    if interpolation == BILINEAR:
+        return (1 - distance).clamp(min=0)
+    near = (1.5 * distance - 2.5) * distance * distance + 1
+    far = ((distance - 5) * distance + 8) * distance - 4
+    return torch.where(distance < 1, near, torch.where(distance < 2, -0.5 * far, 0.0))
 
 
 def _level(sum_of_weighted: Tensor) -> Tensor:
-    """Round to uint8. No value is above 255, because the weights sum to 1 within far less than half a level."""
-    return sum_of_weighted.add_(2 ** (WEIGHT_BITS - 1)).bitwise_right_shift_(WEIGHT_BITS).to(torch.uint8)
+    """Round to uint8. Negative weights of bicubic give values below 0 and above 255."""
+    level = sum_of_weighted.add_(2 ** (WEIGHT_BITS - 1)).bitwise_right_shift_(WEIGHT_BITS)
+    return level.clamp_(0, 255).to(torch.uint8)

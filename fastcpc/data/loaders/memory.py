@@ -1,15 +1,19 @@
 """The loader for data sets that fit in device memory: it indexes uint8 pixels per batch.
 
-``factory`` creates it.
+``factory`` creates it. On a GPU one Triton kernel makes each view. When it is created there, the loader compares the
+kernel with the operations of torch on one batch. If the views differ, it logs a warning and uses the operations. From
+then on it never waits for the device.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fastcpc.data.augment.batched import Cropper, StrongAugmenter, StrongPlan, send
+from fastcpc.data.augment import fused_check
+from fastcpc.data.augment.batched import Cropper, StrongAugmenter
+from fastcpc.data.augment.batched_views import BatchedViews
+from fastcpc.data.augment.fused import FusedViews
 from fastcpc.data.augment.normalize import TensorNormaliser
 from fastcpc.data.augment.policies import StrongPolicy, WeakPolicy
 from fastcpc.data.loaders.base import Batch, ViewName, check_stream
@@ -39,10 +43,13 @@ class MemoryLoader:
         self.num_samples = len(pixels)
         self.device = device
         self.pixels = pixels.to(device)
-        self._normalise = TensorNormaliser(mean, std, device)
-        size = pixels.shape[2]
-        self._cropper = Cropper(weak, size, device)
-        self._augmenter = None if strong is None else StrongAugmenter(strong, size, device)
+        size, self._has_strong = pixels.shape[2], strong is not None
+        cropper = Cropper(weak, size, device)
+        augmenter = None if strong is None else StrongAugmenter(strong, size, device)
+        on_gpu = device.type == "cuda"
+        problem = on_gpu and fused_check.kernel_problem(pixels.shape[1], size, weak, strong, device)
+        kind = FusedViews if on_gpu and not problem else BatchedViews
+        self._views = kind(self.pixels, cropper, augmenter, TensorNormaliser(mean, std, device))
 
     def stream(
         self,
@@ -53,7 +60,7 @@ class MemoryLoader:
         part: Tensor | None = None,
     ) -> Iterator[Batch]:
         """See ``Loader.stream``. Raises ValueError for unknown views, empty batches and indices out of range."""
-        check_stream(self.num_samples, batches, views, start, has_strong=self._augmenter is not None)
+        check_stream(self.num_samples, batches, views, start, has_strong=self._has_strong)
         return self._serve(batches, views, seed, start, part)
 
     def _serve(
@@ -62,29 +69,4 @@ class MemoryLoader:
         for number in range(start, len(batches)):
             whole = batches[number]
             index = whole if part is None else whole[part]
-            draws = generator(seed, number)
-            made = tuple(self._normalise(self._view(view, index, len(whole), part, draws)) for view in views)
-            yield Batch(send(index, self.device), made)
-
-    def _view(
-        self, view: ViewName, index: Tensor, num_drawn: int, part: Tensor | None, draws: torch.Generator
-    ) -> Tensor:
-        if view == "test":
-            return self.pixels.index_select(0, send(index, self.device))
-        crops_2B = self._cropper.draw(num_drawn, draws)
-        if part is not None:
-            crops_2B = crops_2B[:, part]
-        if view == "weak" or self._augmenter is None:
-            return self._crop(index, crops_2B)
-        plan = self._augmenter.plan(num_drawn, draws, part)
-        if plan.moves is not None:  # cropping sorts the images for the first operation at no cost
-            index, crops_2B = index[plan.moves[0]], crops_2B[:, plan.moves[0]]
-        return self._augmenter.apply(self._crop(index, crops_2B), self._send_plan(plan))
-
-    def _crop(self, index: Tensor, crops_2B: Tensor) -> Tensor:
-        sent = send(torch.cat((index[None], crops_2B)), self.device)
-        return self._cropper.apply(self.pixels.index_select(0, sent[0]), sent[1:])
-
-    def _send_plan(self, plan: StrongPlan) -> StrongPlan:
-        moves = None if plan.moves is None else send(plan.moves, self.device)
-        return replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
+            yield Batch(*self._views.make(index, views, len(whole), part, generator(seed, number)))

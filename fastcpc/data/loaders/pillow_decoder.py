@@ -18,7 +18,7 @@ from fastcpc.data.augment.cpu_ops import CpuStrongAugmenter
 from fastcpc.data.augment.normalize import Normaliser, PixelArray
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.dataset import ImageTransform
-from fastcpc.data.image_files import BadImage, decode_image
+from fastcpc.data.image_files import RESAMPLING, BadImage, decode_image
 from fastcpc.data.loaders.buffers import Buffers
 from fastcpc.data.loaders.image_loader import DecodedChunk, DecodeRequest, replacement_order
 from fastcpc.data.loaders.split_files import BadImages, FileBytes
@@ -95,7 +95,7 @@ class PillowDecoder:
         self.files, self._side, self.bad, self._cache = files, transform.crop, bad, cache
         self._normaliser, self._normalise, self._strong_fill = normaliser, normalise, strong_fill
         self._fill = np.array([round(255 * value) for value in normaliser.mean], np.uint8)
-        self._geometry = CropGeometry(transform)
+        self._geometry, self._resampling = CropGeometry(transform), RESAMPLING[transform.interpolation]
         self._buffers = Buffers()
         self._own = threading.local()
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="photo")
@@ -149,10 +149,10 @@ class PillowDecoder:
             mirror = bool(job.mirror_VB[view][position])
             place = job.places[view][position] if job.places else self._places(drawn[position : position + 1], size)[0]
             if self._geometry.is_resized_crop(drawn):
-                crop = _resample(image, place, self._side, mirror)
+                crop = _resample(image, place, self._side, mirror, self._resampling)
             else:
                 if whole is None:
-                    whole = _resize(image, self._geometry.resized(size)[0])
+                    whole = _resize(image, self._geometry.resized(size)[0], self._resampling)
                 top, left = place.tolist()
                 crop = _crop(whole, top, left, self._side, mirror)
             strong = job.request.strong[view] if self._normalise else None
@@ -193,14 +193,16 @@ class PillowDecoder:
         raise RunError("no image of the data set can be read")
 
 
-def _resize(image: Image.Image | PixelArray, size_2: np.ndarray) -> Image.Image | PixelArray:
+def _resize(
+    image: Image.Image | PixelArray, size_2: np.ndarray, resampling: Image.Resampling
+) -> Image.Image | PixelArray:
     """Resize the whole image to a height and width."""
     height, width = size_2.tolist()
     if isinstance(image, np.ndarray):
         if image.shape[:2] == (height, width):
             return image
         image = Image.fromarray(image)
-    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+    return image if image.size == (width, height) else image.resize((width, height), resampling)
 
 
 def _crop(image: Image.Image | PixelArray, top: int, left: int, side: int, mirror: bool) -> PixelArray:
@@ -212,12 +214,14 @@ def _crop(image: Image.Image | PixelArray, top: int, left: int, side: int, mirro
     return np.asarray(square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else square)
 
 
-def _resample(image: Image.Image | PixelArray, box_4: np.ndarray, side: int, mirror: bool) -> PixelArray:
+def _resample(
+    image: Image.Image | PixelArray, box_4: np.ndarray, side: int, mirror: bool, resampling: Image.Resampling
+) -> PixelArray:
     """A random resized crop, uint8 (S, S, 3)."""
     top, left, bottom, right = box_4.tolist()
     if isinstance(image, np.ndarray):
         first, start = int(top), int(left)
         image = Image.fromarray(image[first : int(np.ceil(bottom)), start : int(np.ceil(right))])
         top, left, bottom, right = top - first, left - start, bottom - first, right - start
-    square = image.resize((side, side), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    square = image.resize((side, side), resampling, (left, top, right, bottom))
     return np.asarray(square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else square)

@@ -1,8 +1,9 @@
 """Writes and reads the cache: all images resized, as raw pixels in one memory-mapped file.
 
 With a cache, no epoch decodes images. A cached image is the upright RGB image with its shorter side at ``side`` pixels.
-Pillow resizes it (bilinear with antialiasing), as torchvision's Resize does. A smaller image keeps its size. Test views
-and crops with ``data.resize=side`` equal those of Resize and a crop. Random resized crops come from the resized image.
+Pillow resizes it (``data.interpolation``, with antialiasing), as torchvision's Resize does. A smaller image keeps its
+size. Test views and crops with ``data.resize=side`` equal those of Resize and a crop. Random resized crops come from
+the resized image.
 """
 
 import json
@@ -21,12 +22,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fastcpc.atomic_io import staged_file
+from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.dataset import RGB, ImageSplit
 from fastcpc.data.image_files import MAX_ASPECT
 from fastcpc.data.image_store import UNKNOWN_SIZE
 from fastcpc.errors import InputError, RunError
 
 META = b"fastcpc"
+INTERPOLATION = "interpolation"  # key of the description in META
 VERSION = 1
 TOKEN = 32  # bytes before the pixels; they identify the table of the pixels
 ABSENT = -1
@@ -81,9 +84,15 @@ class ImageCache:
 class CacheWriter:
     """Writes a cache image by image. The cache appears only when it is complete."""
 
-    def __init__(self, path: Path, name: str, side: int, num_images: int, mean_bytes: float) -> None:
-        """path: path of the table. mean_bytes: estimated bytes per image. RunError if the disk has too little space."""
+    def __init__(
+        self, path: Path, name: str, side: int, num_images: int, mean_bytes: float, interpolation: str = BILINEAR
+    ) -> None:
+        """path: path of the table. mean_bytes: estimated bytes per image. interpolation: of the resized images.
+
+        RunError if the disk has too little space.
+        """
         self.path, self._about = path, {"version": VERSION, "data": name, "side": side, "token": secrets.token_hex(16)}
+        self._about |= {INTERPOLATION: interpolation}
         self._part = _pixels(path).with_name(f"{_pixels(path).name}.part")  # one name: kills leave one such file
         self._columns: dict[str, list[Any]] = {field: [] for field in SCHEMA.names}
         self._size = TOKEN
@@ -132,11 +141,13 @@ class CacheWriter:
             raise RunError(f"{self._part}: cannot be written ({failure.strerror}); no cache is left") from None
 
 
-def open_cache(path: Path, name: str, side: int, split: ImageSplit, again: str) -> ImageCache:
+def open_cache(
+    path: Path, name: str, side: int, split: ImageSplit, again: str, interpolation: str = BILINEAR
+) -> ImageCache:
     """Open the cached images of a split.
 
-    side: the value of ``data.resize``. again: the command that makes the cache. Raises InputError if the cache is
-    damaged, belongs to another data set or size, or was made from files that have changed since.
+    side, interpolation: those of the run. again: the command that makes the cache. Raises InputError if the cache is
+    damaged, belongs to another data set, size or interpolation, or was made from files that have changed since.
     """
     hint = f"run {again}, or set data.cache=off"
     try:
@@ -149,6 +160,9 @@ def open_cache(path: Path, name: str, side: int, split: ImageSplit, again: str) 
         raise InputError(f"{path}: not a cache of {name} that this version reads; {hint}")
     if about.get("side") != side:
         raise InputError(f"{path}: made for data.resize={about.get('side')}, which is {side}; {hint}")
+    made_by = about.get(INTERPOLATION, BILINEAR)  # caches of earlier versions do not name it
+    if made_by != interpolation:
+        raise InputError(f"{path}: made with data.interpolation={made_by}, which is {interpolation}; {hint}")
     if len(pixels) != about.get("size") or bytes(pixels[:TOKEN]) != about["token"].encode():
         raise InputError(
             f"{_pixels(path)}: does not belong to {path.name}: one of the two was cut off or replaced; {hint}"

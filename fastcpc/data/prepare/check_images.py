@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, shrink
 from fastcpc.data.image_store import ImageStore
 from fastcpc.errors import RunError
@@ -69,7 +70,9 @@ def content_digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def check_image(images: ImageStore, row: int, side: int = 0) -> tuple[ImageCheck, ResizedImage | None]:
+def check_image(
+    images: ImageStore, row: int, side: int = 0, interpolation: str = BILINEAR
+) -> tuple[ImageCheck, ResizedImage | None]:
     """Decode an image to its last pixel with Pillow, as RGB, and resize it for the cache. side: 0 returns no image."""
     num_bytes, digest = 0, b""
     with warnings.catch_warnings():
@@ -81,7 +84,7 @@ def check_image(images: ImageStore, row: int, side: int = 0) -> tuple[ImageCheck
             header, image = decode_with_header(content)
         except BadImage as problem:
             return ImageCheck(str(problem), num_bytes=num_bytes, digest=digest), None
-    small = ResizedImage(shrink(image, side), mtime_ns) if side else None
+    small = ResizedImage(shrink(image, side, interpolation), mtime_ns) if side else None
     size = header.width, header.height
     return ImageCheck("", _note(images.path(row), header), header.format, *size, num_bytes, digest), small
 
@@ -103,7 +106,9 @@ def _note(path: str, header: ImageHeader) -> str:
     return ", ".join(notes)
 
 
-def check_images(images: ImageStore, jobs: int, side: int = 0) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
+def check_images(
+    images: ImageStore, jobs: int, side: int = 0, interpolation: str = BILINEAR
+) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
     """Check many images in their order, and resize them for the cache where side is not 0.
 
     jobs: number of processes; 1 uses this process. The processes work only a few chunks ahead of the caller. They end
@@ -111,7 +116,7 @@ def check_images(images: ImageStore, jobs: int, side: int = 0) -> Iterator[tuple
     """
     num_images = len(images)
     if jobs == 1 or num_images <= CHUNK:
-        yield from (check_image(images, row, side) for row in range(num_images))
+        yield from (check_image(images, row, side, interpolation) for row in range(num_images))
         return
     # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
     context = multiprocessing.get_context("spawn")
@@ -121,10 +126,10 @@ def check_images(images: ImageStore, jobs: int, side: int = 0) -> Iterator[tuple
     try:
         with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
             try:
-                ahead = deque(pool.submit(_check_part, part, side) for part in islice(parts, 2 * jobs))
+                ahead = deque(pool.submit(_check_part, part, side, interpolation) for part in islice(parts, 2 * jobs))
                 while ahead:
                     done = ahead.popleft().result()
-                    ahead.extend(pool.submit(_check_part, part, side) for part in islice(parts, 1))
+                    ahead.extend(pool.submit(_check_part, part, side, interpolation) for part in islice(parts, 1))
                     yield from done
             except BaseException:  # a signal or the caller ends it: do not decode what is queued
                 for worker in set(multiprocessing.active_children()) - others:
@@ -147,5 +152,5 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _check_part(images: ImageStore, side: int) -> list[tuple[ImageCheck, ResizedImage | None]]:
-    return [check_image(images, row, side) for row in range(len(images))]
+def _check_part(images: ImageStore, side: int, interpolation: str) -> list[tuple[ImageCheck, ResizedImage | None]]:
+    return [check_image(images, row, side, interpolation) for row in range(len(images))]

@@ -8,6 +8,7 @@ from typing import Any
 from fastcpc.config.load import load_config
 from fastcpc.config.normalise import AUTO, DATA
 from fastcpc.config.schema import Config
+from fastcpc.config.sizes import crop_of, interpolation_of, resize_of
 from fastcpc.engine.checkpoint.format import CheckpointState
 from fastcpc.errors import InputError
 
@@ -20,6 +21,7 @@ FREE_KEYS = frozenset(
         "train.score_batch_size", "parallel.timeout", "log.figures_every", "log.wandb",
     }
 )  # fmt: skip
+INTERPOLATION = "data.interpolation"
 # Settings that must match when another run starts from a checkpoint.
 BINDING = (
     "data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed", "optim.",
@@ -70,11 +72,14 @@ def check_same_steps(state: CheckpointState, config: Config, checkpoint: Path) -
 def changed_settings(old: Config, new: Config) -> list[str]:
     """Each changed setting outside FREE_KEYS, as "key (... there, ... now)".
 
-    A run never keeps data.normalise=auto where its weights have a mean, so that a saved auto is data.
+    A run never keeps data.normalise=auto where its weights have a mean, so that a saved auto is data. Open sizes have
+    the defaults.
     """
     old_flat, new_flat = flat_settings(old), flat_settings(new)
     if {old.data.normalise, new.data.normalise} <= {AUTO, DATA}:
         old_flat["data.normalise"] = new_flat["data.normalise"]
+    for flat, data in ((old_flat, old.data), (new_flat, new.data)):
+        flat |= {"data.resize": resize_of(data), "data.crop": crop_of(data), INTERPOLATION: interpolation_of(data)}
     return [
         f"{key} ({old_flat[key]!r} there, {new_flat[key]!r} now)"
         for key in new_flat

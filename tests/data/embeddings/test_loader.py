@@ -38,6 +38,15 @@ def test_a_test_view_is_the_standardised_row() -> None:
         np.testing.assert_allclose(batch.views[0][:, :, 0, 0], expected[index], atol=1e-5)
 
 
+def test_float16_rows_become_exactly_the_float32_of_numpy() -> None:
+    values = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 64)
+    values = values[np.isfinite(values).all(1)]  # all finite numbers, subnormal ones too
+    rows = np.arange(len(values))
+    split = EmbeddingSplit(values, rows, np.zeros_like(rows), None, rows, tuple(map(str, rows)))
+    loader = EmbeddingLoader(split, (0.0,) * 64, (1.0,) * 64, AugmentConfig(), CPU)
+    np.testing.assert_array_equal(loader.standardised(torch.from_numpy(rows)), values.astype(np.float32))
+
+
 def test_noise_has_its_strength_and_weak_views_half_of_it() -> None:
     loader, _ = loader_of("noise", 0.4)
     many = [torch.arange(40).repeat(50)]

@@ -19,13 +19,13 @@ from fastcpc.config.schema import DataConfig
 from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.random_crop import NUM_RESIZED, CropGeometry
 from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
-from fastcpc.data.image_files import shrink
+from fastcpc.data.image_files import RESAMPLING, shrink
 from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.loaders import factory, image_loader
 from fastcpc.data.loaders.cached_decoder import CachedDecoder
 from fastcpc.data.loaders.dali_decoder import DaliDecoder
 from fastcpc.data.loaders.dali_pipeline import dali_problem
-from fastcpc.data.loaders.gpu_crops import GpuCropDecoder, crop_views
+from fastcpc.data.loaders.gpu_crops import REACH, GpuCropDecoder, crop_views
 from fastcpc.data.loaders.image_loader import DecodedChunk, Decoder, DecodeRequest, ImageLoader
 from fastcpc.data.loaders.pillow_decoder import PART, PillowDecoder
 from fastcpc.data.loaders.split_files import BadImages, FileBytes
@@ -71,11 +71,12 @@ def cuts_of(decoder: Decoder, requests: Any) -> list[DecodedChunk]:
         return list(cuts)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("boxes", [False, True])
 @pytest.mark.parametrize("crop", [8, 17, 28])
-def test_views_equal_those_of_the_pillow_decoder(crop: int, boxes: bool) -> None:
+def test_views_equal_those_of_the_pillow_decoder(crop: int, boxes: bool, interpolation: str) -> None:
     """Test views beside boxes too: of a small image they need two sizes."""
-    cache, transform = some_cache(), ImageTransform(SIDE, crop, random_resized_crop=boxes, flip=True)
+    cache, transform = some_cache(), ImageTransform(SIDE, crop, boxes, True, interpolation)
     packed, views = GpuCropDecoder(cache, transform, 2, CPU), ("weak", "test", "weak")
     ours, theirs = (
         cuts_of(decoder, requests_of(transform, len(SIZES), range(1, 24), views))
@@ -87,7 +88,8 @@ def test_views_equal_those_of_the_pillow_decoder(crop: int, boxes: bool) -> None
         for number, (x, y) in enumerate(zip(a.views, b.views, strict=True)):
             assert x.dtype == torch.uint8 and x.is_contiguous()
             is_resized_crop = boxes and number != 1
-            assert x.shape == y.shape and (x.int() - y.int()).abs().max() <= is_resized_crop
+            largest = REACH[interpolation] if is_resized_crop else 0  # Pillow may take columns first
+            assert x.shape == y.shape and (x.int() - y.int()).abs().max() <= largest
             if is_resized_crop:
                 assert x.ne(y).float().mean() < 0.05
 
@@ -98,17 +100,20 @@ def test_views_equal_those_of_the_pillow_decoder(crop: int, boxes: bool) -> None
     side=st.integers(1, 40),
     seed=st.integers(0, 2**20),
     flip=st.booleans(),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
 )
-def test_resized_crops_equal_pillow_rows_first(size: tuple[int, int], side: int, seed: int, flip: bool) -> None:
-    image, transform = texture(*size, seed), ImageTransform(SIDE, side, random_resized_crop=True, flip=flip)
+def test_resized_crops_equal_pillow_rows_first(
+    size: tuple[int, int], side: int, seed: int, flip: bool, interpolation: str
+) -> None:
+    image, transform = texture(*size, seed), ImageTransform(SIDE, side, True, flip, interpolation)
     drawn = torch.rand(6, NUM_RESIZED, generator=generator(seed), dtype=torch.float64).numpy()
     request = DecodeRequest(np.zeros(6, np.int64), (drawn,), (None,), False)
     (decode,) = cuts_of(GpuCropDecoder(cache_of([image]), transform, 1, CPU), [request])
     geometry = CropGeometry(transform)
     boxes = geometry.boxes(drawn, np.array([size] * 6)).astype(int).tolist()
     for i, (top, left, bottom, right) in enumerate(boxes):
-        lines = Image.fromarray(image[top:bottom, left:right]).resize((side, bottom - top), Image.Resampling.BILINEAR)
-        expected = np.asarray(lines.resize((side, side), Image.Resampling.BILINEAR))
+        lines = Image.fromarray(image[top:bottom, left:right]).resize((side, bottom - top), RESAMPLING[interpolation])
+        expected = np.asarray(lines.resize((side, side), RESAMPLING[interpolation]))
         if geometry.mirrored(drawn)[i]:
             expected = expected[:, ::-1]
         assert np.array_equal(decode.views[0][i].numpy(), expected)

@@ -263,7 +263,7 @@ def test_file_bytes_are_kept_up_to_the_budget(tmp_path: Path) -> None:
 def test_wrong_sizes_are_one_line(tmp_path: Path, capsys: Capture) -> None:
     root = images(tmp_path)
     for size, message in (
-        ("4", "data.resize=4: must be 8 or more"),
+        ("4", "data.resize=4: must be 0 or 8 or more"),
         ("big", "data.resize=big: must be a whole number"),
     ):
         assert prepare(root, "--cache", size) == 2

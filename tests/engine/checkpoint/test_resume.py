@@ -39,7 +39,8 @@ RUNS: dict[str, tuple[dict[str, Any], tuple[float, ...]]] = {
     "scored_pool": ({**POOL, "cleaner": {"warmup": 0.25, "scored": "pool"}}, SHARES),
     "loss_history": ({"cleaner": {"warmup": 0.25, "loss_history": 3}}, (0.75,)),
     "co": ({"parallel": {"mode": "co"}}, SHARES),
-    "finetune": (FINETUNE, SHARES),
+    # the last share is after the last step of network 1, whose rate the final cleaning uses
+    "finetune": (FINETUNE, (*SHARES, 0.95)),
     "finetune_co": ({**FINETUNE, "parallel": {"mode": "co"}}, (0.4,)),
     "confusion": ({"cleaner": {"kind": "confusion", "guard": "auto"}}, SHARES),
     # both shares are inside a pass of cross entropy on X

@@ -27,6 +27,7 @@ from small_stages import CONFIG, BareSteps, small_stages
 from torch import Tensor
 
 from fastcpc.cleaner.prototypes import prototype_clean_prob, train_prototypes
+from fastcpc.data.augment import fused_check
 from fastcpc.data.augment.policies import WeakPolicy, strong_policy
 from fastcpc.data.loaders.base import Batch
 from fastcpc.data.loaders.factory import make_loader
@@ -39,6 +40,7 @@ from fastcpc.engine.optim.optimizers import build_sgd
 from fastcpc.engine.scoring import SampleScores, score_samples
 from fastcpc.engine.train_epoch import semi_supervised, warm_up
 from fastcpc.kernels import prototype_triton
+from fastcpc.kernels.views import launch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ON_CPU, ON_GPU = replace(CONFIG, device="cpu"), replace(CONFIG, device="cuda")
@@ -145,6 +147,18 @@ def test_views_in_memory_do_not_synchronise(gpu: PretendGpu, strong: Any) -> Non
     on_gpu, there = views(GPU, gpu.hot()), views(CPU, nullcontext())
     for one, other in zip(on_gpu.views, there.views, strict=True):
         assert torch.equal(one.cpu(), other)
+
+
+def test_views_of_the_kernel_do_not_synchronise(gpu: PretendGpu) -> None:
+    """One copy to the device, then a launch per view. The kernel itself cannot run here."""
+    pixels = torch.randint(256, (40, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    kernel, policy = Launches(), strong_policy(CONFIG.augment)
+    with patch.object(fused_check, "kernel_problem", lambda *_: ""), patch.object(launch, "view_kernel", kernel):
+        loader = MemoryLoader(pixels, (0.4,) * 3, (0.2,) * 3, WeakPolicy(flip=True, padding=2), policy, GPU)
+        with gpu.hot():
+            batch = next(loader.stream([torch.arange(40).flip(0)], ("weak", "weak", "strong", "strong", "test"), 1))
+    assert kernel.count == 5 and batch.index.cpu().equal(torch.arange(40).flip(0))
+    assert all(view.is_cuda and view.shape == (40, 3, 12, 12) for view in batch.views)
 
 
 def test_views_of_image_files_do_not_synchronise(gpu: PretendGpu, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from fastcpc.data.augment import fused_check
 from fastcpc.kernels import gmm_cupy, gmm_em
 
 GPU = torch.device("cuda", 0)
@@ -222,6 +223,7 @@ def pretended_gpu(gpu: PretendGpu | None = None) -> Iterator[PretendGpu]:
             stack.enter_context(patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))
         stack.enter_context(patch.object(torch.cuda, "device", lambda *_: nullcontext()))
         stack.enter_context(patch.object(Tensor, "pin_memory", lambda self, *_: self))
+        stack.enter_context(patch.object(fused_check, "kernel_problem", lambda *_: "a pretended GPU runs no kernel"))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its own operations have no form for a CPU
         stack.callback(torch._C._set_only_lift_cpu_tensors, only_lift)
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)
