@@ -79,6 +79,7 @@ def first(setting: Setting) -> list[Part]:
         _bench("epoch", "epoch", 1.3, *epoch, *_to(setting), *narrow, reserved=0.9),
         _bench("epoch compiled", "epoch", 2, *epoch, "--compile", "default", *_to(setting), *narrow, reserved=1.2),
         _bench("step", "step", 1.5, *step, "--repeats", "3", *_to(setting), reserved=1),
+        _bench("views", "kernels", 0.7, "--views", *_to(setting), reserved=0.3),
         _bench("mixtures", "gmm", 1, "--check-only", "--repeats", "20", "--shapes", *mixtures, *_to(setting),
                reserved=0.4),
         _bench("prototype loss", "kernels", 1.3, "--shapes", *shapes, "--architectures", *_to(setting), reserved=0.8),

@@ -1,4 +1,4 @@
-"""prototype_loss (loss, both gradients) and prototype_scores against plain PyTorch; kernel resources.
+"""prototype_loss (loss, both gradients), prototype_scores and views against plain PyTorch; kernel resources.
 
 "plain" is the usual loss in PyTorch: logits in the input's dtype, one-hot labels, autograd. On a GPU the rows compare
 plain, plain under torch.compile, and the Triton kernel ("fastcpc"). On a CPU they compare plain and fastcpc's
@@ -6,6 +6,9 @@ plain-PyTorch form. On a GPU inputs take turns, so that they are not in its cach
 both gradients with float64. The error is at most twice plain's error plus the rounding error of the result. The column
 shows the worst error as a share of that limit. The floor (H200 only) is the longer of two times. One moves inputs and
 outputs once at 4.3 TB/s. The other takes 6 B K d operations at 790 TFLOP/s. The project measured both rates.
+
+The rows of views have the drawing of the random numbers on the host, too. Their check is the one that the loader makes
+before it uses the kernel. On a CPU both columns are the operations of torch.
 """
 
 import sys
@@ -20,12 +23,26 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
+from fastcpc.config.schema import AugmentConfig
+from fastcpc.data.augment import fused_check
+from fastcpc.data.augment.batched import Cropper, StrongAugmenter
+from fastcpc.data.augment.batched_views import BatchedViews
+from fastcpc.data.augment.fused import FusedViews
+from fastcpc.data.augment.normalize import TensorNormaliser
+from fastcpc.data.augment.policies import WeakPolicy, strong_policy
+from fastcpc.data.rng import generator
 from fastcpc.kernels import prototype_loss, prototype_scores
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
 from gpu_timing import copies, in_turns
 from harness import Check, Report, Row, arguments, this_machine, time_in_turns
-from offline_compile import ARCHITECTURES, compile_offline, configurations
+from offline_compile import (
+    ARCHITECTURES,
+    compile_offline,
+    compile_view_offline,
+    configurations,
+    view_configurations,
+)
 
 DIM = 128
 CPU_SHAPES = tuple((b, k, "float32") for b, k in ((64, 10), (128, 100), (1024, 100), (8192, 100), (1024, 1000)))
@@ -150,11 +167,41 @@ def scores_row(num_rows: int, num_classes: int, device: str, repeats: int) -> Ro
     return Row(labels_of_row, check, "fastcpc", timings)
 
 
+def views_row(view: str, num_images: int, device: str, repeats: int) -> Row:
+    """Views of CIFAR's images from the index on the host: one kernel, and the operations of torch."""
+    weak, strong, place = WeakPolicy(flip=True, padding=4), strong_policy(AugmentConfig()), torch.device(device)
+    pixels = fused_check.example_images(3, 32).repeat(512, 1, 1, 1).to(place)
+    parts = (
+        pixels, Cropper(weak, 32, place), StrongAugmenter(strong, 32, place),
+        TensorNormaliser((0.5,) * 3, (0.25,) * 3, place),
+    )  # fmt: skip
+    problem = fused_check.difference(3, 32, weak, strong, place) if device == "cuda" else ""
+    if problem:
+        print(problem)
+    check = Check("views that differ", float(bool(problem)), 0.0)
+    index = torch.randint(len(pixels), (num_images,), generator=generator(1))
+    makers = {"fastcpc": (FusedViews if device == "cuda" else BatchedViews)(*parts), "plain": BatchedViews(*parts)}
+    calls = {
+        name: partial(lambda make: make.make(index, (view,), num_images, None, generator(2)), maker)
+        for name, maker in makers.items()
+    }
+    timings = time_in_turns(calls, repeats, device, warmup=3) if check.passed else {}
+    return Row({"op": f"{view} view", "B": num_images, "side": 32, "dtype": "float32"}, check, "fastcpc", timings)
+
+
 def resources(architectures: list[int]) -> Iterator[dict[str, Any]]:
     """Registers, spills and shared memory of every configuration of the Triton kernels; compiled, not run."""
     print(f"{'compiled, not run':<48}  registers  spilled bytes  shared bytes")
-    for configuration in (c for architecture in architectures for c in configurations(architecture)):
-        taken = compile_offline(configuration)
+    compiled = [
+        (c, partial(compile_offline, c)) for architecture in architectures for c in configurations(architecture)
+    ]
+    compiled += [
+        (c, partial(compile_view_offline, c))
+        for architecture in architectures
+        for c in view_configurations(architecture)
+    ]
+    for configuration, compile_it in compiled:
+        taken = compile_it()
         print(f"{configuration!s:<48}  {taken.registers:>9}  {taken.spilled:>13}  {taken.shared:>12}", flush=True)
         yield {"configuration": str(configuration)} | asdict(taken)
 
@@ -166,9 +213,14 @@ def main() -> int:
         "--architectures", type=int, nargs="*", choices=ARCHITECTURES, default=[90], help="to compile for"
     )
     parser.add_argument("--shapes", nargs="+", metavar="BxK", help="of loss and gradients, e.g. 65536x1000")
+    parser.add_argument("--views", action="store_true", help="only the rows of views, into views.json")
     options = parser.parse_args()
-    report = Report("kernels", this_machine(options.device), options.results)
+    report = Report("views" if options.views else "kernels", this_machine(options.device), options.results)
     repeats = options.repeats or (100 if options.device == "cuda" else 20)
+    if options.views:
+        for view in ("weak", "strong"):
+            report.add(views_row(view, 128, options.device, repeats))
+        return report.finish()
     shapes = CPU_SHAPES if options.device == "cpu" else GPU_SHAPES
     if options.shapes:
         dtype = shapes[0][-1]

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from gpu_clock import GpuClock, gpu_clock
-from pretend_gpu import kernels_on_cpu, pretended_gpu
+from pretend_gpu import Launches, kernels_on_cpu, pretended_gpu
+
+from fastcpc.kernels.views import launch
 
 BENCH = Path(__file__).parents[2] / "bench"
 LAUNCH, KERNEL = 10e-6, 1e-6
@@ -118,6 +120,21 @@ def test_bench_of_the_loss_on_a_gpu(harness: Any, clock: GpuClock, monkeypatch: 
         assert row.check.passed
         assert all(timing.queued and timing.host > timing.median for timing in row.timings.values())
     assert list(loss.timings) == ["fastcpc", "plain", "compiled"] and loss.floor is None
+
+
+@pytest.mark.parametrize("problem", ["", "9.0% of the pixels differ after Invert"])
+def test_bench_of_views_on_a_gpu(
+    harness: Any, clock: GpuClock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], problem: str
+) -> None:
+    """A launch per view against many operations; no speed where the views differ."""
+    kernels = bench_named("kernels", monkeypatch)
+    monkeypatch.setattr(launch, "view_kernel", Launches())
+    monkeypatch.setattr(kernels.fused_check, "difference", lambda *_: problem)
+    row = kernels.views_row("strong", 8, "cuda", 3)
+    assert row.check.passed == (not problem) and capsys.readouterr().out.strip() == problem
+    assert sorted(row.timings) == ([] if problem else ["fastcpc", "plain"])
+    if not problem:
+        assert row.timings["fastcpc"].median < 0.1 * row.timings["plain"].median
 
 
 def test_bench_of_mixtures_on_a_gpu(harness: Any, clock: GpuClock, monkeypatch: pytest.MonkeyPatch) -> None:

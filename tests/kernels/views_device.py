@@ -46,8 +46,8 @@ def makers(policy, pixels):
 
 
 def every_operation(style):
-    """A policy with each operation, at two of its bins, at the first or second step."""
-    bins = {op: (3, 9) if op in MAGNITUDES else (None,) for op in OPS}
+    """A policy with each operation: with its greatest strength, and where strengths are whole numbers with two."""
+    bins = {op: ((3, 9) if op in WHOLE else (9,)) if op in MAGNITUDES else (None,) for op in OPS}
     return StrongPolicy(
         tuple((Choice(op, 1.0, level), Choice("Identity", 1.0, None)) for op in OPS for level in bins[op]),
         AUTOAUGMENT_BINS,

@@ -22,7 +22,9 @@ from fastcpc.data.rng import generator
 logger = logging.getLogger("fastcpc")
 NUM_IMAGES = 512  # of the check: each operation, bin and sign occurs
 ONE_LEVEL = 1.01
-UNSURE = 0.02  # share of an image's pixels where rounding may decide in another way, after a geometric operation
+# Shares of an image's pixels, after a geometric operation: that equal no pixel around their place, and that rounding
+# moved to the next place. A shear by half a pixel moves a whole line.
+UNSURE, MOVED, MOVED_LINES = 0.02, 0.25, 2
 GEOMETRIC = ("affine", "ShearX", "ShearY")
 
 
@@ -74,7 +76,7 @@ def wrong_operation(group_B: Tensor, made: Tensor, expected: Tensor) -> str:
     """The first operation whose views differ by more than rounding explains, or nothing.
 
     group_B: the operation of each image. made, expected: levels, float32 (B, C, S, S), on the CPU. Rounding changes a
-    level by one. After a geometric operation it may also take the next pixel, for a few pixels of an image.
+    level by one. After a geometric operation it may also take the next pixel, for a part of the image.
     """
     geometric_B = torch.zeros(len(group_B), dtype=torch.bool)
     for name in GEOMETRIC:
@@ -87,8 +89,9 @@ def wrong_operation(group_B: Tensor, made: Tensor, expected: Tensor) -> str:
         for x in range(3):
             near = moved[:, :, y : y + size, x : x + size]
             unlike_all = unlike_all & ((made[geometric_B] - near).abs() > ONE_LEVEL).any(1)
-    share_B[geometric_B] = unlike_all.float().mean((1, 2))
-    wrong_B = share_B > torch.where(geometric_B, UNSURE, 0.0)
+    moved_too_far_B = share_B > max(MOVED, MOVED_LINES / size)
+    wrong_B = torch.where(geometric_B, moved_too_far_B, share_B > 0)
+    wrong_B[geometric_B] |= unlike_all.float().mean((1, 2)) > UNSURE
     if not wrong_B.any():
         return ""
     first = int(wrong_B.nonzero()[0])
