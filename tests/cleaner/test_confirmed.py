@@ -25,7 +25,7 @@ CONFIRMED = torch.arange(NUM) % 7 == 0
 
 def losses() -> Tensor:
     draws = torch.Generator().manual_seed(1)
-    return torch.where(torch.arange(NUM) % 3 == 0, 0.8, 0.1) + 0.1 * torch.rand(NUM, generator=draws)
+    return torch.where(torch.arange(NUM) % 3 == 0, 0.5, 0.1) + 0.4 * torch.rand(NUM, generator=draws)
 
 
 def test_mixtures_are_those_of_the_other_samples() -> None:
@@ -33,6 +33,7 @@ def test_mixtures_are_those_of_the_other_samples() -> None:
     moved = torch.where(CONFIRMED, 1 - values, values)  # confirmed losses do not matter
     for one in (values, moved):
         agnostic = agnostic_posterior(one, confirmed_N=CONFIRMED)
+        assert not torch.equal(agnostic.clean_prob_N, agnostic_posterior(one).clean_prob_N)
         assert torch.equal(agnostic.clean_prob_N[rest], agnostic_posterior(values[rest]).clean_prob_N)
         assert agnostic.fits["agn"].means.shape == (1, 2)
         aware = aware_posterior(one, labels, 2, confirmed_N=CONFIRMED)

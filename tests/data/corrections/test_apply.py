@@ -68,6 +68,9 @@ def test_the_identity_has_the_confirmed_labels() -> None:
     i, name, given = int(dataset.train.source_index[3]), dataset.train.names[3], int(labels.given[3])
     kept = identity_of(config, *apply_corrections(dataset, labels, (Correction(i, name, given, "keep", given),)))
     assert kept.digest != plain.digest and from_bytes(to_bytes(kept), Path("x")).digest == kept.digest
+    j, other, label = int(dataset.train.source_index[4]), dataset.train.names[4], int(labels.given[4])
+    second = identity_of(config, *apply_corrections(dataset, labels, (Correction(j, other, label, "keep", label),)))
+    assert second.digest != kept.digest
     found = compare(plain, kept)
     assert found is not None and found.text == "data.corrections confirms other labels"
     assert compare(plain, kept, {"test"}) is None
