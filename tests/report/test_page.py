@@ -61,7 +61,7 @@ def test_the_worst_page_is_below_ten_megabytes(folder: Path, monkeypatch: pytest
     pixels = np.broadcast_to(noise, (240, 3, 400, 400))
     monkeypatch.setattr(run_images, "training_pixels", lambda *_: pixels)
     text = page_of(folder)
-    assert text.count("data:image/jpeg") == 200
+    assert text[: text.index('id="near-duplicates"')].count("data:image/jpeg") == 200
     assert text.count("Losses of the ") == 100
     assert 2_000_000 < len(text.encode()) < LIMIT
 
