@@ -53,9 +53,9 @@ def test_samples_in_the_order_of_files_and_images(tmp_path: Path) -> None:
         tmp_path / "b.tar",
         [
             ("./x/2.v1.cls", b"0"),
-            ("z.CLS", b"1\n"),
             ("z.JPG", JPEGS[0]),
             ("./x/2.v1.jpeg", JPEGS[1]),
+            ("z.CLS", b"1\n"),
             ("._z.jpg", b"mac"),
             ("a.jpg", JPEGS[2]),
             ("a.cls", b"0"),
