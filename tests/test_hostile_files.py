@@ -30,6 +30,7 @@ from fastcpc.config.load import load_config
 from fastcpc.data.datasets.digits import load_digits_dataset
 from fastcpc.data.datasets.image_list import list_by_file
 from fastcpc.data.image_files import BadImage, decode_image, read_image_header
+from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.labels.label_file import read_label_file
 from fastcpc.data.prepare.cache import open_cache
 from fastcpc.data.prepare.check_images import check_image
@@ -245,6 +246,6 @@ def test_image_file_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for read in (decode_image, read_image_header):
         with pytest.raises(BadImage, match="not an image of a known format"):
             read(image.read_bytes())
-    assert check_image(str(image))[0].problem == "not an image of a known format"
+    assert check_image(ImageFiles([str(image)]), 0)[0].problem == "not an image of a known format"
     assert not (tmp_path / "sprung").exists()
     assert shutil.which("gs") == str(tool)

@@ -29,6 +29,7 @@ from torchvision.transforms import v2
 from fastcpc.config.schema import AugmentConfig, DataConfig
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
+from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.loaders.base import Loader, ViewName
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.prepare.cache import CacheWriter
@@ -129,7 +130,7 @@ def has_a_centre(path: str) -> bool:
 
 def bench(name: str, paths: Sequence[str], cache: Path, workers: int, device: torch.device, repeats: int) -> Row:
     """The row of one set of views."""
-    split = ImageSplit(tuple(paths), np.zeros(len(paths), np.int64), None, np.arange(len(paths)), tuple(paths))
+    split = ImageSplit(ImageFiles(paths), np.zeros(len(paths), np.int64), None, np.arange(len(paths)), tuple(paths))
     transform = ImageTransform(RESIZE, CROP, random_resized_crop=False, flip=True)
     dataset = Dataset("images", ("none",), split, {}, MEAN, STD, WeakPolicy(True, 0), image_transform=transform)
     data = DataConfig(name="imagefolder", root="-", workers=workers, max_bad=0.0)
@@ -167,7 +168,7 @@ def write_cache(paths: Sequence[str], folder: Path) -> Path:
     table = folder / f"images.cache-{RESIZE}.parquet"
     with CacheWriter(table, "imagefolder", RESIZE, len(paths), 0.0) as writer:
         for path in paths:
-            check, small = check_image(path, RESIZE)
+            check, small = check_image(ImageFiles([path]), 0, RESIZE)
             if small is None:
                 raise SystemExit(f"{path}: {check.problem}")
             writer.add(path, small.pixels, check.num_bytes, small.mtime_ns)

@@ -38,6 +38,7 @@ from gpu_timing import copies, in_turns
 from harness import Check, Report, Row, arguments, this_machine, time_in_turns
 from offline_compile import (
     ARCHITECTURES,
+    Resources,
     compile_offline,
     compile_view_offline,
     configurations,
@@ -192,15 +193,11 @@ def views_row(view: str, num_images: int, device: str, repeats: int) -> Row:
 def resources(architectures: list[int]) -> Iterator[dict[str, Any]]:
     """Registers, spills and shared memory of every configuration of the Triton kernels; compiled, not run."""
     print(f"{'compiled, not run':<48}  registers  spilled bytes  shared bytes")
-    compiled = [
-        (c, partial(compile_offline, c)) for architecture in architectures for c in configurations(architecture)
-    ]
-    compiled += [
-        (c, partial(compile_view_offline, c))
-        for architecture in architectures
-        for c in view_configurations(architecture)
-    ]
-    for configuration, compile_it in compiled:
+    jobs: list[tuple[object, Callable[[], Resources]]] = []
+    for architecture in architectures:
+        jobs += [(c, partial(compile_offline, c)) for c in configurations(architecture)]
+        jobs += [(c, partial(compile_view_offline, c)) for c in view_configurations(architecture)]
+    for configuration, compile_it in jobs:
         taken = compile_it()
         print(f"{configuration!s:<48}  {taken.registers:>9}  {taken.spilled:>13}  {taken.shared:>12}", flush=True)
         yield {"configuration": str(configuration)} | asdict(taken)

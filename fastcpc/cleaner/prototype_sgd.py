@@ -86,30 +86,48 @@ def _sgd_epoch_on_device(
     batches: list[Tensor],
     shard: Shard,
 ) -> None:
+    if shard.is_whole and batches:
+        _whole_epoch_on_device(network, optimizer, feat_nD, sets, torch.stack(batches))
+        return
     position_N, device = shard.positions(), sets.labels_N.device
     for index in batches:
         optimizer.zero_grad(set_to_none=True)
-        own = index if shard.is_whole else index[position_N[index] >= 0]
+        own = index[position_N[index] >= 0]
         index_B = own.to(device, non_blocking=True)
         if len(own):
             prototype_loss(
-                network.embed(kept_rows(feat_nD, own if shard.is_whole else position_N[own], device)),
+                network.embed(kept_rows(feat_nD, position_N[own], device)),
                 network.prototype_matrix(),
                 sets.labels_N[index_B],
                 sets.clean_N[index_B],
                 sets.pseudo_N[index_B],
                 alpha=sets.alpha,
-                set_sizes=None if shard.is_whole else set_sizes(index.to(device, non_blocking=True), sets),
+                set_sizes=set_sizes(index.to(device, non_blocking=True), sets),
             ).backward()
-        if not shard.is_whole:
-            sum_gradients(network.prototype_parameters())
+        sum_gradients(network.prototype_parameters())
+        optimizer.step()
+
+
+def _whole_epoch_on_device(
+    network: Network, optimizer: torch.optim.Optimizer, feat_nD: Tensor, sets: SampleSets, index_SB: Tensor
+) -> None:
+    """With one rank: the batches of all steps travel in one copy, and labels and sets are looked up once."""
+    device = sets.labels_N.device
+    sent_SB = index_SB.to(device, non_blocking=True)
+    looked_up = (part_N[sent_SB].unbind() for part_N in (sets.labels_N, sets.clean_N, sets.pseudo_N))
+    rows_SB = index_SB if feat_nD.device.type == "cpu" else sent_SB
+    for rows_B, labels_B, clean_B, pseudo_B in zip(rows_SB.unbind(), *looked_up, strict=True):
+        optimizer.zero_grad(set_to_none=True)
+        embeddings = network.embed(kept_rows(feat_nD, rows_B, device))
+        prototypes = network.prototype_matrix()
+        prototype_loss(embeddings, prototypes, labels_B, clean_B, pseudo_B, alpha=sets.alpha).backward()
         optimizer.step()
 
 
 def kept_rows(feat_nD: Tensor, position_P: Tensor, device: torch.device) -> Tensor:
     """Some rows of the kept features, float32 (P, D) on the device, wherever they are kept.
 
-    position_P: int64 (P,) on the CPU.
+    position_P: int64 (P,) on the CPU, or on the device if the features are there.
     """
     rows_PD = feat_nD[position_P.to(feat_nD.device, non_blocking=True)]
     return rows_PD.to(device, non_blocking=True).float()

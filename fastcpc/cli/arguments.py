@@ -1,8 +1,10 @@
 """Types and checks of arguments that several commands have."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from fastcpc.config.data_root import MAGIC, find_root_files
 from fastcpc.errors import InputError
 
 TABLES = (".csv", ".parquet")
@@ -31,7 +33,29 @@ def add_embedding_options(parser: argparse.ArgumentParser) -> None:
         "--max-bad", metavar="SHARE", type=probability, default=0.001,
         help="largest share of unreadable images; they are named and left out (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--label-key", metavar="KEY", default="",
+        help="shards: cls, txt, or a key of the .json members; Parquet: column of labels (default: by its name)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--image-key", metavar="KEY", default="",
+        help="shards: ending of the images; Parquet: column of images (default: the only one)",
+    )  # fmt: skip
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: auto)")
+
+
+def one_source(sources: Sequence[str]) -> str:
+    """The only SOURCE. InputError for several, as a shell makes of a pattern, and where there is no such file."""
+    if len(sources) > 1:
+        raise InputError(
+            f"{sources[0]} {sources[1]} ...: {len(sources)} sources; give one, and quote a pattern: 'shards/*.tar'"
+        )
+    source = sources[0] if sources else ""
+    if source and not Path(source).expanduser().exists():
+        if not MAGIC.search(source):
+            raise InputError(f"{source}: no such folder or file")
+        find_root_files("SOURCE", source, ())
+    return source
 
 
 def positive(text: str) -> int:

@@ -36,6 +36,7 @@ def _command(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> DataConfig:
     """The settings of the data set, checked as in a config, so that training reads the same data set."""
     given = {"name": options.name, "root": options.root, "list": options.list, "classes": options.classes,
+             "test_root": options.test_root, "label_key": options.label_key, "image_key": options.image_key,
              "ilsvrc12": options.ilsvrc12, "num_classes": options.num_classes, "flickr": options.flickr,
              "holdout": options.holdout, "max_bad": options.max_bad, "resize": options.cache,
              "interpolation": options.interpolation}  # fmt: skip
@@ -52,12 +53,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults = {field.name: cast(float, field.default) for field in dataclasses.fields(DataConfig)}
     parser.add_argument("name", metavar="NAME", choices=tuple(DATASETS), help=", ".join(DATASETS))
-    parser.add_argument("--root", metavar="DIR", default="", help="folder of the data set (data.root)")
-    parser.add_argument("--list", metavar="FILE", help="imagefolder: csv, tsv, parquet or txt list (data.list)")
-    parser.add_argument("--classes", metavar="FILE", help="imagefolder: file of the class names (data.classes)")
+    own = "imagefolder, webdataset, parquet"
     parser.add_argument(
-        "--holdout", metavar="SHARE", help=f"imagefolder: data.holdout (default: {defaults['holdout']:g})"
+        "--root", metavar="DIR", default="",
+        help="folder of the data set; webdataset and parquet: also a file or a quoted pattern (data.root)",
+    )  # fmt: skip
+    parser.add_argument("--list", metavar="FILE", help=f"{own}: csv, tsv, parquet or txt list (data.list)")
+    parser.add_argument("--classes", metavar="FILE", help=f"{own}: file of the class names (data.classes)")
+    parser.add_argument("--holdout", metavar="SHARE", help=f"{own}: data.holdout (default: {defaults['holdout']:g})")
+    parser.add_argument(
+        "--test-root", metavar="DIR", help="webdataset, parquet: files of the test part (data.test_root)"
     )
+    parser.add_argument("--label-key", metavar="KEY", help="webdataset, parquet: where labels are (data.label_key)")
+    parser.add_argument("--image-key", metavar="KEY", help="webdataset, parquet: where images are (data.image_key)")
     parser.add_argument(
         "--num-classes", metavar="K", help=f"webvision: the first K classes (default: {defaults['num_classes']})"
     )

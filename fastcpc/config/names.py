@@ -12,19 +12,22 @@ class DatasetTraits:
     """What the rules between settings need to know of a data set.
 
     kind: arrays, where all images are in memory; images, where they are files; embeddings, where samples are vectors.
-    needs_root: whether data.root must name a folder. settings: those of DataConfig that only this data set reads.
-    pixels: the side of its images; 0 where data.crop sets it, or where it is not known. noise_kinds: the kinds of
-    OWN_NOISE that its classes define. is_users_own: whether another data.root is another data set.
+    needs_root: whether data.root must name a folder. settings: those of DataConfig that only some data sets read.
+    files: endings of its container files; data.root may then also name a file or a pattern. pixels: the side of its
+    images; 0 where data.crop sets it, or where it is not known. noise_kinds: the kinds of OWN_NOISE that its classes
+    define. is_users_own: whether another data.root is another data set.
     """
 
     kind: Literal["arrays", "images", "embeddings"]
     needs_root: bool = True
     settings: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     pixels: int = 0
     noise_kinds: tuple[str, ...] = ()
     is_users_own: bool = False
 
 
+CONTAINER_SETTINGS = ("list", "classes", "test_root", "label_key", "image_key")
 # data sets: data/registry.py. A script that registers another one adds its name here.
 DATASETS = {
     "digits": DatasetTraits("arrays", needs_root=False, pixels=8, noise_kinds=("asym",)),
@@ -33,6 +36,8 @@ DATASETS = {
     "clothing1m": DatasetTraits("images"),
     "webvision": DatasetTraits("images", settings=("flickr", "ilsvrc12")),
     "imagefolder": DatasetTraits("images", settings=("list", "classes"), is_users_own=True),
+    "webdataset": DatasetTraits("images", settings=CONTAINER_SETTINGS, files=(".tar",), is_users_own=True),
+    "parquet": DatasetTraits("images", settings=CONTAINER_SETTINGS, files=(".parquet",), is_users_own=True),
     "embeddings": DatasetTraits(
         "embeddings", needs_root=False, settings=("embeddings", "labels", "test_embeddings", "test_labels")
     ),

@@ -6,6 +6,7 @@
 from pathlib import Path
 
 from fastcpc.config import names
+from fastcpc.config.data_root import find_root_files
 from fastcpc.config.schema import Config, DataConfig
 from fastcpc.errors import InputError
 
@@ -35,7 +36,12 @@ def check_paths(config: Config) -> None:
 
 def check_data_paths(data: DataConfig) -> None:
     """The part of ``check_paths`` for the data set."""
-    if names.DATASETS[data.name].needs_root:
+    traits = names.DATASETS[data.name]
+    if traits.files:
+        for name in ("root", "test_root"):
+            if getattr(data, name):
+                find_root_files(f"data.{name}", getattr(data, name), traits.files)
+    elif traits.needs_root:
         existing_folder("data.root", data.root)
     if data.embeddings and not data.labels and Path(data.embeddings).expanduser().is_file():
         raise InputError(NO_LABELS)

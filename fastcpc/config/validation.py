@@ -106,13 +106,15 @@ def _data(config: Config) -> Iterator[SettingProblem]:
         yield SettingProblem(
             ("data.root", "data.name"), f"data.root is empty: data.name={data.name} needs the folder of its files"
         )
-    for owner, name in ((owner, name) for owner, other in names.DATASETS.items() for name in other.settings):
+    for name in dict.fromkeys(name for other in names.DATASETS.values() for name in other.settings):
         value = getattr(data, name)
-        if value and data.name != owner:
+        if value and name not in traits.settings:
             shown = "true" if value is True else value
+            *some, last = (owner for owner, other in names.DATASETS.items() if name in other.settings)
+            owners = f"{', '.join(some)} or {last}" if some else last
             yield SettingProblem(
                 (f"data.{name}", "data.name"),
-                f"data.{name}={shown}: is read only with data.name={owner}, not {data.name}",
+                f"data.{name}={shown}: is read only with data.name={owners}, not {data.name}",
             )
     if data.name == "embeddings":
         yield from _embeddings(config)

@@ -9,6 +9,7 @@ import torch
 
 from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.augment.policies import WeakPolicy
+from fastcpc.data.image_store import ImageStore, all_paths
 
 RGB = 3  # channels of each decoded image file, also of grey files
 
@@ -43,12 +44,12 @@ class ArraySplit:
 class ImageSplit:
     """One part of a data set of image files; row i of every field is the same sample.
 
-    paths: the files, in the official order. labels: int64 (N,), those that came with the data set. trusted: int64
-    (N,), -1 where not known; None where no sample has one. source_index: int64 (N,), the position in the official
-    order. names: the paths relative to the data set's root.
+    images: the encoded images, in the official order. labels: int64 (N,), those that came with the data set. trusted:
+    int64 (N,), -1 where not known; None where no sample has one. source_index: int64 (N,), the position in the official
+    order. names: the paths relative to the data set's root; of a member of a container file CONTAINER/MEMBER.
     """
 
-    paths: tuple[str, ...]
+    images: ImageStore
     labels: np.ndarray
     trusted: np.ndarray | None
     source_index: np.ndarray
@@ -59,14 +60,18 @@ class ImageSplit:
 
     def take(self, rows: np.ndarray) -> "ImageSplit":
         """The samples at these positions (int64 (M,), of this split), in the order given."""
-        chosen = rows.tolist()
         return ImageSplit(
-            paths=tuple(self.paths[row] for row in chosen),
+            images=self.images.take(rows),
             labels=self.labels[rows],
             trusted=None if self.trusted is None else self.trusted[rows],
             source_index=self.source_index[rows],
-            names=tuple(self.names[row] for row in chosen),
+            names=tuple(self.names[row] for row in rows.tolist()),
         )
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The path of each image, for messages."""
+        return all_paths(self.images)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from fastcpc.config import names
 from fastcpc.config.normalise import Normalisation, read_normalise
 from fastcpc.config.schema import DataConfig
 from fastcpc.config.sizes import crop_of, interpolation_of, resize_of
+from fastcpc.data.containers.parquet import list_parquet
+from fastcpc.data.containers.webdataset import list_webdataset
 from fastcpc.data.dataset import RGB, Dataset
 from fastcpc.data.datasets import clothing1m, digits
 from fastcpc.data.datasets.cifar import load_cifar
@@ -212,6 +214,17 @@ register_dataset(
         IMAGENET_STD,
     )
 )
+for _name, _list_files in (("webdataset", list_webdataset), ("parquet", list_parquet)):
+    register_dataset(
+        _images(
+            _name,
+            _list_files,
+            "unknown",
+            "the user's own images; their terms are not known to fastcpc",
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+        )
+    )
 register_dataset(
     DatasetSpec(
         "embeddings", load_embeddings, _no_test_view, terms="the user's own embeddings; their terms are unknown"

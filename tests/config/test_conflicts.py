@@ -109,7 +109,7 @@ CONFLICTS = {
     ),
     "list_elsewhere": (
         "data.name=clothing1m data.root=d data.list=a.csv",
-        "command line: data.list=a.csv: is read only with data.name=imagefolder, not clothing1m",
+        "command line: data.list=a.csv: is read only with data.name=imagefolder, webdataset or parquet, not clothing1m",
     ),
     "flickr_elsewhere": (
         "data.name=imagefolder data.root=d data.flickr=true",

@@ -141,7 +141,8 @@ def test_help_names_every_setting_with_default_choices_meaning_and_source() -> N
         assert f"{' '.join(field.metadata['meaning'].split())} [{field.metadata['source']}]" in flat, key
     assert "  cleaner.tau = 0.5    a number in (0, 1)" in text
     assert "  run.deterministic = false    true or false" in text
-    assert "  data.name = digits    digits, cifar10, cifar100, clothing1m, webvision, imagefolder or embeddings" in text
+    names = "digits, cifar10, cifar100, clothing1m, webvision, imagefolder, webdataset, parquet or embeddings"
+    assert f"  data.name = digits    {names}" in text
     assert max(len(line) for line in text.splitlines()) <= 120
 
 

@@ -9,6 +9,7 @@ from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, ImageSplit, LeftOut
 from fastcpc.data.datasets.digits import load_digits_dataset
 from fastcpc.data.identity import NEW, DataIdentity, compare, identify, row_map
+from fastcpc.data.image_store import ImageFiles
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -16,7 +17,7 @@ CLASSES = ("cat", "dog", "eel")
 def split_of(*images: str) -> ImageSplit:
     """Images as "path:label"."""
     names, labels = zip(*((name, int(label)) for name, label in (image.split(":") for image in images)), strict=True)
-    return ImageSplit(names, np.array(labels, np.int64), None, np.arange(len(names)), names)
+    return ImageSplit(ImageFiles(names), np.array(labels, np.int64), None, np.arange(len(names)), names)
 
 
 def identity(*images: str, left: tuple[str, ...] = (), broken: bool = False, **fields: object) -> DataIdentity:

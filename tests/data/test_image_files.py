@@ -30,6 +30,7 @@ from fastcpc.data.image_files import (
     read_image_header,
     size_problem,
 )
+from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.loaders.dali_pipeline import dali_problem
 from fastcpc.data.prepare.check_images import check_image
 from fastcpc.data.test_transform import InferenceTransform, center_crop_view
@@ -86,7 +87,7 @@ def test_size_is_limited_before_the_pixels_are_read(
     monkeypatch.setattr(Image.Image, "resize", None)  # never called; neither is load
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)
     path, reason = too_large[name], TOO_LARGE[name][1]
-    assert reason in check_image(str(path), 256)[0].problem
+    assert reason in check_image(ImageFiles([str(path)]), 0, 256)[0].problem
     inputs = InferenceTransform(3, 256, 224, (0.0,) * 3, (1.0,) * 3)
     readers: list[Callable[[], object]] = [
         lambda: decode_image(path.read_bytes()),

@@ -60,7 +60,8 @@ def _input(options: argparse.Namespace) -> AuditInput:
         folder = Path(options.source).expanduser()
         if not (folder / EMBED_FILE).is_file():
             folder = options.out / "embeddings"
-            embed_with_options(list_source(options.source), folder, options)
+            source = list_source(options.source, options.label_key, options.image_key)
+            embed_with_options(source, folder, options)
         root = options.root or embedded_root(folder / EMBED_FILE)
         file, labels_file, keys = str(folder / EMBEDDINGS), str(folder / INDEX), (str(folder), str(folder))
     array = open_embeddings(keys[0], file)

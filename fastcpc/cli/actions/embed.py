@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
 
 def embed_command(options: argparse.Namespace) -> int:
     """The command on the ranks that have met; returns the exit code."""
-    source = distributed.raise_on_all_ranks(lambda: list_source(options.source))
+    source = distributed.raise_on_all_ranks(lambda: list_source(options.source, options.label_key, options.image_key))
     record = embed_with_options(source, options.out, options)
     logger.info(
         "%s: %s embeddings of %s dimensions, %s unreadable images left out (%s images/s)",

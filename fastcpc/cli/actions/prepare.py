@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,7 +21,8 @@ from fastcpc.config.schema import DataConfig
 from fastcpc.config.sizes import interpolation_of, resize_of
 from fastcpc.data.dataset import RGB, ImageSplit
 from fastcpc.data.datasets.listing import Listing
-from fastcpc.data.image_files import BadImage, read_bytes, read_image_header
+from fastcpc.data.image_files import BadImage, read_image_header
+from fastcpc.data.image_store import ImageStore
 from fastcpc.data.prepare.cache import CacheWriter, cache_path
 from fastcpc.data.prepare.check_images import ImageCheck, ResizedImage, check_images
 from fastcpc.data.prepare.duplicates import array_duplicates_note, duplicates_note
@@ -105,23 +107,33 @@ def _require_writable(out: Path) -> None:
 
 def _decode(listing: Listing, jobs: int, cache: Path | None, side: int, interpolation: str) -> dict[str, ImageCheck]:
     """Decode every image once; returns the checks by name. cache: table of the cache to write, or None."""
-    files: dict[str, str] = {}
-    for _, split in unique_splits(listing):
-        files.update(zip(split.names, split.paths, strict=True))
-    names, paths = list(files), list(files.values())
-    found = check_images(paths, jobs, side if cache is not None else 0, interpolation)
+    names, images = _every_image(listing)
+    found = check_images(images, jobs, side if cache is not None else 0, interpolation)
     checks = {}
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(found))  # type: ignore[type-var]
         writer = None
         if cache is not None:
-            size = _mean_pixels(paths, side)
+            size = _mean_pixels(images, side)
             writer = stack.enter_context(CacheWriter(cache, listing.name, side, len(names), size, interpolation))
-        for name, (check, small) in zip(names, with_progress(found, len(files)), strict=True):
+        for name, (check, small) in zip(names, with_progress(found, len(names)), strict=True):
             checks[name] = check
             if small is not None and writer is not None:
                 writer.add(name, small.pixels, check.num_bytes, small.mtime_ns)
     return checks
+
+
+def _every_image(listing: Listing) -> tuple[list[str], ImageStore]:
+    """Name and content of each image of all parts; an image of two parts occurs once."""
+    names: list[str] = []
+    stores: list[ImageStore] = []
+    seen: set[str] = set()
+    for _, split in unique_splits(listing):
+        rows = [row for row, name in enumerate(split.names) if name not in seen]
+        names += [split.names[row] for row in rows]
+        seen.update(split.names)
+        stores.append(split.images.take(np.array(rows, np.int64)))
+    return names, reduce(lambda one, two: one.joined(two), stores)
 
 
 def with_progress(found: Iterator[Checked], total: int) -> Iterator[Checked]:
@@ -153,12 +165,12 @@ def _stop_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _mean_pixels(paths: Sequence[str], side: int) -> float:
+def _mean_pixels(images: ImageStore, side: int) -> float:
     """Mean bytes per cached image, estimated from some images at equal distances."""
     sizes = []
-    for place in np.linspace(0, len(paths) - 1, min(len(paths), SIZED)).astype(int):
+    for place in np.linspace(0, len(images) - 1, min(len(images), SIZED)).astype(int):
         with contextlib.suppress(BadImage):
-            head = read_image_header(read_bytes(paths[place]))
+            head = read_image_header(images.read(int(place)))
             scale = min(1.0, side / min(head.height, head.width))
             sizes.append(RGB * head.height * head.width * scale**2)
     return float(np.mean(sizes)) if sizes else 0.0

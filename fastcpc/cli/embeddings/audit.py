@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastcpc.cli.arguments import add_embedding_options
+from fastcpc.cli.arguments import add_embedding_options, one_source
 from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.cli.lazy import load_action
+from fastcpc.config.data_root import root_folder
 from fastcpc.errors import InputError
 
 PROGRAM = "fastcpc-audit"
@@ -31,11 +32,13 @@ def _command(options: argparse.Namespace) -> int:
         raise InputError("--labels: is read only with --embeddings; SOURCE has its own labels")
     if bool(options.test_embeddings) != bool(options.test_labels):
         raise InputError("--test-embeddings and --test-labels belong together; give both or neither")
-    for name in ("source", "embeddings", "labels", "test_embeddings", "test_labels"):
+    options.source = one_source(options.source)
+    for name in ("embeddings", "labels", "test_embeddings", "test_labels"):
         value = getattr(options, name)
         if value and not Path(value).expanduser().exists():
             raise InputError(f"{value}: no such folder or file")
     named = Path(options.source or options.embeddings).expanduser().resolve()
+    named = named if named.exists() else root_folder(str(named))
     options.out = options.out or Path("runs") / f"audit-{named.name if named.is_dir() else named.stem}"
     _check_out(options.out, force=options.force)
     return load_action("audit")(options)
@@ -58,8 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Find wrong labels with a frozen network, without training one: suspects.csv and report.html.",
     )
     parser.add_argument(
-        "source", metavar="SOURCE", nargs="?", default="",
-        help="folder with a folder per class, a list of images (csv, tsv, parquet, txt), or a folder of fastcpc-embed",
+        "source", metavar="SOURCE", nargs="*",
+        help="folder with a folder per class, a list of images (csv, tsv, parquet, txt), shards (.tar) or Parquet "
+        "files with images, or a folder of fastcpc-embed",
     )  # fmt: skip
     parser.add_argument(
         "--embeddings", metavar="FILE", default="", help="instead of SOURCE: embeddings (N, D), .npy, .npz or .parquet"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastcpc.cli.arguments import add_embedding_options
+from fastcpc.cli.arguments import add_embedding_options, one_source
 from fastcpc.cli.exit_codes import InputParser, report_error
 from fastcpc.cli.lazy import load_action
 from fastcpc.errors import InputError
@@ -28,8 +28,7 @@ def _command(options: argparse.Namespace) -> int:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments of the command. InputError for wrong ones."""
     options = _parser().parse_args(argv)
-    if not Path(options.source).expanduser().exists():
-        raise InputError(f"{options.source}: no such folder or file")
+    options.source = one_source(options.source)
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out}: is a file, not a folder")
     return options
@@ -43,9 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         "fastcpc.cli.embeddings.embed ...",
     )
     parser.add_argument(
-        "source", metavar="SOURCE",
-        help="folder with a folder per class, below train/, val/, test/ or not; or a list with the columns path and "
-        "label (csv, tsv, parquet, txt)",
+        "source", metavar="SOURCE", nargs="+",
+        help="folder with a folder per class, below train/, val/, test/ or not; a list with the columns path and label "
+        "(csv, tsv, parquet, txt); or shards (.tar) or Parquet files with images: a file, folder or quoted pattern",
     )  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="new folder for the embeddings")
     add_embedding_options(parser)

@@ -15,10 +15,28 @@ class DataConfig(Section):
     name: str = setting(
         "digits",
         "Data set. digits: included in scikit-learn; imagefolder: your own images, one folder per class, or data.list; "
-        "embeddings: vectors per sample, data.embeddings.",
+        "webdataset: your own images in tar shards; parquet: in Parquet files, as Hugging Face has them; embeddings: "
+        "vectors per sample, data.embeddings.",
         choices=DATASETS,
     )
-    root: str = setting("", "Folder of the data set, or its parent; digits needs none.")
+    root: str = setting(
+        "",
+        "Folder of the data set, or its parent; digits needs none. webdataset and parquet: a file, a folder, or a "
+        "pattern such as 'train-{000..127}.tar' or 'data/*.parquet'.",
+    )
+    test_root: str = setting(
+        "",
+        "webdataset and parquet: file, folder or pattern of the test part. Empty: files of data.root with test in "
+        "their name or folder.",
+    )
+    label_key: str = setting(
+        "",
+        "webdataset: where labels are: cls, txt, or a key of the .json members; parquet: column of labels. Empty: "
+        "found by its name.",
+    )
+    image_key: str = setting(
+        "", "webdataset: ending of the images, such as jpg; parquet: column of images. Empty: the only one there is."
+    )
     subset: int = setting(0, "Train on the first N samples after a seeded shuffle; 0: all.", allowed=Range(0))
     feed: Literal["auto", "memory", "dali", "torch"] = setting(
         "auto",
@@ -29,15 +47,18 @@ class DataConfig(Section):
     list: str = setting(
         "",
         "imagefolder: table (csv, tsv, parquet) with the columns path, label and optionally split, trusted_label; or "
-        "txt with lines 'path label'. Paths are relative to data.root. Empty: the folders are the classes.",
+        "txt with lines 'path label'. Paths are relative to data.root. Empty: the folders are the classes. webdataset "
+        "and parquet: the same with paths SHARD.tar/MEMBER or FILE.parquet#ROW; it replaces the labels in the files.",
     )
     classes: str = setting(
-        "", "imagefolder: text file with one class per line, 'name' or 'id name', in order. Empty: sorted by name."
+        "",
+        "imagefolder, webdataset and parquet: text file with one class per line, 'name' or 'id name', in order. Empty: "
+        "sorted by name.",
     )
     holdout: float = setting(
         0.1,
-        "imagefolder and embeddings without a val or test part: share of each class that is held out to measure the "
-        "accuracy. 0: none; the accuracy is then that on the training samples.",
+        "imagefolder, webdataset, parquet and embeddings without a val or test part: share of each class that is held "
+        "out to measure the accuracy. 0: none; the accuracy is then that on the training samples.",
         allowed=Range(0, 0.5),
     )
     embeddings: str = setting(

@@ -1,6 +1,6 @@
 """The test part that is drawn from the training images, where a data set of image files has no val or test part.
 
-``list_imagefolder`` draws it. Where a data set has changed since a run began, the draw is another one. Then
+``with_test_part`` draws it. Where a data set has changed since a run began, the draw is another one. Then
 ``keep_held_out`` gives each image of the run its part back, so that no held-out image becomes a training image.
 """
 
@@ -40,6 +40,23 @@ def hold_out(whole: ImageSplit, share: float) -> dict[str, ImageSplit]:
     return _parts(whole, out)
 
 
+def with_test_part(listing: Listing, share: float) -> Listing:
+    """The listing with a part "test": its own, else its val part, else images held out of training.
+
+    share: of each class to hold out; 0: the training part is the test part too. InputError as ``hold_out``.
+    """
+    splits, remarks = dict(listing.splits), listing.remarks
+    held_out = set(splits) == {"train"} and share > 0
+    if held_out:
+        splits = hold_out(splits["train"], share)
+        remarks += (
+            f"no val or test part: {len(splits['test']):,} images ({share:g} of each class) are kept out of training "
+            "for the accuracy, which is judged by their given labels",
+        )
+    splits.setdefault("test", splits.get("val", splits["train"]))
+    return replace(listing, splits=splits, remarks=remarks, held_out=held_out)
+
+
 def keep_held_out(listing: Listing, held_out: Set[str], root: str) -> Listing:
     """The listing with these images (``plain_names``) as test part, and all others to train on. root: data.root.
 
@@ -61,7 +78,7 @@ def _joined(drawn: tuple[ImageSplit, ImageSplit]) -> ImageSplit:
     one, two = drawn
     known = [np.full(len(split), UNKNOWN, np.int64) if split.trusted is None else split.trusted for split in drawn]
     return ImageSplit(
-        paths=one.paths + two.paths,
+        images=one.images.joined(two.images),
         labels=np.concatenate([one.labels, two.labels]),
         trusted=None if one.trusted is None and two.trusted is None else np.concatenate(known),
         source_index=np.concatenate([one.source_index, two.source_index]),

@@ -4,9 +4,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fastcpc.config.data_root import files_below
+from fastcpc.config.names import DATASETS
 from fastcpc.config.paths import existing_folder
 from fastcpc.data.dataset import ImageSplit
-from fastcpc.data.datasets.held_out import hold_out
+from fastcpc.data.datasets.held_out import with_test_part
 from fastcpc.data.datasets.image_list import SPLIT_OF, list_by_file
 from fastcpc.data.datasets.listing import Listing, make_split, read_lines, shorten
 from fastcpc.data.image_files import IMAGE_ENDINGS
@@ -24,7 +26,7 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
     same split. Raises InputError, with the folder or the line of the list, where classes and splits do not match.
     """
     base = existing_folder("data.root", root)
-    known = _read_classes(classes_file) if classes_file else None
+    known = read_classes(classes_file) if classes_file else None
     remarks: list[str] = []
     if list_file:
         listed = list_by_file(base, list_file, known)
@@ -38,18 +40,10 @@ def list_imagefolder(root: str, list_file: str = "", classes_file: str = "", hol
             "data.classes sets another order"
         )
     names = ids if known is None else tuple(name for _, name in known)
-    held_out = set(splits) == {"train"} and holdout > 0
-    if held_out:
-        splits = hold_out(splits["train"], holdout)
-        remarks.append(
-            f"no val or test part: {len(splits['test']):,} images ({holdout:g} of each class) are kept out of training "
-            "for the accuracy, which is judged by their given labels"
-        )
-    splits.setdefault("test", splits.get("val", splits["train"]))
-    return Listing("imagefolder", layout, names, ids, splits, tuple(remarks), held_out=held_out)
+    return with_test_part(Listing("imagefolder", layout, names, ids, splits, tuple(remarks)), holdout)
 
 
-def _read_classes(file: str) -> list[tuple[str, str]]:
+def read_classes(file: str) -> list[tuple[str, str]]:
     """Id and name of each class. Both are equal where a line gives only one."""
     path = Path(file).expanduser()
     if not path.is_file():
@@ -115,7 +109,8 @@ def _part_folders(base: Path, inner: list[str], known: list[tuple[str, str]] | N
 def _class_ids(folder: Path, found: list[str], known: list[tuple[str, str]] | None) -> tuple[str, ...]:
     """The names of the class folders, in class order."""
     if len(found) < 2:
-        raise InputError(f"{folder}: {len(found)} class folders; at least two are required, one folder per class")
+        hint = _containers(folder)
+        raise InputError(f"{folder}: {len(found)} class folders; at least two are required, one folder per class{hint}")
     if known is None:
         return tuple(found)
     ids = tuple(wnid if wnid in found or name not in found else name for wnid, name in known)
@@ -134,7 +129,7 @@ def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str], *, i
     labels: list[int] = []
     other: list[str] = []
     for label, name in enumerate(ids):
-        files = _files(folder / name) if (folder / name).is_dir() else []
+        files = files_below(folder / name) if (folder / name).is_dir() else []
         images = [path for path in files if path.lower().endswith(IMAGE_ENDINGS)]
         other += sorted(set(files) - set(images))
         if not images and is_train:
@@ -146,6 +141,14 @@ def _walk(base: Path, folder: Path, ids: Sequence[str], remarks: list[str], *, i
     return make_split(base, names, labels)
 
 
+def _containers(folder: Path) -> str:
+    """The end of a message where a folder has shards or Parquet files instead of class folders."""
+    files = sorted(item for item in folder.iterdir() if item.is_file())
+    kind = {ending: name for name, traits in DATASETS.items() for ending in traits.files}
+    first = next((file for file in files if file.suffix.lower() in kind), None)
+    return "" if first is None else f"; it has {first.name}: data.name={kind[first.suffix.lower()]}"
+
+
 def _folders(folder: Path) -> list[str]:
     """Sorted names of the folders inside, without hidden folders."""
     try:
@@ -153,20 +156,3 @@ def _folders(folder: Path) -> list[str]:
             return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
-
-
-def _files(folder: Path) -> list[str]:
-    """Sorted paths of all files below a folder, without hidden files. Links to folders are followed once."""
-    found: list[str] = []
-    seen: set[str] = set()
-
-    def unreadable(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
-
-    for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        if real not in seen:
-            found += [os.path.join(place, name) for name in files if not name.startswith(".")]
-        seen.add(real)
-    return sorted(found)

@@ -4,12 +4,15 @@ Repairs that leave no doubt are reported in one note. All that could mean two th
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.listing import UNKNOWN, make_split, shorten
+from fastcpc.data.image_store import ImageStore
 from fastcpc.data.labels.columns import (
     ID,
     LABEL,
@@ -47,8 +50,18 @@ class ImageList:
     note: str
 
 
-def list_by_file(base: Path, list_file: str, known: list[tuple[str, str]] | None) -> ImageList:
-    """Read a list. Paths are relative to base, or absolute.
+@dataclass(frozen=True)
+class Members:
+    """The images inside container files that a list may name. row_of: row in images by canonical name."""
+
+    images: ImageStore
+    row_of: Mapping[str, int]
+
+
+def list_by_file(
+    base: Path, list_file: str, known: list[tuple[str, str]] | None, members: Members | None = None
+) -> ImageList:
+    """Read a list. Paths are relative to base, or absolute. members: what they name instead of files.
 
     known: (id, name) per class of data.classes. Labels are then ids, names or numbers of these classes. Else they are
     class names, or whole numbers from 0 or 1. Raises InputError with file and line where the file is not a valid list.
@@ -65,12 +78,16 @@ def list_by_file(base: Path, list_file: str, known: list[tuple[str, str]] | None
     rows, repeat_note = first_rows(
         [same_name(path) for path in paths], meanings, table.place, lambda row: shorten(paths[row])
     )
-    files = spelled_on_disk(base, paths)
+    files = paths if members else spelled_on_disk(base, paths)
+    place_of = _member_rows(base, table, paths, rows, members) if members else {}
     splits = {}
     for split, own in _rows_by_split(table, columns.splits, split_of, rows).items():
         labels = [classes.number_of[columns.labels[row]] for row in own]
         trusted = [trusted_of[columns.trusted[row]] for row in own] if columns.trusted else None
         splits[split] = make_split(base, [paths[row] for row in own], labels, trusted, [files[row] for row in own])
+        if members:
+            chosen = np.array([place_of[row] for row in own], np.int64)
+            splits[split] = replace(splits[split], images=members.images.take(chosen))
     empty = sorted(set(range(len(classes.ids))) - set(splits["train"].labels.tolist()))
     if empty:
         raise InputError(
@@ -80,6 +97,21 @@ def list_by_file(base: Path, list_file: str, known: list[tuple[str, str]] | None
     notes += [path_note, repeat_note, *classes.notes]
     text = "; ".join(note for note in notes if note)
     return ImageList(classes.ids, splits, f"{table.file}: {text}" if text else "")
+
+
+def _member_rows(
+    base: Path, table: Table, paths: Sequence[str], rows: Sequence[int], members: Members
+) -> dict[int, int]:
+    """The row of the member that each row of the list names. InputError for the first that is no member."""
+    inside = same_name(os.path.abspath(base)) + "/"
+    found = {row: members.row_of.get(same_name(paths[row]).removeprefix(inside)) for row in rows}
+    unknown = [row for row, member in found.items() if member is None]
+    if unknown:
+        raise InputError(
+            f"{table.place(unknown[0])}: {shorten(paths[unknown[0]])!r} is no image of data.root ({len(unknown):,} in "
+            f"all); write paths as {shorten(next(iter(members.row_of), ''))!r}"
+        )
+    return {row: member for row, member in found.items() if member is not None}
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _broken(listing: Listing, index: Index, max_bad: float) -> tuple[int, ...]:
 
 def _outdated_text(index: Index, split: ImageSplit, rows: list[int]) -> str:
     """The end of a message where broken images were replaced since they were checked."""
-    outdated = [split.names[row] for row in rows if index.is_outdated(split.names[row], split.paths[row])]
+    outdated = [split.names[row] for row in rows if index.is_outdated(split.names[row], split.images.state(row))]
     if not outdated:
         return ""
     return f"; {len(outdated):,} of them have changed since ({outdated[0]}): run fastcpc-prepare again"

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from fastcpc.data.dataset import ImageSplit
+from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.labels.text_table import decode_text
 from fastcpc.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+AT_ONCE = 10_000  # names
 UNKNOWN = -1  # marks a sample without a trusted label
 
 
@@ -112,23 +114,29 @@ def make_split(
     files: the names as the file system spells them, where that differs. Raises InputError for a name that is not UTF-8,
     because a table cannot store it.
     """
+    check_names(base, names)
+    known = None if trusted is None else np.array(trusted, np.int64)
+    folder = os.path.join(base, "")
+    return ImageSplit(
+        images=ImageFiles([file if file[:1] == "/" else folder + file for file in (names if files is None else files)]),
+        labels=np.array(labels, np.int64),
+        trusted=None if known is None or not (known != UNKNOWN).any() else known,
+        source_index=np.arange(len(names), dtype=np.int64),
+        names=tuple(names),
+    )
+
+
+def check_names(base: str | Path, names: Sequence[str]) -> None:
+    """InputError for a name that is not UTF-8, because a table cannot store it."""
     try:
-        "".join(names).encode()
+        for first in range(0, len(names), AT_ONCE):  # one text of all names would need as much memory again
+            "".join(names[first : first + AT_ONCE]).encode()
     except UnicodeEncodeError:
         odd = next(name for name in names if not _is_utf8(name))
         raise InputError(
             f"{os.path.join(base, odd)!r}: this name is not UTF-8; rename it, such as by "
             "convmv -f latin1 -t utf-8 -r --notest DIR"
         ) from None
-    known = None if trusted is None else np.array(trusted, np.int64)
-    folder = os.path.join(base, "")
-    return ImageSplit(
-        paths=tuple(file if file[:1] == "/" else folder + file for file in (names if files is None else files)),
-        labels=np.array(labels, np.int64),
-        trusted=None if known is None or not (known != UNKNOWN).any() else known,
-        source_index=np.arange(len(names), dtype=np.int64),
-        names=tuple(names),
-    )
 
 
 def _is_utf8(name: str) -> bool:
@@ -138,5 +146,7 @@ def _is_utf8(name: str) -> bool:
 
 def first_exists(split: ImageSplit, what: str) -> None:
     """Raise InputError when the first file of a split is missing: the images are probably in another folder."""
-    if len(split) and not os.path.exists(split.paths[0]):
-        raise InputError(f"{split.paths[0]}: no such file, though it is the first of {what}; are the images unpacked?")
+    if len(split) and split.images.state(0) is None:
+        raise InputError(
+            f"{split.images.path(0)}: no such file, though it is the first of {what}; are the images unpacked?"
+        )

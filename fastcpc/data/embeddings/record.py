@@ -25,3 +25,8 @@ def read_record(path: Path) -> dict[str, Any]:
 def embedded_root(path: Path) -> str:
     """The folder to which the paths of index.parquet are relative."""
     return str(read_record(path).get("root", ""))
+
+
+def embedded_image_key(path: Path) -> str:
+    """The column of images that --image-key named, or ""."""
+    return str(read_record(path).get("image_key", ""))

@@ -176,7 +176,7 @@ def _repaired(
         if known(keys):
             return keys, "paths with backslashes read with slashes"
     if isinstance(train, ImageSplit) and all(value.startswith("/") for value in values):
-        base = same_name(train.paths[0]).removesuffix(same_name(train.names[0]))
+        base = same_name(train.images.path(0)).removesuffix(same_name(train.names[0]))
         keys = [same_name(value).removeprefix(same_name(os.path.abspath(base)) + "/") for value in values]
         if known(keys):
             return keys, "absolute paths"

@@ -105,7 +105,7 @@ def _read_parquet(file: Path) -> Table:
     def column(place: int) -> list[Any]:
         values = read([schema.names[place]]).column(0)
         try:
-            return _plain_values(values)
+            return plain_values(values)
         except (pa.ArrowException, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())[:80]
             raise InputError(f"{file}: column {schema.names[place]!r}: {reason}; write the file again") from None
@@ -129,7 +129,7 @@ def _is_plain(kind: pa.DataType) -> bool:
     )
 
 
-def _plain_values(values: pa.ChunkedArray) -> list[Any]:
+def plain_values(values: pa.ChunkedArray) -> list[Any]:
     """Texts and whole numbers as text, other values as Python has them; None where a value is missing."""
     kind = values.type
     if pa.types.is_dictionary(kind):

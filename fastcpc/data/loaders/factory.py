@@ -139,9 +139,9 @@ def make_decoder(
 ) -> Decoder:
     """The decoder of a loader. strong_fill: level of pixels from outside the image in strong views."""
     assert dataset.image_transform is not None
-    in_training = isinstance(dataset.train, ImageSplit) and split.paths is dataset.train.paths
+    in_training = isinstance(dataset.train, ImageSplit) and split.images is dataset.train.images
     bad = BadImages(split, data.max_bad if in_training else None, bad_list)
-    files = FileBytes(split.paths, int(data.ram_cache * 1e9))
+    files = FileBytes(split.images, int(data.ram_cache * 1e9))
     normaliser = Normaliser(dataset.mean, dataset.std, dataset.image_transform.crop)
     cache, threads = find_cache(split, dataset, data), num_workers(data)
     on_cpu, on_gpu = device.type == "cpu", device.type == "cuda"

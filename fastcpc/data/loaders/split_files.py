@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from fastcpc.data.dataset import ImageSplit
-from fastcpc.data.image_files import read_bytes
+from fastcpc.data.image_store import ImageStore
 from fastcpc.errors import RunError
 
 logger = logging.getLogger("fastcpc")
@@ -20,10 +20,10 @@ class FileBytes:
     num_read: number of files read from disk. num_kept, kept_bytes: number and size of the files in memory.
     """
 
-    def __init__(self, paths: tuple[str, ...], budget: int) -> None:
+    def __init__(self, images: ImageStore, budget: int) -> None:
         """budget: maximum bytes to keep in memory, 0 or more."""
         self.num_read = self.kept_bytes = 0
-        self._paths, self._budget = paths, budget
+        self._images, self._budget = images, budget
         self._kept: dict[int, bytes] = {}
         self._lock = threading.Lock()
 
@@ -32,11 +32,11 @@ class FileBytes:
         return len(self._kept)
 
     def read(self, row: int) -> bytes:
-        """The file of a row. Raises BadImage as ``read_bytes``. Threads may call it at the same time."""
+        """The file of a row. Raises BadImage. Threads may call it at the same time."""
         content = self._kept.get(row)
         if content is not None:
             return content
-        content = read_bytes(self._paths[row])
+        content = self._images.read(row)
         with self._lock:
             self.num_read += 1
             if row not in self._kept and self.kept_bytes + len(content) <= self._budget:
@@ -66,7 +66,7 @@ class BadImages:
             return
         self.rows.add(row)
         name, num_samples = self._split.names[row], len(self._split)
-        self._write(f"{self._split.paths[row]}\t{reason}\n")
+        self._write(f"{self._split.images.path(row)}\t{reason}\n")
         if len(self.rows) > (self._max_bad or 0.0) * num_samples:
             limit = "test images cannot be read, and a test set must be whole"
             if self._max_bad is not None:

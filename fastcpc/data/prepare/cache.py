@@ -7,7 +7,6 @@ the resized image.
 """
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from fastcpc.atomic_io import staged_file
 from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.dataset import RGB, ImageSplit
 from fastcpc.data.image_files import MAX_ASPECT
+from fastcpc.data.image_store import UNKNOWN_SIZE
 from fastcpc.errors import InputError, RunError
 
 META = b"fastcpc"
@@ -177,7 +177,7 @@ def open_cache(
     there &= size_N2.max(axis=1) <= MAX_ASPECT * size_N2.min(axis=1)
     offset_N = np.where(there, columns["offset"][rows] if len(table) else ABSENT, ABSENT)
     for row in _spread(np.flatnonzero(there)):
-        if not _same_file(split.paths[row], columns["bytes"][rows[row]], columns["mtime_ns"][rows[row]]):
+        if not _same_file(split.images.state(row), columns["bytes"][rows[row]], columns["mtime_ns"][rows[row]]):
             raise InputError(f"{path}: {split.names[row]} is not the file that was cached; {hint}")
     return ImageCache(path, pixels, offset_N, size_N2)
 
@@ -192,9 +192,5 @@ def _spread(rows: Sequence[int] | NDArray[np.int64]) -> Iterator[int]:
     yield from (int(rows[place]) for place in places)
 
 
-def _same_file(path: str, num_bytes: int, mtime_ns: int) -> bool:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return False
-    return found.st_size == num_bytes and found.st_mtime_ns == mtime_ns
+def _same_file(state: tuple[int, int] | None, num_bytes: int, mtime_ns: int) -> bool:
+    return state is not None and state[0] in (UNKNOWN_SIZE, num_bytes) and state[1] == mtime_ns

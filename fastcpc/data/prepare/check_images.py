@@ -10,7 +10,7 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcpc.config.sizes import BILINEAR
-from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, read_bytes, shrink
+from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, shrink
+from fastcpc.data.image_store import ImageStore
 from fastcpc.errors import RunError
 
 CHUNK = 32
@@ -69,21 +70,23 @@ def content_digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def check_image(path: str, side: int = 0, interpolation: str = BILINEAR) -> tuple[ImageCheck, ResizedImage | None]:
-    """Decode a file to its last pixel with Pillow, as RGB, and resize it for the cache. side: 0 returns no image."""
+def check_image(
+    images: ImageStore, row: int, side: int = 0, interpolation: str = BILINEAR
+) -> tuple[ImageCheck, ResizedImage | None]:
+    """Decode an image to its last pixel with Pillow, as RGB, and resize it for the cache. side: 0 returns no image."""
     num_bytes, digest = 0, b""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ignore unusual EXIF blocks; only the pixels matter
         try:
-            mtime_ns = os.stat(path).st_mtime_ns if os.path.exists(path) else 0  # before the pixels are read
-            content = read_bytes(path)
+            mtime_ns = (images.state(row) or (0, 0))[1]  # before the pixels are read
+            content = images.read(row)
             num_bytes, digest = len(content), content_digest(content)
             header, image = decode_with_header(content)
         except BadImage as problem:
             return ImageCheck(str(problem), num_bytes=num_bytes, digest=digest), None
     small = ResizedImage(shrink(image, side, interpolation), mtime_ns) if side else None
     size = header.width, header.height
-    return ImageCheck("", _note(path, header), header.format, *size, num_bytes, digest), small
+    return ImageCheck("", _note(images.path(row), header), header.format, *size, num_bytes, digest), small
 
 
 def _note(path: str, header: ImageHeader) -> str:
@@ -104,19 +107,21 @@ def _note(path: str, header: ImageHeader) -> str:
 
 
 def check_images(
-    paths: Sequence[str], jobs: int, side: int = 0, interpolation: str = BILINEAR
+    images: ImageStore, jobs: int, side: int = 0, interpolation: str = BILINEAR
 ) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
-    """Check many files in their order, and resize them for the cache where side is not 0.
+    """Check many images in their order, and resize them for the cache where side is not 0.
 
     jobs: number of processes; 1 uses this process. The processes work only a few chunks ahead of the caller. They end
     when the caller closes the iterator, and when this process ends. Raises RunError when a process dies.
     """
-    if jobs == 1 or len(paths) <= CHUNK:
-        yield from (check_image(path, side, interpolation) for path in paths)
+    num_images = len(images)
+    if jobs == 1 or num_images <= CHUNK:
+        yield from (check_image(images, row, side, interpolation) for row in range(num_images))
         return
     # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
     context = multiprocessing.get_context("spawn")
-    parts = iter([paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)])
+    rows = np.arange(num_images)
+    parts = (images.take(rows[first : first + CHUNK]) for first in range(0, num_images, CHUNK))
     others = set(multiprocessing.active_children())
     try:
         with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
@@ -147,5 +152,5 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _check_part(paths: Sequence[str], side: int, interpolation: str) -> list[tuple[ImageCheck, ResizedImage | None]]:
-    return [check_image(path, side, interpolation) for path in paths]
+def _check_part(images: ImageStore, side: int, interpolation: str) -> list[tuple[ImageCheck, ResizedImage | None]]:
+    return [check_image(images, row, side, interpolation) for row in range(len(images))]

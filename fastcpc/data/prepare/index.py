@@ -1,7 +1,6 @@
 """Writes and reads the index: the checks of fastcpc-prepare per image, as a Parquet file."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fastcpc.atomic_io import staged_file
+from fastcpc.config.data_root import root_folder
 from fastcpc.data.dataset import ImageSplit
 from fastcpc.data.datasets.listing import Listing
+from fastcpc.data.image_store import UNKNOWN_SIZE
 from fastcpc.data.prepare.check_images import ImageCheck
 from fastcpc.errors import InputError, RunError
 
@@ -47,18 +48,20 @@ class Index:
     problems: dict[str, str]
     sizes: dict[str, int]
 
-    def is_outdated(self, name: str, file: str) -> bool:
-        """Whether a broken image has changed since it was checked: its size, or its time is that of a later change."""
-        try:
-            found = os.stat(file)
-            return found.st_size != self.sizes[name] or found.st_mtime_ns > self.path.stat().st_mtime_ns
-        except OSError:
+    def is_outdated(self, name: str, state: tuple[int, int] | None) -> bool:
+        """Whether a broken image has changed since it was checked: its size, or its time is that of a later change.
+
+        state: of ``ImageStore``.
+        """
+        if state is None:
             return False
+        num_bytes, mtime_ns = state
+        return num_bytes not in (UNKNOWN_SIZE, self.sizes[name]) or mtime_ns > self.path.stat().st_mtime_ns
 
 
 def index_path(root: str, name: str) -> Path:
     """Default path of the index of a data set."""
-    return Path(root).expanduser() / FOLDER / f"{name}.parquet"
+    return root_folder(root) / FOLDER / f"{name}.parquet"
 
 
 def write_index(path: Path, listing: Listing, checks: dict[str, ImageCheck]) -> None:

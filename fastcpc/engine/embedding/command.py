@@ -30,7 +30,7 @@ def embed_with_options(source: Source, folder: Path, options: argparse.Namespace
     extractor = distributed.raise_on_all_ranks(lambda: build_extractor(options.model, options.weights, options.size))
     logger.info(
         "%s images of %s classes with %s at %s pixels (%s), into %s",
-        f"{len(source.paths):,}", len(source.class_names), extractor.model, extractor.size, extractor.weights, folder,
+        f"{len(source.names):,}", len(source.class_names), extractor.model, extractor.size, extractor.weights, folder,
     )  # fmt: skip
     batch_size = options.batch_size or BATCH_SIZES[device.type]
     settings = EmbedSettings(batch_size, decoder_threads(options.workers), options.max_bad, device)

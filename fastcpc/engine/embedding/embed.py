@@ -21,7 +21,7 @@ import fastcpc
 from fastcpc import distributed
 from fastcpc.data.cores import usable_cores
 from fastcpc.data.embeddings.record import EMBED_FILE
-from fastcpc.data.image_files import BadImage, decode_image, read_bytes
+from fastcpc.data.image_files import BadImage, decode_image
 from fastcpc.engine.embedding.frozen_network import Embed, ready_network
 from fastcpc.engine.embedding.progress import Progress
 from fastcpc.engine.embedding.source import Source
@@ -59,7 +59,7 @@ def embed_source(source: Source, extractor: Extractor, folder: Path, settings: E
         torch.set_num_threads(1)  # per batch; batches run in parallel
     network = ready_network(extractor, settings.batch_size, settings.device, DTYPES[precision])
     num_columns = len(network(torch.zeros(1, 3, extractor.size, extractor.size, dtype=torch.uint8))[0])
-    store = EmbeddingStore(folder, len(source.paths), num_columns)
+    store = EmbeddingStore(folder, len(source.names), num_columns)
     job = {
         "model": extractor.model,
         "weights_sha256": extractor.digest,
@@ -95,7 +95,7 @@ def _embed_share(
     source: Source, extractor: Extractor, network: Embed, store: EmbeddingStore, settings: EmbedSettings
 ) -> bool:
     """Embed this rank's batches that are not done. Batches are those of one rank, so that ranks do not matter."""
-    size, num_rows = settings.batch_size, len(source.paths)
+    size, num_rows = settings.batch_size, len(source.names)
     num_batches = -(-num_rows // size)
     rank, ranks = distributed.rank(), distributed.world_size()
     own = range(rank * num_batches // ranks, (rank + 1) * num_batches // ranks)
@@ -158,7 +158,7 @@ def _decode(source: Source, extractor: Extractor, rows: range) -> tuple[Tensor, 
     problems = {}
     for place, row in enumerate(rows):
         try:
-            pixels[place] = extractor.transform(decode_image(read_bytes(source.paths[row])))
+            pixels[place] = extractor.transform(decode_image(source.images.read(row)))
         except BadImage as problem:
             problems[place] = str(problem)
     return pixels, problems
@@ -183,6 +183,7 @@ def _record(
         **job,
         "weights": extractor.weights,
         "root": str(source.root),
+        **({"image_key": source.image_key} if source.image_key else {}),
         "classes": list(source.class_names),
         "seconds": round(seconds, 3),
         "images_per_second": round(rate, 2),

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fastcpc.arrays import Bools
 from fastcpc.atomic_io import replace_file, write_failure
+from fastcpc.config.names import DATASETS
 from fastcpc.data.dataset import Dataset
 from fastcpc.data.registry import dataset_spec
 from fastcpc.engine.outputs.sample_table import SampleTable
@@ -125,12 +126,16 @@ def _write_list(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset
     ]
     replace_file(classes, "".join(f"{line}\n" for line in lines).encode())
     replace_file(target, data)
-    use = f"data.name=imagefolder data.list={target} data.classes={classes}"
+    use = f"data.name={run.config.data.name} data.list={target} data.classes={classes}"
     return f"{len(kept):,} training images: train with {use}"
 
 
 def _write_links(run: Run, kept: Sequence[tuple[str, int]], target: Path, dataset: Dataset) -> str:
     """train/CLASS/... and test/CLASS/...: links to the images in the folders of their given labels."""
+    if DATASETS[run.config.data.name].files:
+        raise InputError(
+            f"--cleaned-list {target}: the images of this run are inside container files; use .csv or .parquet"
+        )
     if run.config.data.list:
         raise InputError(f"--cleaned-list {target}: this run was trained on a list; use .csv or .parquet")
     base = Path(run.config.data.root).expanduser().resolve()

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fastcpc.config.data_root import root_folder
 from fastcpc.config.schema import DataConfig
+from fastcpc.data.containers.by_name import NamedImages
 from fastcpc.data.dataset import ArraySplit
-from fastcpc.data.embeddings.record import EMBED_FILE, embedded_root
-from fastcpc.data.image_files import BadImage, decode_image, read_bytes
+from fastcpc.data.embeddings.record import EMBED_FILE, embedded_image_key, embedded_root
+from fastcpc.data.image_files import BadImage, decode_image
 from fastcpc.data.registry import dataset_spec, load_dataset
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
@@ -33,13 +35,13 @@ class TrainingImages:
         """root: folder of the images; empty: data.root, relative to the current folder."""
         data = dataclasses.replace(run.config.data, root=root) if root else run.config.data
         self.problem = ""
-        self._paths: tuple[str, ...] = ()
+        self._files = NamedImages("", ())
         self._pixels: np.ndarray | None = None
         try:
             if data.name == "embeddings":
-                self._paths = _image_paths(_embedded_root(data), samples)
+                self._files = _image_files(*_embedded_root(data), samples)
             elif dataset_spec(data.name).list_files is not None:
-                self._paths = _image_paths(data.root, samples)
+                self._files = _image_files(data.root, data.image_key, samples)
             else:
                 self._pixels = training_pixels(load_dataset(data).train, samples, run)
         except InputError as error:
@@ -50,29 +52,28 @@ class TrainingImages:
         if self.problem:
             raise BadImage(self.problem)
         if self._pixels is None:
-            return decode_image(read_bytes(self._paths[row]))
+            return decode_image(self._files.read(row))
         channels_last = self._pixels[row].transpose(1, 2, 0)
         return Image.fromarray(
             np.ascontiguousarray(channels_last[..., 0] if len(self._pixels[row]) == 1 else channels_last)
         )
 
 
-def _embedded_root(data: DataConfig) -> str:
-    """The folder of the images that were embedded: data.root, or as fastcpc-embed recorded it."""
+def _embedded_root(data: DataConfig) -> tuple[str, str]:
+    """Folder and image key of the images that were embedded: data.root, or as fastcpc-embed recorded it."""
     record = Path(data.embeddings).expanduser()
     record = (record if record.is_dir() else record.parent) / EMBED_FILE
-    if not data.root and record.is_file():
-        return embedded_root(record)
-    if not data.root:
+    root, image_key = (embedded_root(record), embedded_image_key(record)) if record.is_file() else ("", "")
+    if not (data.root or root):
         raise InputError("data.root is empty: it names the folder of the images that were embedded")
-    return data.root
+    return data.root or root, image_key
 
 
-def _image_paths(root: str, samples: SampleTable) -> tuple[str, ...]:
-    base = Path(root).expanduser()
+def _image_files(root: str, image_key: str, samples: SampleTable) -> NamedImages:
+    base = root_folder(root)
     if not base.is_dir():
         raise InputError(f"data.root={root}: no such folder")
-    return tuple(str(base / name) for name in samples.paths)
+    return NamedImages(str(base), samples.paths, image_key)
 
 
 def training_pixels(train: object, samples: SampleTable, run: Run) -> np.ndarray:

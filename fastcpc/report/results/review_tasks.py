@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from fastcpc.arrays import Ints
 from fastcpc.atomic_io import replace_file
+from fastcpc.data.containers.by_name import is_member
 from fastcpc.data.corrections.label_studio import ReviewTask, labelling_interface, tasks_json
 from fastcpc.data.image_files import BadImage
 from fastcpc.data.registry import dataset_spec
@@ -24,12 +25,13 @@ def interface_file(target: Path) -> Path:
 def write_tasks(run: Run, samples: SampleTable, rows: Ints, target: Path) -> str:
     """Write the tasks and the labelling interface; returns one line that says how to use them.
 
-    rows: of the samples, in the order of the tasks. Image files are addressed below data.root; images in memory are in
-    the file itself. InputError where these cannot be read. RunError on a failed write.
+    rows: of the samples, in the order of the tasks. Image files are addressed below data.root; images in memory, shards
+    and Parquet files are copied into the tasks. InputError where these cannot be read. RunError on a failed write.
     """
     data = run.config.data
-    in_memory = data.name != "embeddings" and dataset_spec(data.name).list_files is None
-    images = TrainingImages(run, samples, data.root) if in_memory else None
+    no_files = data.name != "embeddings" and dataset_spec(data.name).list_files is None
+    no_files = no_files or any(is_member(samples.paths[row]) for row in rows.tolist())
+    images = TrainingImages(run, samples, data.root) if no_files else None
     if images is not None and images.problem:
         raise InputError(f"--label-studio: {images.problem}; give the data set with --root")
 
@@ -55,4 +57,4 @@ def write_tasks(run: Run, samples: SampleTable, rows: Ints, target: Path) -> str
     replace_file(target, tasks_json(tasks, f"fastcpc {run.path.resolve().name}"))
     replace_file(interface_file(target), labelling_interface(run.class_names))
     usage = f"{len(tasks):,} tasks for Label Studio written to {target}, its interface to {interface_file(target)}"
-    return usage if in_memory else f"{usage}; set LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT to the folder of the images"
+    return usage if no_files else f"{usage}; set LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT to the folder of the images"

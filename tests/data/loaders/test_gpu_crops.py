@@ -20,6 +20,7 @@ from fastcpc.data.augment.normalize import Normaliser
 from fastcpc.data.augment.random_crop import NUM_RESIZED, CropGeometry
 from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
 from fastcpc.data.image_files import RESAMPLING, shrink
+from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.loaders import factory, image_loader
 from fastcpc.data.loaders.cached_decoder import CachedDecoder
 from fastcpc.data.loaders.dali_decoder import DaliDecoder
@@ -50,9 +51,9 @@ def some_cache() -> ImageCache:
 
 def threads_of(cache: ImageCache, transform: ImageTransform) -> PillowDecoder:
     names = tuple(str(row) for row in range(len(cache.offset_N)))
-    split = ImageSplit(names, np.zeros(len(names), np.int64), None, np.arange(len(names)), names)
+    split = ImageSplit(ImageFiles(names), np.zeros(len(names), np.int64), None, np.arange(len(names)), names)
     normaliser, bad = Normaliser(MEAN, STD, transform.crop), BadImages(split, 0.0, None)
-    return PillowDecoder(FileBytes(names, 0), transform, normaliser, bad, 2, cache=cache, normalise=False)
+    return PillowDecoder(FileBytes(split.images, 0), transform, normaliser, bad, 2, cache=cache, normalise=False)
 
 
 def requests_of(transform: ImageTransform, num_images: int, counts: range, views: Any) -> Iterator[DecodeRequest]:

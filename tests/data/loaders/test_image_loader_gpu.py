@@ -8,6 +8,7 @@ import torch
 from made_images import FOUR, batches_of, dataset_of, levels, loader_of, odd_files, plain_files, same
 
 from fastcpc.config.schema import DataConfig
+from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.loaders.dali_pipeline import dali_problem
 from fastcpc.data.prepare.cache import CacheWriter
 from fastcpc.data.prepare.check_images import check_image
@@ -24,7 +25,7 @@ def cache_of(paths: list[Path], folder: Path) -> Path:
     table = folder / f"photos.cache-{SIDE}.parquet"
     with CacheWriter(table, DataConfig().name, SIDE, len(paths), 0.0) as writer:
         for path in paths[1:]:
-            check, small = check_image(str(path), SIDE)
+            check, small = check_image(ImageFiles([str(path)]), 0, SIDE)
             assert small is not None
             writer.add(path.name, small.pixels, check.num_bytes, small.mtime_ns)
     return table

@@ -11,9 +11,14 @@ import image_sets
 import pytest
 from PIL import Image
 
-from fastcpc.data.prepare.check_images import check_image, check_images
+from fastcpc.data.image_store import ImageFiles
+from fastcpc.data.prepare.check_images import ImageCheck, ResizedImage, check_image, check_images
 
 FINE = image_sets.jpeg(3, (64, 48))
+
+
+def check_file(path: str) -> tuple[ImageCheck, ResizedImage | None]:
+    return check_image(ImageFiles([path]), 0)
 
 
 def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (64, 48), **save: object) -> bytes:
@@ -46,7 +51,7 @@ def noisy() -> bytes:
     ],
 )
 def test_undecodable_image_has_a_reason(tmp_path: Path, content: bytes, problem: str) -> None:
-    check, _ = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
+    check, _ = check_file(str(image_sets.put(tmp_path / "a.jpg", content)))
     assert check.problem.startswith(problem)
     assert check.num_bytes == len(content)
 
@@ -67,22 +72,22 @@ def test_undecodable_image_has_a_reason(tmp_path: Path, content: bytes, problem:
 def test_unusual_images_decode_with_a_note(
     tmp_path: Path, content: bytes, note: str, size: tuple[int, int], kind: str
 ) -> None:
-    check, _ = check_image(str(image_sets.put(tmp_path / "a.jpg", content)))
+    check, _ = check_file(str(image_sets.put(tmp_path / "a.jpg", content)))
     assert (check.problem, check.note, (check.width, check.height), check.format) == ("", note, size, kind)
 
 
 def test_missing_file_and_folder_have_a_reason(tmp_path: Path) -> None:
-    assert check_image(str(tmp_path / "no.jpg"))[0].problem == "no such file"
+    assert check_file(str(tmp_path / "no.jpg"))[0].problem == "no such file"
     (tmp_path / "folder.jpg").mkdir()
-    assert check_image(str(tmp_path / "folder.jpg"))[0].problem == "not a file"
-    assert check_image(str(image_sets.put(tmp_path / "f") / "x.jpg"))[0].problem == "cannot be read (Not a directory)"
+    assert check_file(str(tmp_path / "folder.jpg"))[0].problem == "not a file"
+    assert check_file(str(image_sets.put(tmp_path / "f") / "x.jpg"))[0].problem == "cannot be read (Not a directory)"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission(tmp_path: Path) -> None:
     path = image_sets.put(tmp_path / "a.jpg")
     path.chmod(0)
-    assert "Permission denied" in check_image(str(path)).problem
+    assert "Permission denied" in check_file(str(path)).problem
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
@@ -90,9 +95,10 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     path = image_sets.put(tmp_path / "a.jpg", FINE)
     script = (
         "import sys\n"
+        "from fastcpc.data.image_store import ImageFiles\n"
         "from fastcpc.data.prepare.check_images import check_images\n"
         "if __name__ == '__main__':\n"
-        f"    checks = check_images([{str(path)!r}] * 2000, 2)\n"
+        f"    checks = check_images(ImageFiles([{str(path)!r}] * 2000), 2)\n"
         "    next(checks)\n"
         "    print('torch' in sys.modules, flush=True)\n"
         "    sys.stdin.read()\n"
@@ -120,6 +126,7 @@ def is_running(pid: str) -> bool:
 
 def test_processes_give_the_same_in_the_same_order(tmp_path: Path) -> None:
     paths = [str(image_sets.put(tmp_path / f"{i}.jpg", b"" if i % 7 == 3 else FINE)) for i in range(70)]
-    checks = list(check_images(paths, jobs=2))
-    assert checks == list(check_images(paths, jobs=1))
+    images = ImageFiles(paths)
+    checks = list(check_images(images, jobs=2))
+    assert checks == list(check_images(images, jobs=1))
     assert [i for i, (check, _) in enumerate(checks) if check.problem] == list(range(3, 70, 7))

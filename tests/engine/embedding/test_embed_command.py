@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
+from containers import folder_samples, write_shards
 from embed_sets import MODEL, SIZE, model_options, write_images, write_weights
 from PIL import Image
 from several_ranks import TIME_LIMIT, environment, on_ranks
@@ -165,10 +166,14 @@ def test_a_finished_folder_is_not_embedded_again(made: Path, tmp_path: Path, mon
     assert embed(made / "images", tmp_path / "out", made / "w.pt") == 0
 
 
-def test_two_ranks_write_the_same_files(made: Path, tmp_path: Path) -> None:
-    on_ranks(2, "embed_sets:embed_on_ranks", made / "images", tmp_path / "out", made / "w.pt")
-    for name in ("embeddings.npy", "index.parquet"):
-        assert (tmp_path / "out" / name).read_bytes() == (made / "out" / name).read_bytes()
+def test_two_ranks_write_the_same_from_shards(made: Path, tmp_path: Path) -> None:
+    """As one process from a folder; only the paths differ."""
+    write_shards(tmp_path / "shards", "train", folder_samples(made / "images"), 15)
+    on_ranks(2, "embed_sets:embed_on_ranks", tmp_path / "shards", tmp_path / "out", made / "w.pt")
+    assert (tmp_path / "out" / "embeddings.npy").read_bytes() == (made / "out" / "embeddings.npy").read_bytes()
+    tables = [pq.read_table(folder / "out" / "index.parquet") for folder in (tmp_path, made)]
+    assert tables[0].drop(["path"]).equals(tables[1].drop(["path"]))
+    assert tables[0]["path"][16].as_py() == "train-00001.tar/000001.jpg"
     assert json.loads((tmp_path / "out" / "embed.json").read_text())["world_size"] == 2
 
 
@@ -219,8 +224,8 @@ def test_wrong_input_is_one_line(made: Path, tmp_path: Path, capsys: pytest.Capt
     cases = [
         ([str(tmp_path / "nowhere"), "--out", "a"], "no such folder or file"),
         ([str(images)], "--out"),
-        ([str(tmp_path / "shards"), "--out", str(tmp_path / "a")], "webdataset shards (.tar) cannot be embedded yet"),
-        ([str(weights), "--out", str(tmp_path / "a")], "unknown kind of list"),
+        ([str(tmp_path / "shards"), "--out", str(tmp_path / "a")], "0.tar: is empty; download or write the file again"),
+        ([str(weights), "--out", str(tmp_path / "a")], "unknown kind of file"),
         ([str(images), "--out", str(tmp_path / "full"), *model_options(weights)], "holds other files (notes.txt)"),
         ([str(images), "--out", str(tmp_path / "a"), "--model", "resnet5"], "no such model; near it"),
         ([str(images), "--out", str(tmp_path / "a"), *plain], "and fastcpc-embed never downloads"),

@@ -14,6 +14,7 @@ from PIL import Image
 from fastcpc.config.schema import AugmentConfig, DataConfig
 from fastcpc.data.augment.policies import WeakPolicy
 from fastcpc.data.dataset import Dataset, ImageSplit, ImageTransform
+from fastcpc.data.image_store import ImageFiles
 from fastcpc.data.loaders.base import Batch, ViewName
 from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.loaders.image_loader import ImageLoader
@@ -110,7 +111,11 @@ def plain_files(folder: Path, num: int) -> list[Path]:
 def dataset_of(paths: Sequence[Path], *, resized: bool = False, crop: int = 24) -> Dataset:
     num = len(paths)
     split = ImageSplit(
-        tuple(map(str, paths)), np.zeros(num, np.int64), None, np.arange(num), tuple(path.name for path in paths)
+        ImageFiles(list(map(str, paths))),
+        np.zeros(num, np.int64),
+        None,
+        np.arange(num),
+        tuple(path.name for path in paths),
     )
     transform = ImageTransform(resize=28, crop=crop, random_resized_crop=resized, flip=True)
     return Dataset("photos", ("a", "b"), split, {}, MEAN, STD, WeakPolicy(True, 0), image_transform=transform)

@@ -1,0 +1,126 @@
+"""Shards and Parquet: indexing with Python's tarfile, and single images with pyarrow's row groups.
+
+    OMP_NUM_THREADS=1 python bench/alternatives/containers.py
+
+The first rows list shards of 1,000 samples, an image and a .cls each, by the data set and by tarfile, which reads no
+labels. They are valid if the index and its names need at most 100 bytes per member. The other rows read images in
+random order from a Parquet file of each usual layout. They are valid if all bytes are equal. Files are in the page
+cache.
+"""
+
+import io
+import sys
+import tarfile
+import tempfile
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fastcpc.config.schema import DataConfig
+from fastcpc.data.containers import parquet_cells
+from fastcpc.data.registry import list_images
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+from harness import Check, Report, Row, arguments, this_machine, time_in_turns
+
+NUM_MEMBERS, PER_SHARD = 200_000, 2_000
+SIZES = (500, 4_000)  # bytes of an image
+MOST_BYTES = 100.0  # per member
+NUM_CELLS, CELL, READ = 2_000, 120_000, 60
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "not compressed, as datasets writes": {"compression": "none", "use_dictionary": False, "row_group_size": 1000},
+    "Snappy, 100 rows per group": {"row_group_size": 100},
+    "Snappy, pyarrow's default": {},
+}
+
+
+def write_shards(folder: Path, size: int) -> None:
+    """NUM_MEMBERS members in shards: random bytes as images, and labels."""
+    draws = np.random.default_rng(0)
+    for first in range(0, NUM_MEMBERS // 2, PER_SHARD // 2):
+        with tarfile.open(folder / f"{first:09d}.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+            for number in range(first, first + PER_SHARD // 2):
+                for ending, content in (("jpg", draws.bytes(size)), ("cls", b"%d" % (number % 10))):
+                    info = tarfile.TarInfo(f"{number:09d}.{ending}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+
+
+def index_row(size: int, repeats: int) -> Row:
+    """One row of indexing."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_shards(folder, size)
+        data = DataConfig(name="webdataset", root=name, holdout=0.0)
+
+        def by_tarfile() -> int:
+            count = 0
+            for path in sorted(folder.glob("*.tar")):
+                with tarfile.open(path) as tar:
+                    count += len(tar.getmembers())
+            return count
+
+        assert 2 * len(list_images(data).splits["train"]) == by_tarfile() == NUM_MEMBERS
+        tracemalloc.start()
+        listing = list_images(data)
+        kept, peak = (value / NUM_MEMBERS for value in tracemalloc.get_traced_memory())
+        tracemalloc.stop()
+        del listing
+        timings = time_in_turns({"fastcpc": lambda: list_images(data), "tarfile": by_tarfile}, repeats, "cpu")
+    notes = {"members per second": round(NUM_MEMBERS / timings["fastcpc"].median), "kept bytes": round(kept, 1)}
+    labels = {"what": "index", "members": NUM_MEMBERS, "image bytes": size}
+    return Row(labels, Check("peak bytes per member", peak, MOST_BYTES), "fastcpc", timings, notes=notes)
+
+
+def cell_row(layout: str, repeats: int) -> Row:
+    """One row of reading READ images from a Parquet file of NUM_CELLS."""
+    draws = np.random.default_rng(0)
+    contents = [draws.bytes(CELL) for _ in range(NUM_CELLS)]
+    rows = draws.permutation(NUM_CELLS)[:READ].tolist()
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "a.parquet"
+        columns = {"image": pa.array(contents, pa.binary()), "label": pa.array(np.arange(NUM_CELLS) % 2)}
+        pq.write_table(pa.table(columns), path, **LAYOUTS[layout])
+        images = list_images(DataConfig(name="parquet", root=name, holdout=0.0)).splits["train"].images
+        file = pq.ParquetFile(path)
+        group = file.metadata.row_group(0).num_rows
+
+        def by_cell() -> list[bytes]:
+            parquet_cells.clear()
+            return [images.read(row) for row in rows]
+
+        def by_group() -> bytes:
+            row = rows[0]
+            column = file.read_row_group(row // group, columns=["image"]).column(0)
+            value: bytes = column[row % group].as_py()
+            return value
+
+        wrong = sum(found != contents[row] for found, row in zip(by_cell(), rows, strict=True))
+        wrong += by_group() != contents[rows[0]]
+        timings = time_in_turns({f"{READ} cells": by_cell, "a row group by pyarrow": by_group}, repeats, "cpu")
+        file.close()
+    per_image = 1e3 * timings[f"{READ} cells"].median / READ
+    labels = {"what": "cells", "layout": layout, "image bytes": CELL}
+    notes = {"ms per image": round(per_image, 3)}
+    return Row(labels, Check("wrong images", float(wrong), 0.0), f"{READ} cells", timings, notes=notes)
+
+
+def main() -> int:
+    """Run the bench."""
+    options = arguments(__doc__ or "").parse_args()
+    report = Report("containers", this_machine("cpu"), options.results)
+    for size in SIZES:
+        report.add(index_row(size, options.repeats or 5))
+        print(report.rows[-1].notes)
+    for layout in LAYOUTS:
+        report.add(cell_row(layout, options.repeats or 5))
+        print(report.rows[-1].notes)
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
