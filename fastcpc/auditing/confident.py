@@ -99,7 +99,7 @@ def class_shares(matrix_KK: Floats, given_K: Floats, start_K: Floats) -> Floats:
     share_K = start_K
     for _ in range(SHARE_ITERATIONS):
         share_K = share_K * (matrix_KK @ (given_K / np.maximum(share_K @ matrix_KK, 1e-12)))
-    return share_K / share_K.sum()
+    return np.asarray(share_K / share_K.sum(), np.float64)
 
 
 def _counts(prob_NK: Floats, given_N: Ints, part: float) -> Floats:
