@@ -64,6 +64,7 @@ def test_responses_of_the_first_layer_are_white() -> None:
     images = correlated_images(400)
     network = Airbench(3, 12, 16)
     network.fit_whitening(images)
+    torch.nn.init.zeros_(network.whiten.bias)  # type: ignore[arg-type]
     responses_PD = network.whiten(images).detach().double().transpose(0, 1).flatten(1).T
     positive, negative = responses_PD[:, :12], responses_PD[:, 12:]
     assert negative.equal(-positive)
