@@ -111,7 +111,8 @@ def _projected(scoring: ScoringResult, num_dims: int, numerics: Numerics, positi
     if own.any():
         values_bD = feat_ND[position_B[own].to(feat_ND.device)].float().cpu().numpy()
         values_BD[own.to(numerics.device)] = torch.from_numpy(project(values_bD)).to(numerics.device)
-    return values_BD
+    limit = torch.finfo(torch.float16).max  # only a diverged network has larger features
+    return values_BD.nan_to_num_(0.0, limit, -limit).clamp_(-limit, limit)
 
 
 def _header(dtype: str, shape: tuple[int, int]) -> bytes:
