@@ -13,6 +13,7 @@ PAGES = {
     "digits_table": "README.md",
     "suspects": "docs/results.md",
     "clothing_table": "docs/experiments.md",
+    "corrections_table": "docs/experiments.md",
     "guard_table": "docs/experiments.md",
     "digits_figure": "docs/experiments.md",
     "embedding_cleaners": "docs/experiments.md",
