@@ -97,7 +97,10 @@ def _decision(place: str, task: dict[str, Any]) -> tuple[str, ...] | None:
     if missing is not None:
         raise InputError(f"{place}: data has no {missing!r}; import the tasks of fastcpc-clean --label-studio")
     given = str(data["given_class"])
-    found = {_choices(place, one) for one in annotations if not one.get("was_cancelled")} - {("", False)}
+    try:
+        found = {_choices(place, one) for one in annotations if not one.get("was_cancelled")} - {("", False)}
+    except (AttributeError, TypeError):  # a value of another type than Label Studio writes
+        raise InputError(f"{place}: its annotations are not those of Label Studio; export as JSON again") from None
     if not found:
         return None
     if len(found) > 1:

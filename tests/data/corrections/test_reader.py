@@ -180,6 +180,22 @@ def minimal(task: Any) -> None:
     del task["annotations"]
 
 
+def null(task: Any) -> None:
+    task["annotations"] = [None]
+
+
+def null_result(task: Any) -> None:
+    task["annotations"] = [{"result": None}]
+
+
+def text_value(task: Any) -> None:
+    task["annotations"] = [{"result": [{"from_name": "label", "value": "hen"}]}]
+
+
+def number_of_choices(task: Any) -> None:
+    task["annotations"] = [{"result": [{"from_name": "label", "value": {"choices": 5}}]}]
+
+
 def foreign(task: Any) -> None:
     del task["data"]["given_class"]
 
@@ -190,6 +206,10 @@ def foreign(task: Any) -> None:
         (cancel, r"export\.json: no task has an annotation; annotate tasks in Label Studio and export again"),
         (disagree, r"export\.json: task 1: annotations disagree \(dog and hen\); keep one annotation per task"),
         (minimal, r"export\.json: task 1: no data or annotations; export as JSON, not as JSON-MIN"),
+        *(
+            (edit, r"export\.json: task 1: its annotations are not those of Label Studio; export as JSON again")
+            for edit in (null, null_result, text_value, number_of_choices)
+        ),
         (foreign, r"task 1: data has no 'given_class'; import the tasks of fastcpc-clean --label-studio"),
     ],
 )
