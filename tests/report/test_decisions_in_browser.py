@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from browser import browser, console
+from browser import console
 from decisions import with_decisions
 from finished_run import change_predictions, finished_run
 from selenium.webdriver import ActionChains, Chrome, Keys
@@ -30,24 +30,10 @@ pytestmark = pytest.mark.xdist_group("browser")
 TIME_LIMIT = 60  # seconds; only for what never happens
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("decisions")
-    change_predictions(finished_run(folder / "run"))
-    (folder / "report.html").write_text(run_page(read_run(folder / "run")), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def chrome(folder: Path) -> Iterator[Chrome]:
-    with browser(folder) as chrome:
-        yield chrome
-
-
 @pytest.fixture
-def page(chrome: Chrome, folder: Path) -> Iterator[Chrome]:
+def page(chrome: Chrome, report_folder: Path) -> Iterator[Chrome]:
     """The report, freshly opened, without decisions of an earlier test."""
-    address = (folder / "report.html").as_uri()
+    address = (report_folder / "report.html").as_uri()
     chrome.get(address)
     chrome.execute_script("localStorage.clear()")
     chrome.get(address)
@@ -56,9 +42,9 @@ def page(chrome: Chrome, folder: Path) -> Iterator[Chrome]:
 
 
 @pytest.fixture(scope="module")
-def worst(folder: Path) -> list[dict[str, Any]]:
+def worst(report_folder: Path) -> list[dict[str, Any]]:
     """The suspects of the run, worst first."""
-    run = read_run(folder / "run")
+    run = read_run(report_folder / "run")
     samples = read_samples(run)
     return [
         {
@@ -88,16 +74,16 @@ def wait_for(page: Chrome, name: str, word: str) -> str:
     return text_of(page, name)
 
 
-def downloaded(page: Chrome, folder: Path) -> list[tuple[str, ...]]:
+def downloaded(page: Chrome, report_folder: Path) -> list[tuple[str, ...]]:
     """The rows of the downloaded corrections.csv, which is moved away for the next download."""
     wait_for(page, "review-status", "saved")
-    path = folder / "downloads" / "corrections.csv"
+    path = report_folder / "downloads" / "corrections.csv"
     deadline = time.monotonic() + TIME_LIMIT
     while not path.exists() or not path.read_bytes().endswith(b"\r\n"):
         assert time.monotonic() < deadline, f"{path} is missing or incomplete"
         time.sleep(0.05)
-    path.replace(folder / "corrections.csv")
-    with (folder / "corrections.csv").open(newline="", encoding="utf-8") as file:
+    path.replace(report_folder / "corrections.csv")
+    with (report_folder / "corrections.csv").open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
     assert tuple(head) == COLUMNS
     return [tuple(row) for row in rows]
@@ -112,7 +98,7 @@ def in_order(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def test_from_keys_to_a_corrected_run(
-    page: Chrome, folder: Path, worst: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    page: Chrome, report_folder: Path, worst: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Accept, keep, remove, another class, and an undo; then the file, the list, and the run that trains with it."""
     other = next(k for k in range(10) if k not in (worst[3]["given"], worst[3]["suggested"]))
@@ -123,20 +109,25 @@ def test_from_keys_to_a_corrected_run(
         row_of(worst[2], "remove"),
         row_of(worst[3], "relabel", other),
     ]
-    assert downloaded(page, folder) == in_order(expected)
+    assert downloaded(page, report_folder) == in_order(expected)
     assert "4 decisions saved as corrections.csv" in text_of(page, "review-status")
     cards = page.find_elements(By.CSS_SELECTOR, ".card")
     assert [card.get_attribute("data-decision") for card in cards[:5]] == ["relabel", "keep", "remove", "relabel", None]
     assert cards[3].find_element(By.CLASS_NAME, "decision").text == f"label {other}"
 
-    arguments = ["--corrections", str(folder / "corrections.csv"), "--cleaned-list", str(tmp_path / "labels.csv")]
-    assert clean.main([str(folder / "run"), *arguments]) == 0
+    arguments = [
+        "--corrections",
+        str(report_folder / "corrections.csv"),
+        "--cleaned-list",
+        str(tmp_path / "labels.csv"),
+    ]
+    assert clean.main([str(report_folder / "run"), *arguments]) == 0
     assert "4 decisions (2 relabelled, 1 kept, 1 removed)" in capsys.readouterr().out
     labels = dict(line.split(",") for line in (tmp_path / "labels.csv").read_text().split()[1:])
     assert labels[str(worst[0]["index"])] == str(worst[0]["suggested"]) and labels[str(worst[3]["index"])] == str(other)
 
     config = small_config(tmp_path / "run")
-    config = replace(config, data=replace(config.data, corrections=str(folder / "corrections.csv")))
+    config = replace(config, data=replace(config.data, corrections=str(report_folder / "corrections.csv")))
     run(replace(config, train=replace(config.train, epochs=2)))
     table = {row["index"]: row for row in pq.read_table(tmp_path / "run" / "clean_probabilities.parquet").to_pylist()}
     assert worst[2]["index"] not in table
@@ -145,32 +136,34 @@ def test_from_keys_to_a_corrected_run(
         assert (row["given_label"], row["clean_probability"]) == (label, 1.0)
 
 
-def test_decisions_survive_a_reload_and_go_with_a_file(page: Chrome, folder: Path, worst: list[dict[str, Any]]) -> None:
+def test_decisions_survive_a_reload_and_go_with_a_file(
+    page: Chrome, report_folder: Path, worst: list[dict[str, Any]]
+) -> None:
     press(page, "n", "a", "r")
     page.refresh()
     assert text_of(page, "decided") == f"2 of {min(200, len(worst))} decided"
     press(page, "s")
-    rows = downloaded(page, folder)
+    rows = downloaded(page, report_folder)
     assert rows == in_order([row_of(worst[0], "relabel", worst[0]["suggested"]), row_of(worst[1], "remove")])
     page.find_element(By.ID, "clear-decisions").send_keys(Keys.ENTER)
     assert text_of(page, "decided").startswith("0 of") and not page.find_element(By.ID, "save-decisions").is_enabled()
     page.refresh()
     assert text_of(page, "decided").startswith("0 of")
-    page.find_element(By.ID, "load-decisions").send_keys(str(folder / "corrections.csv"))
+    page.find_element(By.ID, "load-decisions").send_keys(str(report_folder / "corrections.csv"))
     assert wait_for(page, "review-status", "loaded") == "2 decisions loaded from corrections.csv"
     press(page, "s")
-    assert downloaded(page, folder) == rows
+    assert downloaded(page, report_folder) == rows
 
 
-def test_a_file_of_excel_and_samples_elsewhere(page: Chrome, folder: Path, worst: list[dict[str, Any]]) -> None:
+def test_a_file_of_excel_and_samples_elsewhere(page: Chrome, report_folder: Path, worst: list[dict[str, Any]]) -> None:
     one, head = worst[5], ";".join(COLUMNS)
     text = f'sep=;\r\n{head}\r\n{one["index"]};"{one["path"]}";{one["given"]};relabel;{one["suggested"]}\r\n'
-    (folder / "excel.csv").write_bytes(b"\xef\xbb\xbf" + (text + "1700;train/01700;3;remove;\r\n").encode())
-    page.find_element(By.ID, "load-decisions").send_keys(str(folder / "excel.csv"))
+    (report_folder / "excel.csv").write_bytes(b"\xef\xbb\xbf" + (text + "1700;train/01700;3;remove;\r\n").encode())
+    page.find_element(By.ID, "load-decisions").send_keys(str(report_folder / "excel.csv"))
     wait_for(page, "review-status", "2 decisions loaded")
     assert text_of(page, "decided").endswith("decided, 1 decisions about other images")
     press(page, "s")
-    assert ("1700", "train/01700", "3", "remove", "") in downloaded(page, folder)
+    assert ("1700", "train/01700", "3", "remove", "") in downloaded(page, report_folder)
 
 
 @pytest.mark.parametrize(
@@ -184,17 +177,17 @@ def test_a_file_of_excel_and_samples_elsewhere(page: Chrome, folder: Path, worst
     ],
 )
 def test_a_file_that_does_not_fit_loads_nothing(
-    edit: dict[str, str], message: str, page: Chrome, folder: Path, worst: list[dict[str, Any]]
+    edit: dict[str, str], message: str, page: Chrome, report_folder: Path, worst: list[dict[str, Any]]
 ) -> None:
     cells = dict(zip(COLUMNS, row_of(worst[0], "keep"), strict=True)) | edit
     cells = {name: value.format(**worst[0]) for name, value in cells.items()}
-    (folder / "bad.csv").write_text(f"{','.join(COLUMNS)}\n{','.join(cells.values())}\n")
-    page.find_element(By.ID, "load-decisions").send_keys(str(folder / "bad.csv"))
+    (report_folder / "bad.csv").write_text(f"{','.join(COLUMNS)}\n{','.join(cells.values())}\n")
+    page.find_element(By.ID, "load-decisions").send_keys(str(report_folder / "bad.csv"))
     assert message.format(**worst[0]) in wait_for(page, "review-status", "nothing loaded")
     assert text_of(page, "decided").startswith("0 of")
 
 
-def test_one_decision_for_a_group(page: Chrome, folder: Path, worst: list[dict[str, Any]]) -> None:
+def test_one_decision_for_a_group(page: Chrome, report_folder: Path, worst: list[dict[str, Any]]) -> None:
     Select(page.find_element(By.ID, "order")).select_by_value("pair")
     headers = page.find_elements(By.CSS_SELECTOR, ".group")
     shown = worst[:200]
@@ -207,7 +200,7 @@ def test_one_decision_for_a_group(page: Chrome, folder: Path, worst: list[dict[s
     first = page.find_element(By.CSS_SELECTOR, ".card")
     assert first.find_element(By.CLASS_NAME, "path").text == largest[0]["path"]
     press(page, Keys.ESCAPE, "k", "A", "s")  # keep the first, then accept the others of the group
-    rows = downloaded(page, folder)
+    rows = downloaded(page, report_folder)
     seen = largest[:20]
     assert rows == in_order([row_of(seen[0], "keep"), *(row_of(one, "relabel", suggested) for one in seen[1:])])
     buttons = headers[1].find_elements(By.TAG_NAME, "button")
@@ -249,17 +242,17 @@ def test_keys_help_and_moves(page: Chrome) -> None:
     assert text_of(page, "decided").startswith("0 of") and not dialog.is_displayed()
 
 
-def test_buttons_decide_too(page: Chrome, folder: Path, worst: list[dict[str, Any]]) -> None:
+def test_buttons_decide_too(page: Chrome, report_folder: Path, worst: list[dict[str, Any]]) -> None:
     cards = page.find_elements(By.CSS_SELECTOR, ".card")
     cards[1].find_elements(By.CSS_SELECTOR, ".actions button")[3].click()
     cards[0].find_elements(By.CSS_SELECTOR, ".actions button")[2].click()
     Select(page.find_element(By.ID, "class-list")).select_by_value(str(worst[0]["given"]))
     page.find_element(By.ID, "class-accept").click()
     page.find_element(By.ID, "save-decisions").click()
-    assert downloaded(page, folder) == in_order([row_of(worst[0], "keep"), row_of(worst[1], "remove")])
+    assert downloaded(page, report_folder) == in_order([row_of(worst[0], "keep"), row_of(worst[1], "remove")])
 
 
-def test_past_decisions_are_saved_again(chrome: Chrome, folder: Path, tmp_path: Path) -> None:
+def test_past_decisions_are_saved_again(chrome: Chrome, report_folder: Path, tmp_path: Path) -> None:
     config = with_decisions(small_config(tmp_path / "run"), tmp_path / "c.csv", 12)
     run(replace(config, train=replace(config.train, epochs=2)))
     change_predictions(tmp_path / "run")
@@ -272,7 +265,7 @@ def test_past_decisions_are_saved_again(chrome: Chrome, folder: Path, tmp_path: 
     rows = json.loads(chrome.execute_script("return document.getElementById('rows').textContent"))["rows"]
     assert not {row[0] for row in before} & {str(row[0]) for row in rows}
     press(chrome, "n", "k", "s")
-    found = downloaded(chrome, folder)
+    found = downloaded(chrome, report_folder)
     assert len(found) == 13 and set(before) <= set(found)
     assert console(chrome) == []
 
@@ -290,7 +283,7 @@ def test_a_page_without_suspects(chrome: Chrome, tmp_path: Path) -> None:
     assert console(chrome) == []
 
 
-def test_similar_images_are_decided_together(chrome: Chrome, folder: Path, tmp_path: Path) -> None:
+def test_similar_images_are_decided_together(chrome: Chrome, report_folder: Path, tmp_path: Path) -> None:
     run_folder = finished_run(tmp_path / "run")
     change_predictions(run_folder)
     run = read_run(run_folder)
@@ -309,6 +302,6 @@ def test_similar_images_are_decided_together(chrome: Chrome, folder: Path, tmp_p
     header.find_elements(By.TAG_NAME, "button")[3].send_keys(Keys.ENTER)
     press(chrome, "s")
     removed = [samples.index_N[row] for row in (rows[4], rows[11], rows[30])]
-    found = downloaded(chrome, folder)
+    found = downloaded(chrome, report_folder)
     assert {int(row[0]) for row in found} == set(removed) and {row[3] for row in found} == {"remove"}
     assert console(chrome) == []

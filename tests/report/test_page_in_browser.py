@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import browser, console, requests
+from browser import console, requests
 from finished_run import change_predictions, finished_run
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
@@ -27,26 +27,10 @@ pytestmark = pytest.mark.xdist_group("browser")
 TIME_LIMIT = 600  # seconds; only for a download that never ends
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's report, and the folder that the browser downloads to."""
-    folder = tmp_path_factory.mktemp("report")
-    run = finished_run(folder / "run")
-    change_predictions(run)
-    (folder / "report.html").write_text(run_page(read_run(run)), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def chrome(folder: Path) -> Iterator[Chrome]:
-    with browser(folder) as chrome:
-        yield chrome
-
-
 @pytest.fixture
-def page(chrome: Chrome, folder: Path) -> Iterator[Chrome]:
+def page(chrome: Chrome, report_folder: Path) -> Iterator[Chrome]:
     """The report, freshly opened; what it must never do is checked after each test."""
-    address = (folder / "report.html").as_uri()
+    address = (report_folder / "report.html").as_uri()
     chrome.get("about:blank")
     requests(chrome)
     chrome.get(address)
@@ -66,9 +50,9 @@ def status(page: Chrome) -> str:
     return page.find_element(By.ID, "status").text
 
 
-def saved(folder: Path) -> list[dict[str, str]]:
+def saved(report_folder: Path) -> list[dict[str, str]]:
     """The rows of the downloaded CSV, which is deleted for the next download."""
-    path = folder / "downloads" / "suspects.csv"
+    path = report_folder / "downloads" / "suspects.csv"
     deadline = time.monotonic() + TIME_LIMIT
     while not path.exists() or not path.read_bytes().endswith(b"\r\n"):
         assert time.monotonic() < deadline, f"{path} is missing or incomplete"
@@ -79,8 +63,8 @@ def saved(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def test_page_shows_accuracy_noisiest_class_and_twenty_cards(page: Chrome, folder: Path) -> None:
-    run = read_run(folder / "run")
+def test_page_shows_accuracy_noisiest_class_and_twenty_cards(page: Chrome, report_folder: Path) -> None:
+    run = read_run(report_folder / "run")
     facts = page.find_element(By.CLASS_NAME, "facts").text
     assert run.summary is not None and f"{run.summary['final_top1']:.2f} %" in facts
     assert "Noisiest class" in facts and "estimated: predicted noisy" in facts
@@ -114,7 +98,7 @@ def test_filters_and_search_narrow_the_cards(page: Chrome) -> None:
     assert shown(page) == []
 
 
-def test_saved_selection_equals_the_table(page: Chrome, folder: Path) -> None:
+def test_saved_selection_equals_the_table(page: Chrome, report_folder: Path) -> None:
     save = page.find_element(By.ID, "save")
     assert not save.is_enabled()
     cards = shown(page)
@@ -122,8 +106,8 @@ def test_saved_selection_equals_the_table(page: Chrome, folder: Path) -> None:
         cards[number].find_element(By.CSS_SELECTOR, "input").click()
     cards[5].find_element(By.CSS_SELECTOR, ".frame").click()  # a click on the image selects the card
     save.click()
-    rows = saved(folder)
-    run = read_run(folder / "run")
+    rows = saved(report_folder)
+    run = read_run(report_folder / "run")
     suspects = find_suspects(run, samples := read_samples(run))
     chosen = [int(suspects.rows[number]) for number in (0, 3, 5)]
     assert [row["path"] for row in rows] == [samples.paths[row] for row in chosen]
@@ -135,20 +119,20 @@ def test_saved_selection_equals_the_table(page: Chrome, folder: Path) -> None:
     assert not save.is_enabled()
 
 
-def test_hidden_cards_stay_selected(page: Chrome, folder: Path) -> None:
+def test_hidden_cards_stay_selected(page: Chrome, report_folder: Path) -> None:
     first = shown(page)[0]
     first.find_element(By.CSS_SELECTOR, "input").click()
     page.find_element(By.ID, "search").send_keys("nowhere")
     assert shown(page) == [] and status(page) == "0 shown, 1 selected"
     page.find_element(By.ID, "save").click()
-    assert len(saved(folder)) == 1
+    assert len(saved(report_folder)) == 1
     page.find_element(By.ID, "search").send_keys(Keys.CONTROL, "a", Keys.DELETE)
     page.find_element(By.ID, "select-shown").click()
     page.find_element(By.ID, "save").click()
-    assert len(saved(folder)) == 20
+    assert len(saved(report_folder)) == 20
 
 
-def test_page_works_with_the_keyboard(page: Chrome, folder: Path) -> None:
+def test_page_works_with_the_keyboard(page: Chrome, report_folder: Path) -> None:
     def press(*keys: str) -> None:
         ActionChains(page).send_keys(*keys).perform()  # send_keys of a file input would name a file
 
@@ -169,7 +153,7 @@ def test_page_works_with_the_keyboard(page: Chrome, folder: Path) -> None:
         ActionChains(page).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
     assert page.switch_to.active_element.get_attribute("id") == "save"
     page.switch_to.active_element.send_keys(Keys.ENTER)
-    assert len(saved(folder)) == 1
+    assert len(saved(report_folder)) == 1
     page.find_element(By.ID, "more").send_keys(Keys.ENTER)
     number = page.switch_to.active_element.get_attribute("aria-label")
     assert number is not None and number.startswith("Select number 21:")
@@ -215,10 +199,10 @@ def contrast(one: str, two: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_page_without_javascript_shows_all_cards(folder: Path) -> None:
+def test_page_without_javascript_shows_all_cards(report_folder: Path) -> None:
     """What is hidden at first is hidden by the script alone."""
-    text = (folder / "report.html").read_text(encoding="utf-8")
-    rows = len(pq.read_table(folder / "run" / "clean_probabilities.parquet"))
+    text = (report_folder / "report.html").read_text(encoding="utf-8")
+    rows = len(pq.read_table(report_folder / "run" / "clean_probabilities.parquet"))
     assert 20 < text.count('<li class="card" data-row=') <= rows
 
 
@@ -249,7 +233,7 @@ def make_hostile(run: Path) -> None:
     pq.write_table(table.set_column(place, "path", pa.array(paths)), run / "clean_probabilities.parquet")
 
 
-def test_hostile_names_are_escaped(chrome: Chrome, tmp_path: Path, folder: Path) -> None:
+def test_hostile_names_are_escaped(chrome: Chrome, tmp_path: Path, report_folder: Path) -> None:
     run = finished_run(tmp_path / "<b onclick=window.hacked=1>run")
     change_predictions(run)
     make_hostile(run)
@@ -271,7 +255,7 @@ def test_hostile_names_are_escaped(chrome: Chrome, tmp_path: Path, folder: Path)
     assert console(chrome) == [] and requests(chrome) == [page.as_uri()]
     chrome.find_element(By.ID, "select-shown").click()
     chrome.find_element(By.ID, "save").click()
-    rows = saved(folder)
+    rows = saved(report_folder)
     opened = read_run(run)
     suspects = find_suspects(opened, samples := read_samples(opened))
     table = suspects_table(opened, samples, suspects, suspects.rows[: len(rows)])
