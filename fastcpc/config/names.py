@@ -53,11 +53,8 @@ OWN_NOISE = {
 BACKBONES = ["preact_resnet18", "airbench", "digits_cnn", "small_cnn", "resnet50", "linear", "mlp"]
 EMBEDDING_BACKBONES = ("linear", "mlp")  # networks for data.name=embeddings, and only for it
 TIMM_PREFIX = "timm/"  # model.name=timm/NAME
-MOST_PIXELS = {
-    "airbench": 64,
-    "digits_cnn": 8,
-    "small_cnn": 64,
-}  # the largest side of images that these networks are for
+# the largest side of images that these networks are for
+MOST_PIXELS = {"airbench": 64, "digits_cnn": 8, "small_cnn": 64}
 WEIGHTS_BY_NAME = ["resnet50"]  # networks whose weights can be given by name, beside those of timm
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar")
 

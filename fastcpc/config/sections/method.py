@@ -26,8 +26,7 @@ class ModelConfig(Section):
     width: int = setting(
         64,
         "Channels of the first stage of preact_resnet18, of the first block of airbench, and of the second convolution "
-        "of digits_cnn and small_cnn. "
-        "mlp has 8 x width hidden units.",
+        "of digits_cnn and small_cnn. mlp has 8 x width hidden units.",
         DIVIDEMIX,
         Range(16),
     )
