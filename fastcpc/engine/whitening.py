@@ -1,4 +1,4 @@
-"""First layers that depend on the training images: networks with a method ``fit_whitening`` get some of them.
+"""First layers that depend on the training images: the whitening layer of ``airbench``.
 
 ``Trainer`` calls it before the first epoch. A checkpoint has the layer, so a run that resumes overwrites it.
 """
@@ -24,8 +24,9 @@ def fit_whitening(networks: Sequence[Network], loader: Loader) -> None:
     index = torch.linspace(0, loader.num_samples - 1, min(NUM_IMAGES, loader.num_samples)).long()
     batches = list(index.split(BATCH))
     images = torch.cat([batch.views[0].cpu() for batch in loader.stream(batches, ("test",), seed=0)])
-    for backbone in backbones:
-        backbone.fit_whitening(images)
-        # Machines may round differently; all ranks need the same filters.
-        with torch.no_grad():
-            backbone.whiten.weight.copy_(all_reduce_mean(backbone.whiten.weight.clone(), "whitening"))
+    backbones[0].fit_whitening(images)
+    with torch.no_grad():
+        # machines may round differently; all ranks need the same filters
+        filters = all_reduce_mean(backbones[0].whiten.weight.clone(), "whitening")
+        for backbone in backbones:
+            backbone.whiten.weight.copy_(filters)

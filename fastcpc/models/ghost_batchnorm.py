@@ -91,6 +91,14 @@ def forward_ghost(network: nn.Module, batches: list[Tensor]) -> list[Tensor]:
 
 def _grouped(layer: nn.modules.batchnorm._BatchNorm, groups: GhostBatches) -> GhostBatchNorm:
     new = GhostBatchNorm(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-    new.load_state_dict(layer.state_dict())
     new.groups = groups
-    return new.train(layer.training)
+    copy_batchnorm(layer, new)
+    return new
+
+
+def copy_batchnorm(layer: nn.modules.batchnorm._BatchNorm, new: nn.modules.batchnorm._BatchNorm) -> None:
+    """Give a layer the weights, statistics and mode of another one, and freeze what is frozen there."""
+    new.load_state_dict(layer.state_dict())
+    for own, given in zip(new.parameters(), layer.parameters(), strict=True):
+        own.requires_grad_(given.requires_grad)
+    new.train(layer.training)

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from fastcpc.distributed import all_gather, all_reduce_sum, data_group, world_size
 from fastcpc.errors import InputError
+from fastcpc.models.ghost_batchnorm import copy_batchnorm
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -112,5 +113,5 @@ def _synced(layer: nn.Module) -> SyncedBatchNorm:
         raise InputError(
             "parallel.sync_batchnorm: BatchNorm without weights cannot be synchronised on a CPU; set it to false"
         )
-    new.load_state_dict(layer.state_dict())
-    return new.train(layer.training)
+    copy_batchnorm(layer, new)
+    return new

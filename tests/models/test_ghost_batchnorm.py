@@ -8,11 +8,27 @@ import torch
 from fastcpc.config.schema import CpcConfig, ModelConfig
 from fastcpc.models.build import build_network
 from fastcpc.models.ghost_batchnorm import apply_ghost_batchnorm, forward_ghost
+from fastcpc.models.sync_batchnorm import synchronise_batchnorm
 
 NETWORKS = {
     "digits_cnn": (ModelConfig(name="digits_cnn", width=16), 1, 8),
     "preact_resnet18": (ModelConfig(width=16), 3, 16),
+    "airbench": (ModelConfig(name="airbench", width=16), 3, 16),
 }
+
+
+def trained(network: torch.nn.Module) -> list[str]:
+    return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+
+
+def test_synchronised_layers_keep_what_is_frozen() -> None:
+    model, channels, size = NETWORKS["airbench"]
+    network = build_network(
+        model, CpcConfig(embedding_dim=8), num_classes=5, in_channels=channels, image_size=size, seed=1
+    )
+    before = trained(network)
+    synchronise_batchnorm(network, torch.device("cpu"))
+    assert trained(network) == before
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -25,6 +41,7 @@ def test_one_pass_of_four_batches_equals_four_passes(name: str) -> None:
     together = copy.deepcopy(apart)
     assert apply_ghost_batchnorm(together)
     assert together.state_dict().keys() == apart.state_dict().keys()
+    assert trained(together) == trained(apart)
     batches = [torch.randn(6, channels, size, size) * (1 + i) + i for i in range(4)]
     want = [apart(images) for images in batches]
     got = forward_ghost(together, batches)

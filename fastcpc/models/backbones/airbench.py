@@ -4,7 +4,7 @@ Source: Jordan 2024, arXiv 2404.00498.
 
 A frozen first layer whitens patches of 2x2 pixels: its filters are the principal directions of patches of the training
 images, scaled to variance 1, and their negatives. Three blocks of two 3x3 convolutions follow. BatchNorm has no scale,
-activations are GELU, and half of each block's first convolution starts as the identity.
+activations are GELU, and the first filters of each convolution start as the identity.
 """
 
 import torch
