@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from browser import console
+from browser import browser, console
 from decisions import with_decisions
-from finished_run import change_predictions, finished_run
+from finished_run import change_predictions, finished_report, finished_run
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
@@ -28,6 +28,17 @@ from fastcpc.report.results.suspects import find_suspects
 
 pytestmark = pytest.mark.xdist_group("browser")
 TIME_LIMIT = 60  # seconds; only for what never happens
+
+
+@pytest.fixture(scope="module")
+def report_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished_report(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def chrome(report_folder: Path) -> Iterator[Chrome]:
+    with browser(report_folder) as chrome:
+        yield chrome
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from browser import console, requests
-from finished_run import change_predictions, finished_run
+from browser import browser, console, requests
+from finished_run import change_predictions, finished_report, finished_run
 from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -25,6 +25,17 @@ from fastcpc.report.results.suspects import find_suspects, suspects_table
 
 pytestmark = pytest.mark.xdist_group("browser")
 TIME_LIMIT = 600  # seconds; only for a download that never ends
+
+
+@pytest.fixture(scope="module")
+def report_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished_report(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def chrome(report_folder: Path) -> Iterator[Chrome]:
+    with browser(report_folder) as chrome:
+        yield chrome
 
 
 @pytest.fixture
