@@ -253,6 +253,16 @@ def test_keys_help_and_moves(page: Chrome) -> None:
     assert text_of(page, "decided").startswith("0 of") and not dialog.is_displayed()
 
 
+def test_after_the_last_shown_image_the_others_appear(page: Chrome) -> None:
+    cards = page.find_elements(By.CLASS_NAME, "card")
+    shown = [card for card in cards if card.is_displayed()]
+    assert 0 < len(shown) < len(cards)
+    page.execute_script("arguments[0].querySelector('input').focus()", shown[-1])
+    press(page, "k")
+    assert cards[len(shown)].is_displayed()
+    assert page.execute_script("return arguments[0].contains(document.activeElement)", cards[len(shown)])
+
+
 def test_buttons_decide_too(page: Chrome, report_folder: Path, worst: list[dict[str, Any]]) -> None:
     cards = page.find_elements(By.CSS_SELECTOR, ".card")
     cards[1].find_elements(By.CSS_SELECTOR, ".actions button")[3].click()
