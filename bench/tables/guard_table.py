@@ -45,9 +45,9 @@ NOISE = {
     "digits, sym 80 %": ("digits_sym80",),
     "digits, asym 10 %": ("digits_asym40", "noise.rate=0.1"),
     "digits, asym 40 %": ("digits_asym40",),
-    "clothing, 0 %": ("clothing_small", "noise.kind=none", "noise.rate=0"),
+    "clothing, 0 %": ("clothing_small", "noise.kind=none", "noise.pairs=", "noise.rate=0"),
     **{
-        f"clothing, sym {rate} %": ("clothing_small", "noise.kind=sym", f"noise.rate={rate / 100}")
+        f"clothing, sym {rate} %": ("clothing_small", "noise.kind=sym", "noise.pairs=", f"noise.rate={rate / 100}")
         for rate in (3, 10, 20)
     },
     "clothing, 40 %": ("clothing_small",),
