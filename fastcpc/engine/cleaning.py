@@ -10,7 +10,7 @@ from fastcpc.cleaner.base import Cleaner, CleanerInput, CleanerResult, class_lis
 from fastcpc.cleaner.confirmed import always_labelled, with_confirmed
 from fastcpc.cleaner.confusion import Confusion
 from fastcpc.cleaner.finite import non_finite
-from fastcpc.cleaner.guard import guarded, is_nearly_clean
+from fastcpc.cleaner.guard import guarded, is_nearly_clean, noise_bound
 from fastcpc.cleaner.loss_history import append_history, check_finite, min_max
 from fastcpc.cleaner.partition import Partition, classes_without_clean, co_divide, partition_problem
 from fastcpc.cleaner.registry import cleaners_of
@@ -136,6 +136,8 @@ def _inputs(
         if keeps_history:
             learner.history_LN = append_history(learner.history_LN, values_N, config.cleaner.loss_history)
             values_N = learner.history_LN.mean(0)
+        if config.cleaner.guard == "auto" and learner.noise_bound is None and learner.partition is None:
+            learner.noise_bound = noise_bound(scores.predicted_N, scores.prob_predicted_N, labels_N, order.num_groups)
         inputs.append(
             CleanerInput(
                 network=learner.eval_network,
@@ -154,6 +156,7 @@ def _inputs(
                 order=order,
                 shard=scoring.shard,
                 confirmed_N=confirmed_N,
+                noise_bound=learner.noise_bound,
             )
         )
     return inputs

@@ -42,6 +42,7 @@ LOSS_NAMES = ("total", "labelled", "unlabelled", "penalty")
 IN_CHECKPOINT = ("optimizer", "cpc_optimizer", "scaler", "history", "sums", "restores", "partition")
 IN_SNAPSHOT = ("scaler", "network", "momentum")
 IN_EXPORT = ("sums", "restores")  # beside a snapshot
+# "noise_bound" is in state.pt only with cleaner.guard=auto, after the first cleaning.
 WEIGHTS = "weights"  # in state.pt, only with ema.decay: the weights in training, beside those of the average
 
 
@@ -105,6 +106,7 @@ class Learner:
         self.device = numerics.device
         self.history_LN = torch.zeros(0, num_samples, device=self.device)
         self.partition: Partition | None = None
+        self.noise_bound: Tensor | None = None
         self.rollbacks = 0
         self.sums = torch.zeros(len(LOSS_NAMES), dtype=torch.float64, device=self.device)
         self.steps: list[tuple[Tensor, Tensor]] = []
@@ -157,16 +159,18 @@ class Learner:
             "sums": StatePart(lambda: self.sums, lambda value: self._set("sums", value.to(self.device))),
             "restores": StatePart(lambda: self.rollbacks, lambda value: self._set("rollbacks", value)),
             "partition": StatePart(self._partition_tensors, self._load_partition),
+            "noise_bound": StatePart(lambda: self.noise_bound, self._load_noise_bound),
         }
 
     def state(self) -> dict[str, Any]:
         """The state of a checkpoint, all but the weights of ``eval_network``."""
-        state = self._read(IN_CHECKPOINT)
+        state = self._read(IN_CHECKPOINT if self.noise_bound is None else (*IN_CHECKPOINT, "noise_bound"))
         return state if self.average is None else state | {WEIGHTS: copied_weights(self.network)}
 
     def load(self, weights: dict[str, Tensor], state: Mapping[str, Any]) -> None:
         """Load a checkpoint's weights and ``state``; an average starts at the weights where they are none."""
-        self._load({"network": state.get(WEIGHTS, weights), **state}, ("network", *IN_CHECKPOINT))
+        state = {"network": state.get(WEIGHTS, weights), "noise_bound": None, **state}
+        self._load(state, ("network", *IN_CHECKPOINT, "noise_bound"))
         if self.average is not None:
             self._load({"average": weights}, ("average",))
 
@@ -206,6 +210,9 @@ class Learner:
 
     def _load_partition(self, tensors: Sequence[Tensor] | None) -> None:
         self.partition = None if tensors is None else Partition(*(tensor.to(self.device) for tensor in tensors))
+
+    def _load_noise_bound(self, bound: Tensor | None) -> None:
+        self.noise_bound = None if bound is None else bound.to(self.device)
 
 
 def copied_weights(network: Network) -> dict[str, Tensor]:
