@@ -60,13 +60,15 @@ def noise_bound(predicted_N: Tensor, confidence_N: Tensor, labels_N: Tensor, num
     sorted_N = predicted_N[order_N]
     count_K = torch.zeros(num_classes, dtype=torch.float64, device=device)
     count_K.index_add_(0, sorted_N, torch.ones(num, dtype=torch.float64, device=device))
-    rank_N = torch.arange(num, device=device) - (count_K.cumsum(0) - count_K)[sorted_N]
-    kept_K = torch.maximum((CONFIDENT * count_K).ceil(), (count_K / 2).ceil().clamp_max(MIN_CONFIDENT))
-    is_wrong_N = (sorted_N != labels_N[order_N]) & (rank_N < kept_K[sorted_N])
+    number_K = torch.maximum((CONFIDENT * count_K).ceil(), (count_K / 2).ceil().clamp_max(MIN_CONFIDENT))
+    last_K = (count_K.cumsum(0) - count_K + number_K - 1).clamp_min(0).long()
+    is_confident_N = confidence_N[order_N] >= confidence_N[order_N][last_K][sorted_N]  # equal ones as well
+    is_wrong_N = is_confident_N & (sorted_N != labels_N[order_N])
+    confident_K = torch.zeros_like(count_K).index_add_(0, sorted_N, is_confident_N.double())
     wrong_K = torch.zeros_like(count_K).index_add_(0, sorted_N, is_wrong_N.double())
-    rate_K, weight_K = (wrong_K + 0.5) / (kept_K + 1), count_K / num
-    deviation = (weight_K.square() * rate_K * (1 - rate_K) / kept_K.clamp_min(1)).sum().sqrt()
-    return (weight_K * wrong_K / kept_K.clamp_min(1)).sum() + DEVIATIONS * deviation
+    rate_K, weight_K = (wrong_K + 0.5) / (confident_K + 1), count_K / num
+    deviation = (weight_K.square() * rate_K * (1 - rate_K) / confident_K.clamp_min(1)).sum().sqrt()
+    return (weight_K * wrong_K / confident_K.clamp_min(1)).sum() + DEVIATIONS * deviation
 
 
 def is_nearly_clean(partition: Partition | None, guard: Guard) -> bool:
