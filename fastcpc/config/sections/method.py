@@ -63,8 +63,9 @@ class CleanerConfig(Section):
     )
     guard: Literal["none", "auto"] = setting(
         "none",
-        "auto: a label that the network itself predicts is clean, whatever the cleaner finds. Where few labels are "
-        "wrong, a network trains by cross entropy. fastcpc's own configs set auto; the paper has no guard.",
+        "auto: a label that the network itself predicts is clean, whatever the cleaner finds. Where confident samples "
+        "show few wrong labels, few are rejected, and a network trains by cross entropy. fastcpc's own configs set "
+        "auto; the paper has no guard.",
     )
     alpha: float = setting(
         1.0, "Weight of the term L_P (pseudo labels) of the prototype loss.", "CPC, eq. 5 and Tab. 4", Range(0)

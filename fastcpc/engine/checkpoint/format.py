@@ -37,6 +37,7 @@ class LaterLearnerKeys(TypedDict, total=False):
     """Keys of a network's state that only some runs have."""
 
     weights: dict[str, Tensor]  # with ema.decay: the weights in training; those of the average are in netN.safetensors
+    noise_bound: Tensor  # float64, 0-d: the guard's bound of the share of wrong labels; only with cleaner.guard=auto
 
 
 class LearnerState(LaterLearnerKeys):
