@@ -22,8 +22,8 @@ def test_state_has_the_keys_of_the_schema(tmp_path: Path) -> None:
         checked_state(path, state)
 
 
-def test_only_an_average_of_weights_adds_a_key(tmp_path: Path) -> None:
-    run(small_config(tmp_path / "run", train={"epochs": 1}, ema={"decay": 0.9}))
+def test_only_an_average_of_weights_and_the_guard_add_keys(tmp_path: Path) -> None:
+    run(small_config(tmp_path / "run", train={"epochs": 2}, ema={"decay": 0.9}, cleaner={"guard": "auto"}))
     _, state = load(find_checkpoint(tmp_path / "run", "latest"))
     own = LearnerState.__required_keys__ | LaterLearnerKeys.__annotations__.keys()
     assert all(learner.keys() == own for learner in state["members"])
