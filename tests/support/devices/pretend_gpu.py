@@ -3,8 +3,9 @@
 Code that decides by ``tensor.device`` takes its way for a GPU, and computes the values that it would on a CPU. What a
 GPU refuses is refused: an operation on tensors of both places, a fused update of tensors of different strides. What
 makes the host wait for a GPU is counted, or refused where nothing may wait: reading a value, and a shape that depends
-on values. So are copies to main memory, and copies to the device that are not ``non_blocking``. What cannot be seen
-this way is what only a device does: streams, graphs, pinned memory, launches of Triton and CuPy, another rounding.
+on values. So are copies to main memory, and copies to the device that are not ``non_blocking``. A ``non_blocking`` copy
+to pinned main memory waits for nothing: it holds wrong values until an event recorded after it is waited for. What
+cannot be seen this way is what only a device does: streams, graphs, launches of Triton and CuPy, another rounding.
 
 FakeTensor, torch's own, has no values to continue with after a read, and its backward pass wants a driver.
 """
@@ -23,6 +24,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fastcpc.data.augment import fused_check
 from fastcpc.kernels import gmm_cupy, gmm_em
@@ -108,6 +110,8 @@ class PretendGpu(TorchDispatchMode):
         super().__init__()
         self.waits: Counter[str] = Counter()
         self.refuses = False
+        self.late: list[tuple[Tensor, Tensor]] = []  # copies in pinned memory, and the values that they get
+        self._pinned = WeakIdKeyDictionary()
 
     @contextmanager
     def hot(self) -> Iterator[None]:
@@ -118,16 +122,22 @@ class PretendGpu(TorchDispatchMode):
         finally:
             self.refuses = before
 
+    def arrive(self, number: int) -> None:
+        """The first so many late copies get their values."""
+        for copied, values in self.late[:number]:
+            copied.copy_(values)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
-        ours = [tensor for tensor in inputs if isinstance(tensor, OnGpu)]
+        ours, late = [tensor for tensor in inputs if isinstance(tensor, OnGpu)], False
         if func is aten._to_copy.default:
             to_gpu = bool(ours) if kwargs.get("device") is None else _is_gpu(kwargs["device"])
-            self._note_copy(func, bool(ours), to_gpu, kwargs.get("non_blocking", False))
+            late = self._note_copy(func, bool(ours), to_gpu, kwargs.get("non_blocking", False), pinned=True)
         elif func is aten.copy_.default:
             to_gpu = isinstance(args[0], OnGpu)
-            self._note_copy(func, isinstance(args[1], OnGpu), to_gpu, args[2] if len(args) > 2 else False)
+            non_blocking = args[2] if len(args) > 2 else False
+            late = self._note_copy(func, isinstance(args[1], OnGpu), to_gpu, non_blocking, args[0] in self._pinned)
         else:
             asked = kwargs.get("device")
             to_gpu = bool(ours) if asked is None else _is_gpu(asked)
@@ -135,10 +145,15 @@ class PretendGpu(TorchDispatchMode):
                 self._check(func, args, inputs)
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
-        kwargs.pop("pin_memory", None)
+        pins = kwargs.pop("pin_memory", None)
         wrappers = {id(tensor.held): tensor for tensor in ours}
         plain_args, plain_kwargs = tree_map_only(OnGpu, lambda tensor: tensor.held, (args, kwargs))
         result = self.compute(func, plain_args, plain_kwargs, from_gpu=bool(ours), to_gpu=to_gpu)
+        if late:
+            self.late.append((result, result.clone()))
+            result.fill_(torch.nan if result.is_floating_point() else 1)
+        if pins:
+            self._pinned[result] = True
         if not to_gpu:
             return result
 
@@ -170,16 +185,33 @@ class PretendGpu(TorchDispatchMode):
         if waits:
             self._wait(str(func))
 
-    def _note_copy(self, func: Any, from_gpu: bool, to_gpu: bool, non_blocking: bool) -> None:
+    def _note_copy(self, func: Any, from_gpu: bool, to_gpu: bool, non_blocking: bool, pinned: bool) -> bool:
+        """Whether a copy arrives later; pinned: its target, if that is main memory."""
+        if from_gpu and not to_gpu and non_blocking and pinned:
+            return True
         if from_gpu and not to_gpu:
             self._wait(f"{func} to main memory")
         if to_gpu and not from_gpu and not non_blocking:
             self._wait(f"{func} to the device, not non_blocking")
+        return False
 
     def _wait(self, what: str) -> None:
         if self.refuses:
             raise WaitsForDeviceError(what)
         self.waits[what] += 1
+
+
+class LateEvent:
+    """An event of the pretended device; it lets the copies before it arrive."""
+
+    def __init__(self, gpu: PretendGpu) -> None:
+        self._gpu, self._number = gpu, 0
+
+    def record(self, *_: Any) -> None:
+        self._number = len(self._gpu.late)
+
+    def synchronize(self) -> None:
+        self._gpu.arrive(self._number)
 
 
 class Autocast(TorchFunctionMode):
@@ -221,6 +253,7 @@ def pretended_gpu(gpu: PretendGpu | None = None) -> Iterator[PretendGpu]:
     with ExitStack() as stack:
         for name, answer in answers.items():
             stack.enter_context(patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))
+        stack.enter_context(patch.object(torch.cuda, "Event", lambda **_: LateEvent(gpu)))
         stack.enter_context(patch.object(torch.cuda, "device", lambda *_: nullcontext()))
         stack.enter_context(patch.object(Tensor, "pin_memory", lambda self, *_: self))
         stack.enter_context(patch.object(fused_check, "kernel_problem", lambda *_: "a pretended GPU runs no kernel"))
