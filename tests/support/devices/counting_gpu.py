@@ -56,6 +56,22 @@ class CountingGpu(PretendGpu):
         finally:
             self._current = before
 
+    @contextmanager
+    def capture(self, graph: Any, **options: Any) -> Iterator[None]:
+        """Within it operations are counted for the graph."""
+        before, self._current = self._current, Counts()
+        graph.counts = self._current
+        try:
+            with super().capture(graph, **options):
+                yield
+        finally:
+            self._current = before
+
+    def replay(self, graph: Any) -> None:
+        """Count a replay: one operation with the bytes and FLOPs of those captured. Values stay as they are."""
+        self.replays += 1
+        self._add(graph.counts.num_bytes, graph.counts.flops)
+
     def launched(self, *tensors: Tensor) -> None:
         """Count a kernel of the project on these tensors."""
         self._add(sum(tensor.nbytes for tensor in tensors), 0)

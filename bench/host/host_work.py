@@ -16,10 +16,11 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from trainers import cifar_config, made_up_cifar, scratch, trainer_of
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
+BENCH = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(BENCH), str(BENCH / "speed")]  # the modules of all benches
 from harness import Check, Report, Row, Timing, arguments, this_machine
+from trainers import cifar_config, made_up_cifar, scratch, trainer_of
 
 from fastcpc.cleaner.partition import co_divide
 from fastcpc.distributed import whole_shard
