@@ -171,7 +171,7 @@ def prototypes(gpu: CountingGpu, own: Learner, feat_ND: torch.Tensor, config: Co
 
 def mean(total: Counts, number: int) -> Counts:
     """The counts of one unit of so many."""
-    return Counts(*(round(part / number) for part in (total.operations, total.num_bytes, total.flops)))
+    return Counts(**{name: round(part / number) for name, part in asdict(total).items()})
 
 
 def counted_config(settings: list[str]) -> Config:

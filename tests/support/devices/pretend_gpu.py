@@ -146,6 +146,12 @@ class PretendGpu(TorchDispatchMode):
         finally:
             self.refuses = before
 
+    def pinned(self, tensor: Tensor) -> Tensor:
+        """A copy in pinned memory."""
+        copied = tensor.clone()
+        self._pinned[copied] = True
+        return copied
+
     def arrive(self, number: int) -> None:
         """The first so many late copies get their values."""
         for copied, values in self.late[:number]:
@@ -319,7 +325,7 @@ def pretended_gpu(gpu: PretendGpu | None = None) -> Iterator[PretendGpu]:
         stack.enter_context(patch.object(torch.cuda, "graph", gpu.capture))
         stack.enter_context(patch.object(torch.cuda, "Event", lambda **_: LateEvent(gpu)))
         stack.enter_context(patch.object(torch.cuda, "device", lambda *_: nullcontext()))
-        stack.enter_context(patch.object(Tensor, "pin_memory", lambda self, *_: self))
+        stack.enter_context(patch.object(Tensor, "pin_memory", lambda self, *_: gpu.pinned(self)))
         stack.enter_context(patch.object(fused_check, "kernel_problem", lambda *_: "a pretended GPU runs no kernel"))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its own operations have no form for a CPU
         stack.callback(torch._C._set_only_lift_cpu_tensors, only_lift)
