@@ -225,3 +225,13 @@ def test_launches_of_a_pass(num_steps: int, launches: int, monkeypatch: pytest.M
         with gpu.stage("pass"):
             assert head_graphs.replayed(*arguments)
     assert gpu.stages["pass"].operations == launches
+
+
+@pytest.mark.gpu
+def test_replays_on_a_gpu_agree_with_the_steps(caplog: pytest.LogCaptureFixture) -> None:
+    head_graphs.warn.cache_clear()
+    training = Training()
+    for number in range(3):
+        training.epoch(0.1 / (number + 1))
+    assert not caplog.records and head_graphs._of_optimizer[training.optimizer].graphs
+    torch.testing.assert_close(training.state(), single_steps(3), rtol=1e-3, atol=1e-4)
