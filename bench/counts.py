@@ -25,6 +25,7 @@ from pretend_gpu import OnGpu, pretended_gpu
 from torch import Tensor
 from trainers import cifar_config, made_up_cifar
 
+from fastcpc.cleaner.on_device import head_graphs
 from fastcpc.cleaner.partition import Partition
 from fastcpc.cleaner.prototypes import prototype_clean_prob, train_prototypes
 from fastcpc.config.schema import Config
@@ -121,6 +122,7 @@ def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled
         patch.dict(prototype_triton._ticket_store, clear=True),  # as in a new process, whatever ran before
         patch.object(fused_check, "kernel_problem", lambda *_: ""),
         patch.object(launch, "view_kernel", CountedViews(gpu)),
+        patch.object(head_graphs, "difference", lambda *_: ""),  # replays are counted and change nothing
     ):
         numerics = resolve_numerics(config)
         device = numerics.device
@@ -151,21 +153,25 @@ def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled
 
 
 def prototypes(gpu: CountingGpu, own: Learner, feat_ND: torch.Tensor, config: Config) -> None:
-    """A pass of the prototypes over all kept features, and the scores."""
+    """Passes of the prototypes over all kept features, and the scores: the first pass of a run and the third.
+
+    The second pass also captures graphs and compares them.
+    """
     labels_N = torch.zeros(len(feat_ND), dtype=torch.int64).to(feat_ND.device)
     clean_N = labels_N == 0
-    with gpu.stage("prototype pass"):
-        train_prototypes(
-            own.network, own.cpc_optimizer, feat_ND, labels_N, clean_N, labels_N, replace(config.cpc, passes=1),
-            alpha=1.0, batch_size=config.train.batch_size, seed=3,
-        )  # fmt: skip
+    for name in ("first prototype pass", "capture of graphs", "prototype pass"):
+        with gpu.stage(name):
+            train_prototypes(
+                own.network, own.cpc_optimizer, feat_ND, labels_N, clean_N, labels_N, replace(config.cpc, passes=1),
+                alpha=1.0, batch_size=config.train.batch_size, seed=3,
+            )  # fmt: skip
     with gpu.stage("prototype scores"):
         prototype_clean_prob(own.network, feat_ND, labels_N)
 
 
 def mean(total: Counts, number: int) -> Counts:
     """The counts of one unit of so many."""
-    return Counts(*(round(part / number) for part in (total.operations, total.num_bytes, total.flops)))
+    return Counts(**{name: round(part / number) for name, part in asdict(total).items()})
 
 
 def counted_config(settings: list[str]) -> Config:

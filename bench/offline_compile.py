@@ -112,14 +112,16 @@ class ViewConfiguration:
 
 
 def view_configurations(architecture: int, *, largest: bool = True) -> Iterator[ViewConfiguration]:
-    """Weak and strong views of CIFAR, and those of the largest images, which take longer to compile.
+    """Weak and strong views of CIFAR and strong views of 224 pixels; those of the largest tile take longer to compile.
 
     Neither type nor layout of the views changes the work.
     """
     for steps in (0, 2):
         yield ViewConfiguration(32, 3, steps, torch.float32, True, architecture)
+    yield ViewConfiguration(224, 3, 2, torch.float32, True, architecture)
     if largest:
-        yield ViewConfiguration(launch.MAX_SIDE, 3, 2, torch.bfloat16, False, architecture)
+        for side in (64, launch.MAX_SIDE):
+            yield ViewConfiguration(side, 3, 2, torch.bfloat16, False, architecture)
 
 
 def compile_view_offline(configuration: ViewConfiguration) -> Resources:
@@ -131,7 +133,7 @@ def compile_view_offline(configuration: ViewConfiguration) -> Resources:
     pointers["out_ptr"] = f"*{DTYPES[configuration.dtype].name}"
     types = {name: pointers.get(name, "*fp32") if name.endswith("_ptr") else "i32" for name in kernel.arg_names}
     aligned = ["scratch_ptr", "out_ptr"]
-    return _compile(kernel, constants, types, aligned, configuration.architecture, dict(launch.OPTIONS))
+    return _compile(kernel, constants, types, aligned, configuration.architecture, launch.options(side))
 
 
 def _compile(

@@ -2,7 +2,7 @@
 
 A pass over a small data set is a few dozen steps of 64 rows. On a CPU the gradients come from the closed form in
 kernels/prototype_torch.py, because autograd would cost several times the arithmetic. On a GPU each step is one call of
-``prototype_loss``; tests compare the two.
+``prototype_loss``; tests compare the two. From a head's second pass on, on_device/head_graphs.py replays these steps.
 
 With several ranks features stay on the rank that computed them. Each rank adds the gradient of its own samples of a
 batch. Every rank knows the sets of all samples, and so the sizes of a whole batch's sets.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastcpc.cleaner.on_device import head_graphs
 from fastcpc.distributed import Shard, all_reduce_sum
 from fastcpc.kernels import prototype_loss
 from fastcpc.kernels.prototype_torch import linear_head_backward, loss_gradient, loss_weights
@@ -111,17 +112,27 @@ def _sgd_epoch_on_device(
 def _whole_epoch_on_device(
     network: Network, optimizer: torch.optim.Optimizer, feat_nD: Tensor, sets: SampleSets, index_SB: Tensor
 ) -> None:
-    """With one rank: the batches of all steps travel in one copy, and labels and sets are looked up once."""
-    device = sets.labels_N.device
-    sent_SB = index_SB.to(device, non_blocking=True)
-    looked_up = (part_N[sent_SB].unbind() for part_N in (sets.labels_N, sets.clean_N, sets.pseudo_N))
-    rows_SB = index_SB if feat_nD.device.type == "cpu" else sent_SB
-    for rows_B, labels_B, clean_B, pseudo_B in zip(rows_SB.unbind(), *looked_up, strict=True):
+    """With one rank: the batches of all steps travel in one copy, and labels and sets are looked up once.
+
+    With features on the device, runs of steps are replayed as CUDA graphs.
+    """
+    device, (num_steps, batch) = sets.labels_N.device, index_SB.shape
+
+    def step(feat_BD: Tensor, labels_B: Tensor, clean_B: Tensor, pseudo_B: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
-        embeddings = network.embed(kept_rows(feat_nD, rows_B, device))
-        prototypes = network.prototype_matrix()
+        embeddings, prototypes = network.embed(feat_BD.float()), network.prototype_matrix()
         prototype_loss(embeddings, prototypes, labels_B, clean_B, pseudo_B, alpha=sets.alpha).backward()
         optimizer.step()
+
+    sent_SB = index_SB.to(device, non_blocking=True)
+    sets_3N = torch.stack([sets.labels_N, sets.clean_N.long(), sets.pseudo_N])
+    sets_3SB = sets_3N.index_select(1, sent_SB.flatten()).view(3, num_steps, batch)
+    if head_graphs.replayed(optimizer, step, feat_nD, sent_SB, sets_3SB, (sets.alpha,)):
+        return
+    rows_SB = index_SB if feat_nD.device.type == "cpu" else sent_SB
+    each = zip(rows_SB, sets_3SB[0], sets_3SB[1].bool(), sets_3SB[2], strict=True)
+    for rows_B, labels_B, clean_B, pseudo_B in each:
+        step(kept_rows(feat_nD, rows_B, device), labels_B, clean_B, pseudo_B)
 
 
 def kept_rows(feat_nD: Tensor, position_P: Tensor, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from fastcpc.cleaner.partition import Partition, classes_without_clean, co_divid
 from fastcpc.cleaner.registry import cleaners_of
 from fastcpc.config.schema import Config
 from fastcpc.engine.learner import Learner
+from fastcpc.engine.loggers.host_copies import HostCopies
 from fastcpc.engine.scoring import ScoringResult
 from fastcpc.kernels import GroupOrder, MixtureFit, order_groups
 
@@ -35,6 +36,13 @@ class Cleaning:
     partition_for: list[Partition] = field(default_factory=list)
     mixtures: list[dict[str, MixtureFit]] = field(default_factory=lambda: [{}, {}])
     notes: list[str] = field(default_factory=list)
+
+    def on_host(self, copies: HostCopies) -> "Cleaning":
+        """This result with copies of its probabilities and partitions in main memory, for metrics and files."""
+        probs = {name: (copies.of(first), copies.of(second)) for name, (first, second) in self.clean_probs.items()}
+        parts = [Partition(copies.of(part.clean_N), copies.of(part.clean_prob_N)) for part in self.partition_for]
+        active = tuple(copies.of(prob_N) for prob_N in self.clean_prob_of_network)
+        return replace(self, clean_probs=probs, clean_prob_of_network=active, partition_for=parts, mixtures=[])
 
 
 def active_cleaner(config: Config, epoch: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastcpc.cleaner.prototype_sgd import kept_rows
 from fastcpc.data.loaders.base import Batch
 from fastcpc.distributed import Shard, all_reduce_sum, whole_shard
+from fastcpc.engine.loggers.host_copies import HostCopies
 from fastcpc.engine.numerics import Numerics
 from fastcpc.models.network import Network
 
@@ -46,6 +47,16 @@ class SampleScores:
         feat_ND = torch.full((num_samples, feat_dim), torch.nan, dtype=numerics.dtype, device=place)
         return cls(floats[0], predicted_N, floats[1], floats[2], feat_ND)
 
+    def on_host(self, copies: HostCopies) -> "SampleScores":
+        """Copies in main memory, without the features."""
+        return SampleScores(
+            loss_N=copies.of(self.loss_N),
+            predicted_N=copies.of(self.predicted_N),
+            prob_given_N=copies.of(self.prob_given_N),
+            prob_predicted_N=copies.of(self.prob_predicted_N),
+            feat_ND=self.feat_ND.new_empty(0, 0, device="cpu"),
+        )
+
     def put(
         self, position_B: Tensor, labels_B: Tensor, prob_BK: Tensor, feat_BD: Tensor | None, logits_BK: Tensor | None
     ) -> None:
@@ -70,6 +81,12 @@ class ScoringResult:
     pair: SampleScores
     shard: Shard
     rows: Tensor | None = None
+
+    def on_host(self, copies: HostCopies) -> "ScoringResult":
+        """This result with copies in main memory, without the features, for metrics and files."""
+        rows = None if self.rows is None else copies.of(self.rows)
+        networks = tuple(scores.on_host(copies) for scores in self.networks)
+        return ScoringResult(networks, self.pair.on_host(copies), self.shard, rows)
 
     def features(self, number: int, places: Tensor) -> Tensor:
         """Features of some of these samples by network ``number`` (0 or 1), from whichever rank has them.

@@ -28,6 +28,7 @@ from fastcpc.engine.cleaning import Cleaning, clean_labels
 from fastcpc.engine.evaluate import Accuracy, evaluate
 from fastcpc.engine.learner import LOSS_NAMES, Learner
 from fastcpc.engine.loggers.async_writer import AsyncWriter
+from fastcpc.engine.loggers.host_copies import ReusedCopies
 from fastcpc.engine.loggers.run_log import RunLog
 from fastcpc.engine.numerics import resolve_numerics, set_determinism
 from fastcpc.engine.optim.learning_rate import check_warmup_steps
@@ -100,7 +101,7 @@ class Trainer:
         schedule = SCHEDULES[config.parallel.mode]
         self.schedule = schedule(self.learners, self.training, self.step_loop, self.run_state, log)
         header = {"model": config.model.name, "num_classes": str(num_classes), DIGEST: data_digest}
-        self.writer = AsyncWriter()
+        self.writer, self.checkpoint_copies, self.config_text = AsyncWriter(), ReusedCopies(), to_yaml(config)
         self.store = CheckpointStore(run_dir.path, config.run.keep_every, header) if distributed.is_rank0() else None
 
     # ---- Algorithm 1 ----
@@ -158,9 +159,8 @@ class Trainer:
                 distributed.assert_equal_on_all_ranks(
                     f"the partition of network {learner.number} in epoch {epoch}", *partition
                 )
-        self.run_state.record.update(self.cleaning_record.metrics(cleaning, scoring, epoch))
-        if scoring.rows is None:  # a pool covers some samples only; the final cleaning covers all
-            self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
+        results = self.cleaning_record.collect(cleaning, scoring, self.learners, self.training.labels_N, epoch)
+        distributed.on_rank0(lambda: self.cleaning_record.begin(results, self.writer, self.run_state.record))
 
     def run_cleaner(self, scoring: ScoringResult, epoch: int, when: str) -> Cleaning:
         """Run the cleaners on a scoring pass, give each learner its partition, log the cleaners' notes."""
@@ -250,6 +250,7 @@ class Trainer:
 
     def close_epoch(self) -> None:
         """Log the epoch, move to the next, save a checkpoint."""
+        distributed.on_rank0(self._finish_writing)
         epoch, record = self.run_state.epoch, self.run_state.record
         is_best = self.run_state.close_epoch()
         distributed.on_rank0(lambda: self.log.epoch(record))
@@ -271,9 +272,10 @@ class Trainer:
     def _write(self, epoch: int, *, best: bool) -> None:
         store = self.store
         assert store is not None
-        self.writer.finish()
+        self._finish_writing()
+        self.checkpoint_copies.restart()
         state = {
-            "config": to_yaml(self.config),
+            "config": self.config_text,
             "batch_size": self.config.train.batch_size,
             "mode": self.config.parallel.mode,
             **self.run_state.state(),
@@ -283,10 +285,16 @@ class Trainer:
         }
         # a run that resumed from an earlier epoch may have lost the checkpoint of its best one
         keep_as_best = best or (self.run_state.is_between_epochs and not store.has_best())
-        packed = pack(epoch, [learner.eval_network.state_dict() for learner in self.learners], state)
+        networks = [learner.eval_network.state_dict() for learner in self.learners]
+        packed = pack(epoch, networks, state, self.checkpoint_copies)
         self.writer.begin(lambda: store.write(packed, best=keep_as_best))
         if packed.num_bytes < SYNCHRONOUS_BYTES:
             self.writer.finish()
+
+    def _finish_writing(self) -> None:
+        """Wait until all files so far are written, and add the metrics of the epoch's cleaning to its record."""
+        self.writer.finish()
+        self.cleaning_record.add_metrics(self.run_state.record)
 
     def resume(self, checkpoint: Path, files: Mapping[str, bytes], change: Change | None = None) -> None:
         """Load weights, optimisers, loss histories, partitions and position of a checkpoint.
@@ -316,7 +324,9 @@ class Trainer:
         else:
             for learner, scores in zip(self.learners, scoring.networks, strict=True):
                 check_finite(scores.loss_N, learner.number)
-        table = self.cleaning_record.write(cleaning, scoring, self.learners, self.training.labels_N, epoch)
+        results = self.cleaning_record.collect(cleaning, scoring, self.learners, self.training.labels_N, epoch)
+        table = self.cleaning_record.table(results)
+        distributed.on_rank0(lambda: self.cleaning_record.write(results, table))
         networks = [learner.eval_network for learner in self.learners]
         batch_size = self.config.train.score_batch_size
         write_pred_probs(self.run_dir.path / PRED_PROBS_FILE, networks, scoring, self.numerics, batch_size)

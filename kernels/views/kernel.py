@@ -3,7 +3,8 @@
 The program reads its sample from the uint8 pixels of the whole data set, with the crop and the flip in the addresses.
 Strong views write the crop to a scratch buffer of the program. Each operation reads one half of the buffer and writes
 the other half. A barrier separates the two, because operations read pixels that other threads wrote. At the end the
-levels are normalised and written. Weak views need neither operations nor the buffer.
+levels are normalised and written. Weak views need neither operations nor the buffer. A program passes over the pixels
+of a large image tile by tile; up to 64 x 64 pixels are one tile.
 """
 
 # mypy: ignore-errors
@@ -23,6 +24,7 @@ from .operations import (
     load_levels,
     mask_levels,
     mean_grey,
+    pixels_of,
     scale_levels,
     sharpness,
     shear,
@@ -41,10 +43,30 @@ ANYWHERE = ["pixels_ptr", "index_ptr", "plan_ptr", "code_ptr", "strength_ptr", "
 
 @triton.jit
 def _change(
-    code, row, source, target, table, p, inside,
-    SIZE: tl.constexpr, CHANNELS: tl.constexpr, FILL: tl.constexpr, BLOCK: tl.constexpr,
+    code, row, source, target, table,
+    SIZE: tl.constexpr, CHANNELS: tl.constexpr, FILL: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """Apply one operation by its code; each is one branch, the same for all threads."""
+    PIXELS: tl.constexpr = SIZE * SIZE
+    if code == 8:
+        autocontrast(source, target, CHANNELS, PIXELS, BLOCK, TILES)
+    elif code == 9:
+        equalize(source, target, table, CHANNELS, PIXELS, BLOCK, TILES)
+    else:
+        mean = 0.0
+        if (code == 4) | (code == 13):
+            mean = mean_grey(source, CHANNELS, PIXELS, BLOCK, TILES)
+            mean = tl.where(code == 13, tl.floor(mean + 0.5), mean)
+        for tile in range(TILES):
+            p, inside = pixels_of(tile, BLOCK, PIXELS)
+            _change_tile(code, row, source, target, mean, p, inside, SIZE, CHANNELS, FILL)
+
+
+@triton.jit
+def _change_tile(
+    code, row, source, target, mean, p, inside, SIZE: tl.constexpr, CHANNELS: tl.constexpr, FILL: tl.constexpr
+):  # fmt: skip
+    """Apply an operation to some pixels. mean: brightness of the image, where the operation needs it."""
     PIXELS: tl.constexpr = SIZE * SIZE
     if code == 1:
         affine(source, target, row, p, inside, CHANNELS, SIZE, FILL)
@@ -52,27 +74,20 @@ def _change(
         scale_levels(source, target, row, p, inside, CHANNELS, PIXELS)
     elif code == 3:
         blend(source, target, row, p, inside, grey(source, p, inside, CHANNELS, PIXELS), CHANNELS, PIXELS)
-    elif code == 4:
-        blend(source, target, row, p, inside, mean_grey(source, p, inside, CHANNELS, PIXELS), CHANNELS, PIXELS)
+    elif (code == 4) | (code == 13):
+        blend(source, target, row, p, inside, mean, CHANNELS, PIXELS)
     elif code == 5:
         sharpness(source, target, row, p, inside, CHANNELS, SIZE)
     elif code == 6:
         mask_levels(source, target, row, p, inside, CHANNELS, PIXELS)
     elif code == 7:
         invert_from(source, target, tl.load(row).to(tl.int32) & 255, p, inside, CHANNELS, PIXELS)
-    elif code == 8:
-        autocontrast(source, target, p, inside, CHANNELS, PIXELS)
-    elif code == 9:
-        equalize(source, target, table, p, inside, CHANNELS, PIXELS, BLOCK)
     elif code == 10:
         invert_from(source, target, 0, p, inside, CHANNELS, PIXELS)
     elif code == 11:
         shear(source, target, row, p, inside, CHANNELS, SIZE, FILL, False)
     elif code == 12:
         shear(source, target, row, p, inside, CHANNELS, SIZE, FILL, True)
-    elif code == 13:
-        rounded = tl.floor(mean_grey(source, p, inside, CHANNELS, PIXELS) + 0.5)
-        blend(source, target, row, p, inside, rounded, CHANNELS, PIXELS)
 
 
 @triton.jit
@@ -90,7 +105,7 @@ def view_kernel(
     pixels_ptr, index_ptr, plan_ptr, code_ptr, strength_ptr, scale_ptr, shift_ptr, scratch_ptr, out_ptr,
     stride_n, stride_c, stride_y, stride_x, num_images,
     SIZE: tl.constexpr, CHANNELS: tl.constexpr, PADDING: tl.constexpr, STEPS: tl.constexpr, FILL: tl.constexpr,
-    LAST: tl.constexpr, BLOCK: tl.constexpr,
+    LAST: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """A view of each sample of ``index_ptr``; ``launch.view`` documents the arguments."""
     PIXELS: tl.constexpr = SIZE * SIZE
@@ -99,24 +114,24 @@ def view_kernel(
     sample = tl.load(index_ptr + n)
     corner = tl.load(plan_ptr + n)
     is_flipped = tl.load(plan_ptr + num_images + n) != 0
-    p = tl.arange(0, BLOCK)
-    inside = p < PIXELS
-    x = p % SIZE
-    line = corner // PADDED - PADDING + p // SIZE
-    column = corner % PADDED - PADDING + tl.where(is_flipped, SIZE - 1 - x, x)
-    found = inside & (line >= 0) & (line < SIZE) & (column >= 0) & (column < SIZE)
-    pixel = pixels_ptr + sample * stride_n + line * stride_y + column * stride_x
+    pixels = pixels_ptr + sample * stride_n
     out = out_ptr + n.to(tl.int64) * (CHANNELS * PIXELS)
-    if STEPS == 0:
+    halves = scratch_ptr + n.to(tl.int64) * (CHANNELS * (2 * PIXELS + TABLE_BYTES))
+    for tile in range(TILES):
+        p, inside = pixels_of(tile, BLOCK, PIXELS)
+        x = p % SIZE
+        line = corner // PADDED - PADDING + p // SIZE
+        column = corner % PADDED - PADDING + tl.where(is_flipped, SIZE - 1 - x, x)
+        found = inside & (line >= 0) & (line < SIZE) & (column >= 0) & (column < SIZE)
+        pixel = pixels + line * stride_y + column * stride_x
         for c in tl.static_range(CHANNELS):
             levels = tl.load(pixel + c * stride_c, mask=found, other=0)
-            _write(out, levels, scale_ptr, shift_ptr, p, inside, c, CHANNELS, PIXELS, LAST)
-    else:
-        halves = scratch_ptr + n.to(tl.int64) * (CHANNELS * (2 * PIXELS + TABLE_BYTES))
+            if STEPS == 0:
+                _write(out, levels, scale_ptr, shift_ptr, p, inside, c, CHANNELS, PIXELS, LAST)
+            else:
+                tl.store(halves + c * PIXELS + p, levels, mask=inside)
+    if STEPS > 0:
         table = halves + 2 * CHANNELS * PIXELS
-        for c in tl.static_range(CHANNELS):
-            levels = tl.load(pixel + c * stride_c, mask=found, other=0)
-            tl.store(halves + c * PIXELS + p, levels, mask=inside)
         tl.debug_barrier()
         half = 0
         for step in range(STEPS):
@@ -126,12 +141,14 @@ def view_kernel(
                 source = halves + half * (CHANNELS * PIXELS)
                 half = 1 - half
                 target = halves + half * (CHANNELS * PIXELS)
-                _change(code, strength_ptr + entry * ROW, source, target, table, p, inside, SIZE, CHANNELS, FILL, BLOCK)
+                _change(code, strength_ptr + entry * ROW, source, target, table, SIZE, CHANNELS, FILL, BLOCK, TILES)
                 tl.debug_barrier()
         made = halves + half * (CHANNELS * PIXELS)
-        for c in tl.static_range(CHANNELS):
-            levels = load_levels(made, p, inside, c, PIXELS)
-            _write(out, levels, scale_ptr, shift_ptr, p, inside, c, CHANNELS, PIXELS, LAST)
+        for tile in range(TILES):
+            p, inside = pixels_of(tile, BLOCK, PIXELS)
+            for c in tl.static_range(CHANNELS):
+                levels = load_levels(made, p, inside, c, PIXELS)
+                _write(out, levels, scale_ptr, shift_ptr, p, inside, c, CHANNELS, PIXELS, LAST)
 
 
 TABLE_BYTES, ROW = tl.constexpr(TABLE), tl.constexpr(NUM_STRENGTHS)

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from .kernel import INTERPRETED, NUM_STRENGTHS, TABLE, view_kernel
 
-MAX_SIDE = 64
+MAX_SIDE = 256  # sums of its levels are exact in float32
 CHANNELS = (1, 3)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MIN_BLOCK = 1024  # pixels of a program, at least: several per thread, so that no thread holds a copy of another's
-NUM_WARPS = 8
+MAX_BLOCK = 4096  # pixels of an image that is one tile
+TILE = 2048  # pixels of a tile of larger images: more would spill
+NUM_WARPS, NUM_WARPS_TILED = 8, 16  # of a program with one tile and with several
 CAPABILITY = (8, 0)
 
 
@@ -47,7 +49,7 @@ def view(
 ) -> Tensor:
     """A view of each sample of a batch in one launch; never waits for the device.
 
-    pixels: uint8 (N, C, S, S) of any strides, C of 1 or 3, S of at most 64. index: int64 (B,) in [0, N). plan: int32
+    pixels: uint8 (N, C, S, S) of any strides, C of 1 or 3, S of at most 256. index: int64 (B,) in [0, N). plan: int32
     (2 + steps, B), contiguous. Its row 0 holds the corner of each crop, row 1 is 1 where the crop is flipped. A corner
     is a place in the flattened padded image, S + 2 padding wide. The other rows hold one entry of ``changes`` per step.
     Entries, corners and index are not checked. scale, shift: float32 (C,), level * scale + shift is the result.
@@ -70,21 +72,24 @@ def view(
         view_kernel[(num_images,)](
             pixels, index, plan, codes, strengths, scale, shift, scratch, out, *pixels.stride(), num_images,
             **constants(side, channels, padding, steps, 0 if changes is None else changes.fill, channels_last),
-            **OPTIONS,
+            **options(side),
         )  # fmt: skip
     return out
 
 
-# Without fusion the kernel rounds products and sums as separate operations of torch do.
-OPTIONS = {"num_warps": NUM_WARPS, "enable_fp_fusion": False}
+def options(side: int) -> dict[str, Any]:
+    """How the kernel is run. Without fusion it rounds products and sums as separate operations of torch do."""
+    tiled = side * side > MAX_BLOCK
+    return {"num_warps": NUM_WARPS_TILED if tiled else NUM_WARPS, "enable_fp_fusion": False}
 
 
 def constants(side: int, channels: int, padding: int, steps: int, fill: int, channels_last: bool) -> dict[str, Any]:
     """What the kernel is compiled for."""
-    block = max(MIN_BLOCK, 1 << (side * side - 1).bit_length())
+    whole = max(MIN_BLOCK, 1 << (side * side - 1).bit_length())
+    block = whole if whole <= MAX_BLOCK else TILE
     return {
         "SIZE": side, "CHANNELS": channels, "PADDING": padding, "STEPS": steps, "FILL": fill if steps else 0,
-        "LAST": channels_last, "BLOCK": block,
+        "LAST": channels_last, "BLOCK": block, "TILES": -(-side * side // block),
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ Each function reads the levels of an image from ``source`` and writes the new on
 global memory. ``p`` holds the number of each pixel, row by row, and ``inside`` says whether the image has it. The
 values are those of fastcpc/data/augment/batched_ops.py and augdmix_ops.py. The launch switches the fusion of products
 and sums off, so that both round alike. Sums over an image are of whole numbers, which are exact in any order.
+Operations that need numbers of the whole image pass over its tiles themselves.
 """
 
 # mypy: ignore-errors
@@ -111,9 +112,19 @@ def blend(source, target, row, p, inside, other, CHANNELS: tl.constexpr, PIXELS:
 
 
 @triton.jit
-def mean_grey(source, p, inside, CHANNELS: tl.constexpr, PIXELS: tl.constexpr):
-    """Mean brightness of the image, float32."""
-    total = tl.sum(grey(source, p, inside, CHANNELS, PIXELS).to(tl.int32), 0)
+def pixels_of(tile, BLOCK: tl.constexpr, PIXELS: tl.constexpr):
+    """The numbers of a tile's pixels, and which of them the image has."""
+    p = tile * BLOCK + tl.arange(0, BLOCK)
+    return p, p < PIXELS
+
+
+@triton.jit
+def mean_grey(source, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr):
+    """Mean brightness of the image, float32. The sum of 256 x 256 levels is exact in float32."""
+    total = 0
+    for tile in range(TILES):
+        p, inside = pixels_of(tile, BLOCK, PIXELS)
+        total += tl.sum(grey(source, p, inside, CHANNELS, PIXELS).to(tl.int32), 0)
     return tl.div_rn(total.to(tl.float32), PIXELS * 1.0)
 
 
@@ -155,34 +166,49 @@ def invert_from(source, target, threshold, p, inside, CHANNELS: tl.constexpr, PI
 
 
 @triton.jit
-def autocontrast(source, target, p, inside, CHANNELS: tl.constexpr, PIXELS: tl.constexpr):
+def autocontrast(
+    source, target, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr
+):  # fmt: skip
     """Stretch each channel to 0..255. A channel with one value does not change."""
     for c in tl.static_range(CHANNELS):
-        levels = load_levels(source, p, inside, c, PIXELS)
-        low = tl.min(tl.where(inside, levels, 255), 0)
-        high = tl.max(tl.where(inside, levels, 0), 0)
+        low = 255
+        high = 0
+        for tile in range(TILES):
+            p, inside = pixels_of(tile, BLOCK, PIXELS)
+            levels = load_levels(source, p, inside, c, PIXELS)
+            low = tl.minimum(low, tl.min(tl.where(inside, levels, 255), 0))
+            high = tl.maximum(high, tl.max(tl.where(inside, levels, 0), 0))
         flat = low == high
         scale = tl.where(flat, 1.0, (high - low).to(tl.float32) * (1.0 / 255.0))
-        values = (levels - tl.where(flat, 0, low)).to(tl.float32)
-        store_levels(target, p, inside, c, tl.div_rn(values, tl.zeros_like(values) + scale), PIXELS)
+        for tile in range(TILES):
+            p, inside = pixels_of(tile, BLOCK, PIXELS)
+            levels = load_levels(source, p, inside, c, PIXELS)
+            values = (levels - tl.where(flat, 0, low)).to(tl.float32)
+            store_levels(target, p, inside, c, tl.div_rn(values, tl.zeros_like(values) + scale), PIXELS)
 
 
 @triton.jit
-def equalize(source, target, table, p, inside, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr):
+def equalize(
+    source, target, table, CHANNELS: tl.constexpr, PIXELS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr
+):  # fmt: skip
     """Equalize the histogram of each channel with Pillow's table. ``table``: uint8 (C, 256), written and read."""
     level = tl.arange(0, LEVELS)
     for c in tl.static_range(CHANNELS):
-        levels = load_levels(source, p, inside, c, PIXELS)
-        histogram = tl.histogram(levels, LEVELS)
-        histogram -= tl.where(level == 0, BLOCK - PIXELS, 0)  # beyond the image levels are 0
-        brightest = tl.max(levels, 0)
-        last = tl.sum((inside & (levels == brightest)).to(tl.int32), 0)
+        histogram = tl.zeros([LEVELS], tl.int32)
+        for tile in range(TILES):
+            p, inside = pixels_of(tile, BLOCK, PIXELS)
+            histogram += tl.histogram(load_levels(source, p, inside, c, PIXELS), LEVELS)
+        histogram -= tl.where(level == 0, TILES * BLOCK - PIXELS, 0)  # beyond the image levels are 0
+        brightest = tl.max(tl.where(histogram > 0, level, 0), 0)
+        last = tl.sum(tl.where(level == brightest, histogram, 0), 0)
         step = (PIXELS - last) // 255
         below = tl.cumsum(histogram, 0) - histogram
         made = tl.minimum((below + step // 2) // tl.maximum(step, 1), 255)
         tl.store(table + c * LEVELS + level, tl.where(step > 0, made, level).to(tl.uint8))
     tl.debug_barrier()
     for c in tl.static_range(CHANNELS):
-        levels = load_levels(source, p, inside, c, PIXELS)
-        equalized = tl.load(table + c * LEVELS + levels, mask=inside, other=0)
-        tl.store(target + c * PIXELS + p, equalized, mask=inside)
+        for tile in range(TILES):
+            p, inside = pixels_of(tile, BLOCK, PIXELS)
+            levels = load_levels(source, p, inside, c, PIXELS)
+            equalized = tl.load(table + c * LEVELS + levels, mask=inside, other=0)
+            tl.store(target + c * PIXELS + p, equalized, mask=inside)

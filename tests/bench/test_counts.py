@@ -14,7 +14,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 BATCH, ROWS, WIDTH = 128, 512, 16
 # Operations of torch per unit. When a change lowers one, lower it here; the bench shows bytes and FLOPs, too.
 OPERATIONS = {
-    "score views": 2, "score": 211, "prototype pass": 49, "prototype scores": 5, "views": 5, "step": 727,
+    "score views": 2, "score": 211, "prototype pass": 8, "prototype scores": 5, "views": 5, "step": 727,
     "evaluate views": 2, "evaluate": 209,
 }  # fmt: skip
 
@@ -44,6 +44,30 @@ def test_flops_of_convolutions_and_products(stages: Any) -> None:
     """A step passes 6 batches forward, then 4 forward and backward, which is three times as much: 18 in all."""
     forward = stages["score"].one.flops / (2 * 512)  # both networks, batches of 512
     assert stages["step"].one.flops / (18 * BATCH * forward) == pytest.approx(1, abs=0.01)
+
+
+def test_views_of_cached_images() -> None:
+    """One kernel per strong view, and no copy from pageable memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(BENCH / "host"), str(BENCH), *sys.path])
+        bench = importlib.import_module("image_counts")
+        parts = bench.count(cached=True, resized_crops=False, images=8)
+        of_files = bench.count(cached=False, resized_crops=False, images=bench.CHUNK + 1)
+    assert {name: one.operations for name, one in parts.items()} == {
+        "copies and the rest": 9, "crops": 24, "strong views": 5,
+    }  # fmt: skip
+    assert [one.pageable for one in (*parts.values(), *of_files.values())] == [0] * 5
+    assert parts["copies and the rest"].sent == 3 and parts["strong views"].sent == 2
+
+
+def test_counter_tells_pinned_from_pageable_memory() -> None:
+    gpu, tensor = CountingGpu(), torch.zeros(4)
+    with pretended_gpu(gpu), gpu.stage("all"):
+        tensor.to("cuda")
+        tensor.pin_memory().to("cuda", non_blocking=True)
+        torch.empty(2, pin_memory=True).to("cuda", non_blocking=True)
+    one = gpu.stages["all"]
+    assert (one.sent, one.sent_bytes, one.pageable) == (3, 16 + 16 + 8, 1)
 
 
 def test_counter_sees_what_a_gpu_would_do() -> None:

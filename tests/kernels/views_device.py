@@ -14,10 +14,11 @@ from fastcpc.config.schema import AugmentConfig
 from fastcpc.data.augment import fused_check
 from fastcpc.data.augment.batched import GROUPS, Cropper, StrongAugmenter
 from fastcpc.data.augment.batched_views import BatchedViews
-from fastcpc.data.augment.fused import FusedViews
+from fastcpc.data.augment.fused import FusedOperations, FusedViews
 from fastcpc.data.augment.normalize import TensorNormaliser
 from fastcpc.data.augment.policies import AUTOAUGMENT_BINS, MAGNITUDES, Choice, StrongPolicy, WeakPolicy, strong_policy
 from fastcpc.data.rng import generator
+from fastcpc.kernels.views import launch
 from fastcpc.kernels.views.kernel import INTERPRETED
 from fastcpc.kernels.views.launch import Changes, view
 
@@ -61,6 +62,22 @@ def every_operation(style):
      ("torchvision", 1, 32), ("augdmix", 1, 2), ("augdmix", 3, 7), ("augdmix", 3, 32), ("augdmix", 1, 33)],
 )  # fmt: skip
 def test_each_operation(style, channels, size):
+    check_each_operation(style, channels, size)
+
+
+@pytest.mark.parametrize(
+    ("style", "channels", "size", "block"),
+    [("torchvision", 3, 24, 256), ("torchvision", 1, 16, 128), ("augdmix", 3, 9, 64)],
+)
+def test_each_operation_on_tiles(style, channels, size, block, monkeypatch):
+    """Images of several tiles, the last one whole or in part."""
+    for name in ("MIN_BLOCK", "MAX_BLOCK", "TILE"):
+        monkeypatch.setattr(launch, name, block)
+    assert launch.constants(size, channels, 2, 2, 0, False)["TILES"] > 1
+    check_each_operation(style, channels, size)
+
+
+def check_each_operation(style, channels, size):
     augmenter = StrongAugmenter(every_operation(style), size, DEVICE)
     entries = torch.arange(len(augmenter.group_T))
     known = torch.cat((augmenter.group_T[:, None].float(), augmenter.strength_T6), 1).unique(
@@ -108,6 +125,26 @@ def test_views_of_a_batch_equal_those_of_torch(strong):
             assert ((one - other).abs() <= limit).float().mean() > (0.98 if name == "strong" else 0.9999)
 
 
+@pytest.mark.parametrize("style", ["torchvision", "augdmix"])
+def test_operations_on_crops_equal_those_of_torch(style, monkeypatch):
+    """The way of image files: crops are in their order, channels last, and of several tiles. Twice, of two sizes."""
+    for name in ("MIN_BLOCK", "MAX_BLOCK", "TILE"):
+        monkeypatch.setattr(launch, name, 64)
+    augmenter = StrongAugmenter(strong_policy(AugmentConfig(style=style), images=True), 10, DEVICE)
+    normalise = TensorNormaliser(MEAN, STD, DEVICE, torch.channels_last)
+    fused = FusedOperations(augmenter, normalise)
+    for number in (16, 5):
+        crops = torch.randint(256, (number, 10, 10, 3), generator=generator(number)).to(torch.uint8).to(DEVICE)
+        drawn = augmenter.draw(number, generator(7))
+        made = fused.make(crops, *drawn)
+        plan = augmenter.arrange(*drawn)
+        plan = replace(plan, strengths=plan.strengths.to(DEVICE), moves=plan.moves.to(DEVICE))
+        images = crops.permute(0, 3, 1, 2).index_select(0, plan.moves[0]).contiguous()
+        expected = normalise(augmenter.apply(images, plan))
+        assert made.dtype == expected.dtype and made.is_contiguous(memory_format=torch.channels_last)
+        assert ((made - expected).abs() <= 1.01 / (255 * min(STD))).float().mean() > 0.98
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_types_layouts_and_strides(dtype, channels_last):
@@ -149,7 +186,7 @@ def arguments():
     [("pixels", lambda given: given.float(), "pixels: expected uint8"),
      ("pixels", lambda given: given[:0], "pixels: expected uint8"),
      ("pixels", lambda given: given[:, :2], "pixels: images are 2 x 4 x 4; it takes 1 or 3 channels"),
-     ("pixels", lambda given: given.repeat(1, 1, 17, 17), "images are 3 x 68 x 68; .* up to 64 pixels"),
+     ("pixels", lambda given: given.repeat(1, 1, 65, 65), "images are 3 x 260 x 260; .* up to 256 pixels"),
      ("index", lambda given: given.int(), "index: expected contiguous int64"),
      ("plan", lambda given: given.long(), r"plan: expected contiguous int32 \(2 \+ steps, 2\), got torch.int64"),
      ("plan", lambda given: given[:1], r"plan: expected"), ("plan", lambda given: given[:, :1], r"plan: expected"),

@@ -1,6 +1,7 @@
 """Makes all views of a batch on a GPU by one copy to the device and one kernel per view.
 
-``MemoryLoader`` uses ``FusedViews`` where ``fused_check.kernel_problem`` finds no problem, else ``BatchedViews``.
+``MemoryLoader`` uses ``FusedViews`` where ``fused_check.kernel_problem`` finds no problem, else ``BatchedViews``. For
+image files, ``ImageLoader`` uses ``FusedOperations`` on crops in the same way.
 Both draw the same random numbers on the CPU, in the same order. So they make the same crops and apply the same
 operations. The kernel reads the operation of each image by its number, so images are not sorted by operation.
 """
@@ -63,3 +64,34 @@ class FusedViews:
             self.pixels, index_B, plan, self._normalise.scale_C, self._normalise.shift_C,
             self._changes if len(plan) > 2 else None, padding=self._cropper.policy.padding, channels_last=True,
         )  # fmt: skip
+
+
+class FusedOperations:
+    """The operations of strong views on crops, and their normalisation."""
+
+    def __init__(self, augmenter: StrongAugmenter, normalise: TensorNormaliser) -> None:
+        self._fill, self._device, self._normalise = augmenter.style.fill, augmenter.device, normalise
+        self._places: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def make(self, crops: Tensor, group_SB: Tensor, strength_SB6: Tensor) -> Tensor:
+        """Strong views, float32 (B, 3, S, S), channels_last; never waits for the device.
+
+        crops: uint8 (B, S, S, 3) on the device. group_SB, strength_SB6: of ``StrongAugmenter.draw``, on the CPU.
+        """
+        steps, num_images = group_SB.shape
+        drawn = torch.cat((group_SB.to(torch.int32).flatten(), strength_SB6.flatten().view(torch.int32)))
+        codes, strengths = send(drawn, self._device).split([group_SB.numel(), strength_SB6.numel()])
+        changes = launch.Changes(codes, strengths.view(torch.float32).view(-1, strength_SB6.shape[2]), self._fill)
+        index_B, plan = self._plan(steps, num_images)
+        return launch.view(
+            crops.permute(0, 3, 1, 2), index_B, plan, self._normalise.scale_C, self._normalise.shift_C, changes,
+            padding=0, channels_last=True,
+        )  # fmt: skip
+
+    def _plan(self, steps: int, num_images: int) -> tuple[Tensor, Tensor]:
+        """Index and plan of whole images, each with entries of its own; batches have few sizes."""
+        if (steps, num_images) not in self._places:
+            entries = torch.arange(steps * num_images, dtype=torch.int32, device=self._device).view(steps, num_images)
+            plan = torch.cat((torch.zeros_like(entries[:1]).expand(2, -1), entries))
+            self._places[steps, num_images] = torch.arange(num_images, device=self._device), plan
+        return self._places[steps, num_images]

@@ -1,6 +1,6 @@
 """Whether the kernel of ``fused`` makes the views that the operations of torch make, on the device of a run.
 
-``MemoryLoader`` asks ``kernel_problem`` when it is created, once per kind of images and policy. The check compiles the
+The loaders ask ``kernel_problem`` when they are created, once per kind of images and policy. The check compiles the
 kernel, makes one batch of views with each operation of the policy both ways, and waits for the device. Later batches
 compile nothing and wait for nothing.
 """
@@ -21,6 +21,7 @@ from fastcpc.data.rng import generator
 
 logger = logging.getLogger("fastcpc")
 NUM_IMAGES = 512  # of the check: each operation, bin and sign occurs
+NUM_LARGE, LARGE = 192, 64  # of the check where images have more pixels per side than this: most of them occur
 ONE_LEVEL = 1.01
 # Shares of an image's pixels, after a geometric operation: that equal no pixel around their place, and that rounding
 # moved to the next place. A shear by half a pixel moves a whole line.
@@ -54,10 +55,11 @@ def difference(channels: int, size: int, weak: WeakPolicy, strong: StrongPolicy 
     cropper = Cropper(weak, size, device)
     augmenter = None if strong is None else StrongAugmenter(one_by_one(strong), size, device)
     normalise = TensorNormaliser((0.0,) * channels, (1 / 255,) * channels, device)
-    index, seed = torch.arange(NUM_IMAGES) % len(pixels), (0, "views")
+    num_images = min(NUM_IMAGES, NUM_LARGE) if size > LARGE else NUM_IMAGES
+    index, seed = torch.arange(num_images) % len(pixels), (0, "views")
     names = ("test", "weak") if augmenter is None else ("test", "weak", "strong")
     (_, made), (_, expected) = (
-        kind(pixels, cropper, augmenter, normalise).make(index, names, NUM_IMAGES, None, generator(*seed))
+        kind(pixels, cropper, augmenter, normalise).make(index, names, num_images, None, generator(*seed))
         for kind in (fused.FusedViews, BatchedViews)
     )
     for name, ours, plain in zip(names[:2], made, expected, strict=False):
@@ -66,9 +68,9 @@ def difference(channels: int, size: int, weak: WeakPolicy, strong: StrongPolicy 
     if augmenter is None:
         return ""
     draws = generator(*seed)
-    cropper.draw(NUM_IMAGES, draws)  # of the weak view
-    cropper.draw(NUM_IMAGES, draws)
-    group_B = augmenter.group_T[augmenter.draw_entries(NUM_IMAGES, draws)].amax(0)
+    cropper.draw(num_images, draws)  # of the weak view
+    cropper.draw(num_images, draws)
+    group_B = augmenter.group_T[augmenter.draw_entries(num_images, draws)].amax(0)
     return wrong_operation(group_B, made[2].cpu(), expected[2].cpu())
 
 

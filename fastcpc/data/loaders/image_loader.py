@@ -1,8 +1,8 @@
 """The loader for image files: draws random numbers, and finishes the views of a decoder.
 
 ``factory`` creates it with a decoder. The loader draws all random numbers on the CPU, one batch at a time. The decoder
-decodes each image of a batch once and crops all its views. It finishes the views that it can. On a GPU, the operations
-of strong views run on whole batches.
+decodes each image of a batch once and crops all its views. It finishes the views that it can. On a GPU, one Triton
+kernel makes the operations of each strong view; the loader checks it as ``MemoryLoader`` does.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,18 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastcpc.data.augment import fused_check
 from fastcpc.data.augment.batched import StrongAugmenter, send
 from fastcpc.data.augment.cpu_ops import CpuStrongAugmenter, StrongDraw
+from fastcpc.data.augment.fused import FusedOperations
 from fastcpc.data.augment.normalize import Normaliser, TensorNormaliser
-from fastcpc.data.augment.policies import StrongPolicy
+from fastcpc.data.augment.policies import StrongPolicy, WeakPolicy
 from fastcpc.data.augment.random_crop import CropGeometry
 from fastcpc.data.augment.styles import STYLES
-from fastcpc.data.dataset import ImageTransform
+from fastcpc.data.dataset import RGB, ImageTransform
 from fastcpc.data.loaders.base import Batch, ViewName, check_stream
 from fastcpc.data.loaders.buffers import Buffers
 from fastcpc.data.rng import generator
 
 CHUNK = 64  # images decoded at a time: limits memory for large batches
+WHOLE = WeakPolicy(flip=False, padding=0)  # the kernel of strong views gets crops
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,10 @@ class ImageLoader:
         self._normalise = TensorNormaliser(mean, std, device, torch.channels_last)
         self._buffers = Buffers()
         self._augmenter = None if strong is None else StrongAugmenter(strong, transform.crop, device)
+        self._fused = None  # one kernel per strong view, on a GPU
+        if self._augmenter is not None and strong is not None and device.type == "cuda":
+            problem = fused_check.kernel_problem(RGB, transform.crop, WHOLE, strong, device)
+            self._fused = None if problem else FusedOperations(self._augmenter, self._normalise)
         self._one_by_one = None  # for uint8 crops of a decoder on a CPU
         if strong is not None and device.type == "cpu":
             self._one_by_one = CpuStrongAugmenter(Normaliser(mean, std, transform.crop), STYLES[strong.style].fill)
@@ -192,7 +199,10 @@ class ImageLoader:
             return self._on_device(views).permute(0, 3, 1, 2)
         assert self._augmenter is not None
         both = (torch.from_numpy(np.concatenate([draw[i] for draw in draws], axis=1)) for i in range(2))
-        plan, whole = self._augmenter.arrange(*both), self._on_device(parts)
+        whole = self._on_device(parts)
+        if self._fused is not None:
+            return self._fused.make(whole, *both)
+        plan = self._augmenter.arrange(*both)
         moves = None if plan.moves is None else send(plan.moves, self.device)
         images = whole if moves is None else whole.index_select(0, moves[0])
         plan = replace(plan, strengths=send(plan.strengths, self.device), moves=moves)
@@ -213,5 +223,8 @@ class ImageLoader:
         if len(parts) == 1:
             return send(parts[0], self.device)
         shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+        if self.device.type == "cuda":  # joined where the GPU copies from; torch reuses this memory after the copy
+            pinned = torch.empty(shape, dtype=parts[0].dtype, pin_memory=True)
+            return torch.cat(parts, out=pinned).to(self.device, non_blocking=True)
         whole = torch.from_numpy(self._buffers.take(shape, str(parts[0].dtype).removeprefix("torch.")))
         return send(torch.cat(parts, out=whole), self.device)

@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -18,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from fastcpc.engine.loggers.host_copies import HostCopies
 from fastcpc.errors import RunError
 
 SUMS = "SHA256SUMS"
@@ -78,6 +79,7 @@ class Packed:
     epoch: int
     networks: list[dict[str, Tensor]]
     state: dict[str, Any]
+    copies: HostCopies = field(default_factory=HostCopies)  # ``serialise`` waits for them
 
     @property
     def num_bytes(self) -> int:
@@ -85,13 +87,20 @@ class Packed:
         return sum(tensor.numel() * tensor.element_size() for tensor in _tensors([self.networks, self.state]))
 
 
-def pack(epoch: int, networks: Sequence[Mapping[str, Tensor]], state: dict[str, Any]) -> Packed:
-    """Copy the content of a checkpoint; arguments and TypeError as ``CheckpointStore.save``."""
-    return Packed(epoch, [_weights(network) for network in networks], _plain(state, "state"))
+def pack(
+    epoch: int, networks: Sequence[Mapping[str, Tensor]], state: dict[str, Any], copies: HostCopies | None = None
+) -> Packed:
+    """Copy the content of a checkpoint; arguments and TypeError as ``CheckpointStore.save``.
+
+    copies: takes the copies; None: into new memory.
+    """
+    copies = copies or HostCopies()
+    return Packed(epoch, [_weights(network, copies) for network in networks], _plain(state, "state", copies), copies)
 
 
 def serialise(packed: Packed, header: Mapping[str, str]) -> dict[str, bytes]:
     """File name -> bytes of a checkpoint. header: text put into the head of every weights file, beside the epoch."""
+    packed.copies.wait()
     # Bytes in memory first: then a full disk is a plain OSError of one write, and the checksum needs no reading back.
     header = {"format": "pt", **header, "epoch": str(packed.epoch)}
     names = _file_names(len(packed.networks))
@@ -221,14 +230,14 @@ def _steady(data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
-def _weights(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _weights(network: Mapping[str, Tensor], copies: HostCopies) -> dict[str, Tensor]:
     # Names as an uncompiled, unwrapped network has them; copies, as safetensors takes no shared or strided storage.
     named_weights = {}
     for name, tensor in network.items():
         plain_name = name.removeprefix("module.").replace("_orig_mod.", "")
         if plain_name in named_weights:
             raise ValueError(f"two weights are called {plain_name!r}")
-        named_weights[plain_name] = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        named_weights[plain_name] = copies.of(tensor, torch.contiguous_format)
     return named_weights
 
 
@@ -240,19 +249,19 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain(value: Any, where: str, copies: HostCopies) -> Any:
     # numpy scalars and own classes would save well and fail at the next load with weights_only=True.
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)  # of its own elements alone, whatever it is a view of
+        return copies.of(value)  # of its own elements alone, whatever it is a view of
     if value is None or type(value) in (bool, int, float, str):
         return value
     if type(value) in (list, tuple):
-        return type(value)(_plain(item, f"{where}[{number}]") for number, item in enumerate(value))
+        return type(value)(_plain(item, f"{where}[{number}]", copies) for number, item in enumerate(value))
     if isinstance(value, dict):
         for key in value:
             if type(key) not in (int, str):
                 raise TypeError(f"{where} has a key of type {type(key).__name__}; int and str are allowed")
-        return {key: _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+        return {key: _plain(item, f"{where}[{key!r}]", copies) for key, item in value.items()}
     raise TypeError(
         f"{where} is a {type(value).__name__}; a checkpoint holds tensors, numbers, strings, None, lists and dicts"
     )

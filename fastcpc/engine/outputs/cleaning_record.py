@@ -1,6 +1,7 @@
 """The results of cleanings: metrics against true labels, the files per sample, and the summary of a finished run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +17,119 @@ from fastcpc.data.dataset import Dataset
 from fastcpc.data.labels.noise import Labels
 from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.learner import Learner
+from fastcpc.engine.loggers.async_writer import AsyncWriter
+from fastcpc.engine.loggers.host_copies import HostCopies
 from fastcpc.engine.outputs.cleaning_metrics import agreement_metrics, cleaning_metrics, loss_metrics
 from fastcpc.engine.outputs.sample_table import CLEANING_FILE, SampleTable
-from fastcpc.engine.outputs.score_file import FIRST, LAST, score_arrays, write_scores
+from fastcpc.engine.outputs.score_file import FIRST, LAST, score_tensors, write_scores
 from fastcpc.engine.scoring import ScoringResult
 
 
+@dataclass(frozen=True)
+class HostResults:
+    """Copies in main memory of what a cleaning found; their values are there after ``copies.wait``.
+
+    cleaning, scoring: without features. scores: of the scores files; empty where the scoring covers a pool. epoch: that
+    follows the cleaning.
+    """
+
+    cleaning: Cleaning | None
+    scoring: ScoringResult
+    scores: Mapping[str, Tensor]
+    epoch: int
+    copies: HostCopies
+
+
 class CleaningRecord:
-    """Measures and writes the cleanings of one run. folder: of the run."""
+    """Measures and writes the cleanings of one run. folder: of the run.
+
+    ``begin`` leaves both to the writer thread, while the device trains. Then ``add_metrics`` completes the epoch's
+    record. The final cleaning is written at once.
+    """
 
     def __init__(self, config: Config, dataset: Dataset, labels: Labels, folder: Path) -> None:
         self._config, self._dataset, self._labels, self._folder = config, dataset, labels, folder
+        self._pending: tuple[int, dict[str, Any]] | None = None  # place in the record, and metrics that a job fills
 
-    def metrics(self, cleaning: Cleaning, scoring: ScoringResult, epoch: int) -> dict[str, Any]:
-        """Metrics of an epoch's cleaning; without true labels only the agreement of the cleaners."""
-        tau = self._config.cleaner.tau
-        record = agreement_metrics(cleaning, tau)
-        given_N, trusted_N = self._labels.given, self._labels.known
-        if trusted_N is not None:
-            if scoring.rows is not None:
-                rows = scoring.rows.cpu().numpy()
-                given_N, trusted_N = given_N[rows], trusted_N[rows]
-            if not (trusted_N >= 0).any():
-                return record
-            record |= cleaning_metrics(cleaning, given_N, trusted_N, tau)
-            if self._is_first(epoch):  # Fig. 1 shows the losses after the warm-up
-                record |= loss_metrics(scoring, given_N, trusted_N, self._dataset.num_classes)
-        return record
+    def begin(self, results: HostResults, writer: AsyncWriter, record: Mapping[str, Any]) -> None:
+        """Queue the metrics and, after a scoring of all samples, the files. Rank 0 calls.
 
-    def write(
+        record: of the epoch; the metrics belong behind its present keys.
+        """
+        metrics: dict[str, Any] = {}
+        self._pending = len(record), metrics
+
+        def work() -> None:
+            results.copies.wait()
+            metrics.update(self.metrics(results))
+            if results.scores:
+                self.write(results, self.table(results))
+
+        writer.begin(work)
+
+    def add_metrics(self, record: dict[str, Any]) -> None:
+        """Add the metrics of ``begin`` to the epoch's record, once; the writer must have finished."""
+        if self._pending is not None:
+            place, metrics = self._pending
+            self._pending = None
+            items = list(record.items())
+            record.clear()
+            record.update({**dict(items[:place]), **metrics, **dict(items[place:])})
+
+    def collect(
         self,
         cleaning: Cleaning | None,
         scoring: ScoringResult,
         learners: Sequence[Learner],
         labels_N: Tensor,
         epoch: int,
-    ) -> SampleTable:
-        """Replace clean_probabilities.parquet and the scores files; returns the former's content.
+    ) -> HostResults:
+        """Copy what metrics and files need; every rank must call. labels_N: given labels, on the device."""
+        copies, scores = HostCopies(), dict[str, Tensor]()
+        if scoring.rows is None:  # a pool covers some samples only; the final cleaning covers all
+            tensors = score_tensors(
+                learners,
+                scoring,
+                cleaning,
+                labels_N,
+                num_classes=self._dataset.num_classes,
+                epoch=epoch,
+                has_prototypes=prototype_similarity(self._config.cleaner.kind) is not None,
+                shard=scoring.shard if self._config.parallel.mixture == "summed" else None,
+            )
+            scores = {name: copies.of(tensor) for name, tensor in tensors.items()}
+        cleaning = None if cleaning is None else cleaning.on_host(copies)
+        return HostResults(cleaning, scoring.on_host(copies), scores, epoch, copies)
 
-        scoring: of all samples. labels_N: their given labels, on the device. Every rank must call, rank 0 writes.
-        RunError when a file cannot be written.
-        """
-        tau = self._config.cleaner.tau
-        table = SampleTable.of_cleaning(self._dataset.train, self._labels, scoring.pair, cleaning, tau)
-        arrays = score_arrays(
-            learners,
-            scoring,
-            cleaning,
-            labels_N,
-            num_classes=self._dataset.num_classes,
-            epoch=epoch,
-            has_prototypes=prototype_similarity(self._config.cleaner.kind) is not None,
-            shard=scoring.shard if self._config.parallel.mixture == "summed" else None,
-        )
+    def metrics(self, results: HostResults) -> dict[str, Any]:
+        """Metrics of an epoch's cleaning; without true labels only the agreement of the cleaners."""
+        cleaning, scoring, tau = results.cleaning, results.scoring, self._config.cleaner.tau
+        assert cleaning is not None
+        record = agreement_metrics(cleaning, tau)
+        given_N, trusted_N = self._labels.given, self._labels.known
+        if trusted_N is not None:
+            if scoring.rows is not None:
+                rows = scoring.rows.numpy()
+                given_N, trusted_N = given_N[rows], trusted_N[rows]
+            if not (trusted_N >= 0).any():
+                return record
+            record |= cleaning_metrics(cleaning, given_N, trusted_N, tau)
+            if self._is_first(results.epoch):  # Fig. 1 shows the losses after the warm-up
+                record |= loss_metrics(scoring, given_N, trusted_N, self._dataset.num_classes)
+        return record
 
-        def write_files() -> None:
-            table.write(self._folder / CLEANING_FILE)
-            if cleaning is not None and self._is_first(epoch):
-                write_scores(self._folder / FIRST, arrays)
-            write_scores(self._folder / LAST, arrays)
+    def table(self, results: HostResults) -> SampleTable:
+        """The content of clean_probabilities.parquet after a scoring of all samples."""
+        results.copies.wait()
+        pair, tau = results.scoring.pair, self._config.cleaner.tau
+        return SampleTable.of_cleaning(self._dataset.train, self._labels, pair, results.cleaning, tau)
 
-        distributed.on_rank0(write_files)
-        return table
+    def write(self, results: HostResults, table: SampleTable) -> None:
+        """Replace clean_probabilities.parquet and the scores files. RunError when a file cannot be written."""
+        table.write(self._folder / CLEANING_FILE)
+        if results.cleaning is not None and self._is_first(results.epoch):
+            write_scores(self._folder / FIRST, results.scores)
+        write_scores(self._folder / LAST, results.scores)
 
     def _is_first(self, epoch: int) -> bool:
         """Whether this epoch's cleaning is the first of the run."""

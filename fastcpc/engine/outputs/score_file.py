@@ -18,7 +18,6 @@ from fastcpc.cleaner.loss_history import min_max
 from fastcpc.distributed import Shard
 from fastcpc.engine.cleaning import Cleaning
 from fastcpc.engine.learner import Learner
-from fastcpc.engine.outputs.sample_table import host_array
 from fastcpc.engine.scoring import ScoringResult
 from fastcpc.errors import InputError
 from fastcpc.kernels import MixtureFit
@@ -30,7 +29,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @torch.no_grad()
-def score_arrays(
+def score_tensors(
     learners: Sequence[Learner],
     scoring: ScoringResult,
     cleaning: Cleaning | None,
@@ -40,8 +39,8 @@ def score_arrays(
     epoch: int,
     has_prototypes: bool,
     shard: Shard | None = None,
-) -> Arrays:
-    """The arrays of a scores file; axis 0 of all but ``epoch`` and ``rows`` is network 1, network 2.
+) -> dict[str, Tensor]:
+    """The arrays of a scores file, on the device; axis 0 of all but ``epoch`` and ``rows`` is network 1, network 2.
 
     epoch: 0-d int64, the epoch that follows the cleaning. loss: (2, N) float32 cross entropy with the given label.
     values: (2, N) float32 in [0, 1], the normalised (and averaged) losses that mixtures are fitted to; absent where
@@ -54,57 +53,60 @@ def score_arrays(
     has_prototypes: whether a cleaner of the run trains them. shard: as ``cleaner.gmm.fit_mixtures``.
     """
     loss_2N = torch.stack([scores.loss_N for scores in scoring.networks])
-    arrays: Arrays = {"epoch": np.array(epoch, np.int64), "loss": host_array(loss_2N)}
-    if bool(loss_2N.isfinite().all()):
+    tensors = {"epoch": torch.tensor(epoch), "loss": loss_2N}
+    if cleaning is not None or bool(loss_2N.isfinite().all()):  # a cleaning has checked its losses
         fits = cleaning.mixtures if cleaning is not None else [{}, {}]
-        arrays |= _mixture_arrays(learners, loss_2N, labels_N, num_classes, fits, shard)
+        tensors |= _mixture_tensors(learners, loss_2N, labels_N, num_classes, fits, shard)
     probs = cleaning.clean_probs if cleaning is not None else {}
-    arrays |= {f"q_{name}": host_array(torch.stack(both)) for name, both in probs.items()}
+    tensors |= {f"q_{name}": torch.stack(both).float() for name, both in probs.items()}
     if has_prototypes and probs:
-        arrays |= _embedding_arrays(learners, scoring)
-    return arrays
+        tensors |= _embedding_tensors(learners, scoring)
+    return tensors
 
 
-def write_scores(path: Path, arrays: Arrays) -> None:
-    """Write a scores file, which numpy.load reads with allow_pickle=False. RunError when it cannot be written."""
+def write_scores(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a scores file of tensors in main memory, which numpy.load reads with allow_pickle=False.
+
+    RunError when it cannot be written.
+    """
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, allow_pickle=False, **{name: tensor.numpy() for name, tensor in tensors.items()})
     replace_file(path, buffer.getvalue())
 
 
-def _mixture_arrays(
+def _mixture_tensors(
     learners: Sequence[Learner],
     loss_2N: Tensor,
     labels_N: Tensor,
     num_classes: int,
     fits: Sequence[Mapping[str, MixtureFit]],
     shard: Shard | None,
-) -> Arrays:
+) -> dict[str, Tensor]:
     """Normalised losses and both kinds of mixtures; a kind that the cleaner has not fitted is fitted here."""
-    arrays: dict[str, list[NDArray[Any]]] = {"values": []}
+    parts: dict[str, list[Tensor]] = {"values": []}
     for learner, loss_N, fitted in zip(learners, loss_2N, fits, strict=True):
         # a cleaner without a mixture keeps no history of losses
         values_N = learner.history_LN.mean(0) if len(learner.history_LN) else min_max(loss_N)
-        arrays["values"].append(host_array(values_N))
+        parts["values"].append(values_N.float())
         for name, groups_N, num_groups in (
             ("agn", torch.zeros_like(labels_N), 1),
             ("awr", labels_N, num_classes),
         ):
             fit = fitted.get(name) or fit_mixtures(values_N, groups_N, num_groups, shard)
             for part in ("means", "variances", "weights"):
-                arrays.setdefault(f"{name}_{part}", []).append(getattr(fit, part).cpu().numpy())
-    return {name: np.stack(parts) for name, parts in arrays.items()}
+                parts.setdefault(f"{name}_{part}", []).append(getattr(fit, part))
+    return {name: torch.stack(both) for name, both in parts.items()}
 
 
-def _embedding_arrays(learners: Sequence[Learner], scoring: ScoringResult) -> Arrays:
+def _embedding_tensors(learners: Sequence[Learner], scoring: ScoringResult) -> dict[str, Tensor]:
     num_samples = len(scoring.pair.loss_N)
     rows = np.linspace(0, num_samples - 1, min(num_samples, MOST_EMBEDDINGS)).astype(np.int64)
+    rows_M = torch.from_numpy(rows)
     embeddings, prototypes = [], []
     for i, learner in enumerate(learners):
-        feat_MD = scoring.features(i, torch.from_numpy(rows))
-        embeddings.append(host_array(learner.eval_network.embed(feat_MD)))
-        prototypes.append(host_array(learner.eval_network.prototype_matrix()))
-    return {"rows": rows, "embeddings": np.stack(embeddings), "prototypes": np.stack(prototypes)}
+        embeddings.append(learner.eval_network.embed(scoring.features(i, rows_M)).float())
+        prototypes.append(learner.eval_network.prototype_matrix().float())
+    return {"rows": rows_M, "embeddings": torch.stack(embeddings), "prototypes": torch.stack(prototypes)}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from fastcpc.engine.checkpoint import store
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.engine.learner import Learner
-from fastcpc.engine.loggers.async_writer import AsyncWriter
+from fastcpc.engine.loggers.async_writer import MOST_JOBS, AsyncWriter
+from fastcpc.engine.outputs.run_dir import RunDir
+from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import RunError
 
 
@@ -39,11 +41,18 @@ def fail() -> None:
     raise RunError("the disk is full")
 
 
-def test_error_is_raised_once_at_the_next_call(caplog: pytest.LogCaptureFixture) -> None:
-    writer, done = AsyncWriter(), []
-    writer.begin(fail)
+def test_error_is_raised_once_and_drops_the_jobs_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+    writer, begun, done = AsyncWriter(), threading.Event(), []
+
+    def fail_late() -> None:
+        begun.wait(60)
+        fail()
+
+    writer.begin(fail_late)
+    writer.begin(lambda: done.append(1))
+    begun.set()
     with pytest.raises(RunError, match="the disk is full"):
-        writer.begin(lambda: done.append(1))
+        writer.finish()
     writer.finish()
     assert not done
     with pytest.raises(RunError, match="the disk is full"), AsyncWriter() as writer:
@@ -52,6 +61,61 @@ def test_error_is_raised_once_at_the_next_call(caplog: pytest.LogCaptureFixture)
         writer.begin(fail)
         raise ValueError("another error, which is the one that is told")
     assert "the disk is full" in caplog.text
+
+
+def test_few_jobs_are_unfinished_at_a_time() -> None:
+    """A slow disk makes the caller wait: queued jobs hold copies in memory."""
+    all_begun, seen = threading.Event(), []
+    with AsyncWriter() as writer:
+        writer.begin(lambda: seen.append(all_begun.wait(0.2)))
+        for _ in range(MOST_JOBS):
+            writer.begin(lambda: None)
+        all_begun.set()
+    assert seen == [False]
+
+
+def test_any_error_becomes_one_line() -> None:
+    def job() -> None:
+        {}["absent"]
+
+    with pytest.raises(RunError) as caught, AsyncWriter() as writer:
+        writer.begin(job)
+    text = str(caught.value)
+    assert text.startswith("the run's files: cannot be made (KeyError: 'absent', in job of ") and "\n" not in text
+    assert text.endswith("); repeat the command to resume from the latest checkpoint")
+
+
+def test_files_of_an_epoch_are_written_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cleaning found is on disk before the epoch's line, and both before its checkpoint; also on a slow disk."""
+    order: list[Any] = []
+    evaluated, logged = threading.Event(), threading.Event()
+    evaluate = trainer.Trainer.evaluate
+    monkeypatch.setattr(trainer.Trainer, "evaluate", lambda self: (evaluate(self), evaluated.set()))
+
+    def noted(owner: type, name: str, what: Any) -> None:
+        honest = getattr(owner, name)
+
+        def call(self: Any, *arguments: Any, **options: Any) -> Any:
+            if what == "table" and threading.current_thread() is not threading.main_thread():
+                evaluated.clear()
+                logged.clear()
+                assert evaluated.wait(60)
+                logged.wait(0.2)  # the line must not come in this time
+            result = honest(self, *arguments, **options)
+            if what == "line":
+                logged.set()
+            order.append((what, threading.current_thread() is threading.main_thread()))
+            return result
+
+        monkeypatch.setattr(owner, name, call)
+
+    monkeypatch.setattr(trainer, "SYNCHRONOUS_BYTES", 0)
+    noted(SampleTable, "write", "table")
+    noted(RunDir, "append_json_line", "line")
+    noted(CheckpointStore, "write", "checkpoint")
+    run(small_config(tmp_path / "run", train={"epochs": 3}))
+    line, checkpoint, table = ("line", True), ("checkpoint", False), ("table", False)
+    assert order == [line, checkpoint, table, line, checkpoint, table, line, checkpoint, ("table", True)]
 
 
 def test_checkpoint_has_the_state_at_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

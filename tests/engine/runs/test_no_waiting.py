@@ -176,6 +176,19 @@ def test_views_of_image_files_do_not_synchronise(gpu: PretendGpu, tmp_path: Path
         torch.testing.assert_close(one.cpu(), other)
 
 
+def test_strong_views_of_image_files_are_one_kernel_each(gpu: PretendGpu, tmp_path: Path) -> None:
+    coloured_images(tmp_path)
+    config = image_config(tmp_path, tmp_path / "run", "torch")
+    dataset, _ = load_data(config)
+    kernel = Launches()
+    with patch.object(fused_check, "kernel_problem", lambda *_: ""), patch.object(launch, "view_kernel", kernel):
+        loader = make_loader(dataset.train, dataset, config.data, config.augment, GPU)
+        with gpu.hot():
+            batch = next(loader.stream([torch.arange(42)], ("weak", "strong", "strong"), 1))
+    assert kernel.count == 2
+    assert all(view.is_cuda and view.is_contiguous(memory_format=torch.channels_last) for view in batch.views)
+
+
 @pytest.mark.parametrize(
     "question",
     [lambda loss: loss.item(), lambda loss: float(loss), lambda loss: loss.cpu(), lambda loss: bool(loss > 0),

@@ -29,11 +29,17 @@ FREE = {
 
 @dataclass
 class Counts:
-    """operations of torch on the device, the bytes that they move, and their FLOPs."""
+    """operations of torch on the device, the bytes that they move, and their FLOPs.
+
+    sent, sent_bytes: copies from main memory among them. pageable: how many of these were not from pinned memory.
+    """
 
     operations: int = 0
     num_bytes: int = 0
     flops: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    pageable: int = 0
 
 
 class CountingGpu(PretendGpu):
@@ -56,6 +62,22 @@ class CountingGpu(PretendGpu):
         finally:
             self._current = before
 
+    @contextmanager
+    def capture(self, graph: Any, **options: Any) -> Iterator[None]:
+        """Within it operations are counted for the graph."""
+        before, self._current = self._current, Counts()
+        graph.counts = self._current
+        try:
+            with super().capture(graph, **options):
+                yield
+        finally:
+            self._current = before
+
+    def replay(self, graph: Any) -> None:
+        """Count a replay: one operation with the bytes and FLOPs of those captured. Values stay as they are."""
+        self.replays += 1
+        self._add(graph.counts.num_bytes, graph.counts.flops)
+
     def launched(self, *tensors: Tensor) -> None:
         """Count a kernel of the project on these tensors."""
         self._add(sum(tensor.nbytes for tensor in tensors), 0)
@@ -66,7 +88,15 @@ class CountingGpu(PretendGpu):
             packet = func._overloadpacket
             flops = flop_registry[packet](*args, **kwargs, out_val=result) if packet in flop_registry else 0
             self._add(sum(part.nbytes for part in _tensors((args, kwargs, result))), flops)
+        if to_gpu and not from_gpu and func is aten._to_copy.default:
+            self._note_sent(args[0])
         return result
+
+    def _note_sent(self, source: Tensor) -> None:
+        if self._current is not None:
+            self._current.sent += 1
+            self._current.sent_bytes += source.nbytes
+            self._current.pageable += source not in self._pinned
 
     def _add(self, num_bytes: int, flops: int) -> None:
         if self._current is not None:

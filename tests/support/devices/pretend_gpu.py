@@ -3,8 +3,10 @@
 Code that decides by ``tensor.device`` takes its way for a GPU, and computes the values that it would on a CPU. What a
 GPU refuses is refused: an operation on tensors of both places, a fused update of tensors of different strides. What
 makes the host wait for a GPU is counted, or refused where nothing may wait: reading a value, and a shape that depends
-on values. So are copies to main memory, and copies to the device that are not ``non_blocking``. What cannot be seen
-this way is what only a device does: streams, graphs, pinned memory, launches of Triton and CuPy, another rounding.
+on values. So are copies to main memory, and copies to the device that are not ``non_blocking``. A ``non_blocking`` copy
+to pinned main memory waits for nothing: it holds wrong values until an event recorded after it is waited for. A graph
+repeats the operations of its capture on the same tensors. A capture changes no value, and refuses what waits. What
+cannot be seen this way is what only a device does: streams, launches of Triton and CuPy, another rounding.
 
 FakeTensor, torch's own, has no values to continue with after a read, and its backward pass wants a driver.
 """
@@ -21,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fastcpc.data.augment import fused_check
 from fastcpc.kernels import gmm_cupy, gmm_em
@@ -108,6 +111,31 @@ class PretendGpu(TorchDispatchMode):
         super().__init__()
         self.waits: Counter[str] = Counter()
         self.refuses = False
+        self.late: list[tuple[Tensor, Tensor]] = []  # copies in pinned memory, and the values that they get
+        self._pinned = WeakIdKeyDictionary()
+        self.captured: PretendGraph | None = None  # the graph that is being captured
+        self.replays = 0
+
+    @contextmanager
+    def capture(self, graph: "PretendGraph", **options: Any) -> Iterator[None]:
+        """Within it operations go into the graph; their results have no meaning."""
+        self.captured = graph
+        try:
+            with self.hot():
+                yield
+        finally:
+            self.captured = None
+            graph.restore()
+
+    def replay(self, graph: "PretendGraph") -> None:
+        """Repeat the operations of a graph."""
+        self.replays += 1
+        with _disable_current_modes():
+            for func, args, kwargs, outputs in graph.calls:
+                results = zip(tree_leaves(outputs), tree_leaves(func(*args, **kwargs)), strict=True)
+                for kept, made in results:
+                    if isinstance(kept, Tensor) and kept is not made:
+                        kept.copy_(made)
 
     @contextmanager
     def hot(self) -> Iterator[None]:
@@ -118,16 +146,28 @@ class PretendGpu(TorchDispatchMode):
         finally:
             self.refuses = before
 
+    def pinned(self, tensor: Tensor) -> Tensor:
+        """A copy in pinned memory."""
+        copied = tensor.clone()
+        self._pinned[copied] = True
+        return copied
+
+    def arrive(self, number: int) -> None:
+        """The first so many late copies get their values."""
+        for copied, values in self.late[:number]:
+            copied.copy_(values)
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         inputs = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
-        ours = [tensor for tensor in inputs if isinstance(tensor, OnGpu)]
+        ours, late = [tensor for tensor in inputs if isinstance(tensor, OnGpu)], False
         if func is aten._to_copy.default:
             to_gpu = bool(ours) if kwargs.get("device") is None else _is_gpu(kwargs["device"])
-            self._note_copy(func, bool(ours), to_gpu, kwargs.get("non_blocking", False))
+            late = self._note_copy(func, bool(ours), to_gpu, kwargs.get("non_blocking", False), pinned=True)
         elif func is aten.copy_.default:
             to_gpu = isinstance(args[0], OnGpu)
-            self._note_copy(func, isinstance(args[1], OnGpu), to_gpu, args[2] if len(args) > 2 else False)
+            non_blocking = args[2] if len(args) > 2 else False
+            late = self._note_copy(func, isinstance(args[1], OnGpu), to_gpu, non_blocking, args[0] in self._pinned)
         else:
             asked = kwargs.get("device")
             to_gpu = bool(ours) if asked is None else _is_gpu(asked)
@@ -135,10 +175,19 @@ class PretendGpu(TorchDispatchMode):
                 self._check(func, args, inputs)
         if kwargs.get("device") is not None:
             kwargs["device"] = torch.device("cpu")
-        kwargs.pop("pin_memory", None)
+        pins = kwargs.pop("pin_memory", None)
         wrappers = {id(tensor.held): tensor for tensor in ours}
         plain_args, plain_kwargs = tree_map_only(OnGpu, lambda tensor: tensor.held, (args, kwargs))
+        if self.captured is not None:
+            self.captured.note_writes(func, plain_args, plain_kwargs)
         result = self.compute(func, plain_args, plain_kwargs, from_gpu=bool(ours), to_gpu=to_gpu)
+        if self.captured is not None and (ours or to_gpu) and not func.is_view:
+            self.captured.calls.append((func, plain_args, plain_kwargs, result))
+        if late:
+            self.late.append((result, result.clone()))
+            result.fill_(torch.nan if result.is_floating_point() else 1)
+        if pins:
+            self._pinned[result] = True
         if not to_gpu:
             return result
 
@@ -170,16 +219,66 @@ class PretendGpu(TorchDispatchMode):
         if waits:
             self._wait(str(func))
 
-    def _note_copy(self, func: Any, from_gpu: bool, to_gpu: bool, non_blocking: bool) -> None:
+    def _note_copy(self, func: Any, from_gpu: bool, to_gpu: bool, non_blocking: bool, pinned: bool) -> bool:
+        """Whether a copy arrives later; pinned: its target, if that is main memory."""
+        if from_gpu and not to_gpu and non_blocking and pinned:
+            return True
         if from_gpu and not to_gpu:
             self._wait(f"{func} to main memory")
+        if to_gpu and not from_gpu and self.captured is not None:
+            raise WaitsForDeviceError(f"{func} from main memory in a graph")
         if to_gpu and not from_gpu and not non_blocking:
             self._wait(f"{func} to the device, not non_blocking")
+        return False
 
     def _wait(self, what: str) -> None:
         if self.refuses:
             raise WaitsForDeviceError(what)
         self.waits[what] += 1
+
+
+class PretendGraph:
+    """A captured graph: calls with their arguments and results, as values in main memory."""
+
+    def __init__(self, gpu: PretendGpu) -> None:
+        self._gpu = gpu
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+        self._before: list[tuple[Tensor, Tensor]] = []  # what a capture wrote to, and its values before
+
+    def note_writes(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Keep the values of what an operation changes."""
+        for place, argument in enumerate(func._schema.arguments):
+            value = args[place] if place < len(args) else kwargs.get(argument.name)
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                self._before += [
+                    (part, part.clone()) for part in tree_leaves(value) if isinstance(part, Tensor) and not part.is_meta
+                ]
+
+    def restore(self) -> None:
+        """Undo what the capture changed."""
+        with _disable_current_modes():
+            for written, values in reversed(self._before):
+                written.copy_(values)
+        self._before = []
+
+    def pool(self) -> tuple[int, int]:
+        return (0, 1)
+
+    def replay(self) -> None:
+        self._gpu.replay(self)
+
+
+class LateEvent:
+    """An event of the pretended device; it lets the copies before it arrive."""
+
+    def __init__(self, gpu: PretendGpu) -> None:
+        self._gpu, self._number = gpu, 0
+
+    def record(self, *_: Any) -> None:
+        self._number = len(self._gpu.late)
+
+    def synchronize(self) -> None:
+        self._gpu.arrive(self._number)
 
 
 class Autocast(TorchFunctionMode):
@@ -213,16 +312,20 @@ def pretended_gpu(gpu: PretendGpu | None = None) -> Iterator[PretendGpu]:
     answers = {
         "_lazy_init": None, "is_available": True, "device_count": 1, "is_bf16_supported": True,
         "get_device_capability": CAPABILITY, "get_device_name": "pretended GPU", "memory_reserved": 0,
-        "memory_allocated": 0, "mem_get_info": (FREE_BYTES, FREE_BYTES), "is_current_stream_capturing": False,
-        "current_stream": stream, "manual_seed_all": None,
+        "memory_allocated": 0, "mem_get_info": (FREE_BYTES, FREE_BYTES), "current_stream": stream,
+        "manual_seed_all": None, "set_stream": None,
     }  # fmt: skip
     only_lift = torch._C._only_lift_cpu_tensors()
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     with ExitStack() as stack:
         for name, answer in answers.items():
             stack.enter_context(patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))
+        stack.enter_context(patch.object(torch.cuda, "is_current_stream_capturing", lambda: gpu.captured is not None))
+        stack.enter_context(patch.object(torch.cuda, "CUDAGraph", lambda: PretendGraph(gpu)))
+        stack.enter_context(patch.object(torch.cuda, "graph", gpu.capture))
+        stack.enter_context(patch.object(torch.cuda, "Event", lambda **_: LateEvent(gpu)))
         stack.enter_context(patch.object(torch.cuda, "device", lambda *_: nullcontext()))
-        stack.enter_context(patch.object(Tensor, "pin_memory", lambda self, *_: self))
+        stack.enter_context(patch.object(Tensor, "pin_memory", lambda self, *_: gpu.pinned(self)))
         stack.enter_context(patch.object(fused_check, "kernel_problem", lambda *_: "a pretended GPU runs no kernel"))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its own operations have no form for a CPU
         stack.callback(torch._C._set_only_lift_cpu_tensors, only_lift)

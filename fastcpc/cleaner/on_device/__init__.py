@@ -1,0 +1,1 @@
+"""Work of cleaners that a GPU repeats without the host."""
