@@ -25,6 +25,7 @@ from fastcpc.engine.outputs.flops import ImageFlops
 from fastcpc.engine.step_loop import StepLoop
 from fastcpc.errors import RunError
 from fastcpc.kernels import GroupOrder, order_groups
+from fastcpc.models.random_layers import may_draw
 from fastcpc.semisup.losses import ramp
 from fastcpc.semisup.mixmatch import semisup_loss, warm_up_loss
 from fastcpc.semisup.mixup import Partners, find_partners, sample_lambda
@@ -145,8 +146,10 @@ def supervised(
     stream = training.loader.stream(batches, views, training.seed("views", epoch, own), start, part)
     steps_seed = training.seed("step", epoch, own)
     own.network.train()
+    draws = may_draw(own.network)
     for step, batch in step_loop.train_steps(f"{title} net {own.number}", stream, len(batches), num_views=1):
-        torch.manual_seed(layers_seed(steps_seed, step))
+        if draws:
+            torch.manual_seed(layers_seed(steps_seed, step))
         own.set_learning_rate(training.learning_rate(epoch + step / len(batches)))
         with numerics.autocast():
             loss = numerics.step(warm_up_loss)(own.network, batch.views[0], training.labels_N[batch.index], penalty)
@@ -178,10 +181,12 @@ def semi_supervised(
     steps_seed = training.seed("step", epoch, own)
     num_own = batch_size // distributed.world_size()
     own.network.train()
+    draws = may_draw(own.network)
     other.eval_network.eval()
     guesser = None if own.average is None else own.average.network.eval()  # cleaning left it in train mode
     for step, batch in step_loop.train_steps(f"train net {own.number}", stream, len(batches), num_views=2):
-        torch.manual_seed(layers_seed(steps_seed, step))
+        if draws:
+            torch.manual_seed(layers_seed(steps_seed, step))
         draw = generator(steps_seed, "mixup", step)
         labelled_B = batch.index[:num_own]
         progress = epoch + step / len(batches)
