@@ -113,7 +113,6 @@ class CountedViews(CountedKernel):
 def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled: int = LABELLED) -> list[Stage]:
     """The stages of an epoch of both networks."""
     gpu = CountingGpu()
-    dataset = made_up_cifar(STEPS * 4 * config.train.batch_size, 2 * config.train.score_batch_size)
     kernels: Any = {name: CountedKernel(gpu) for name in KERNELS}
     with (
         pretended_gpu(gpu),
@@ -123,6 +122,9 @@ def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled
         patch.object(launch, "view_kernel", CountedViews(gpu)),
     ):
         numerics = resolve_numerics(config)
+        score_batch = numerics.score_batch
+        num_images = max(STEPS * 4 * config.train.batch_size, BATCHES * score_batch)
+        dataset = made_up_cifar(num_images, BATCHES * score_batch)
         device = numerics.device
         sizes = {"num_classes": dataset.num_classes, "in_channels": 3, "image_size": 32}
         own, other = (Learner(n, config, numerics, **sizes, num_samples=num_train) for n in (1, 2))
@@ -133,14 +135,14 @@ def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled
         clean_N = torch.arange(len(labels_N)).to(device) % 2 == 0
         own.partition = Partition(clean_N, clean_N.float())
         semi_supervised(own, other, training, CountedSteps(gpu, "views", "step"), epoch=EPOCH, start=0)
-        batches = sequential_batches(BATCHES * config.train.score_batch_size, config.train.score_batch_size)
+        batches = sequential_batches(BATCHES * score_batch, score_batch)
         networks = (own.network, other.network)
         for name, function in (("score", score_samples), ("evaluate", evaluate)):
             steps = CountedSteps(gpu, f"{name} views", name)
             function(networks, steps.counted(loader.stream(batches, ("test",), 0)), labels_N, numerics)
         feat_ND = torch.zeros(num_train, own.network.feature_dim, dtype=numerics.dtype).to(device)
         prototypes(gpu, own, feat_ND, config)
-    score, test = -(-num_train // config.train.score_batch_size), -(-num_test // config.train.score_batch_size)
+    score, test = -(-num_train // score_batch), -(-num_test // score_batch)
     steps_of_both = 2 * -(-labelled // config.train.batch_size)
     units = {
         "score views": (score, BATCHES), "score": (score, BATCHES), "prototype pass": (2, 1),

@@ -12,6 +12,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from fastcpc import distributed
+from fastcpc.config.names import DATASETS
 from fastcpc.config.schema import Config
 from fastcpc.errors import InputError
 
@@ -21,6 +22,8 @@ BACKEND = "inductor"
 COMPILERS = {"cpu": ("g++", "clang++", "c++"), "cuda": ("gcc", "clang", "cc")}  # Triton builds its launchers with one
 # A network that is compiled alone is called several times before its results are read. A CUDA graph overwrites them.
 WITHOUT_GRAPHS = {"max-autotune": "max-autotune-no-cudagraphs"}
+SCORE_BATCH, LARGE_SCORE_BATCH = 512, 2048  # samples per batch without gradients
+LARGE_SCORE_MEMORY = 15e9  # bytes of a GPU that is sold as 16 GB
 
 Region = TypeVar("Region", bound=Callable[..., object])
 
@@ -31,8 +34,8 @@ class Numerics:
 
     compile: false, default or max-autotune: what ``auto`` stands for here. compiles_steps: whether training steps are
     compiled whole; with several ranks messages travel in their middle, and the networks alone are compiled.
-    score_batch: samples a batch of the passes without gradients, which compiled code pads a shorter last batch to;
-    0: no padding.
+    score_batch: samples per batch of scoring and evaluation, to which compiled code pads a shorter last batch; 0: no
+    padding.
     """
 
     device: torch.device
@@ -162,7 +165,19 @@ def resolve_numerics(config: Config) -> Numerics:
     precision = choose_precision(config.precision, probe(device))
     compiled, _ = choose_compile(config.compile, device)
     compiles_steps = compiled != "false" and not distributed.has_group()
-    return Numerics(device, DTYPES[precision], compiled, compiles_steps, config.train.score_batch_size)
+    return Numerics(device, DTYPES[precision], compiled, compiles_steps, choose_score_batch(config, device))
+
+
+def choose_score_batch(config: Config, device: torch.device) -> int:
+    """``train.score_batch_size``, or what 0 is on a device: larger where small images leave a GPU idle.
+
+    Several ranks share the batches of a pass. Few large batches would leave ranks without work.
+    """
+    if config.train.score_batch_size:
+        return config.train.score_batch_size
+    if device.type != "cuda" or distributed.has_group() or DATASETS[config.data.name].kind != "arrays":
+        return SCORE_BATCH
+    return LARGE_SCORE_BATCH if torch.cuda.mem_get_info(device)[1] >= LARGE_SCORE_MEMORY else SCORE_BATCH
 
 
 def choose_compile(asked: str, device: torch.device) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from small_run import assert_same_run, run, small_config
 from torch import Tensor, nn
 
+from fastcpc import distributed
+from fastcpc.config.schema import Config, DataConfig, TrainConfig
 from fastcpc.data.loaders.base import Batch
 from fastcpc.engine import scoring as engine_collect
 from fastcpc.engine.evaluate import evaluate, hits
-from fastcpc.engine.numerics import DTYPES, Numerics
+from fastcpc.engine.numerics import DTYPES, Numerics, choose_score_batch
 from fastcpc.engine.outputs.pred_probs import write_pred_probs
 from fastcpc.engine.scoring import features_device, predict_batch, score_samples
 from fastcpc.models.network import Network
@@ -133,6 +136,21 @@ def test_logits_are_float32_products_of_the_features(precision: str, tmp_path: P
     with torch.autocast("cpu", torch.bfloat16):
         rounded = net.classifier(feat)
     assert all(len(row.unique()) < 7 for row in rounded)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "data", "ranks", "gigabytes", "size"),
+    [("cpu", 0, "cifar10", 1, 0, 512), ("cuda", 0, "cifar10", 1, 17.1, 2048), ("cuda", 0, "digits", 1, 80, 2048),
+     ("cuda", 0, "cifar10", 1, 12, 512), ("cuda", 0, "cifar100", 2, 80, 512), ("cuda", 0, "imagefolder", 1, 80, 512),
+     ("cuda", 512, "cifar10", 1, 80, 512), ("cpu", 100, "cifar10", 1, 0, 100)],
+)  # fmt: skip
+def test_score_batch_size(
+    device: str, asked: int, data: Any, ranks: int, gigabytes: float, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "has_group", lambda: ranks > 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, int(gigabytes * 1e9)))
+    config = Config(data=DataConfig(name=data, root="unused"), train=TrainConfig(score_batch_size=asked))
+    assert choose_score_batch(config, torch.device(device)) == size
 
 
 def test_features_stay_in_main_memory_when_the_gpu_is_full(
