@@ -43,7 +43,7 @@ from fastcpc.kernels.views import launch
 
 BYTES_A_SECOND, FLOPS_A_SECOND = 4.3e12, 790e12  # measured on an H200
 TRAIN, TEST, LABELLED = 50_000, 10_000, 27_000  # labelled: of 50 % symmetric noise, measured by DivideMix's cleaner
-STEPS, BATCHES, EPOCH = 3, 2, 20  # that are executed; the rest of an epoch is as these
+STEPS, BATCHES, EPOCH = 8, 2, 20  # that are executed; the rest of an epoch is as these
 KERNELS = ("forward_kernel", "backward_kernel", "scores_kernel")
 
 
@@ -123,7 +123,7 @@ def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled
     ):
         numerics = resolve_numerics(config)
         score_batch = numerics.score_batch
-        num_images = max(STEPS * 4 * config.train.batch_size, BATCHES * score_batch)
+        num_images = max(8 * config.train.batch_size, BATCHES * score_batch)
         dataset = made_up_cifar(num_images, BATCHES * score_batch)
         device = numerics.device
         sizes = {"num_classes": dataset.num_classes, "in_channels": 3, "image_size": 32}

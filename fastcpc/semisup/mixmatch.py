@@ -34,7 +34,7 @@ def warm_up_loss(network: nn.Module, images: Tensor, labels_B: Tensor, penalty: 
 
 def semisup_loss(
     own: nn.Module,
-    other: nn.Module,
+    other_logits: Tensor,
     guess_views: tuple[Tensor, Tensor],
     train_views: tuple[Tensor, Tensor],
     labels_B: Tensor,
@@ -48,7 +48,8 @@ def semisup_loss(
 ) -> StepLosses:
     """Loss of the own network on B labelled and B unlabelled samples, from guessed targets to the penalty.
 
-    own: the network that is trained, in train mode; other: the fixed one, in eval mode; both map images to logits.
+    own: the network that is trained, in train mode; it maps images to logits. other_logits: (2B, K) floating, of the
+    fixed network in eval mode, for the unlabelled samples in view 1, then in view 2.
     guess_views, train_views: two (2B, C, H, W) floating each, the B labelled samples first, then the B unlabelled.
     labels_B: (B,) int64, given labels; clean_prob_B: (B,) floating in [0, 1].
     lam: 0-d floating in [0.5, 1]. partners: MixUp partners of the 4B rows of the train views, or of the 2B labelled
@@ -67,7 +68,7 @@ def semisup_loss(
     partner_inputs = partners.fetch(inputs)  # with several ranks they travel while targets are guessed
     batchnorm = settings.guess_batchnorm if guesser is None else FIXED
     target_x_BK, target_u_BK = guess_targets(
-        guesser or own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes, batchnorm
+        guesser or own, other_logits, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes, batchnorm
     )
     targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
     mixed_inputs = mixup(inputs, partner_inputs(), lam)
@@ -87,7 +88,7 @@ def semisup_loss(
 
 def guess_targets(
     own: nn.Module,
-    other: nn.Module,
+    other_logits: Tensor,
     guess_views: tuple[Tensor, Tensor],
     labels_B: Tensor,
     clean_prob_B: Tensor,
@@ -101,14 +102,12 @@ def guess_targets(
     """
     num_labelled = labels_B.shape[0]
     with torch.no_grad():
-        # the other network is in eval mode, where nothing couples the images of a batch
-        other_u = other(torch.cat([view[num_labelled:] for view in guess_views], dim=0)).chunk(2)
         u_1, u_2, x_1, x_2 = _own_guesses(
             own,
             [view[num_labelled:] for view in guess_views] + [view[:num_labelled] for view in guess_views],
             batchnorm,
         )
-        target_u_BK = co_guess([u_1, u_2, *other_u], temperature)
+        target_u_BK = co_guess([u_1, u_2, *other_logits.chunk(2)], temperature)
         target_x_BK = co_refine(labels_B, clean_prob_B, [x_1, x_2], temperature, num_classes)
     return target_x_BK, target_u_BK
 
