@@ -193,7 +193,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32 if small else 128, help="labelled samples a step")
     parser.add_argument("--steps", type=int, default=4 if small else 50, help="steps of a stretch")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
-    parser.add_argument("--compile", choices=("default", "max-autotune"), default="default")
+    parser.add_argument("--compile", choices=("default", "graphs", "max-autotune"), default="default")
     options = parser.parse_args()
     report = Report("step", this_machine(options.device), options.results)
     report.add(step_row(options))
