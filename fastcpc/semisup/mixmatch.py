@@ -4,12 +4,14 @@ No function reads a value from the device or branches on one. What changes from 
 weight of the unlabelled loss) comes in as tensors, so that nothing is compiled twice.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastcpc.config.schema import SemisupConfig
+from fastcpc.models.cast_weights import with_cast_weights
 from fastcpc.models.ghost_batchnorm import forward_ghost
 from fastcpc.semisup.losses import labelled_loss, prior_penalty, unlabelled_loss, warmup_loss
 from fastcpc.semisup.mixup import Partners, mixup
@@ -29,7 +31,7 @@ class StepLosses(NamedTuple):
 
 def warm_up_loss(network: nn.Module, images: Tensor, labels_B: Tensor, penalty: bool) -> Tensor:
     """Loss of a warm-up step: the network, in train mode, on images (B, C, H, W); the rest as ``warmup_loss``."""
-    return warmup_loss(network(images), labels_B, penalty)
+    return warmup_loss(with_cast_weights(network, images)(images), labels_B, penalty)
 
 
 def semisup_loss(
@@ -67,14 +69,23 @@ def semisup_loss(
     )
     partner_inputs = partners.fetch(inputs)  # with several ranks they travel while targets are guessed
     batchnorm = settings.guess_batchnorm if guesser is None else FIXED
+    forward = with_cast_weights(own, inputs)
     target_x_BK, target_u_BK = guess_targets(
-        guesser or own, other_logits, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes, batchnorm
+        guesser or own,
+        other_logits,
+        guess_views,
+        labels_B,
+        clean_prob_B,
+        settings.temperature,
+        num_classes,
+        batchnorm,
+        forward if guesser is None else guesser,
     )
     targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
     mixed_inputs = mixup(inputs, partner_inputs(), lam)
     mixed_targets = mixup(targets, partners.fetch(targets)(), lam)
 
-    logits = own(mixed_inputs)
+    logits = forward(mixed_inputs)
     labelled = labelled_loss(logits[: 2 * num_labelled], mixed_targets[: 2 * num_labelled])
     penalty = prior_penalty(logits)
     if settings.labelled_half_only:
@@ -95,15 +106,18 @@ def guess_targets(
     temperature: float,
     num_classes: int,
     batchnorm: str = "per_view",
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Targets of the labelled and of the unlabelled samples, without a gradient; arguments as in ``semisup_loss``.
 
-    batchnorm: semisup.guess_batchnorm, or FIXED for an own network that is not trained. Returns two (B, K) float32.
+    batchnorm: semisup.guess_batchnorm, or FIXED for an own network that is not trained. forward: the own network as a
+    function of images; None: the network itself. Returns two (B, K) float32.
     """
     num_labelled = labels_B.shape[0]
     with torch.no_grad():
         u_1, u_2, x_1, x_2 = _own_guesses(
             own,
+            own if forward is None else forward,
             [view[num_labelled:] for view in guess_views] + [view[:num_labelled] for view in guess_views],
             batchnorm,
         )
@@ -112,7 +126,9 @@ def guess_targets(
     return target_x_BK, target_u_BK
 
 
-def _own_guesses(own: nn.Module, parts: list[Tensor], batchnorm: str) -> list[Tensor]:
+def _own_guesses(
+    own: nn.Module, forward: Callable[[Tensor], Tensor], parts: list[Tensor], batchnorm: str
+) -> list[Tensor]:
     """Logits of the own network for each view and half.
 
     per_view: in train mode, where each part is normalised by its own statistics and moves the running ones, as the
@@ -120,10 +136,10 @@ def _own_guesses(own: nn.Module, parts: list[Tensor], batchnorm: str) -> list[Te
     the network is in eval mode and stays so.
     """
     if batchnorm == "per_view":
-        return forward_ghost(own, parts)
+        return forward_ghost(own, parts, forward)
     if batchnorm == "running":
         own.eval()
-    logits = own(torch.cat(parts, dim=0))
+    logits = forward(torch.cat(parts, dim=0))
     if batchnorm != FIXED:
         own.train()
     return list(logits.chunk(len(parts)))

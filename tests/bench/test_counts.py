@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from counting_gpu import LIMIT, CountingGpu, values_of
 from pretend_gpu import pretended_gpu
+
+from fastcpc.config.schema import Config, CpcConfig, ModelConfig, TrainConfig
 
 BENCH = Path(__file__).parents[2] / "bench"
 BATCH, ROWS, WIDTH = 128, 512, 16
@@ -19,16 +22,30 @@ OPERATIONS = {
 }  # fmt: skip
 
 
+# Kernels and library calls of a compiled step of digits_cnn, as inductor plans them for a GPU.
+LAUNCHES = {
+    "step": {
+        "reduction": 32, "pointwise": 11, "convolution": 4, "addmm": 4, "mm": 4, "foreach": 3,
+        "aten.convolution_backward.default": 2,
+    },
+    "guesses": {"pointwise": 8, "convolution": 2, "addmm": 2},
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def stages() -> Any:
+def counts() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(BENCH), str(BENCH / "speed"), *sys.path])
         for loaded in ("harness", "gpu_timing", "counts", "trainers"):
             patch.delitem(sys.modules, loaded, raising=False)
-        counts = importlib.import_module("counts")
-        sizes = [f"train.batch_size={BATCH}", f"train.score_batch_size={ROWS}"]
-        config = counts.counted_config([f"model.width={WIDTH}", "cpc.embedding_dim=64", *sizes])
-        return {stage.name: stage for stage in counts.count(config, num_train=ROWS, num_test=ROWS, labelled=ROWS)}
+        yield importlib.import_module("counts")
+
+
+@pytest.fixture(scope="module")
+def stages(counts: Any) -> Any:
+    sizes = [f"train.batch_size={BATCH}", f"train.score_batch_size={ROWS}"]
+    config = counts.counted_config([f"model.width={WIDTH}", "cpc.embedding_dim=64", *sizes])
+    return {stage.name: stage for stage in counts.count(config, num_train=ROWS, num_test=ROWS, labelled=ROWS)}
 
 
 def test_operations(stages: Any) -> None:
@@ -45,6 +62,14 @@ def test_flops_of_convolutions_and_products(stages: Any) -> None:
     """A step passes 6 batches forward, then 4 forward and backward, which is three times as much: 18 in all."""
     forward = stages["score"].one.flops / (2 * 512)  # both networks, batches of 512
     assert stages["step"].one.flops / (18 * BATCH * forward) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.slow
+def test_launches_of_a_compiled_step(counts: Any) -> None:
+    """All casts of weights are one launch (foreach), so are those of gradients and the counts of BatchNorm."""
+    model = ModelConfig(name="digits_cnn", width=16)
+    config = Config(model=model, cpc=CpcConfig(embedding_dim=8), train=TrainConfig(batch_size=64))
+    assert counts.compiled_launches(config, image_size=8, in_channels=1) == LAUNCHES
 
 
 def test_counter_sees_what_a_gpu_would_do() -> None:

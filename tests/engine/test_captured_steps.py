@@ -38,9 +38,8 @@ class Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("labelled_half_only", [False, True])
-def test_steps_of_a_pass_are_alike(labelled_half_only: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    semisup = replace(CONFIG.semisup, batches_per_epoch=5, labelled_half_only=labelled_half_only)
+def test_steps_of_a_pass_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    semisup = replace(CONFIG.semisup, batches_per_epoch=5)
     config = replace(CONFIG, device="cuda", precision="bf16", semisup=semisup)
     steps: list[Operations] = []
     groups: list[Operations] = []
