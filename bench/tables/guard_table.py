@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clothing_table import command, prepare
+from clothing_table import command, list_quality, prepare
 from pages import DOCS, ROOT, put_between
 from tqdm import tqdm
 
@@ -45,9 +45,9 @@ NOISE = {
     "digits, sym 80 %": ("digits_sym80",),
     "digits, asym 10 %": ("digits_asym40", "noise.rate=0.1"),
     "digits, asym 40 %": ("digits_asym40",),
-    "clothing, 0 %": ("clothing_small", "noise.kind=none", "noise.rate=0"),
+    "clothing, 0 %": ("clothing_small", "noise.kind=none", "noise.pairs=", "noise.rate=0"),
     **{
-        f"clothing, sym {rate} %": ("clothing_small", "noise.kind=sym", f"noise.rate={rate / 100}")
+        f"clothing, sym {rate} %": ("clothing_small", "noise.kind=sym", "noise.pairs=", f"noise.rate={rate / 100}")
         for rate in (3, 10, 20)
     },
     "clothing, 40 %": ("clothing_small",),
@@ -115,8 +115,10 @@ def planned(with_clothing: bool, with_embeddings: bool) -> Iterator[Run]:
         (LOW, GUARDED, 5),
         (HIGH, GUARDED, 3),
         (BETWEEN, GUARDED, 1),
-        (vectors, ON_EMBEDDINGS, 1),
+        (vectors, ("none", "cpc_awr", "cpc_awr, guard", "confusion, guard"), 1),
         (images, ("none", "cpc_awr, guard"), 1),
+        (images, ("gmm_agn", "cpc_awr", "confusion, guard"), 1),
+        (vectors, ON_EMBEDDINGS, 1),
         (BETWEEN, GUARDED, 3),
         (HIGH, tuple(METHODS), 3),
         (LOW, tuple(METHODS), 3),
@@ -129,23 +131,6 @@ def planned(with_clothing: bool, with_embeddings: bool) -> Iterator[Run]:
             if run not in seen:
                 seen.add(run)
                 yield run
-
-
-def list_quality(samples: SampleTable) -> Record:
-    """Number of suspects and of wrong labels; precision, recall and F1 of the list in [0, 1], None without a value.
-
-    A run on a user's own labels without added noise records no true labels. There the given labels count as correct.
-    """
-    true_N = samples.given_N if samples.true_N is None else samples.true_N
-    suspect_N, wrong_N = samples.suspected(), samples.given_N != true_N
-    found, suspected, wrong = int((suspect_N & wrong_N).sum()), int(suspect_N.sum()), int(wrong_N.sum())
-    return {
-        "wrong": wrong,
-        "suspected": suspected,
-        "precision": found / suspected if suspected else None,
-        "recall": found / wrong if wrong else None,
-        "f1": 2 * found / (suspected + wrong) if wrong else None,
-    }
 
 
 def train(run: Run, folder: Path, data: Sequence[str]) -> Record:

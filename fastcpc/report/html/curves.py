@@ -136,7 +136,7 @@ def _seconds(run: Run) -> ReportFigure:
         ax.set_xlabel("epoch")
         ax.set_ylabel("seconds")
         ax.set_ylim(0)
-        ax.legend(loc="upper left", ncols=2)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(parts))  # above the areas, which fill the axes
 
     total = stacked.sum(1)
     text = f"Seconds by stage, {len(epochs)} epochs: " + ", ".join(
