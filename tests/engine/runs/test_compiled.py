@@ -49,7 +49,7 @@ def twenty_steps(compile_mode: str) -> dict[str, Any]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it loads inductor
 def test_compiled_steps_equal_uncompiled_ones() -> None:
     plain, compiled = twenty_steps("false"), twenty_steps("default")
-    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["stats"]["unique_graphs"] == 2  # the step and the guesses of the fixed network
     assert plain.keys() == compiled.keys()
     for name in plain:  # rounding, which 20 steps enlarge
         torch.testing.assert_close(
