@@ -4,11 +4,13 @@ The stages are those of the paper's CIFAR-10 config, uncompiled, with made-up im
 (tests/support/devices/counting_gpu.py): tensors of the real sizes without values. Rows are per unit: a step, a batch.
 Times take the rates that the project measured on an H200: 4.3 TB/s for copies and 790 TFLOP/s for bf16 products. They
 are floors. An unfused operation is taken to move its inputs and outputs once, and launches are taken to cost nothing.
-Mixtures and the host's work are not counted. Writes results/counts.json.
+Mixtures and the host's work are not counted. ``--compiled`` also counts what a compiled step launches, as inductor
+plans it for an H200 (tests/support/devices/compiled_gpu.py). Writes results/counts.json.
 """
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path += [str(ROOT / "tests" / "support" / "devices"), str(ROOT / "bench" / "speed")]
+from compiled_gpu import count_launches
 from counting_gpu import CountingGpu, Counts, values_of
 from harness import arguments
 from pretend_gpu import OnGpu, pretended_gpu
@@ -38,13 +41,19 @@ from fastcpc.engine.learner import Learner
 from fastcpc.engine.numerics import resolve_numerics
 from fastcpc.engine.scoring import score_samples
 from fastcpc.engine.step_loop import StepLoop
-from fastcpc.engine.train_epoch import TrainContext, semi_supervised
+from fastcpc.engine.train_epoch import GUESS_BATCH, TrainContext, semi_supervised
 from fastcpc.kernels import prototype_triton
 from fastcpc.kernels.views import launch
+from fastcpc.models.build import build_network
+from fastcpc.models.folding import fold_batchnorm
+from fastcpc.models.ghost_batchnorm import apply_ghost_batchnorm
+from fastcpc.semisup.fixed_guesses import fixed_logits
+from fastcpc.semisup.mixmatch import semisup_loss
+from fastcpc.semisup.mixup import Partners
 
 BYTES_A_SECOND, FLOPS_A_SECOND = 4.3e12, 790e12  # measured on an H200
 TRAIN, TEST, LABELLED = 50_000, 10_000, 27_000  # labelled: of 50 % symmetric noise, measured by DivideMix's cleaner
-STEPS, BATCHES, EPOCH = 3, 2, 20  # that are executed; the rest of an epoch is as these
+STEPS, BATCHES, EPOCH = 8, 2, 20  # that are executed; the rest of an epoch is as these
 KERNELS = ("forward_kernel", "backward_kernel", "scores_kernel")
 
 
@@ -114,7 +123,6 @@ class CountedViews(CountedKernel):
 def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled: int = LABELLED) -> list[Stage]:
     """The stages of an epoch of both networks."""
     gpu = CountingGpu()
-    dataset = made_up_cifar(STEPS * 4 * config.train.batch_size, 2 * config.train.score_batch_size)
     kernels: Any = {name: CountedKernel(gpu) for name in KERNELS}
     with (
         pretended_gpu(gpu),
@@ -125,6 +133,9 @@ def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled
         patch.object(head_graphs, "difference", lambda *_: ""),  # replays are counted and change nothing
     ):
         numerics = resolve_numerics(config)
+        score_batch = numerics.score_batch
+        num_images = max(8 * config.train.batch_size, BATCHES * score_batch)
+        dataset = made_up_cifar(num_images, BATCHES * score_batch)
         device = numerics.device
         sizes = {"num_classes": dataset.num_classes, "in_channels": 3, "image_size": 32}
         own, other = (Learner(n, config, numerics, **sizes, num_samples=num_train) for n in (1, 2))
@@ -135,14 +146,14 @@ def count(config: Config, num_train: int = TRAIN, num_test: int = TEST, labelled
         clean_N = torch.arange(len(labels_N)).to(device) % 2 == 0
         own.partition = Partition(clean_N, clean_N.float())
         semi_supervised(own, other, training, CountedSteps(gpu, "views", "step"), epoch=EPOCH, start=0)
-        batches = sequential_batches(BATCHES * config.train.score_batch_size, config.train.score_batch_size)
+        batches = sequential_batches(BATCHES * score_batch, score_batch)
         networks = (own.network, other.network)
         for name, function in (("score", score_samples), ("evaluate", evaluate)):
             steps = CountedSteps(gpu, f"{name} views", name)
             function(networks, steps.counted(loader.stream(batches, ("test",), 0)), labels_N, numerics)
         feat_ND = torch.zeros(num_train, own.network.feature_dim, dtype=numerics.dtype).to(device)
         prototypes(gpu, own, feat_ND, config)
-    score, test = -(-num_train // config.train.score_batch_size), -(-num_test // config.train.score_batch_size)
+    score, test = -(-num_train // score_batch), -(-num_test // score_batch)
     steps_of_both = 2 * -(-labelled // config.train.batch_size)
     units = {
         "score views": (score, BATCHES), "score": (score, BATCHES), "prototype pass": (2, 1),
@@ -169,6 +180,31 @@ def prototypes(gpu: CountingGpu, own: Learner, feat_ND: torch.Tensor, config: Co
         prototype_clean_prob(own.network, feat_ND, labels_N)
 
 
+def compiled_launches(config: Config, *, image_size: int = 32, in_channels: int = 3) -> dict[str, Counter[str]]:
+    """Kernels and library calls of a compiled step, and of the fixed network's guesses for several steps."""
+    sizes = {"num_classes": 10, "in_channels": in_channels, "image_size": image_size}
+    own, other = (build_network(config.model, config.cpc, **sizes, seed=seed) for seed in (1, 2))
+    apply_ghost_batchnorm(own.train())
+    folded = fold_batchnorm(other.eval(), torch.bfloat16) or other
+    for network in (own, folded):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    size = config.train.batch_size
+
+    def images(number: int) -> Tensor:
+        return torch.zeros(number, in_channels, image_size, image_size).contiguous(memory_format=torch.channels_last)
+
+    pair, partners = (images(2 * size),) * 2, Partners(torch.arange(4 * size))
+    with torch.autocast("cpu", torch.bfloat16):
+        step = count_launches(
+            semisup_loss, own, torch.zeros(2 * size, 10, dtype=torch.bfloat16), pair, pair,
+            torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.tensor(0.7), partners, torch.tensor(1.0),
+            config.semisup, 10,
+        )  # fmt: skip
+        with torch.no_grad():
+            guesses = count_launches(fixed_logits, folded, images(GUESS_BATCH))
+    return {"step": step, "guesses": guesses}
+
+
 def mean(total: Counts, number: int) -> Counts:
     """The counts of one unit of so many."""
     return Counts(**{name: round(part / number) for name, part in asdict(total).items()})
@@ -183,9 +219,11 @@ def counted_config(settings: list[str]) -> Config:
 def main() -> int:
     """Print the table and write the JSON."""
     parser = arguments(__doc__)
+    parser.add_argument("--compiled", action="store_true", help="also count a compiled step (a minute)")
     parser.add_argument("settings", nargs="*", help="further key=value settings")
     options = parser.parse_intermixed_args()
-    stages = count(counted_config(options.settings))
+    config = counted_config(options.settings)
+    stages = count(config)
     print("per unit: operations, GB moved without fusion, GFLOP; per epoch: seconds at 4.3 TB/s and at 790 TFLOP/s")
     print(f"{'stage':<18}{'units':>7}{'operations':>12}{'GB':>10}{'GFLOP':>10}{'moving s':>10}{'FLOPs s':>10}")
     for stage in stages:
@@ -199,12 +237,19 @@ def main() -> int:
     flops = sum(stage.units * stage.one.flops for stage in stages)
     floor = sum(stage.seconds for stage in stages)
     print(f"an epoch: {operations:,} operations, {flops / 1e15:.2f} PFLOP, {floor:.2f} s at the rates of an H200")
+    compiled: dict[str, Any] = {}
+    if options.compiled:
+        launches = compiled_launches(config)
+        step, guesses = (launches[part].total() for part in ("step", "guesses"))
+        ahead = GUESS_BATCH // (2 * config.train.batch_size)
+        print(f"compiled: {step} launches a step and {guesses} per {ahead} steps, {step + guesses / ahead:.0f} a step")
+        compiled = {"compiled": {"steps_ahead": ahead, **launches}}
     path = options.results / "counts.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [asdict(stage) | {"seconds": round(stage.seconds, 4)} for stage in stages]
     about = {"settings": options.settings, "labelled": LABELLED, "torch": torch.__version__}
     total = {"operations": operations, "flops": flops, "seconds": round(floor, 3)}
-    path.write_text(json.dumps(about | {"stages": rows, "epoch": total}, indent=1) + "\n", encoding="ascii")
+    path.write_text(json.dumps(about | {"stages": rows, "epoch": total} | compiled, indent=1) + "\n", encoding="ascii")
     print(f"wrote {path}")
     return 0
 

@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=50_000 if torch.cuda.is_available() else 1_024)
     parser.add_argument("--epochs", type=int, default=3, help="that are counted")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--compile", default="false", choices=("false", "default", "max-autotune"))
+    parser.add_argument("--compile", default="false", choices=("false", "default", "graphs", "max-autotune"))
     parser.add_argument("settings", nargs="*", help="further key=value settings")
     options = parser.parse_args()
     name = "epoch" if options.compile == "false" else "epoch_compiled"

@@ -132,7 +132,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=40, help="labelled batches of the epoch, each network")
     parser.add_argument("--rows", nargs="+", choices=("score", "epoch"), default=["score", "epoch"])
     parser.add_argument("--precision", default="auto", help="of ours: auto, fp32 or bf16")
-    parser.add_argument("--compile", default="default", help="of ours: false, default or max-autotune")
+    parser.add_argument("--compile", default="default", help="of ours: false, default, graphs or max-autotune")
     options = parser.parse_args()
     report = Report("peer", this_machine(options.device), options.results)
     with ExitStack() as stack:

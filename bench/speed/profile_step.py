@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32 if small else 128)
     parser.add_argument("--steps", type=int, default=3 if small else 10)
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--compile", default="false", choices=("false", "default", "max-autotune"))
+    parser.add_argument("--compile", default="false", choices=("false", "default", "graphs", "max-autotune"))
     parser.add_argument("--trace", type=Path, help="write the trace to this file (.json.gz)")
     options = parser.parse_args()
     machine = this_machine(options.device)

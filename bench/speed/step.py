@@ -25,6 +25,7 @@ from fastcpc.data.loaders.base import Batch, ViewName
 from fastcpc.engine.step_loop import StepLoop
 from fastcpc.engine.train_epoch import draw_partners, paired_batches, semi_supervised
 from fastcpc.engine.trainer import Trainer
+from fastcpc.semisup.fixed_guesses import fixed_logits
 from fastcpc.semisup.mixmatch import guess_targets, semisup_loss
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
@@ -127,16 +128,21 @@ def parts_row(options: Any) -> Row:
         constants = [torch.tensor(value).to(numerics.device) for value in (0.7, 1.0)]
         views, kept = (batch.views[0], batch.views[1]), dict[str, Any]()
         own.network.train()
+        unlabelled = torch.cat([view[options.batch :] for view in views])
+
+        def others() -> torch.Tensor:
+            with torch.no_grad():
+                return fixed_logits(other.network.eval(), unlabelled)
 
         def guess() -> None:
             with numerics.autocast():
-                guess_targets(own.network, other.network.eval(), views, training.labels_N[labelled],
+                guess_targets(own.network, others(), views, training.labels_N[labelled],
                               partition.clean_prob_N[labelled], 0.5, training.num_classes)  # fmt: skip
 
         def forward() -> None:
             with numerics.autocast():
                 kept["loss"] = semisup_loss(
-                    own.network, other.network.eval(), views, (batch.views[2], batch.views[3]),
+                    own.network, others(), views, (batch.views[2], batch.views[3]),
                     training.labels_N[labelled], partition.clean_prob_N[labelled], constants[0], partners,
                     constants[1], config.semisup, training.num_classes,
                 ).total  # fmt: skip
@@ -187,7 +193,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32 if small else 128, help="labelled samples a step")
     parser.add_argument("--steps", type=int, default=4 if small else 50, help="steps of a stretch")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
-    parser.add_argument("--compile", choices=("default", "max-autotune"), default="default")
+    parser.add_argument("--compile", choices=("default", "graphs", "max-autotune"), default="default")
     options = parser.parse_args()
     report = Report("step", this_machine(options.device), options.results)
     report.add(step_row(options))

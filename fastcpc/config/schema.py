@@ -54,9 +54,9 @@ class Config(Section):
         "CPUs with AMX or AVX512-BF16); otherwise fp16 on a GPU and fp32 on a CPU.",
     )
     tf32: bool = setting(False, "On a GPU, use TF32 for float32 products: faster, with 10 instead of 23 mantissa bits.")
-    compile: Literal["auto", "false", "default", "max-autotune"] = setting(
+    compile: Literal["auto", "false", "default", "graphs", "max-autotune"] = setting(
         "auto",
         "Use torch.compile for the training step (from images to losses) and for inference; with several processes, "
-        "for the networks and for inference. auto: default on one GPU, otherwise false. max-autotune: slower to "
-        "compile, with CUDA graphs on a GPU.",
+        "for the networks and for inference. auto: default on one GPU, otherwise false. graphs: default, replayed as "
+        "CUDA graphs, on one GPU. max-autotune: slower to compile, with CUDA graphs on a GPU.",
     )

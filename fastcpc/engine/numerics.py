@@ -12,6 +12,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from fastcpc import distributed
+from fastcpc.config.names import DATASETS
 from fastcpc.config.schema import Config
 from fastcpc.errors import InputError
 
@@ -19,8 +20,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BFLOAT16_SINCE = (8, 0)  # compute capability of the first GPUs with bfloat16 arithmetic
 BACKEND = "inductor"
 COMPILERS = {"cpu": ("g++", "clang++", "c++"), "cuda": ("gcc", "clang", "cc")}  # Triton builds its launchers with one
+GRAPHS = "graphs"  # compile: CUDA graphs as torch.compile records them, without its search for faster kernels
 # A network that is compiled alone is called several times before its results are read. A CUDA graph overwrites them.
 WITHOUT_GRAPHS = {"max-autotune": "max-autotune-no-cudagraphs"}
+SCORE_BATCH, LARGE_SCORE_BATCH = 512, 2048  # samples per batch without gradients
+LARGE_SCORE_MEMORY = 15e9  # bytes of a GPU that is sold as 16 GB
 
 Region = TypeVar("Region", bound=Callable[..., object])
 
@@ -29,10 +33,10 @@ Region = TypeVar("Region", bound=Callable[..., object])
 class Numerics:
     """device: where everything lives. dtype: type of activations; weights, losses and sums stay float32.
 
-    compile: false, default or max-autotune: what ``auto`` stands for here. compiles_steps: whether training steps are
-    compiled whole; with several ranks messages travel in their middle, and the networks alone are compiled.
-    score_batch: samples a batch of the passes without gradients, which compiled code pads a shorter last batch to;
-    0: no padding.
+    compile: false, default, graphs or max-autotune: what ``auto`` stands for here. compiles_steps: whether training
+    steps are compiled whole; with several ranks messages travel in their middle, and the networks alone are compiled.
+    score_batch: samples per batch of scoring and evaluation, to which compiled code pads a shorter last batch; 0: no
+    padding.
     """
 
     device: torch.device
@@ -78,16 +82,17 @@ class Numerics:
 
 def _options(mode: str) -> dict[str, object]:
     # Shapes are those of the run and never change; a float that varies comes in as a tensor.
-    return {"backend": BACKEND, "dynamic": False} | (
-        {} if mode == "default" or BACKEND != "inductor" else {"mode": mode}
-    )
+    whole: dict[str, object] = {"backend": BACKEND, "dynamic": False}
+    if mode == "default" or BACKEND != "inductor":
+        return whole
+    return whole | ({"options": {"triton.cudagraphs": True}} if mode == GRAPHS else {"mode": mode})
 
 
 @functools.cache
 def compiled_once(function: Callable[..., object], mode: str, device_type: str) -> Callable[..., object]:
     """The function in one graph, or an error: a break in it would be a way back to Python in each step."""
     whole: Callable[..., object] = torch.compile(function, fullgraph=True, **_options(mode))  # type: ignore[call-overload]
-    if device_type != "cuda" or mode != "max-autotune":
+    if device_type != "cuda" or mode not in (GRAPHS, "max-autotune"):
         return whole
 
     @functools.wraps(function)
@@ -162,13 +167,25 @@ def resolve_numerics(config: Config) -> Numerics:
     precision = choose_precision(config.precision, probe(device))
     compiled, _ = choose_compile(config.compile, device)
     compiles_steps = compiled != "false" and not distributed.has_group()
-    return Numerics(device, DTYPES[precision], compiled, compiles_steps, config.train.score_batch_size)
+    return Numerics(device, DTYPES[precision], compiled, compiles_steps, choose_score_batch(config, device))
+
+
+def choose_score_batch(config: Config, device: torch.device) -> int:
+    """``train.score_batch_size``, or what 0 is on a device: larger where small images leave a GPU idle.
+
+    Several ranks share the batches of a pass. Few large batches would leave ranks without work.
+    """
+    if config.train.score_batch_size:
+        return config.train.score_batch_size
+    if device.type != "cuda" or distributed.has_group() or DATASETS[config.data.name].kind != "arrays":
+        return SCORE_BATCH
+    return LARGE_SCORE_BATCH if torch.cuda.mem_get_info(device)[1] >= LARGE_SCORE_MEMORY else SCORE_BATCH
 
 
 def choose_compile(asked: str, device: torch.device) -> tuple[str, str]:
-    """false, default or max-autotune: what ``compile`` is on a device, and why ``auto`` is that.
+    """false, default, graphs or max-autotune: what ``compile`` is on a device, and why ``auto`` is that.
 
-    InputError: compilation is requested without a compiler.
+    InputError: compilation is requested without a compiler, or CUDA graphs without a GPU or with several processes.
     """
     found = any(map(shutil.which, COMPILERS[device.type]))
     named = ", ".join(COMPILERS[device.type])
@@ -178,6 +195,13 @@ def choose_compile(asked: str, device: torch.device) -> tuple[str, str]:
         if distributed.has_group():
             return "false", "several processes"
         return ("default", "one GPU") if found else ("false", f"none of {named} is found")
+    if asked == GRAPHS and device.type != "cuda":
+        raise InputError("compile=graphs: CUDA graphs need a GPU, and this run has none; use compile=default or false")
+    if asked == GRAPHS and distributed.has_group():
+        raise InputError(
+            "compile=graphs: CUDA graphs replay the steps of one process, and ranks communicate within a step; start "
+            "one process, or use compile=default"
+        )
     if asked != "false" and not found:
         raise InputError(
             f"compile={asked}: torch.compile needs a compiler here, and none of {named} is found; install one "

@@ -116,13 +116,22 @@ def predict_batch(network: Network, images: Tensor, numerics: Numerics) -> tuple
         feat_BD, logits_BK = numerics.inference(features_and_logits)(network, images)
     if compiled:  # copies: the next run of a CUDA graph overwrites these tensors
         feat_BD, logits_BK = feat_BD[:num_images].clone(), logits_BK[:num_images].clone()
-    return feat_BD, logits_BK.float()
+    return feat_BD, logits_BK
 
 
 def features_and_logits(network: Network, images: Tensor) -> tuple[Tensor, Tensor]:
-    """images: (B, C, H, W). Returns (B, D) and (B, K)."""
+    """images: (B, C, H, W). Returns (B, D) in the dtype of activations and (B, K) in float32."""
     feat_BD = network.features(images)
-    return feat_BD, network.classify(feat_BD)
+    return feat_BD, classify_exactly(network, feat_BD)
+
+
+def classify_exactly(network: Network, feat_BD: Tensor) -> Tensor:
+    """Logits (B, K) as a float32 product, also within autocast: bfloat16 would round close logits to one value.
+
+    Such ties would go to the lower class.
+    """
+    with torch.autocast(feat_BD.device.type, enabled=False):
+        return network.classify(feat_BD.float())
 
 
 def features_device(num_bytes: int, device: torch.device) -> torch.device:

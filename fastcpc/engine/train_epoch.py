@@ -3,7 +3,7 @@
 Everything random in a step is a function of (run seed, epoch, network, step), so a pass can resume at any step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fastcpc import distributed
+from fastcpc.cleaner.finite import describe_bad_batch
 from fastcpc.cleaner.guard import is_nearly_clean
-from fastcpc.config.names import CLEANER_KINDS
+from fastcpc.config.names import CLEANER_KINDS, DATASETS
 from fastcpc.config.schema import Config
 from fastcpc.data.loaders.base import Loader, ViewName
 from fastcpc.data.rng import fold, generator
@@ -25,12 +26,16 @@ from fastcpc.engine.outputs.flops import ImageFlops
 from fastcpc.engine.step_loop import StepLoop
 from fastcpc.errors import RunError
 from fastcpc.kernels import GroupOrder, order_groups
+from fastcpc.models.folding import FoldedNetwork, fold_batchnorm
+from fastcpc.models.network import Network
+from fastcpc.models.random_layers import may_draw
+from fastcpc.semisup.fixed_guesses import FixedGuesses, fixed_logits
 from fastcpc.semisup.losses import ramp
 from fastcpc.semisup.mixmatch import semisup_loss, warm_up_loss
 from fastcpc.semisup.mixup import Partners, find_partners, sample_lambda
 
 MAX_ROLLBACKS = 3  # consecutive passes of a network that may be rolled back for non-finite values
-NAMED_SAMPLES = 20  # of a bad batch, in its message
+GUESS_BATCH = 2048  # images per batch of the fixed network's guesses
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,21 @@ class TrainContext:
     def learning_rate(self, progress: float) -> float:
         """The learning rate at a point of the run, in epochs from 0 with their fraction."""
         return learning_rate(progress, self.config.train, self.steps_per_epoch)
+
+    def folded(self, network: Network) -> FoldedNetwork | None:
+        """The run's folded network, made of the first one given; None on a CPU, where folding saves no time."""
+        if self.numerics.device.type != "cuda":
+            return None
+        if not self._folded:
+            folded = fold_batchnorm(network, self.numerics.dtype)
+            if folded is not None:
+                self.numerics.prepare(folded)
+            self._folded.append(folded)
+        return self._folded[0]
+
+    @cached_property
+    def _folded(self) -> list[FoldedNetwork | None]:
+        return []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -145,8 +165,10 @@ def supervised(
     stream = training.loader.stream(batches, views, training.seed("views", epoch, own), start, part)
     steps_seed = training.seed("step", epoch, own)
     own.network.train()
+    draws = may_draw(own.network)
     for step, batch in step_loop.train_steps(f"{title} net {own.number}", stream, len(batches), num_views=1):
-        torch.manual_seed(layers_seed(steps_seed, step))
+        if draws:
+            torch.manual_seed(layers_seed(steps_seed, step))
         own.set_learning_rate(training.learning_rate(epoch + step / len(batches)))
         with numerics.autocast():
             loss = numerics.step(warm_up_loss)(own.network, batch.views[0], training.labels_N[batch.index], penalty)
@@ -178,10 +200,13 @@ def semi_supervised(
     steps_seed = training.seed("step", epoch, own)
     num_own = batch_size // distributed.world_size()
     own.network.train()
-    other.eval_network.eval()
+    draws = may_draw(own.network)
     guesser = None if own.average is None else own.average.network.eval()  # cleaning left it in train mode
+    guesses = FixedGuesses(fixed_guess(other, training), num_own, steps_ahead(config, numerics, num_own), start)
+    stream = guesses.batches(stream)
     for step, batch in step_loop.train_steps(f"train net {own.number}", stream, len(batches), num_views=2):
-        torch.manual_seed(layers_seed(steps_seed, step))
+        if draws:
+            torch.manual_seed(layers_seed(steps_seed, step))
         draw = generator(steps_seed, "mixup", step)
         labelled_B = batch.index[:num_own]
         progress = epoch + step / len(batches)
@@ -189,10 +214,11 @@ def semi_supervised(
         weight_u = config.semisup.lambda_u * ramp(progress, config.train.warmup_epochs, config.semisup.rampup_epochs)
         lam = sample_lambda(config.semisup.mixup_alpha, draw)
         partners = draw_partners(config, draw, numerics.device)
+        other_logits = guesses.next_logits()
         with numerics.autocast():
             losses = numerics.step(semisup_loss)(
                 own.network,
-                other.eval_network,
+                other_logits,
                 (batch.views[0], batch.views[1]),
                 (batch.views[-2], batch.views[-1]),
                 training.labels_N[labelled_B],
@@ -207,6 +233,31 @@ def semi_supervised(
             )
         own.update((losses.total, losses.labelled, losses.unlabelled, losses.penalty), batch.index)
     return len(batches)
+
+
+def fixed_guess(other: Learner, training: TrainContext) -> Callable[[Tensor], Tensor]:
+    """Logits of the fixed network as a function of images; folded on a GPU, as the network is now."""
+    numerics, network = training.numerics, other.eval_network.eval()
+    folded = training.folded(network)
+    if folded is not None:
+        folded.load(network)
+
+    def guess(images: Tensor) -> Tensor:
+        with torch.no_grad(), numerics.autocast():
+            logits = numerics.inference(fixed_logits)(folded or network, images)
+        return logits if numerics.compile == "false" else logits.clone()  # the next run of a CUDA graph overwrites it
+
+    return guess
+
+
+def steps_ahead(config: Config, numerics: Numerics, num_unlabelled: int) -> int:
+    """For how many steps the fixed network guesses at once: on a GPU more than one, where images are in its memory.
+
+    num_unlabelled: samples per step on this rank, two views each.
+    """
+    if numerics.device.type != "cuda" or DATASETS[config.data.name].kind != "arrays":
+        return 1
+    return max(1, GUESS_BATCH // (2 * num_unlabelled))
 
 
 def own_part(batch_size: int, num_parts: int) -> Tensor | None:
@@ -317,33 +368,3 @@ def pass_flops(own: Learner, other: Learner | None, training: TrainContext, step
         return steps * config.train.batch_size * flops.training
     trained_views = 2 if config.semisup.labelled_half_only else 4
     return steps * config.train.batch_size * (6 * flops.forward + trained_views * flops.training)
-
-
-def find_bad_batch(steps: Sequence[tuple[Tensor, Tensor]]) -> tuple[int, list[int]] | None:
-    """The first step with a non-finite loss, counted from 0 within ``steps``, and the samples of its batch.
-
-    steps: loss (0-d) and samples (int64 (b,)) of each step on this rank; the same number on every rank, and every rank
-    must call. Only ranks whose own loss is not finite at that step contribute samples. None: all losses are finite.
-    Reads the device.
-    """
-    if not steps:
-        return None
-    bad = torch.nonzero(~torch.stack([loss for loss, _ in steps]).isfinite()).flatten()
-    own_first = bad[:1] if len(bad) else torch.full((1,), len(steps), device=bad.device)
-    firsts = [int(first) for first in distributed.all_gather(own_first, "losses")]
-    first = min(firsts)
-    if first == len(steps):
-        return None
-    parts = distributed.all_gather(steps[first][1], "losses")
-    samples = [part.tolist() for part, number in zip(parts, firsts, strict=True) if number == first]
-    return first, [row for part in samples for row in part]
-
-
-def describe_bad_batch(steps: Sequence[tuple[Tensor, Tensor]], num_steps: int) -> str:
-    """The bad batch in words, for the end of a message. num_steps: of the whole pass; ``steps`` are its last ones."""
-    found = find_bad_batch(steps)
-    if found is None:
-        return ""
-    first, rows = found
-    named = ", ".join(map(str, rows[:NAMED_SAMPLES])) + (", ..." if len(rows) > NAMED_SAMPLES else "")
-    return f" (first at step {num_steps - len(steps) + first}, whose batch holds the {len(rows)} samples {named})"

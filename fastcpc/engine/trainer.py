@@ -186,7 +186,7 @@ class Trainer:
         """
         loader, labels_N = self.training.loader, self.training.labels_N
         num_scored = loader.num_samples if rows is None else len(rows)
-        places = sequential_batches(num_scored, self.config.train.score_batch_size)
+        places = sequential_batches(num_scored, self.numerics.score_batch)
         own, shard, rounds = distributed.shard_batches(places, num_scored)
         batches = own if rows is None else [rows[place] for place in own]
         stream = loader.stream(batches, ("test",), fold(self.config.run.seed, "score", epoch))
@@ -227,7 +227,7 @@ class Trainer:
 
     def measure(self) -> Accuracy:
         """Evaluate on the test split."""
-        batches = sequential_batches(self.test_loader.num_samples, self.config.train.score_batch_size)
+        batches = sequential_batches(self.test_loader.num_samples, self.numerics.score_batch)
         own, _, rounds = distributed.shard_batches(batches, self.test_loader.num_samples)
         stream = self.test_loader.stream(own, ("test",), 0)
         cosine = prototype_similarity(self.config.cleaner.kind) == "cosine"
@@ -328,7 +328,7 @@ class Trainer:
         table = self.cleaning_record.table(results)
         distributed.on_rank0(lambda: self.cleaning_record.write(results, table))
         networks = [learner.eval_network for learner in self.learners]
-        batch_size = self.config.train.score_batch_size
+        batch_size = self.numerics.score_batch
         write_pred_probs(self.run_dir.path / PRED_PROBS_FILE, networks, scoring, self.numerics, batch_size)
         num_dims = networks[0].feature_dim
         write_features(self.run_dir.path / FEATURES_FILE, scoring, num_dims, self.numerics, batch_size)

@@ -5,17 +5,32 @@ the network. Only BatchNorm couples the images of a batch. Here each batch has i
 statistics are updated once per batch, in order. The result equals that of separate passes, except for rounding.
 """
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class GhostBatches:
-    """The number of batches that the input of a network consists of."""
+    """The number of batches that the input of a network consists of.
+
+    counted: the layers whose ``num_batches_tracked`` the first of them in training increases for all, in one operation.
+    A layer without momentum needs its own count and is not among them.
+    """
 
     def __init__(self) -> None:
         self.count = 1
+        self.counted: list[GhostBatchNorm] = []
+
+    def add_batches(self, layer: "GhostBatchNorm") -> None:
+        """Count the batches for all layers in training, if this layer is the first of them."""
+        training = [other for other in self.counted if other.training]
+        if training and training[0] is layer:
+            tracked = [other.num_batches_tracked for other in training if other.num_batches_tracked is not None]
+            torch._foreach_add_(tracked, self.count)
 
 
 class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -25,9 +40,21 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, values: Tensor) -> Tensor:
         """values: (G * B, C, ...) floating. Returns the same shape and type."""
-        if self.groups.count == 1 or not self.training:
+        if not self.training or (self.groups.count == 1 and self not in self.groups.counted):
             normalised: Tensor = super().forward(values)
             return normalised
+        self.groups.add_batches(self)
+        if self.groups.count == 1:
+            return F.batch_norm(
+                values,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                True,
+                self.momentum or 0.0,
+                self.eps,
+            )
         return self._by_group(values, self.groups.count)
 
     def _by_group(self, values: Tensor, num_groups: int) -> Tensor:
@@ -49,7 +76,8 @@ class GhostBatchNorm(nn.modules.batchnorm._BatchNorm):
             return
         unbiased_GC = variance_GC * (count / max(count - 1, 1))
         for mean_C, variance_C in zip(mean_GC.unbind(), unbiased_GC.unbind(), strict=True):
-            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                self.num_batches_tracked.add_(1)
             rate = self.momentum if self.momentum is not None else 1.0 / self.num_batches_tracked
             self.running_mean.copy_((1.0 - rate) * self.running_mean + rate * mean_C)
             self.running_var.copy_((1.0 - rate) * self.running_var + rate * variance_C)
@@ -75,16 +103,20 @@ def apply_ghost_batchnorm(network: nn.Module) -> bool:
     return True
 
 
-def forward_ghost(network: nn.Module, batches: list[Tensor]) -> list[Tensor]:
+def forward_ghost(
+    network: nn.Module, batches: list[Tensor], forward: Callable[[Tensor], Tensor] | None = None
+) -> list[Tensor]:
     """The outputs of the network for batches of one shape, each with its own BatchNorm statistics, in order.
 
     One pass where ``apply_ghost_batchnorm`` returned True, else one pass per batch. Call it without gradients.
+    forward: the network as a function of images; None: the network itself.
     """
+    forward = network if forward is None else forward
     groups = getattr(network, "norm_groups", None)
     if not isinstance(groups, GhostBatches):
-        return [network(images) for images in batches]
+        return [forward(images) for images in batches]
     groups.count = len(batches)
-    outputs: Tensor = network(torch.cat(batches, dim=0))
+    outputs = forward(torch.cat(batches, dim=0))
     groups.count = 1
     return list(outputs.chunk(len(batches)))
 
@@ -93,6 +125,8 @@ def _grouped(layer: nn.modules.batchnorm._BatchNorm, groups: GhostBatches) -> Gh
     new = GhostBatchNorm(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
     new.groups = groups
     copy_batchnorm(layer, new)
+    if new.momentum is not None and new.num_batches_tracked is not None:
+        groups.counted.append(new)
     return new
 
 

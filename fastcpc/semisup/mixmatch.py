@@ -4,12 +4,14 @@ No function reads a value from the device or branches on one. What changes from 
 weight of the unlabelled loss) comes in as tensors, so that nothing is compiled twice.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fastcpc.config.schema import SemisupConfig
+from fastcpc.models.cast_weights import with_cast_weights
 from fastcpc.models.ghost_batchnorm import forward_ghost
 from fastcpc.semisup.losses import labelled_loss, prior_penalty, unlabelled_loss, warmup_loss
 from fastcpc.semisup.mixup import Partners, mixup
@@ -29,12 +31,12 @@ class StepLosses(NamedTuple):
 
 def warm_up_loss(network: nn.Module, images: Tensor, labels_B: Tensor, penalty: bool) -> Tensor:
     """Loss of a warm-up step: the network, in train mode, on images (B, C, H, W); the rest as ``warmup_loss``."""
-    return warmup_loss(network(images), labels_B, penalty)
+    return warmup_loss(with_cast_weights(network, images)(images), labels_B, penalty)
 
 
 def semisup_loss(
     own: nn.Module,
-    other: nn.Module,
+    other_logits: Tensor,
     guess_views: tuple[Tensor, Tensor],
     train_views: tuple[Tensor, Tensor],
     labels_B: Tensor,
@@ -48,7 +50,8 @@ def semisup_loss(
 ) -> StepLosses:
     """Loss of the own network on B labelled and B unlabelled samples, from guessed targets to the penalty.
 
-    own: the network that is trained, in train mode; other: the fixed one, in eval mode; both map images to logits.
+    own: the network that is trained, in train mode; it maps images to logits. other_logits: (2B, K) floating, of the
+    fixed network in eval mode, for the unlabelled samples in view 1, then in view 2.
     guess_views, train_views: two (2B, C, H, W) floating each, the B labelled samples first, then the B unlabelled.
     labels_B: (B,) int64, given labels; clean_prob_B: (B,) floating in [0, 1].
     lam: 0-d floating in [0.5, 1]. partners: MixUp partners of the 4B rows of the train views, or of the 2B labelled
@@ -66,14 +69,23 @@ def semisup_loss(
     )
     partner_inputs = partners.fetch(inputs)  # with several ranks they travel while targets are guessed
     batchnorm = settings.guess_batchnorm if guesser is None else FIXED
+    forward = with_cast_weights(own, inputs)
     target_x_BK, target_u_BK = guess_targets(
-        guesser or own, other, guess_views, labels_B, clean_prob_B, settings.temperature, num_classes, batchnorm
+        guesser or own,
+        other_logits,
+        guess_views,
+        labels_B,
+        clean_prob_B,
+        settings.temperature,
+        num_classes,
+        batchnorm,
+        forward if guesser is None else guesser,
     )
     targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
     mixed_inputs = mixup(inputs, partner_inputs(), lam)
     mixed_targets = mixup(targets, partners.fetch(targets)(), lam)
 
-    logits = own(mixed_inputs)
+    logits = forward(mixed_inputs)
     labelled = labelled_loss(logits[: 2 * num_labelled], mixed_targets[: 2 * num_labelled])
     penalty = prior_penalty(logits)
     if settings.labelled_half_only:
@@ -87,33 +99,36 @@ def semisup_loss(
 
 def guess_targets(
     own: nn.Module,
-    other: nn.Module,
+    other_logits: Tensor,
     guess_views: tuple[Tensor, Tensor],
     labels_B: Tensor,
     clean_prob_B: Tensor,
     temperature: float,
     num_classes: int,
     batchnorm: str = "per_view",
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Targets of the labelled and of the unlabelled samples, without a gradient; arguments as in ``semisup_loss``.
 
-    batchnorm: semisup.guess_batchnorm, or FIXED for an own network that is not trained. Returns two (B, K) float32.
+    batchnorm: semisup.guess_batchnorm, or FIXED for an own network that is not trained. forward: the own network as a
+    function of images; None: the network itself. Returns two (B, K) float32.
     """
     num_labelled = labels_B.shape[0]
     with torch.no_grad():
-        # the other network is in eval mode, where nothing couples the images of a batch
-        other_u = other(torch.cat([view[num_labelled:] for view in guess_views], dim=0)).chunk(2)
         u_1, u_2, x_1, x_2 = _own_guesses(
             own,
+            own if forward is None else forward,
             [view[num_labelled:] for view in guess_views] + [view[:num_labelled] for view in guess_views],
             batchnorm,
         )
-        target_u_BK = co_guess([u_1, u_2, *other_u], temperature)
+        target_u_BK = co_guess([u_1, u_2, *other_logits.chunk(2)], temperature)
         target_x_BK = co_refine(labels_B, clean_prob_B, [x_1, x_2], temperature, num_classes)
     return target_x_BK, target_u_BK
 
 
-def _own_guesses(own: nn.Module, parts: list[Tensor], batchnorm: str) -> list[Tensor]:
+def _own_guesses(
+    own: nn.Module, forward: Callable[[Tensor], Tensor], parts: list[Tensor], batchnorm: str
+) -> list[Tensor]:
     """Logits of the own network for each view and half.
 
     per_view: in train mode, where each part is normalised by its own statistics and moves the running ones, as the
@@ -121,10 +136,10 @@ def _own_guesses(own: nn.Module, parts: list[Tensor], batchnorm: str) -> list[Te
     the network is in eval mode and stays so.
     """
     if batchnorm == "per_view":
-        return forward_ghost(own, parts)
+        return forward_ghost(own, parts, forward)
     if batchnorm == "running":
         own.eval()
-    logits = own(torch.cat(parts, dim=0))
+    logits = forward(torch.cat(parts, dim=0))
     if batchnorm != FIXED:
         own.train()
     return list(logits.chunk(len(parts)))

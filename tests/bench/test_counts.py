@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,41 @@ import torch
 from counting_gpu import LIMIT, CountingGpu, values_of
 from pretend_gpu import pretended_gpu
 
+from fastcpc.config.schema import Config, CpcConfig, ModelConfig, TrainConfig
+
 BENCH = Path(__file__).parents[2] / "bench"
 BATCH, ROWS, WIDTH = 128, 512, 16
 # Operations of torch per unit. When a change lowers one, lower it here; the bench shows bytes and FLOPs, too.
 OPERATIONS = {
-    "score views": 2, "score": 211, "prototype pass": 8, "prototype scores": 5, "views": 5, "step": 727,
-    "evaluate views": 2, "evaluate": 209,
+    "score views": 2, "score": 207, "prototype pass": 8, "prototype scores": 5, "views": 5, "step": 646,
+    "evaluate views": 2, "evaluate": 205,
+}  # fmt: skip
+
+
+# Kernels and library calls of a compiled step of digits_cnn, as inductor plans them for a GPU.
+LAUNCHES = {
+    "step": {
+        "reduction": 32, "pointwise": 11, "convolution": 4, "addmm": 4, "mm": 4, "foreach": 3,
+        "aten.convolution_backward.default": 2,
+    },
+    "guesses": {"pointwise": 8, "convolution": 2, "addmm": 2},
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def stages() -> Any:
+def counts() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(BENCH), str(BENCH / "speed"), *sys.path])
         for loaded in ("harness", "gpu_timing", "counts", "trainers"):
             patch.delitem(sys.modules, loaded, raising=False)
-        counts = importlib.import_module("counts")
-        config = counts.counted_config([f"model.width={WIDTH}", "cpc.embedding_dim=64", f"train.batch_size={BATCH}"])
-        return {stage.name: stage for stage in counts.count(config, num_train=ROWS, num_test=ROWS, labelled=ROWS)}
+        yield importlib.import_module("counts")
+
+
+@pytest.fixture(scope="module")
+def stages(counts: Any) -> Any:
+    sizes = [f"train.batch_size={BATCH}", f"train.score_batch_size={ROWS}"]
+    config = counts.counted_config([f"model.width={WIDTH}", "cpc.embedding_dim=64", *sizes])
+    return {stage.name: stage for stage in counts.count(config, num_train=ROWS, num_test=ROWS, labelled=ROWS)}
 
 
 def test_operations(stages: Any) -> None:
@@ -68,6 +86,14 @@ def test_counter_tells_pinned_from_pageable_memory() -> None:
         torch.empty(2, pin_memory=True).to("cuda", non_blocking=True)
     one = gpu.stages["all"]
     assert (one.sent, one.sent_bytes, one.pageable) == (3, 16 + 16 + 8, 1)
+
+
+@pytest.mark.slow
+def test_launches_of_a_compiled_step(counts: Any) -> None:
+    """All casts of weights are one launch (foreach), so are those of gradients and the counts of BatchNorm."""
+    model = ModelConfig(name="digits_cnn", width=16)
+    config = Config(model=model, cpc=CpcConfig(embedding_dim=8), train=TrainConfig(batch_size=64))
+    assert counts.compiled_launches(config, image_size=8, in_channels=1) == LAUNCHES
 
 
 def test_counter_sees_what_a_gpu_would_do() -> None:

@@ -26,7 +26,7 @@ RANGES = [
     ("ema.decay", "1.0", "be in [0, 1)"), ("ema.decay", "-0.1", "be in [0, 1)"), ("optim.layer_decay", "0.0", "be in "
     "(0, 1]"), ("optim.clip_norm", "-1.0", "be 0 or more"), ("optim.backbone_lr_scale", "0.0", "be above 0"),
     ("model.drop_path", "1.0", "be in [0, 1)"), ("train.warmup_steps", "-1", "be 0 or more"),
-    ("train.score_batch_size", "0", "be 1 or more"), ("train.pool_batches", "-1", "be 0 or more"),
+    ("train.score_batch_size", "-1", "be 0 or more"), ("train.pool_batches", "-1", "be 0 or more"),
 ]  # fmt: skip
 
 

@@ -59,7 +59,10 @@ BAD_YAML = {
         "run:\n  deterministic: 'true'\n",
         "FILE:2: run.deterministic=true: must be true or false, without",
     ),
-    "bool_for_choice": ("compile: true\n", "FILE:1: compile=true: must be auto, false, default or max-autotune"),
+    "bool_for_choice": (
+        "compile: true\n",
+        "FILE:1: compile=true: must be auto, false, default, graphs or max-autotune",
+    ),
     "wrong_choice": (
         "noise:\n  kind: symm\n",
         "FILE:2: noise.kind=symm: must be none, sym, asym, asym_superclass, asym_block5, asym_next, asym_pairs or file "

@@ -4,18 +4,23 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from small_run import assert_same_run, run, small_config
 from torch import Tensor, nn
 
+from fastcpc import distributed
+from fastcpc.config.schema import Config, DataConfig, TrainConfig
 from fastcpc.data.loaders.base import Batch
 from fastcpc.engine import scoring as engine_collect
 from fastcpc.engine.evaluate import evaluate, hits
-from fastcpc.engine.numerics import Numerics
-from fastcpc.engine.scoring import features_device, score_samples
+from fastcpc.engine.numerics import DTYPES, Numerics, choose_score_batch
+from fastcpc.engine.outputs.pred_probs import write_pred_probs
+from fastcpc.engine.scoring import features_device, predict_batch, score_samples
 from fastcpc.models.network import Network
 from fastcpc.models.prototype_head import PrototypeHead
 
@@ -109,6 +114,43 @@ def test_evaluate_counts_ensemble_networks_and_prototypes(images: Tensor, cosine
     in_five = ((logits[0] + logits[1]).topk(5).indices == labels[:, None]).any(1).double().mean()
     assert found.top5 == pytest.approx(100 * float(in_five))
     assert found.num_samples == 23
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_logits_are_float32_products_of_the_features(precision: str, tmp_path: Path) -> None:
+    """Close large logits would be equal in bfloat16, whose steps at 100 are 0.5."""
+    dtype = DTYPES[precision]
+    numerics, net = Numerics(torch.device("cpu"), dtype), network(3).eval()
+    with torch.no_grad():
+        net.classifier.weight.mul_(1e-2)
+        net.classifier.bias.copy_(100 + 1e-3 * torch.arange(7.0))
+    images = torch.randn(40, 3, 2, 2, generator=torch.Generator().manual_seed(4)).to(dtype)
+    feat, logits = predict_batch(net, images, numerics)
+    assert feat.dtype == dtype and torch.equal(feat, images.flatten(1)) and logits.dtype == torch.float32
+    assert torch.equal(logits, F.linear(feat.float(), net.classifier.weight, net.classifier.bias))
+    assert all(len(row.unique()) == 7 for row in logits)
+    found = score_samples([net, net], batches(images, torch.arange(40), 40), torch.arange(40) % 7, numerics)
+    assert torch.equal(found.networks[0].predicted_N, logits.argmax(1))
+    write_pred_probs(tmp_path / "probs.npy", [net, net], found, numerics, 40)
+    assert np.array_equal(np.load(tmp_path / "probs.npy"), logits.softmax(1).numpy())
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = net.classifier(feat)
+    assert all(len(row.unique()) < 7 for row in rounded)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "data", "ranks", "gigabytes", "size"),
+    [("cpu", 0, "cifar10", 1, 0, 512), ("cuda", 0, "cifar10", 1, 17.1, 2048), ("cuda", 0, "digits", 1, 80, 2048),
+     ("cuda", 0, "cifar10", 1, 12, 512), ("cuda", 0, "cifar100", 2, 80, 512), ("cuda", 0, "imagefolder", 1, 80, 512),
+     ("cuda", 512, "cifar10", 1, 80, 512), ("cpu", 100, "cifar10", 1, 0, 100)],
+)  # fmt: skip
+def test_score_batch_size(
+    device: str, asked: int, data: Any, ranks: int, gigabytes: float, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "has_group", lambda: ranks > 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, int(gigabytes * 1e9)))
+    config = Config(data=DataConfig(name=data, root="unused"), train=TrainConfig(score_batch_size=asked))
+    assert choose_score_batch(config, torch.device(device)) == size
 
 
 def test_features_stay_in_main_memory_when_the_gpu_is_full(

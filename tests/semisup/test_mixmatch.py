@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from fastcpc.config.schema import CpcConfig, ModelConfig, SemisupConfig
 from fastcpc.models.build import build_network
-from fastcpc.semisup.mixmatch import guess_targets, semisup_loss
+from fastcpc.models.ghost_batchnorm import apply_ghost_batchnorm
+from fastcpc.semisup import mixmatch
 from fastcpc.semisup.mixup import Partners
 from fastcpc.semisup.targets import co_refine
 
@@ -18,6 +19,22 @@ CIFAR = SemisupConfig(lambda_u=25.0, temperature=0.5)
 WEB = SemisupConfig(lambda_u=0.0, temperature=0.5, batches_per_epoch=1000, labelled_half_only=True)
 NUM_CLASSES = 5
 BATCH = 6
+
+
+def semisup_loss(own, other, guess_views, labels_B, **inputs):
+    """The step with the other network's guesses, as the training pass makes them."""
+    logits = other_logits(other, guess_views, labels_B)
+    return mixmatch.semisup_loss(own, logits, guess_views, labels_B=labels_B, **inputs)
+
+
+def guess_targets(own, other, guess_views, labels_B, **inputs):
+    logits = other_logits(other, guess_views, labels_B)
+    return mixmatch.guess_targets(own, logits, guess_views, labels_B=labels_B, **inputs)
+
+
+def other_logits(other, guess_views, labels_B):
+    with torch.no_grad():
+        return other(torch.cat([view[len(labels_B) :] for view in guess_views]))
 
 
 class Recorder(nn.Module):
@@ -299,3 +316,25 @@ def test_step_does_not_look_at_values():
     }
     losses = semisup_loss(own, other, **on_meta, settings=CIFAR)
     assert all(loss.device.type == "meta" and loss.shape == () for loss in losses)
+
+
+@pytest.mark.parametrize("guessing", ["per_view", "merged"])
+def test_compiled_step_casts_all_weights_at_once_and_gives_the_same(guessing):
+    settings = dataclasses.replace(CIFAR, guess_batchnorm=guessing)
+    eager, other, inputs = with_norm(1), with_norm(2).eval(), step_inputs()
+    eager[0].weight.requires_grad_(False)  # a frozen layer, which autocast casts
+    assert apply_ghost_batchnorm(eager)
+    compiled_own = copy.deepcopy(eager)
+    torch.compiler.reset()
+    compiled = torch.compile(semisup_loss, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        want = semisup_loss(eager, other, **inputs, settings=settings)
+        got = compiled(compiled_own, other, **inputs, settings=settings)
+    want.total.backward()
+    got.total.backward()
+    assert_close(tuple(got), tuple(want), rtol=1e-4, atol=1e-5)
+    for parameter, reference in zip(compiled_own.parameters(), eager.parameters(), strict=True):
+        assert (parameter.grad is None) == (reference.grad is None)
+        if parameter.grad is not None:
+            assert_close(parameter.grad, reference.grad, rtol=1e-2, atol=1e-3)
+    assert_close(compiled_own.state_dict(), eager.state_dict(), rtol=1e-3, atol=1e-4)

@@ -94,7 +94,7 @@ def measure(
 ) -> Accuracy:
     """Accuracy on a split, in evaluation mode. bad_list: file for the names of images that cannot be read."""
     loader = make_loader(split, dataset, config.data, config.augment, numerics.device, bad_list)
-    stream = loader.stream(sequential_batches(loader.num_samples, config.train.score_batch_size), ("test",), 0)
+    stream = loader.stream(sequential_batches(loader.num_samples, numerics.score_batch), ("test",), 0)
     labels_N: Tensor = torch.from_numpy(split.labels).to(numerics.device)
     return evaluate(networks, stream, labels_N, numerics, cosine=prototype_similarity(config.cleaner.kind) == "cosine")
 

@@ -14,6 +14,7 @@ from fastcpc.engine.checkpoint.preprocessing import with_weights_preprocessing
 from fastcpc.engine.checkpoint.resume import turns_back
 from fastcpc.engine.launch import dry_run, train
 from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
+from fastcpc.engine.numerics import resolve_numerics
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import RunError
@@ -80,9 +81,10 @@ def _train(config: Config, warnings: Sequence[str], *, accept_changed_data: bool
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
+            score_batch = resolve_numerics(config).score_batch
             raise RunError(
                 distributed.with_rank_prefix(
-                    f"out of memory: lower train.score_batch_size (now {config.train.score_batch_size}), or start a "
+                    f"out of memory: lower train.score_batch_size (now {score_batch}), or start a "
                     f"new run (another run.dir) with a lower train.batch_size (now {config.train.batch_size})"
                 )
             ) from error

@@ -81,7 +81,12 @@ class TrainConfig(Section):
     weight_decay: float = setting(
         5e-4, "Weight decay: added to the gradient by SGD, decoupled in AdamW.", DIVIDEMIX, Range(0)
     )
-    score_batch_size: int = setting(512, "Batch size of scoring and evaluation (no gradients).", allowed=Range(1))
+    score_batch_size: int = setting(
+        0,
+        "Batch size of scoring and evaluation (no gradients). 0: 2048 for digits and CIFAR on one GPU of 16 GB or "
+        "more, otherwise 512.",
+        allowed=Range(0),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

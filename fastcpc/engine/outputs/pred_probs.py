@@ -17,7 +17,7 @@ from torch import Tensor
 from fastcpc import distributed
 from fastcpc.atomic_io import replace_file_in_parts
 from fastcpc.engine.numerics import Numerics
-from fastcpc.engine.scoring import ScoringResult
+from fastcpc.engine.scoring import ScoringResult, classify_exactly
 from fastcpc.models.network import Network
 
 PRED_PROBS_FILE = "pred_probs.npy"
@@ -95,10 +95,8 @@ def _mean_softmax(
         probs = []
         for network, scores in zip(networks, scoring.networks, strict=True):
             network.eval()
-            with numerics.autocast():
-                feat_bD = scores.feat_ND[position_B[own].to(scores.feat_ND.device)]
-                logits_BK = network.classify(feat_bD.to(numerics.device))
-            probs.append(logits_BK.float().softmax(1))
+            feat_bD = scores.feat_ND[position_B[own].to(scores.feat_ND.device)]
+            probs.append(classify_exactly(network, feat_bD.to(numerics.device)).softmax(1))
         prob_BK[own.to(numerics.device)] = torch.stack(probs).mean(0)
     return prob_BK
 

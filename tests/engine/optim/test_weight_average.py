@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from small_run import metrics, run, small_config, weights
 from small_stages import BareSteps, small_stages
 from torch import nn
 
+from fastcpc.engine import train_epoch as train_module
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import find_checkpoint
 from fastcpc.engine.learner import Learner, copied_weights
@@ -52,22 +54,28 @@ def test_tables_of_integers_are_copied() -> None:
     assert torch.equal(average.network.state_dict()["backbone.places"], torch.arange(100))
 
 
-def test_the_averages_guess(monkeypatch: object) -> None:
+def test_the_averages_guess(monkeypatch: pytest.MonkeyPatch) -> None:
     """Targets come from both averages in evaluation mode, and the pass changes neither BatchNorm statistics of them."""
     context, learners = small_stages(small_config(Path("unused"), ema={"decay": 0.5}))
-    seen = []
-    guess = mixmatch.guess_targets
+    seen, seen_fixed = [], []
+    guess, guess_fixed = mixmatch.guess_targets, train_module.fixed_logits
 
-    def watched(own: nn.Module, other: nn.Module, *rest: object) -> object:
-        seen.append((own, other, own.training, other.training))
-        return guess(own, other, *rest)  # type: ignore[arg-type]
+    def watched(own: nn.Module, *rest: object) -> object:
+        seen.append((own, own.training))
+        return guess(own, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(mixmatch, "guess_targets", watched)  # type: ignore[attr-defined]
+    def watched_fixed(other: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        seen_fixed.append((other, other.training))
+        return guess_fixed(other, images)
+
+    monkeypatch.setattr(mixmatch, "guess_targets", watched)
+    monkeypatch.setattr(train_module, "fixed_logits", watched_fixed)
     before = copied_weights(learners[1].eval_network)
     learners[0].eval_network.train()  # as a cleaning leaves it
     train_epoch(learners[0], learners[1], context, BareSteps(), 1, 0)  # type: ignore[arg-type]
     nets = [learner.eval_network for learner in learners]
-    assert seen and all(call == (nets[0], nets[1], False, False) for call in seen)
+    assert seen and all(call == (nets[0], False) for call in seen)
+    assert seen_fixed and all(call == (nets[1], False) for call in seen_fixed)
     assert all(torch.equal(value, before[name]) for name, value in nets[1].state_dict().items())
     assert nets[0] is not learners[0].network
 

@@ -86,7 +86,8 @@ class OnGpu(Tensor):
         return self.cpu().tolist()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        return self.detach().clone()  # torch copies the storage, which is on the meta device here
+        copied = self.detach().clone()  # torch copies the storage, which is on the meta device here
+        return torch.nn.Parameter(copied, self.requires_grad) if isinstance(self, torch.nn.Parameter) else copied
 
     def numpy(self, *, force: bool = False) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
