@@ -54,7 +54,7 @@ class SampleScores:
             predicted_N=copies.of(self.predicted_N),
             prob_given_N=copies.of(self.prob_given_N),
             prob_predicted_N=copies.of(self.prob_predicted_N),
-            feat_ND=self.feat_ND.new_empty(0, 0, device="cpu"),
+            feat_ND=torch.empty(0, 0),
         )
 
     def put(
