@@ -112,18 +112,15 @@ def planned(with_clothing: bool, with_embeddings: bool) -> Iterator[Run]:
     """All runs, the most needed first."""
     images, vectors = CLOTHING if with_clothing else (), EMBEDDINGS if with_embeddings else ()
     blocks = [
-        (LOW, GUARDED, 5),
-        (HIGH, GUARDED, 3),
-        (BETWEEN, GUARDED, 1),
+        (images[:3], ("none", "cpc_awr, guard"), 1),
         (vectors, ("none", "cpc_awr", "cpc_awr, guard", "confusion, guard"), 1),
+        (LOW, ("none", "cpc_awr, guard"), 3),
+        (BETWEEN, GUARDED, 1),
         (images, ("none", "cpc_awr, guard"), 1),
-        (images, ("gmm_agn", "cpc_awr", "confusion, guard"), 1),
+        (LOW, GUARDED, 5),
         (vectors, ON_EMBEDDINGS, 1),
+        (images, ("gmm_agn", "cpc_awr", "confusion, guard"), 1),
         (BETWEEN, GUARDED, 3),
-        (HIGH, tuple(METHODS), 3),
-        (LOW, tuple(METHODS), 3),
-        (images, tuple(METHODS), 1),
-        (vectors, ON_EMBEDDINGS, 3),
     ]
     seen = set()
     for noises, methods, seeds in blocks:
