@@ -37,14 +37,13 @@ def guarded(result: CleanerResult, data: CleanerInput) -> CleanerResult:
     """
     tau = data.config.cleaner.tau
     floor_N = tau + (1 - tau) * data.prob_given_N.to(result.clean_prob_N)
-    stays_N = data.predicted_N == data.labels_N
+    kept_N = torch.maximum(result.clean_prob_N, floor_N)
+    clean_prob_N = torch.where(data.predicted_N == data.labels_N, kept_N, result.clean_prob_N)
     if data.noise_bound is not None:
-        raised_N = torch.where(stays_N, torch.maximum(result.clean_prob_N, floor_N), result.clean_prob_N)
         place_N = torch.empty_like(data.labels_N)
-        place_N[raised_N.argsort(stable=True)] = torch.arange(len(place_N), device=place_N.device)
-        is_low = data.noise_bound < NEARLY_CLEAN
-        stays_N = stays_N | (is_low & (place_N >= data.noise_bound * len(place_N)))
-    clean_prob_N = torch.where(stays_N, torch.maximum(result.clean_prob_N, floor_N), result.clean_prob_N)
+        place_N[clean_prob_N.argsort(stable=True)] = torch.arange(len(place_N), device=place_N.device)
+        is_beyond_N = place_N >= data.noise_bound * len(place_N)
+        clean_prob_N = torch.where((data.noise_bound < NEARLY_CLEAN) & is_beyond_N, kept_N, clean_prob_N)
     return replace(result, clean_prob_N=clean_prob_N)
 
 

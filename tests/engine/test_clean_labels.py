@@ -1,6 +1,7 @@
 """Stage 1 by value: whose losses divide whose data, who teaches whose prototypes, and which score counts."""
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,43 @@ def test_guard_leaves_rejected_labels_of_other_predictions() -> None:
     result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
     for other, partition in zip((1, 0), result.partition_for, strict=True):
         assert torch.equal(partition.clean_N, scoring.networks[other].loss_N < 1)
+
+
+def test_bound_of_the_guard_is_that_of_the_first_cleaning() -> None:
+    """Later the networks know the labels. Then no confident sample contradicts its label, and the bound would be 0."""
+    config = config_of("gmm_awr", cleaner={"guard": "auto"})
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
+    first = [learner.noise_bound for learner in learners]
+    known = tuple(replace(one, predicted_N=labels) for one in scoring.networks)
+    clean_labels(learners, replace(scoring, networks=known), labels, config, num_classes=10, epoch=6)
+    for learner, bound in zip(learners, first, strict=True):
+        assert bound is not None and 0.4 < bound < 0.7
+        assert learner.noise_bound is bound
+
+
+def test_guard_rejects_at_most_the_bound_where_confident_samples_agree() -> None:
+    """Half of the labels have a high loss, and the network predicts another class there, but without confidence."""
+    config = config_of("gmm_awr", cleaner={"guard": "auto"})
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    unsure = tuple(
+        replace(one, prob_predicted_N=torch.where(one.predicted_N == labels, 0.9, 0.3)) for one in scoring.networks
+    )
+    result = clean_labels(learners, replace(scoring, networks=unsure), labels, config, num_classes=10, epoch=5)
+    for other, partition in zip((1, 0), result.partition_for, strict=True):
+        bound = learners[other].noise_bound
+        assert bound is not None and 0 < bound < 0.15
+        assert int((~partition.clean_N).sum()) == math.ceil(float(bound) * NUM)
+
+
+def test_without_the_guard_there_is_no_bound() -> None:
+    config = config_of("gmm_awr")
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+    clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
+    assert [learner.noise_bound for learner in learners] == [None, None]
 
 
 @pytest.mark.parametrize("cleaner", ["cpc_awr", "cpc_only"])
