@@ -69,6 +69,14 @@ class DivideMix:
             probability: npt.NDArray[np.float64] = self.functions["eval_train"](network, [])[0]
         return probability
 
+    def load(self, probability_N: npt.NDArray[np.float64]) -> None:
+        """The loaders of an epoch of both networks, without the networks."""
+        with _quiet(), _runnable():
+            for _ in range(2):
+                labelled, unlabelled = map(iter, self.loaders.run("train", probability_N > 0.5, probability_N))
+                for _ in labelled:
+                    next(unlabelled)
+
     def train(
         self,
         networks: Sequence[nn.Module],
@@ -134,17 +142,18 @@ def _module(name: str, file: Path) -> ModuleType:
 
 @contextmanager
 def _runnable() -> Iterator[None]:
-    """Without a GPU, ``.cuda()`` does nothing. Its own seeds go with its own generators."""
+    """Without a GPU, ``.cuda()`` does nothing. Its own seeds go with its own generators, and torch has its defaults:
+    deterministic algorithms, which fastcpc selects, would slow it down."""
     random.seed(123)
-    if torch.cuda.is_available():
-        yield
-        return
-    kept = Tensor.cuda, nn.Module.cuda
-    Tensor.cuda = nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[assignment, method-assign]
+    kept, deterministic = (Tensor.cuda, nn.Module.cuda), torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    if not torch.cuda.is_available():
+        Tensor.cuda = nn.Module.cuda = lambda self, *_, **__: self  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
         Tensor.cuda, nn.Module.cuda = kept  # type: ignore[method-assign]
+        torch.use_deterministic_algorithms(deterministic)
 
 
 @contextmanager

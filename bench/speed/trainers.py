@@ -16,6 +16,7 @@ from fastcpc.data.datasets.cifar_meta import CIFAR10
 from fastcpc.data.labels.noise import Labels, make_labels
 from fastcpc.engine.launch import load_data
 from fastcpc.engine.loggers.run_log import RunLog
+from fastcpc.engine.numerics import leave_memory_unfilled
 from fastcpc.engine.outputs.run_dir import RunDir
 from fastcpc.engine.step_loop import StopRequest
 from fastcpc.engine.trainer import Trainer
@@ -52,7 +53,8 @@ def made_up_cifar(num_train: int, num_test: int) -> Dataset:
 
 @contextmanager
 def trainer_of(config: Config, dataset: Dataset | None = None) -> Iterator[Trainer]:
-    """A trainer at the start of its run. dataset: None loads what the config names."""
+    """A trainer at the start of its run, as fastcpc-train has it. dataset: None loads what the config names."""
+    leave_memory_unfilled()
     with ExitStack() as stack:
         data: tuple[Dataset, Labels]
         data = load_data(config) if dataset is None else (dataset, make_labels(dataset, config.noise, config.run.seed))

@@ -38,6 +38,20 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
 
 
+def test_training_leaves_new_memory_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filling it with NaN, as deterministic algorithms do, is for tests: a pass over the memory of each new tensor."""
+    found = []
+
+    def look(_: object) -> int:
+        torch.use_deterministic_algorithms(True)
+        found.append(torch.utils.deterministic.fill_uninitialized_memory)  # type: ignore[attr-defined]
+        return 0
+
+    monkeypatch.setattr(action, "_run", look)
+    assert action.run(lambda: pytest.fail("not read")) == 0
+    assert found == [False]
+
+
 def problem(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -> str:
     """The one line that a command ends with."""
     assert command.main(arguments) == code

@@ -14,7 +14,7 @@ from fastcpc.engine.checkpoint.preprocessing import with_weights_preprocessing
 from fastcpc.engine.checkpoint.resume import turns_back
 from fastcpc.engine.launch import dry_run, train
 from fastcpc.engine.loggers.run_log import ConsoleHandler, result_text
-from fastcpc.engine.numerics import resolve_numerics
+from fastcpc.engine.numerics import leave_memory_unfilled, resolve_numerics
 from fastcpc.engine.outputs.run_dir import RunDir, open_run_dir
 from fastcpc.engine.step_loop import Stopped, StopRequest
 from fastcpc.errors import RunError
@@ -27,6 +27,7 @@ logger = logging.getLogger("fastcpc")
 
 def run(read: Settings) -> int:
     """Train, or do a dry run; returns the exit code. read: returns options and config; called on every rank."""
+    leave_memory_unfilled()
     with distributed.joined_process_group():
         return distributed.recorded_error(lambda: _run(read))
 
