@@ -1,6 +1,8 @@
 """Every step of a pass makes the same sequence of operations: what CUDA graphs record once can be replayed.
 
 The pretended GPU executes the steps. Loading of batches is not recorded: it happens outside of the replayed functions.
+A graph would repeat the numbers of its first step. So numbers are equal in all steps, too, and what varies is a tensor.
+The learning rate is a number: the optimiser is no part of the graphs.
 """
 
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from pretend_gpu import pretended_gpu
+from pretend_gpu import FUSED, pretended_gpu
 from small_stages import CONFIG, BareSteps, small_stages
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,7 +26,7 @@ Operations = list[tuple[str, tuple[Any, ...]]]
 
 
 class Recorder(TorchDispatchMode):
-    """Names of operations with shapes, types and other arguments, while ``log`` is a list."""
+    """Names of operations with shapes and types of tensors, and numbers, while ``log`` is a list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,9 +35,15 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.log is not None:
             leaves = tree_leaves((args, kwargs or {}))
-            forms = [(tuple(x.shape), x.dtype, x.stride()) if isinstance(x, Tensor) else type(x) for x in leaves]
-            self.log.append((str(func), tuple(forms)))
+            forms = [_form(leaf) for leaf in leaves]
+            self.log.append((str(func), () if func in FUSED else tuple(forms)))
         return func(*args, **(kwargs or {}))
+
+
+def _form(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return tuple(leaf.shape), leaf.dtype, leaf.stride()
+    return leaf if isinstance(leaf, int | float) else type(leaf)
 
 
 def test_steps_of_a_pass_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
