@@ -261,9 +261,11 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    root = Path(__file__).resolve().parent.parent
-    if COMMIT in os.environ:
-        return os.environ[COMMIT]
+    return os.environ[COMMIT] if COMMIT in os.environ else commit_of(Path(__file__).resolve().parent.parent)
+
+
+def commit_of(root: Path) -> str:
+    """The commit of a checkout; + stands for changes that are not committed."""
     changed = "+" if _output(["git", "-C", str(root), "status", "--porcelain", "-uno"]) else ""
     return (_output(["git", "-C", str(root), "rev-parse", "--short", "HEAD"]) or "unknown") + changed
 
