@@ -32,6 +32,12 @@ SIZE = 50_000  # of the training set; a constant in its code
 WORKERS = 5  # as in its training script
 
 
+class Batches(list[Any]):
+    """Batches in the place of a DataLoader."""
+
+    dataset: Any = None
+
+
 class DivideMix:
     """Its epochs on given networks.
 
@@ -69,25 +75,26 @@ class DivideMix:
             probability: npt.NDArray[np.float64] = self.functions["eval_train"](network, [])[0]
         return probability
 
-    def load(self, probability_N: npt.NDArray[np.float64]) -> None:
-        """The loaders of an epoch of both networks, without the networks."""
+    def batches(self, probability_N: npt.NDArray[np.float64]) -> tuple["Batches", "Batches"]:
+        """The labelled and the unlabelled batches of an epoch, made once by its loaders, for any number of epochs."""
         with _quiet(), _runnable():
-            for _ in range(2):
-                labelled, unlabelled = map(iter, self.loaders.run("train", probability_N > 0.5, probability_N))
-                for _ in labelled:
-                    next(unlabelled)
+            labelled, unlabelled = self.loaders.run("train", probability_N > 0.5, probability_N)
+            made = Batches(labelled)
+            made.dataset = labelled.dataset
+            return made, Batches(batch for batch, _ in zip(unlabelled, made, strict=False))
 
     def train(
         self,
         networks: Sequence[nn.Module],
         optimizers: Sequence[torch.optim.Optimizer],
         probability_N: npt.NDArray[np.float64],
+        batches: tuple["Batches", "Batches"] | None = None,
     ) -> None:
-        """An epoch of both networks on this partition of the data, loaders included."""
+        """An epoch of both networks on this partition of the data. batches: at hand; None: its loaders make them."""
         first, second = networks
         with _quiet(), _runnable():
             for own, other, optimizer in ((first, second, optimizers[0]), (second, first, optimizers[1])):
-                pair = self.loaders.run("train", probability_N > 0.5, probability_N)
+                pair = batches or self.loaders.run("train", probability_N > 0.5, probability_N)
                 self.functions["train"](20, own, other, optimizer, *pair)
 
 

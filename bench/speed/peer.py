@@ -9,12 +9,12 @@ CPC's prototypes and scores with them. DivideMix has none.
 first one is the row's subject. ``--clock cpu`` measures CPU time with that of the peer's workers, for a busy machine:
 give torch one thread and the bench one core.
 
-Row "epoch" also times the peer's loaders alone, and the bare convolutions of a step in both memory formats
-(host/convolutions.py), which are the row's floor.
+Row "epoch" also times the peer with batches that its loaders have made before. On a CPU the bare convolutions of a step
+in both memory formats (host/convolutions.py) are the row's floor. ``--without`` leaves calls out.
 
 The check of "score": the posteriors of both scoring passes agree (same weights, float32). The check of "epoch": both
 take the same number of labelled samples and end with finite weights. The time of the first scoring pass includes
-compilation. Before the epochs each side has one untimed turn.
+compilation. Before the epochs each side has one untimed turn (``--warmup``).
 """
 
 import copy
@@ -141,22 +141,26 @@ def epoch_row(options: Any, ours: Mapping[str, Ours], networks: Networks, peer: 
         side.take(probability_N)
     calls: dict[str, Callable[[], Any]] = {name: side.epoch for name, side in ours.items()}
     calls["DivideMix"] = lambda: peer.train(networks, optimizers, probability_N)
-    bare = {}
+    batches = peer.batches(probability_N)
+    calls["DivideMix, batches at hand"] = lambda: peer.train(networks, optimizers, probability_N, batches)
+    bare: dict[str, Callable[[], Any]] = {}
     if options.device == "cpu":
-        calls["its loaders"] = lambda: peer.load(probability_N)
         bare = {
             f"convolutions, {name}": StepConvolutions(networks[0], options.batch, form)
             for name, form in FORMATS.items()
         }
-    timings = time_in_turns(calls | bare, options.repeats or 3, options.device, clock=CLOCKS[options.clock])
+    chosen = {name: call for name, call in (calls | bare).items() if name not in options.without}
+    timings = time_in_turns(
+        chosen, options.repeats or 3, options.device, warmup=options.warmup, clock=CLOCKS[options.clock]
+    )
     num_steps = len(networks) * options.steps
-    timings |= {name: scaled(timings[name], num_steps) for name in bare}
+    timings |= {name: scaled(timings[name], num_steps) for name in bare if name in timings}
     learners = [learner for side in ours.values() for learner in side.trainer.learners]
     broken = sum(not_finite(network) for network in [*networks, *(learner.network for learner in learners)])
     wanted = int((probability_N > 0.5).sum())
     unequal = sum(abs(side.trainer.run_state.record["labelled"][0] - wanted) for side in ours.values())
     done = Check("unequal or not finite", float(broken + unequal), 0.0)
-    floor = min((timings[name].median for name in bare), default=None)
+    floor = min((timings[name].median for name in bare if name in timings), default=None)
     return Row({"row": "epoch", "images": options.batch * options.steps} | labels, done, SUBJECT, timings, floor)
 
 
@@ -183,6 +187,8 @@ def main() -> int:
     parser.add_argument(
         "--compile", nargs="+", default=["default"], help="of ours: false, default, graphs, max-autotune"
     )
+    parser.add_argument("--warmup", type=int, default=1, help="untimed turns of row epoch")
+    parser.add_argument("--without", nargs="+", default=[], metavar="CALL", help="calls of row epoch to leave out")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="cpu: CPU time, also of the workers")
     options = parser.parse_args()
     report = Report(
