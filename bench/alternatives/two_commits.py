@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Any
 
 WORKER = "--calls-of"  # the hidden form of this script: answers with the seconds of the calls whose numbers it reads
@@ -37,21 +38,22 @@ def calls_of(root: str, stack: ExitStack) -> Calls:
     """What is timed. root: of image files, or empty. stack: keeps what the calls need."""
     import gmm
     import step
+    import trainers
 
     import kernels
 
     found: Calls = {}
-    gmm.time_in_turns = kernels.time_in_turns = step.time_in_turns = taker("mixtures", found)
+    take(gmm, "mixtures", found)
     gmm.bench(50_000, 100, "cpu", 1, timed_loop=False)
-    kernels.time_in_turns = taker("prototype loss", found)
+    take(kernels, "prototype loss", found)
     kernels.loss_row(8192, 100, "float32", "cpu", 1)
-    kernels.time_in_turns = taker("prototype scores", found)
+    take(kernels, "prototype scores", found)
     kernels.scores_row(50_000, 10, "cpu", 1)
     options = Namespace(width=WIDTH, batch=BATCH, steps=1, repeats=1, precision="fp32", device="cpu")
-    step.time_in_turns = taker("step", found)
+    take(step, "step", found)
     step.parts_row(options)
-    config = step.our_config(options, stack.enter_context(step.scratch()), "false")
-    trainer = stack.enter_context(step.trainer_of(config, step.made_up_cifar(1024, 256)))
+    config = step.our_config(options, stack.enter_context(trainers.scratch()), "false")
+    trainer = stack.enter_context(trainers.trainer_of(config, trainers.made_up_cifar(1024, 256)))
     found["step: all"] = step.Stretch(trainer)
     found["scoring"] = lambda: trainer.score(20)
     found["evaluation"] = trainer.measure
@@ -68,15 +70,15 @@ def image_calls(root: str, stack: ExitStack) -> Calls:
     paths = sorted(str(path) for path in Path(root).rglob("*.jpg"))[:NUM_IMAGES]
     cache = data.write_cache(paths, Path(stack.enter_context(TemporaryDirectory(prefix="fastcpc-bench-"))))
     for views in data.VIEWS:
-        data.time_in_turns = taker(f"{views} views", found)
+        take(data, f"{views} views", found)
         data.bench(views, paths, cache, 1, torch.device("cpu"), 1)
     return {name: call for name, call in found.items() if "DataLoader" not in name and "reader" not in name}
 
 
-def taker(prefix: str, found: Calls) -> Callable[..., dict[str, harness.Timing]]:
-    """Stands for ``time_in_turns`` of a bench: keeps its calls."""
+def take(bench: ModuleType, prefix: str, found: Calls) -> None:
+    """From now on the bench hands its calls over and does not time them."""
 
-    def take(calls: Calls, *_: Any, **__: Any) -> dict[str, harness.Timing]:
+    def keep(calls: Calls, *_: Any, **__: Any) -> dict[str, harness.Timing]:
         for name, call in calls.items():
             full, number = f"{prefix}: {name}", 2
             while full in found:
@@ -84,7 +86,7 @@ def taker(prefix: str, found: Calls) -> Callable[..., dict[str, harness.Timing]]
             found[full] = call
         return {name: harness.Timing(1.0, 1.0, 1.0, 1) for name in calls}
 
-    return take
+    vars(bench)["time_in_turns"] = keep
 
 
 def work(root: str) -> int:
@@ -128,6 +130,12 @@ class Side:
         return line.rstrip("\n")
 
 
+def spread(seconds: list[float]) -> harness.Timing:
+    """Median and percentiles."""
+    low, median, high = (float(part) for part in np.percentile(seconds, [20, 50, 80]))
+    return harness.Timing(median, low, high, len(seconds))
+
+
 def main() -> int:
     """Print the table and write the JSON."""
     parser = harness.arguments((__doc__ or "").splitlines()[0])
@@ -150,10 +158,7 @@ def main() -> int:
                     if turn:
                         spent.setdefault(name, {}).setdefault(side, []).append(seconds)
     for name in names:
-        timings = {
-            side: harness.Timing(*map(float, np.percentile(taken, [50, 20, 80])), len(taken))
-            for side, taken in spent[name].items()
-        }
+        timings = {side: spread(taken) for side, taken in spent[name].items()}
         slower = harness.Check("now's 20 % / before's 80 %", timings["now"].low / timings["before"].high, 1.0)
         report.add(harness.Row({"call": name}, slower, "now", timings))
     return report.finish()

@@ -7,6 +7,7 @@ torch's, which oneDNN computes on a CPU. Writes results/<machine>/convolutions.j
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,7 @@ def layer_row(layer: nn.Conv2d, shape: torch.Size, options: Any) -> Row:
     calls: dict[str, Callable[[], Any]] = {}
     for name, form in FORMATS.items():
         made = Convolution(layer, shape, 4 * options.batch, form)
-        calls |= {
-            f"forward, {name}": lambda made=made: made.forward(4 * options.batch),
-            f"backward, {name}": made.backward,
-        }
+        calls |= {f"forward, {name}": partial(made.forward, 4 * options.batch), f"backward, {name}": made.backward}
     with torch.no_grad():
         timings = time_in_turns(calls, options.repeats or 5, "cpu", clock=cpu_seconds)
     work = 4 * options.batch * made.flops / 1e9

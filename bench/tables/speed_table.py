@@ -40,6 +40,7 @@ class Line:
 
 
 PEER = (("DivideMix", "the official DivideMix code"),)
+AT_HAND = (("DivideMix, batches at hand", "the official DivideMix code without its loaders"),)
 EAGER = (("eager", "the same step without compilation"),)
 SKLEARN = (("sklearn loop", "a loop of scikit-learn fits, one per class"),)
 LOADERS = (
@@ -50,6 +51,8 @@ LOADERS = (
 VIEWS = ("2 weak", "2 weak + 2 strong")
 LINES = (
     Line("peer", {"row": "epoch"}, "training epoch of both networks, given partition", PEER),
+    Line("peer", {"row": "epoch"}, "compiled training epoch of both networks", PEER, "compile=default"),
+    Line("peer_64", {"row": "epoch"}, "training epoch of both networks, given partition", AT_HAND),
     Line("peer", {"row": "score"}, "scoring pass of both networks with the mixture", PEER),
     Line("step", {"row": "step"}, "compiled training step", EAGER),
     # from a given start: with its own start, the time of scikit-learn changed fourfold between two runs
