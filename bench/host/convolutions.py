@@ -1,8 +1,8 @@
 """The bare convolutions of a semi-supervised step: what is left of it if everything else takes no time.
 
-``speed/peer.py`` uses it as the floor of an epoch. As a script it prints, for each layer of PreAct ResNet-18, the rate
-of the forward and of the backward pass in both memory formats, beside that of a matrix product. The convolutions are
-torch's, which oneDNN computes on a CPU. Writes results/<machine>/convolutions.json.
+``speed/peer.py`` uses it as the floor of an epoch. As a script it prints the rate of each layer of PreAct ResNet-18,
+forward and backward, in both memory formats. The convolutions are torch's, which oneDNN computes on a CPU. Writes
+results/<machine>/convolutions.json.
 """
 
 import sys

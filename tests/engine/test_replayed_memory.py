@@ -1,6 +1,6 @@
 """Results of a CUDA graph are overwritten by the next replay: no pass may read them afterwards.
 
-torch compiles nothing here. In its place each function runs as it is, and what it has returned becomes NaN when the
+In the place of torch.compile, each function runs as it is, and what it has returned becomes NaN when the
 next one begins.
 """
 
