@@ -1,6 +1,5 @@
 """Folders, lists, shards and Parquet files with the same images train alike, and outputs name their images."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from containers import folder_samples, image_table, write_parquet, write_shards
-from image_run import coloured_images, image_config
+from containers import (
+    folder_samples,
+    form_config,
+    form_settings,
+    image_forms,
+    image_table,
+    write_parquet,
+    write_shards,
+)
 from made_images import damaged_files, odd_files
 from small_run import run
 
@@ -36,35 +42,14 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The images as folder f, list l.csv, shards s and Parquet files p."""
+    """The images as folder, list, shards and Parquet files."""
     root = tmp_path_factory.mktemp("made")
-    coloured_images(root / "f")
-    rows = [("path", "label", "split")]
-    for part in ("train", "test"):
-        samples = folder_samples(root / "f" / part)
-        rows += [(f"{part}/{label}/{name}", label, part) for label, name, _ in samples]
-        write_shards(root / "s", part, samples, 10)
-        for number, first in enumerate(range(0, len(samples), 20)):
-            table = image_table(samples[first : first + 20], ("blue", "green", "red"))
-            write_parquet(root / "p" / "data" / f"{part}-{number:05d}-of-00003.parquet", table, row_group_size=7)
-    with (root / "l.csv").open("w") as file:
-        csv.writer(file).writerows(rows)
+    image_forms(root)
     return root
 
 
-def settings(made: Path, kind: str) -> dict[str, Any]:
-    forms = {
-        "folder": {"name": "imagefolder", "root": str(made / "f")},
-        "list": {"name": "imagefolder", "root": str(made / "f"), "list": str(made / "l.csv")},
-        "shards": {"name": "webdataset", "root": str(made / "s")},
-        "parquet": {"name": "parquet", "root": str(made / "p" / "data" / "*.parquet")},
-    }
-    return forms[kind]
-
-
-def config(made: Path, kind: str, folder: Path, loader: str = LOADER, **data: Any) -> Config:
-    whole = image_config(made / "f", folder, loader)
-    return replace(whole, data=replace(whole.data, **{**settings(made, kind), **data}))
+def config(made: Path, kind: str, folder: Path, **data: Any) -> Config:
+    return form_config(made, kind, folder, LOADER, **data)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +84,7 @@ def test_report_and_cleaned_list_name_the_images(
     for row in (0, 17, len(samples.paths) - 1):
         assert np.array_equal(images.image(row), expected.image(row))
     assert clean([str(runs[kind]), "--out", str(tmp_path / "s.csv"), "--cleaned-list", str(tmp_path / "c.csv")]) == 0
-    name = settings(made, kind)["name"]
+    name = form_settings(made, kind)["name"]
     assert f"train with data.name={name} data.list={tmp_path}/c.csv data.classes=" in capsys.readouterr().out
     lists = {"list": str(tmp_path / "c.csv"), "classes": str(tmp_path / "c.classes.txt")}
     data = replace(config(made, kind, tmp_path).data, **lists)
@@ -138,7 +123,7 @@ def test_prepare_writes_an_index_and_a_cache(made: Path, tmp_path: Path, kind: s
             write_shards(root, part, some, 50)
         else:
             write_parquet(root / f"{part}.parquet", image_table(some))
-    name = settings(made, kind)["name"]
+    name = form_settings(made, kind)["name"]
     command = [name, "--root", str(root), "--jobs", "2", "--cache", "36", "--max-bad", "0.1"]
     assert prepare(command) == 0
     out = capsys.readouterr().out

@@ -1,13 +1,19 @@
 """Shards and Parquet files that hold the images of a folder; not a test itself."""
 
+import csv
 import io
 import json
 import tarfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from image_run import coloured_images, image_config
+
+from fastcpc.config.schema import Config
 
 Member = tuple[str, bytes]
 
@@ -71,3 +77,35 @@ def write_parquet(path: Path, table: pa.Table, **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, **options)
     return path
+
+
+def image_forms(root: Path) -> None:
+    """The images of image_run as folder f, list l.csv, shards s and Parquet files p."""
+    coloured_images(root / "f")
+    rows = [("path", "label", "split")]
+    for part in ("train", "test"):
+        samples = folder_samples(root / "f" / part)
+        rows += [(f"{part}/{label}/{name}", label, part) for label, name, _ in samples]
+        write_shards(root / "s", part, samples, 10)
+        for number, first in enumerate(range(0, len(samples), 20)):
+            table = image_table(samples[first : first + 20], ("blue", "green", "red"))
+            write_parquet(root / "p" / "data" / f"{part}-{number:05d}-of-00003.parquet", table, row_group_size=7)
+    with (root / "l.csv").open("w") as file:
+        csv.writer(file).writerows(rows)
+
+
+def form_settings(root: Path, kind: str) -> dict[str, Any]:
+    """Settings of data for one of the ``image_forms``."""
+    forms = {
+        "folder": {"name": "imagefolder", "root": str(root / "f")},
+        "list": {"name": "imagefolder", "root": str(root / "f"), "list": str(root / "l.csv")},
+        "shards": {"name": "webdataset", "root": str(root / "s")},
+        "parquet": {"name": "parquet", "root": str(root / "p" / "data" / "*.parquet")},
+    }
+    return forms[kind]
+
+
+def form_config(root: Path, kind: str, folder: Path, loader: str, **data: Any) -> Config:
+    """The run of image_run on one of the ``image_forms``. folder: of the run."""
+    whole = image_config(root / "f", folder, loader)
+    return replace(whole, data=replace(whole.data, **{**form_settings(root, kind), **data}))

@@ -55,6 +55,23 @@ def train_file(file: str) -> None:
         train(config, opened, StopAfter())
 
 
+def train_files_unlucky(files: str, accidents: str) -> None:
+    """Train the runs of config files one after the other, in each start with an accident in one of them.
+
+    files: JSON list. accidents: JSON list per start, [number of the file, accident as in unlucky_train.py]. A start
+    that a signal stops fails, so that another follows.
+    """
+    start, planned = distributed.restarts(), json.loads(accidents)
+    chosen, accident = planned[start] if start < len(planned) else (-1, None)
+    for number, file in enumerate(json.loads(files)):
+        config = load_config([Path(file)], [])
+        if (Path(config.run.dir) / "summary.json").exists():
+            continue
+        stop_request = UnluckyStop(*accident) if number == chosen else StopRequest()
+        with stop_request as stop, open_run_dir(config) as opened:
+            train(config, opened, stop)
+
+
 def checked(function: str, *arguments: str) -> None:
     """Call a function of this module under ``every_sample_scored_once``."""
     with every_sample_scored_once():

@@ -1,6 +1,6 @@
 """fastcpc-train as torchrun starts it, with accidents at chosen moments; not a test itself.
 
-    torchrun ... unlucky_train.py ACCIDENTS ARGUMENTS-OF-FASTCPC-TRAIN
+    torchrun ... unlucky_train.py ACCIDENTS ARGUMENTS-OF-FASTCPC-TRAIN [then ARGUMENTS-OF-THE-NEXT-RUN ...]
 
 ACCIDENTS: JSON list with an accident per start of the processes (by torchrun's count of restarts); null: none. An
 accident is [rank, look, signal, target] and optionally a delay in seconds. When that rank (-1: any) checks for a stop
@@ -59,7 +59,11 @@ def main() -> int:
     accident = accidents[start] if start < len(accidents) else None
     if accident is not None:
         action.StopRequest = partial(UnluckyStop, *accident)  # type: ignore[assignment, misc]
-    return train.main(sys.argv[2:])
+    code, rest = 0, sys.argv[2:]
+    while rest and not code:
+        end = rest.index("then") if "then" in rest else len(rest)
+        code, rest = train.main(rest[:end]), rest[end + 1 :]
+    return code
 
 
 if __name__ == "__main__":
