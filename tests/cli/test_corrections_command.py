@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -176,6 +177,30 @@ def test_the_list_of_an_image_folder_trains_as_the_corrections(
     assert (root / decisions[2].path).resolve() not in by_file
     corrected = load_data(replace(config, data=replace(config.data, corrections=str(file))))
     assert sorted(by_file.values()) == sorted(corrected[1].given.tolist())
+
+
+def test_addresses_of_image_files_in_label_studio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It serves files below a folder inside its document root, so addresses begin with the folder of the images."""
+    root = imagefolder(tmp_path / "my images", {"a": 6, "b": 6})
+    config = load_config([], ["data.name=imagefolder", f"data.root={root}"])
+    run_on(config, tmp_path / "run")
+    table = SampleTable.read(tmp_path / "run" / "clean_probabilities.parquet")
+    table = replace(
+        table, predicted_N=1 - table.given_N, is_clean_N=table.is_clean_N < 0, clean_prob_N=table.p_given_N * 0
+    )
+    table.write(tmp_path / "run" / "clean_probabilities.parquet")
+    command_line = [str(tmp_path / "run"), "--out", str(tmp_path / "s.csv"), "--label-studio"]
+    assert command.main([*command_line, str(tmp_path / "t.json")]) == 0
+    said = f"DOCUMENT_ROOT={tmp_path}, and add {root} as a storage of local files"
+    assert said in capsys.readouterr().out
+    for task in json.loads((tmp_path / "t.json").read_text()):
+        relative = unquote(task["data"]["image"].removeprefix("/data/local-files/?d="))
+        assert (tmp_path / relative).samefile(root / task["data"]["path"])
+    outside = replace(table, paths=(str(root / table.paths[0]), *table.paths[1:]))
+    outside.write(tmp_path / "run" / "clean_probabilities.parquet")
+    assert command.main([*command_line, str(tmp_path / "u.json"), "--force"]) == 0
+    tasks = json.loads((tmp_path / "u.json").read_text())
+    assert tasks and all(task["data"]["image"].startswith("data:image/") for task in tasks)
 
 
 @pytest.mark.parametrize("name", ["webvision", "clothing1m"])

@@ -26,6 +26,7 @@ logger = logging.getLogger("fastcpc")
 
 COLUMN_TEXT = f"the columns are {', '.join(COLUMNS)}"
 OPTIONAL = ("index", "path", "label")
+LABEL_STUDIO_COLUMN = plain_name("annotation_id")  # of its CSV export
 NOT_TRAINED = -1  # a sample of a test part
 
 
@@ -93,6 +94,8 @@ def _rows_of(path: Path) -> tuple[list[Row], list[str]]:
     absent = [name for name in COLUMNS if name not in where and name not in OPTIONAL]
     if not {"index", "path"} & where.keys():
         absent.insert(0, "index")
+    if absent and LABEL_STUDIO_COLUMN in where:
+        raise InputError(f"{path}: a table of Label Studio, without the given labels; export as JSON")
     if absent:
         raise InputError(f"{path}:1: no column {absent[0]!r}; {COLUMN_TEXT}")
     cells = {name: _texts(table.column(where[name])) if name in where else [""] * table.num_rows for name in COLUMNS}

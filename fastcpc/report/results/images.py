@@ -59,6 +59,11 @@ class TrainingImages:
         )
 
 
+def image_folder(data: DataConfig) -> Path:
+    """The folder below which a data set of image files has them. InputError where it is not known."""
+    return root_folder(_embedded_root(data)[0] if data.name == "embeddings" else data.root)
+
+
 def _embedded_root(data: DataConfig) -> tuple[str, str]:
     """Folder and image key of the images that were embedded: data.root, or as fastcpc-embed recorded it."""
     record = Path(data.embeddings).expanduser()

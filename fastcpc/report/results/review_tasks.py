@@ -1,5 +1,11 @@
-"""Suspects of a run as tasks for Label Studio, for fastcpc-clean --label-studio."""
+"""Suspects of a run as tasks for Label Studio, for fastcpc-clean --label-studio.
 
+Label Studio serves files below a storage, which must be a folder inside its document root, not the root itself. So the
+storage is the folder of the images, and addresses begin with its name.
+"""
+
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -11,7 +17,7 @@ from fastcpc.data.image_files import BadImage
 from fastcpc.data.registry import dataset_spec
 from fastcpc.engine.outputs.sample_table import SampleTable
 from fastcpc.errors import InputError
-from fastcpc.report.results.images import TrainingImages, encode
+from fastcpc.report.results.images import TrainingImages, encode, image_folder
 from fastcpc.report.results.run import Run
 
 LOCAL_FILES = "/data/local-files/?d="  # how Label Studio addresses files below its document root
@@ -25,19 +31,19 @@ def interface_file(target: Path) -> Path:
 def write_tasks(run: Run, samples: SampleTable, rows: Ints, target: Path) -> str:
     """Write the tasks and the labelling interface; returns one line that says how to use them.
 
-    rows: of the samples, in the order of the tasks. Image files are addressed below data.root; images in memory, shards
-    and Parquet files are copied into the tasks. InputError where these cannot be read. RunError on a failed write.
+    rows: of the samples, in the order of the tasks. Image files are addressed below their folder; images in memory, in
+    container files and outside that folder are copied into the tasks. InputError where these cannot be read. RunError
+    on a failed write.
     """
-    data = run.config.data
-    no_files = data.name != "embeddings" and dataset_spec(data.name).list_files is None
-    no_files = no_files or any(is_member(samples.paths[row]) for row in rows.tolist())
-    images = TrainingImages(run, samples, data.root) if no_files else None
+    folder = _served_folder(run, (samples.paths[row] for row in rows.tolist()))
+    images = TrainingImages(run, samples, run.config.data.root) if folder is None else None
     if images is not None and images.problem:
         raise InputError(f"--label-studio: {images.problem}; give the data set with --root")
 
     def address(row: int) -> str:
-        if images is None:
-            return LOCAL_FILES + quote(samples.paths[row])
+        if folder is not None:
+            return LOCAL_FILES + quote(f"{folder.name}/{samples.paths[row]}")
+        assert images is not None
         try:
             return encode(images.image(row))[0]
         except BadImage as error:
@@ -57,4 +63,23 @@ def write_tasks(run: Run, samples: SampleTable, rows: Ints, target: Path) -> str
     replace_file(target, tasks_json(tasks, f"fastcpc {run.path.resolve().name}"))
     replace_file(interface_file(target), labelling_interface(run.class_names))
     usage = f"{len(tasks):,} tasks for Label Studio written to {target}, its interface to {interface_file(target)}"
-    return usage if no_files else f"{usage}; set LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT to the folder of the images"
+    if folder is None:
+        return usage
+    return (
+        f"{usage}; start it with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
+        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={folder.parent}, and add {folder} as a storage of local files"
+    )
+
+
+def _served_folder(run: Run, paths: Iterable[str]) -> Path | None:
+    """The folder whose files Label Studio serves; None where images are copied into the tasks."""
+    data = run.config.data
+    if data.name != "embeddings" and dataset_spec(data.name).list_files is None:
+        return None
+    try:
+        folder = Path(os.path.abspath(image_folder(data)))
+    except InputError as error:
+        raise InputError(f"--label-studio: {error}; give it with --root") from None
+    if not folder.name or any(is_member(path) or path.startswith(("/", "../")) for path in paths):
+        return None
+    return folder

@@ -105,6 +105,10 @@ def test_a_row_that_does_not_fit_is_refused(row: str, message: str, tmp_path: Pa
         ([HEADER, "3,a.jpg,0,keep,", "3,a.jpg,0,relabel,2"], r"c\.csv:3: 'a\.jpg' again, .* to 2; line 2 has keep;"),
         ([HEADER, "3,a.jpg,0,relabel,1", "3,a.jpg,0,relabel,2"], r"relabel to 2; line 2 has relabel to 1; keep one"),
         (["index,path,decision,label", "3,a.jpg,keep,"], r"c\.csv:1: no column 'given_label'; the columns are"),
+        (
+            ["annotation_id,decision,index,label,path", "1,,3,hen,a.jpg"],
+            r"c\.csv: a table of Label Studio, without the given labels; export as JSON",
+        ),
         (["given_label,decision,label", "0,keep,"], r"c\.csv:1: no column 'index'"),
         ([HEADER], r"c\.csv: a header but no rows"),
     ],

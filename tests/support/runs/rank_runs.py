@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from unlucky_train import UnluckyStop
 
 from fastcpc import distributed
 from fastcpc.config.load import load_config
+from fastcpc.data.augment.normalize import BatchNormalize
 from fastcpc.data.loaders.base import Batch
 from fastcpc.distributed.process_group import whole_group
 from fastcpc.engine import trainer
 from fastcpc.engine.launch import train
 from fastcpc.engine.learner import Learner
+from fastcpc.engine.numerics import DTYPES, Numerics
 from fastcpc.engine.outputs.run_dir import open_run_dir
 from fastcpc.engine.scoring import score_samples
 from fastcpc.engine.step_loop import Stopped, StopRequest
@@ -46,6 +48,30 @@ def train_small(
             logging.getLogger("fastcpc").info("stopped")
             return
     assert int(stop_at) < 0, "the run ended before it was to stop"
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Within the body, training computes in float64: sums in another order then differ by 1e-15 instead of 1e-6."""
+    prepare, scale = Numerics.prepare, BatchNormalize.__call__
+    kept = torch.get_default_dtype()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        patch.setattr(Numerics, "prepare", lambda self, network: prepare(self, network.double()))
+        patch.setattr(Numerics, "autocast", lambda self: nullcontext())
+        patch.setattr(BatchNormalize, "__call__", lambda self, images: scale(self, images).double())
+        patch.setitem(DTYPES, "fp32", torch.float64)
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(kept)
+
+
+def train_in_float64(folder: str, sections: str) -> None:
+    """Train a small run within ``in_float64``."""
+    with in_float64():
+        train_small(folder, sections)
 
 
 def train_file(file: str) -> None:
