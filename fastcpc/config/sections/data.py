@@ -107,8 +107,8 @@ class DataConfig(Section):
     )
     resize: int = setting(
         0,
-        "Image files: length of the shorter side before the crop, pixels. 0: data.crop divided by the crop ratio that "
-        "model.weights expect; without weights 256.",
+        "Image files: length of the shorter side before the crop, pixels; data.crop / data.resize is the crop ratio. "
+        "0: data.crop divided by the crop ratio that model.weights expect; without weights 256.",
         DIVIDEMIX,
         Range(0),
     )

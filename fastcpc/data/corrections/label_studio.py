@@ -56,13 +56,15 @@ def _choice(name: str, value: str) -> dict[str, Any]:
 
 def labelling_interface(class_names: Sequence[str]) -> bytes:
     """The XML of the labelling interface, for a project of Label Studio."""
-    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in class_names)
+    choices = "".join(f"      <Choice value={quoteattr(name)}/>\n" for name in class_names)
     return (
-        "<View>\n"
-        f'  <Image name="{IMAGE}" value="$image"/>\n'
-        '  <Header value="given: $given_class, suggested: $suggested_class"/>\n'
-        f'  <Choices name="{LABEL}" toName="{IMAGE}" choice="single" showInLine="true">\n{choices}  </Choices>\n'
-        f'  <Choices name="{DECISION}" toName="{IMAGE}" choice="single"><Choice value="{REMOVE}"/></Choices>\n'
+        '<View style="display: flex; gap: 1em">\n'  # a large image would hide choices below it
+        f'  <View style="flex: 3; min-width: 0"><Image name="{IMAGE}" value="$image"/></View>\n'
+        '  <View style="flex: 1">\n'
+        '    <Header value="given: $given_class, suggested: $suggested_class"/>\n'
+        f'    <Choices name="{LABEL}" toName="{IMAGE}" choice="single">\n{choices}    </Choices>\n'
+        f'    <Choices name="{DECISION}" toName="{IMAGE}" choice="single"><Choice value="{REMOVE}"/></Choices>\n'
+        "  </View>\n"
         "</View>\n"
     ).encode()
 

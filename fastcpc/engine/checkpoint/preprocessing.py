@@ -95,14 +95,14 @@ def _normalise_notes(data: DataConfig, expected: Preprocessing) -> list[str]:
 
 
 def _size_notes(data: DataConfig, expected: Preprocessing) -> list[str]:
-    """What the weights expect and the run does not do. Another crop explains another resize."""
+    """What the weights expect and the run does not do."""
     notes, source = [], expected.source
-    if data.crop and expected.pixels not in (0, data.crop):
+    crop = data.crop or expected.pixels or CROP
+    if expected.pixels not in (0, crop):
         notes.append(
             f"data.crop={data.crop}: model.weights were trained on images of {expected.pixels} pixels ({source})"
         )
-    elif data.resize and expected.resize(data.crop or expected.pixels or CROP) not in (0, data.resize):
-        crop = data.crop or expected.pixels or CROP
+    if data.resize and expected.resize(crop) not in (0, data.resize):
         notes.append(
             f"data.resize={data.resize}: model.weights expect {expected.resize(crop)} for data.crop={crop} ({source})"
         )

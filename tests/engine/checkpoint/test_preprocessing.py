@@ -12,6 +12,7 @@ import yaml
 from image_run import coloured_images
 from PIL import Image
 from safetensors.torch import save_file
+from timm.data import create_transform  # type: ignore[attr-defined]
 from torchvision.transforms import v2
 
 from fastcpc.cli import eval as evaluate
@@ -26,7 +27,7 @@ from fastcpc.engine.checkpoint import preprocessing
 from fastcpc.engine.checkpoint.config_diff import changed_settings
 from fastcpc.engine.checkpoint.preprocessing import with_weights_preprocessing
 from fastcpc.errors import InputError
-from fastcpc.models.pretrained.preprocessing import Preprocessing
+from fastcpc.models.pretrained.preprocessing import Preprocessing, timm_preprocessing
 
 MODES = {"bilinear": v2.InterpolationMode.BILINEAR, "bicubic": v2.InterpolationMode.BICUBIC}
 HALF = "0.5,0.5,0.5/0.5,0.5,0.5"
@@ -76,6 +77,7 @@ def test_views_of_every_loader_by_value(place: Path, feed: Any, cached: bool, in
     named = {} if interpolation == "bilinear" else {"interpolation": interpolation}
     settings = config_of(place, feed=feed, cache="auto" if cached else "off", **named)
     config, (note, *more) = with_weights_preprocessing(settings)
+    assert more.pop(0) == "data.resize=36: model.weights expect 33 for data.crop=32 (timm/test_resnet.r160_in1k)"
     assert more == [
         f"data.interpolation={name}: model.weights expect bilinear (timm/test_resnet.r160_in1k); the run uses {name}"
         for name in named.values()
@@ -120,6 +122,12 @@ def test_a_cache_of_another_interpolation_is_rejected(place: Path) -> None:
     [
         ({}, (168, 160, "bicubic"), []),
         ({"crop": 64}, (67, 64, "bicubic"), ["data.crop=64: model.weights were trained on images of 160 pixels"]),
+        (
+            {"crop": 64, "resize": 100},
+            (100, 64, "bicubic"),
+            ["data.crop=64: model.weights were trained", "data.resize=100: model.weights expect 67 for data.crop=64"],
+        ),
+        ({"crop": 160, "resize": 168}, (168, 160, "bicubic"), []),
         ({"resize": 168}, (168, 160, "bicubic"), []),
         ({"resize": 200}, (200, 160, "bicubic"), ["data.resize=200: model.weights expect 168 for data.crop=160"]),
         ({"interpolation": "bicubic"}, (168, 160, "bicubic"), []),
@@ -145,6 +153,26 @@ def test_open_sizes_are_those_of_the_weights(place: Path, data: Any, decided: An
     if expected[0] >= expected[1]:
         plain = with_weights_preprocessing(without)[0].data
         assert (plain.resize, plain.crop, plain.interpolation) == expected
+
+
+@pytest.mark.parametrize("feed", ["torch", pytest.param("dali", marks=needs_dali)])
+def test_open_sizes_give_the_view_of_timm(place: Path, feed: Any) -> None:
+    """The resized image, from which all views are cropped, follows timm's crop_pct in the loaders and in prediction."""
+    model = ModelConfig(name="timm/test_vit", weights="a.safetensors")
+    data = DataConfig(name="imagefolder", root=str(place / "images"), feed=feed, cache="off")
+    data = with_weights_preprocessing(Config(data=data, model=model))[0].data
+    known = timm_preprocessing("test_vit.r160_in1k")
+    assert known["crop_pct"] == 0.95 and known["interpolation"] == "bicubic"
+    view = create_transform(**known)
+    dataset = load_dataset(data)
+    (batch,) = make_loader(dataset.train, dataset, data, AugmentConfig(), CPU).stream([torch.arange(4)], ("test",), 0)
+    for row in range(4):
+        expected = view(Image.open(dataset.train.paths[row]))  # type: ignore[union-attr]
+        assert float((batch.views[0][row] - expected).abs().mean()) < 0.01
+    inputs = inference_transform(data)
+    shown = torch.from_numpy(center_crop_view(dataset.train.paths[3], inputs)).float() / 255  # type: ignore[union-attr]
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (inputs.mean, inputs.std))
+    torch.testing.assert_close((shown - mean) / std, expected)
 
 
 def test_a_given_size_below_the_crop_of_the_weights_is_an_error(place: Path) -> None:
@@ -226,7 +254,7 @@ def test_an_explicit_setting_wins_with_a_warning(place: Path, given: str, said: 
     config = replace(config_of(place, normalise=given))
     found, notes = with_weights_preprocessing(config)
     assert found.data.normalise == (HALF if given == "auto" else given)
-    assert notes[1:] == [
+    assert notes[2:] == [
         f"data.normalise={given}: model.weights expect mean and std {HALF} (timm/test_resnet.r160_in1k); the run uses "
         f"mean and std {values}"
         for values in said

@@ -18,7 +18,8 @@ from unlucky_train import UnluckyStop
 
 from fastcpc import distributed
 from fastcpc.config.load import load_config
-from fastcpc.data.augment.normalize import BatchNormalize
+from fastcpc.data.augment.batched import StrongAugmenter
+from fastcpc.data.augment.batched_views import BatchedViews
 from fastcpc.data.loaders.base import Batch
 from fastcpc.distributed.process_group import whole_group
 from fastcpc.engine import trainer
@@ -51,21 +52,45 @@ def train_small(
 
 
 @contextmanager
-def in_float64() -> Iterator[None]:
-    """Within the body, training computes in float64: sums in another order then differ by 1e-15 instead of 1e-6."""
-    prepare, scale = Numerics.prepare, BatchNormalize.__call__
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Within the body, new tensors have this type."""
     kept = torch.get_default_dtype()
-    with pytest.MonkeyPatch.context() as patch:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(kept)
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Within the body, training computes in float64: sums in another order then differ by 1e-15 instead of 1e-6.
+
+    Views are made in float32 and then converted.
+    """
+    prepare = Numerics.prepare
+
+    def narrow(function: Any) -> Any:
+        def called(*arguments: Any, **named: Any) -> Any:
+            with default_dtype(torch.float32):
+                return function(*arguments, **named)
+
+        return called
+
+    make = narrow(BatchedViews.make)
+
+    def wide_views(*arguments: Any) -> Any:
+        index, views = make(*arguments)
+        return index, tuple(view.double() for view in views)
+
+    with pytest.MonkeyPatch.context() as patch, default_dtype(torch.float64):
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         patch.setattr(Numerics, "prepare", lambda self, network: prepare(self, network.double()))
         patch.setattr(Numerics, "autocast", lambda self: nullcontext())
-        patch.setattr(BatchNormalize, "__call__", lambda self, images: scale(self, images).double())
+        patch.setattr(StrongAugmenter, "__init__", narrow(StrongAugmenter.__init__))
+        patch.setattr(BatchedViews, "make", wide_views)
         patch.setitem(DTYPES, "fp32", torch.float64)
-        torch.set_default_dtype(torch.float64)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(kept)
+        yield
 
 
 def train_in_float64(folder: str, sections: str) -> None:
