@@ -28,6 +28,7 @@ from fastcpc.data.paths import same_name
 from fastcpc.errors import InputError
 
 PARTS = ("train", "val", "test")
+BREAKS = re.compile(r"[\n\r\0]")
 
 
 class Texts:
@@ -237,6 +238,9 @@ def _classes(samples: Samples, known: list[tuple[str, str]] | None) -> tuple[Lis
         path = samples.images.path(int(source.rows_of(label)[0]))
         return InputError(f"{path}: {'label' if source is labels else 'true label'} {shorten(label)!r} {problem}")
 
+    broken = next((text for text in (*labels.distinct, *true) if BREAKS.search(text)), None)
+    if broken is not None:
+        raise say(broken, "has several lines or a NUL, which a class name cannot have; correct it")
     if known is not None:
         classes = known_classes(set(labels.distinct) | true, known, say)
     else:

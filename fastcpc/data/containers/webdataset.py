@@ -59,7 +59,8 @@ def list_webdataset(config: DataConfig) -> Listing:
             _add_labels(found, file, samples, order, source)
         others.append((path, samples.without_image, samples.other))
     if not found.names:
-        raise InputError(f"{shards[0][2]}: no images in the shards ({others[0][2] or 'no members'}); check data.root")
+        there = others[0][2] or ("labels only" if others[0][1] else "no members")
+        raise InputError(f"{shards[0][2]}: no images in the shards ({there}); check data.root")
     _add_remarks(found, others)
     if source is not None and source.ending == TXT and not config.label_key:
         _refuse_captions(found)
@@ -70,12 +71,29 @@ def _add(
     found: _Found, file: ContainerFile, part: int, name: str, samples: ShardSamples, order: NDArray[np.int64]
 ) -> None:
     """Append the samples of a shard in this order."""
-    found.names += [sample_name(name, samples.names[row]) for row in order.tolist()]
+    names = [sample_name(name, samples.names[row]) for row in order.tolist()]
+    _check_names(file, samples, order, names)
+    found.names += names
     found.file.frombytes(np.full(len(order), len(found.files), np.int32).tobytes())
     found.part.frombytes(np.full(len(order), part, np.int8).tobytes())
     found.offset.frombytes(np.frombuffer(samples.offsets, np.int64)[order].tobytes())
     found.size.frombytes(np.frombuffer(samples.sizes, np.int64)[order].tobytes())
     found.files.append(file)
+
+
+def _check_names(file: ContainerFile, samples: ShardSamples, order: NDArray[np.int64], names: list[str]) -> None:
+    """InputError where two samples have one name in outputs, such as a.jpg and ./a.jpg."""
+    hashes = np.sort(np.fromiter(map(hash, names), np.int64, len(names)))  # a set would need ten times the memory
+    if not (hashes[1:] == hashes[:-1]).any():
+        return
+    first: dict[str, int] = {}
+    for name, row in zip(names, order.tolist(), strict=True):
+        before = first.setdefault(name, row)
+        if before != row:
+            raise InputError(
+                f"{file.path}: members {samples.names[before]!r} and {samples.names[row]!r} are one name in outputs; "
+                "rename one of them"
+            )
 
 
 def _add_labels(

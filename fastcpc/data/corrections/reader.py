@@ -90,7 +90,7 @@ def _rows_of(path: Path) -> tuple[list[Row], list[str]]:
     if path.suffix.lower() not in TABLE_ENDINGS:
         raise InputError(f"{path}: unknown kind of corrections; use .csv, .parquet, or Label Studio's .json")
     table = read_table(path)
-    where = {plain_name(name): place for place, name in enumerate(table.header)}
+    where = _places(path, table.header)
     absent = [name for name in COLUMNS if name not in where and name not in OPTIONAL]
     if not {"index", "path"} & where.keys():
         absent.insert(0, "index")
@@ -101,6 +101,18 @@ def _rows_of(path: Path) -> tuple[list[Row], list[str]]:
     cells = {name: _texts(table.column(where[name])) if name in where else [""] * table.num_rows for name in COLUMNS}
     columns = zip(*(cells[name] for name in COLUMNS), strict=True)
     return [Row(table.place(row), *texts) for row, texts in enumerate(columns)], list(table.notes)
+
+
+def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
+    """The place of each column by its plain name. InputError where two have one of COLUMNS."""
+    where: dict[str, int] = {}
+    for place, name in enumerate(header):
+        first = where.setdefault(plain_name(name), place)
+        if first != place and plain_name(name) in COLUMNS:
+            raise InputError(
+                f"{path}:1: {header[first]!r} and {name!r} are both the column {plain_name(name)!r}; rename one of them"
+            )
+    return where
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
@@ -121,6 +133,8 @@ class _Lookup:
         if self._others and not self._others.isdisjoint(_names(row.path)):
             return NOT_TRAINED
         by_path = next((self._by_path[name] for name in _names(row.path) if name in self._by_path), None)
+        if not (row.index or row.path):
+            raise InputError(f"{row.place}: neither index nor path; name the sample, or delete the row")
         if not row.index:
             if by_path is None:
                 raise InputError(

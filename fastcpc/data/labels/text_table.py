@@ -7,6 +7,7 @@ a million lines.
 import csv
 import io
 import re
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +100,11 @@ def read_text_table(content: bytes, file: Path) -> TextTable:
         usual = {".tsv": "\t", ".txt": BLANK}.get(file.suffix.lower(), ",")
         delimiter = _text_delimiter(text) if usual == BLANK else _delimiter(text, usual, file)
     records = _by_blank if delimiter == BLANK else _by_delimiter(delimiter, file)
-    rows = [cells for _, cells in records(text)]
+    rows: list[list[str]] = []
+    numbers = array("q")  # corrections ask for the line of every row
+    for number, cells in records(text):
+        numbers.append(number)
+        rows.append(cells)
 
     header: list[str] = []
     if rows and is_header(rows[0], [] if delimiter == BLANK else rows[1:]):
@@ -107,7 +112,7 @@ def read_text_table(content: bytes, file: Path) -> TextTable:
     below = 1 if header else 0
 
     def line(row: int) -> int:
-        return skipped + next(number for at, (number, _) in enumerate(records(text)) if at == row + below)
+        return skipped + numbers[row + below]
 
     width = len(header) or max((len(cells) for cells in rows[: 1 if delimiter != BLANK else None]), default=0)
     short = next((row for row, cells in enumerate(rows) if len(cells) != width), None)

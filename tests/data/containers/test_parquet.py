@@ -75,6 +75,13 @@ def test_cells_equal_those_of_pyarrow(tmp_path: Path, compression: str, is_struc
             check_cells(path, values)
 
 
+@pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary_view()])
+def test_other_columns_of_bytes(tmp_path: Path, kind: pa.DataType) -> None:
+    values = [None if row % 5 == 0 else bytes([row]) * row for row in range(100)]
+    table = pa.table({"image": pa.array(values, kind), "label": pa.array(np.arange(100) % 3)})
+    check_cells(write_parquet(tmp_path / "a.parquet", table), values)
+
+
 @pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
 def test_rare_encodings_are_read_by_pyarrow(tmp_path: Path, encoding: str) -> None:
     values = [None if row % 5 == 0 else bytes([row]) * row for row in range(100)]

@@ -208,6 +208,23 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, str], str]] = {
         {},
         "a.tar: has two members 000.jpg; give each sample a key of its own",
     ),
+    "one name twice": (
+        lambda root: write_tar(
+            root / "a.tar", [(f"{dot}0.{end}", b"1") for dot in ("", "./") for end in ("jpg", "cls")]
+        ),
+        {},
+        "a.tar: members '0.jpg' and './0.jpg' are one name in outputs; rename one of them",
+    ),
+    "several lines": (
+        lambda root: write_tar(root / "a.tar", pairs("0", "1\n2")),
+        {},
+        "001.jpg: label '1\\n2' has several lines or a NUL, which a class name cannot have",
+    ),
+    "labels only": (
+        lambda root: write_tar(root / "a.tar", [("0.cls", b"1")]),
+        {},
+        "a.tar: no images in the shards (labels only)",
+    ),
     "one class": (lambda root: write_tar(root / "a.tar", pairs("cat", "cat")), {}, "label 'cat' is the only class"),
     "half a number": (
         lambda root: write_tar(root / "a.tar", pairs("0", "0.5")),

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ def test_a_relabel_to_the_given_label_is_a_keep(tmp_path: Path, caplog: pytest.L
         ("3,a.jpg,0,relabel,", r"c\.csv:2: decision relabel without a label; write the new class in column label"),
         ("3,a.jpg,0,keep,2", r"c\.csv:2: decision keep with label 2, and the given label is 0; write relabel, or no"),
         ("3,a.jpg,0,Keep,", r"c\.csv:2: decision 'Keep' \(did you mean keep\?\); write relabel, keep or remove"),
+        (",,0,keep,", r"c\.csv:2: neither index nor path; name the sample, or delete the row"),
         ("3,a.jpg,0,,", r"c\.csv:2: decision ''; write relabel, keep or remove"),
     ],
 )
@@ -109,6 +111,10 @@ def test_a_row_that_does_not_fit_is_refused(row: str, message: str, tmp_path: Pa
             ["annotation_id,decision,index,label,path", "1,,3,hen,a.jpg"],
             r"c\.csv: a table of Label Studio, without the given labels; export as JSON",
         ),
+        (
+            ["index,given_label,decision,Decision,label", "3,0,keep,remove,"],
+            r"c\.csv:1: 'decision' and 'Decision' are both the column 'decision'; rename one of them",
+        ),
         (["given_label,decision,label", "0,keep,"], r"c\.csv:1: no column 'index'"),
         ([HEADER], r"c\.csv: a header but no rows"),
     ],
@@ -116,6 +122,15 @@ def test_a_row_that_does_not_fit_is_refused(row: str, message: str, tmp_path: Pa
 def test_a_file_that_does_not_fit_is_refused(lines: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         read_corrections(file_of(tmp_path, *lines), RUN)
+
+
+def test_the_time_of_a_long_file_grows_with_its_length(tmp_path: Path) -> None:
+    """Each row asks for its line; counting lines anew for each of 20,000 rows took minutes."""
+    file = file_of(tmp_path, HEADER, *["3,a.jpg,0,keep,"] * 20_000, "3,a.jpg,0,remove,")
+    begin = time.process_time()
+    with pytest.raises(InputError, match=r"c\.csv:20002: 'a\.jpg' again, with decision remove; line 2 has keep"):
+        read_corrections(file, RUN)
+    assert time.process_time() - begin < 10
 
 
 def test_rows_about_test_images_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
