@@ -229,6 +229,23 @@ def test_the_queue_shows_what_has_no_decision(page: Chrome, worst: list[dict[str
     assert len([card for card in page.find_elements(By.CSS_SELECTOR, ".card") if card.is_displayed()]) == 3
 
 
+def test_undo_right_after_a_decision_takes_it_back(page: Chrome) -> None:
+    """The decision has moved the focus to the next image, which has none."""
+    press(page, "n", "k", "r", "u")
+    cards = page.find_elements(By.CSS_SELECTOR, ".card")
+    assert [card.get_attribute("data-decision") for card in cards[:3]] == ["keep", None, None]
+    assert page.switch_to.active_element == cards[1].find_element(By.CSS_SELECTOR, "input")
+    press(page, "u")
+    assert "no decision to undo" in text_of(page, "review-status")
+    assert cards[0].get_attribute("data-decision") == "keep"
+    Select(page.find_element(By.ID, "show")).select_by_value("open")
+    press(page, Keys.ESCAPE, "a")  # the image leaves the queue, and undo brings it back
+    assert not cards[1].is_displayed() and text_of(page, "decided").startswith("2 of")
+    press(page, "u")
+    assert cards[1].is_displayed() and text_of(page, "decided").startswith("1 of")
+    assert page.switch_to.active_element == cards[1].find_element(By.CSS_SELECTOR, "input")
+
+
 def test_keys_help_and_moves(page: Chrome) -> None:
     press(page, "?")
     dialog = page.find_element(By.ID, "keys")

@@ -16,7 +16,7 @@ KEYS = (
     ("k", "keep the given label: it is correct"),
     ("o", "another class: type a part of its name, Enter"),
     ("r", "remove the image from training"),
-    ("u", "undo: no decision"),
+    ("u", "undo: no decision; on an image without one the last decision is taken back"),
     ("Shift + a key above", "the same for all shown images of the group (order by class pair or similar images)"),
     ("arrows, n, p", "next or previous image"),
     ("Esc", "from a field back to the images"),

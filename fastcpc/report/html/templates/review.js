@@ -17,6 +17,7 @@
   const past = new Map(about.past.map((row) => [row[0], fromCells(row)]));
   const decisions = new Map(past); // index -> {index, path, given, decision, label}
   let current = null; // the card that had the focus last
+  let latest = []; // the cards of the last decision
 
   function sample(row) {
     const [index, path] = [row[columnOf.index], row[columnOf.path]];
@@ -42,6 +43,7 @@
       else decisions.set(index, { index, path, given, decision: "relabel", label: target });
       mark(card);
     }
+    if (kind !== "undo") latest = chosen;
     store();
     tell(chosen.length === 1 ? words(chosen[0]) : `${chosen.length} images: ${kind}`);
   }
@@ -60,24 +62,36 @@
     box(card).setAttribute("aria-label", labelOf.get(card) + (one ? `; decision: ${words(card)}` : ""));
   }
 
-  // what a key or button applies to: the card, or the shown cards of its group that have no decision yet
+  const isDecided = (card) => decisions.has(sampleOf.get(card).index);
+
+  // what a key or button applies to: the card, or the shown cards of its group that have no decision yet. A decision
+  // moves the focus on, so undo on a card without one takes back the last decision.
   function targets(card, wholeGroup, kind) {
+    if (!wholeGroup && kind === "undo" && !isDecided(card)) return latest.filter(isDecided);
     if (!wholeGroup) return [card];
     const shown = gallery.groupOf(card).filter((one) => !one.hidden);
-    return shown.filter((one) => decisions.has(sampleOf.get(one).index) === (kind === "undo"));
+    return shown.filter((one) => isDecided(one) === (kind === "undo"));
   }
 
   function act(card, kind, wholeGroup) {
     const chosen = targets(card, wholeGroup, kind);
-    if (!chosen.length) return tell("every image of the group has a decision");
+    if (!chosen.length) return tell(kind === "undo" ? "no decision to undo" : "every image of the group has a decision");
     const finish = (label) => {
       const order = gallery.fitting();
       decide(chosen, kind, label);
-      if (kind === "undo") gallery.show();
+      if (kind === "undo") back(chosen[0], card);
       else advance(order, chosen.at(-1));
     };
     if (kind === "other") choose(chosen, finish);
     else finish(null);
+  }
+
+  // to the card whose decision was undone
+  function back(undone, from) {
+    gallery.show();
+    if (undone === from) return;
+    if (undone.hidden) gallery.showAll();
+    focus(undone);
   }
 
   // the next card without a decision, else the next shown one
