@@ -5,7 +5,7 @@
 
 The first rows list shards of 1,000 samples, an image and a .cls each, by the data set and by tarfile, which reads no
 labels. The next row lists Parquet files, whose labels pyarrow reads. These rows are valid if the index and its names
-need at most 100 bytes per member; a row of a Parquet file, with an image and a label, counts as two. The other rows
+need at most 100 bytes per member. A row of a Parquet file, with an image and a label, counts as two. The other rows
 read images in random order from a Parquet file of each usual layout. They are valid if all bytes are equal. Files are
 in the page cache.
 """

@@ -125,7 +125,7 @@ def test_a_file_that_does_not_fit_is_refused(lines: list[str], message: str, tmp
 
 
 def test_the_time_of_a_long_file_grows_with_its_length(tmp_path: Path) -> None:
-    """Each row asks for its line; counting lines anew for each of 20,000 rows took minutes."""
+    """Each row asks for its line. Counting lines again for each of 20,000 rows took minutes."""
     file = file_of(tmp_path, HEADER, *["3,a.jpg,0,keep,"] * 20_000, "3,a.jpg,0,remove,")
     begin = time.process_time()
     with pytest.raises(InputError, match=r"c\.csv:20002: 'a\.jpg' again, with decision remove; line 2 has keep"):
