@@ -236,6 +236,6 @@ def train_and_score(data: CleanerInput, train: Callable[[], None], score: Callab
     if non_finite({"head": [after_N, *network.prototype_parameters(), *momentum_of(data.optimizer)]}):
         network.head.load_state_dict(saved[0])
         data.optimizer.load_state_dict(saved[1])
-        problem = "its prototypes became NaN or inf and are restored (lower train.lr or cpc.passes)"
+        problem = "its prototypes became NaN or inf and are restored (lower cpc.lr, train.lr or cpc.passes)"
         return CleanerResult(data.shard.gather(before_n, "scores"), problem)
     return CleanerResult(data.shard.gather(before_n, "scores") if data.config.cpc.score == "before_update" else after_N)

@@ -101,6 +101,7 @@ class Learner:
             parameter_groups(self.network, config), config.train, config.optim, numerics.device
         )
         self.cpc_optimizer = build_head_optimizer(self.network.prototype_parameters(), config.train, config.optim)
+        self._cpc_lr = config.cpc.lr
         self._clip_norm = config.optim.clip_norm
         self.scaler = numerics.scaler()
         self.device = numerics.device
@@ -112,9 +113,9 @@ class Learner:
         self.steps: list[tuple[Tensor, Tensor]] = []
 
     def set_learning_rate(self, lr: float) -> None:
-        """Set the learning rate of both optimisers."""
+        """Set the learning rate of both optimisers; that of the prototypes is cpc.lr where it is set."""
         set_learning_rate(self.optimizer, lr)
-        set_learning_rate(self.cpc_optimizer, lr)
+        set_learning_rate(self.cpc_optimizer, self._cpc_lr or lr)
 
     def update(self, losses: tuple[Tensor, ...], index_B: Tensor) -> None:
         """One optimiser step on losses[0] of the samples index_B; adds all losses to ``sums``. Never waits for the

@@ -192,19 +192,21 @@ def semi_supervised(
     assert partition is not None
     batches = paired_batches(own, training, epoch)
     batch_size = config.train.batch_size
-    # plain DivideMix also trains on the two weak views from which it guesses labels
-    views: tuple[ViewName, ...] = (
-        ("weak", "weak") if config.augment.train == "weak" else ("weak", "weak", "strong", "strong")
-    )
+    # plain DivideMix also trains on the weak views from which it guesses labels
+    num_views = config.semisup.views
+    weak: tuple[ViewName, ...] = ("weak",) * num_views
+    views = weak if config.augment.train == "weak" else (*weak, *(("strong",) * num_views))
     stream = training.loader.stream(batches, views, training.seed("views", epoch, own), start, own_part(batch_size, 2))
     steps_seed = training.seed("step", epoch, own)
     num_own = batch_size // distributed.world_size()
     own.network.train()
     draws = may_draw(own.network)
     guesser = None if own.average is None else own.average.network.eval()  # cleaning left it in train mode
-    guesses = FixedGuesses(fixed_guess(other, training), num_own, steps_ahead(config, numerics, num_own), start)
+    guesses = FixedGuesses(
+        fixed_guess(other, training), num_own, steps_ahead(config, numerics, num_own), start, num_views
+    )
     stream = guesses.batches(stream)
-    for step, batch in step_loop.train_steps(f"train net {own.number}", stream, len(batches), num_views=2):
+    for step, batch in step_loop.train_steps(f"train net {own.number}", stream, len(batches), num_views=num_views):
         if draws:
             torch.manual_seed(layers_seed(steps_seed, step))
         draw = generator(steps_seed, "mixup", step)
@@ -219,8 +221,8 @@ def semi_supervised(
             losses = numerics.step(semisup_loss)(
                 own.network,
                 other_logits,
-                (batch.views[0], batch.views[1]),
-                (batch.views[-2], batch.views[-1]),
+                batch.views[:num_views],
+                batch.views[-num_views:],
                 training.labels_N[labelled_B],
                 # NaN: a replacement image from outside the pool, which has no clean probability; its label is not used
                 partition.clean_prob_N[labelled_B].nan_to_num(0.0),
@@ -253,11 +255,11 @@ def fixed_guess(other: Learner, training: TrainContext) -> Callable[[Tensor], Te
 def steps_ahead(config: Config, numerics: Numerics, num_unlabelled: int) -> int:
     """For how many steps the fixed network guesses at once: on a GPU more than one, where images are in its memory.
 
-    num_unlabelled: samples per step on this rank, two views each.
+    num_unlabelled: samples per step on this rank, semisup.views views each.
     """
     if numerics.device.type != "cuda" or DATASETS[config.data.name].kind != "arrays":
         return 1
-    return max(1, GUESS_BATCH // (2 * num_unlabelled))
+    return max(1, GUESS_BATCH // (config.semisup.views * num_unlabelled))
 
 
 def own_part(batch_size: int, num_parts: int) -> Tensor | None:
@@ -275,7 +277,8 @@ def layers_seed(steps_seed: int, step: int) -> int:
 
 def draw_partners(config: Config, draw: torch.Generator, device: torch.device) -> Partners:
     """MixUp partners of a step: from a permutation of the global batch, or of each rank's share."""
-    blocks, mixed_blocks = 4, 2 if config.semisup.labelled_half_only else 4
+    blocks = 2 * config.semisup.views
+    mixed_blocks = blocks // 2 if config.semisup.labelled_half_only else blocks
     if config.parallel.mixup == "global" or not distributed.has_group():
         batch_size = config.train.batch_size
         permutation = torch.randperm(blocks * batch_size, generator=draw)
@@ -358,13 +361,14 @@ def finish_pass(
 def pass_flops(own: Learner, other: Learner | None, training: TrainContext, steps: int) -> int | None:
     """FLOPs of all steps of a pass on all ranks; None: unknown.
 
-    A step of MixMatch takes B labelled and B unlabelled samples, two views each. The fixed network guesses for 2B
-    views, the trained network for 4B. It trains on 4B mixed views, or on 2B (labelled_half_only).
+    A step of MixMatch takes B labelled and B unlabelled samples, V views each (semisup.views). The fixed network
+    guesses for V B views, the trained network for 2V B. It trains on 2V B mixed views, or on V B (labelled_half_only).
     """
     config, flops = training.config, training.flops
     if flops is None:
         return None
     if other is None or own.partition is None or is_nearly_clean(own.partition, config.cleaner.guard):
         return steps * config.train.batch_size * flops.training
-    trained_views = 2 if config.semisup.labelled_half_only else 4
-    return steps * config.train.batch_size * (6 * flops.forward + trained_views * flops.training)
+    num_views = config.semisup.views
+    trained = num_views if config.semisup.labelled_half_only else 2 * num_views
+    return steps * config.train.batch_size * (3 * num_views * flops.forward + trained * flops.training)

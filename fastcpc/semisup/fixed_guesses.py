@@ -27,12 +27,16 @@ class FixedGuesses:
     and at its end are zero images. So a resumed pass gets bit-identical guesses.
     """
 
-    def __init__(self, guess: Callable[[Tensor], Tensor], num_labelled: int, steps: int, start: int) -> None:
+    def __init__(
+        self, guess: Callable[[Tensor], Tensor], num_labelled: int, steps: int, start: int, num_views: int = 2
+    ) -> None:
         """guess: logits of images, without a gradient. num_labelled: first rows of each view, which get no guess.
 
-        steps: of a group. start: the first step of this part of the pass.
+        steps: of a group. start: the first step of this part of the pass. num_views: the first views of a batch, which
+        get guesses.
         """
         self._guess, self._num_labelled, self._steps, self._start = guess, num_labelled, steps, start
+        self._num_views = num_views
         self._group: list[Batch] = []
         self._offset = 0
         self._logits: deque[Tensor] = deque()
@@ -49,13 +53,13 @@ class FixedGuesses:
             yield from self._group
 
     def next_logits(self) -> Tensor:
-        """Logits (2 U, K) for the batch yielded last: its U unlabelled images in view 1, then in view 2."""
+        """Logits (num_views U, K) for the batch yielded last: its U unlabelled images in view 1, then in view 2."""
         if not self._logits:
             self._logits.extend(self._guess_group())
         return self._logits.popleft()
 
     def _guess_group(self) -> Sequence[Tensor]:
-        parts = [[view[self._num_labelled :] for view in batch.views[:2]] for batch in self._group]
+        parts = [[view[self._num_labelled :] for view in batch.views[: self._num_views]] for batch in self._group]
         missing = self._steps - self._offset - len(parts)
         blank = [torch.zeros_like(part) for part in parts[0]] if self._offset or missing else []
         images = [*blank * self._offset, *(part for pair in parts for part in pair), *blank * missing]

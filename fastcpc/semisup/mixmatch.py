@@ -37,8 +37,8 @@ def warm_up_loss(network: nn.Module, images: Tensor, labels_B: Tensor, penalty: 
 def semisup_loss(
     own: nn.Module,
     other_logits: Tensor,
-    guess_views: tuple[Tensor, Tensor],
-    train_views: tuple[Tensor, Tensor],
+    guess_views: tuple[Tensor, ...],
+    train_views: tuple[Tensor, ...],
     labels_B: Tensor,
     clean_prob_B: Tensor,
     lam: Tensor,
@@ -50,12 +50,14 @@ def semisup_loss(
 ) -> StepLosses:
     """Loss of the own network on B labelled and B unlabelled samples, from guessed targets to the penalty.
 
-    own: the network that is trained, in train mode; it maps images to logits. other_logits: (2B, K) floating, of the
+    V is the number of views per sample, settings.views: 2 in DivideMix, or 1.
+    own: the network that is trained, in train mode; it maps images to logits. other_logits: (V B, K) floating, of the
     fixed network in eval mode, for the unlabelled samples in view 1, then in view 2.
-    guess_views, train_views: two (2B, C, H, W) floating each, the B labelled samples first, then the B unlabelled.
+    guess_views, train_views: V (2B, C, H, W) floating each, the B labelled samples first, then the B unlabelled.
     labels_B: (B,) int64, given labels; clean_prob_B: (B,) floating in [0, 1].
-    lam: 0-d floating in [0.5, 1]. partners: MixUp partners of the 4B rows of the train views, or of the 2B labelled
-    rows (labelled_half_only). Order of rows: labelled of view 1, labelled of view 2, unlabelled of view 1, of view 2.
+    lam: 0-d floating in [0.5, 1]. partners: MixUp partners of the 2V B rows of the train views, or of the V B
+    labelled rows (labelled_half_only). Order of rows: labelled of view 1, labelled of view 2, unlabelled of view 1,
+    of view 2.
     weight_u: 0-d floating, lambda_u times its ramp; settings, num_classes: constants of the run.
     guesser: the average of the own network's weights, in eval mode, which guesses in its place; None: the own network.
     Autocast is the caller's; softmaxes, logarithms and losses are float32 in any case.
@@ -63,9 +65,9 @@ def semisup_loss(
     Source: DivideMix, algorithm 1, with AugDMix's separate views to guess from and to train on.
     """
     num_labelled = labels_B.shape[0]
-    view_1, view_2 = train_views
+    num_views = len(train_views)
     inputs = torch.cat(
-        [view_1[:num_labelled], view_2[:num_labelled], view_1[num_labelled:], view_2[num_labelled:]], dim=0
+        [view[:num_labelled] for view in train_views] + [view[num_labelled:] for view in train_views], dim=0
     )
     partner_inputs = partners.fetch(inputs)  # with several ranks they travel while targets are guessed
     batchnorm = settings.guess_batchnorm if guesser is None else FIXED
@@ -81,18 +83,19 @@ def semisup_loss(
         batchnorm,
         forward if guesser is None else guesser,
     )
-    targets = torch.cat([target_x_BK, target_x_BK, target_u_BK, target_u_BK], dim=0)
+    targets = torch.cat([target_x_BK] * num_views + [target_u_BK] * num_views, dim=0)
+    num_x = num_views * num_labelled
     mixed_inputs = mixup(inputs, partner_inputs(), lam)
     mixed_targets = mixup(targets, partners.fetch(targets)(), lam)
 
     logits = forward(mixed_inputs)
-    labelled = labelled_loss(logits[: 2 * num_labelled], mixed_targets[: 2 * num_labelled])
+    labelled = labelled_loss(logits[:num_x], mixed_targets[:num_x])
     penalty = prior_penalty(logits)
     if settings.labelled_half_only:
         unlabelled = torch.zeros_like(labelled)
         total = labelled + penalty
     else:
-        unlabelled = unlabelled_loss(logits[2 * num_labelled :], mixed_targets[2 * num_labelled :])
+        unlabelled = unlabelled_loss(logits[num_x:], mixed_targets[num_x:])
         total = labelled + weight_u * unlabelled + penalty
     return StepLosses(total, labelled.detach(), unlabelled.detach(), penalty.detach())
 
@@ -100,7 +103,7 @@ def semisup_loss(
 def guess_targets(
     own: nn.Module,
     other_logits: Tensor,
-    guess_views: tuple[Tensor, Tensor],
+    guess_views: tuple[Tensor, ...],
     labels_B: Tensor,
     clean_prob_B: Tensor,
     temperature: float,
@@ -113,16 +116,16 @@ def guess_targets(
     batchnorm: semisup.guess_batchnorm, or FIXED for an own network that is not trained. forward: the own network as a
     function of images; None: the network itself. Returns two (B, K) float32.
     """
-    num_labelled = labels_B.shape[0]
+    num_labelled, num_views = labels_B.shape[0], len(guess_views)
     with torch.no_grad():
-        u_1, u_2, x_1, x_2 = _own_guesses(
+        guesses = _own_guesses(
             own,
             own if forward is None else forward,
             [view[num_labelled:] for view in guess_views] + [view[:num_labelled] for view in guess_views],
             batchnorm,
         )
-        target_u_BK = co_guess([u_1, u_2, *other_logits.chunk(2)], temperature)
-        target_x_BK = co_refine(labels_B, clean_prob_B, [x_1, x_2], temperature, num_classes)
+        target_u_BK = co_guess([*guesses[:num_views], *other_logits.chunk(num_views)], temperature)
+        target_x_BK = co_refine(labels_B, clean_prob_B, guesses[num_views:], temperature, num_classes)
     return target_x_BK, target_u_BK
 
 

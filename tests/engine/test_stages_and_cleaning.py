@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from small_run import small_config
+from small_stages import small_stages
 
 from fastcpc.cleaner.partition import Partition
 from fastcpc.engine.cleaning import active_cleaner
@@ -174,3 +175,11 @@ def test_channels_last_is_off_where_onednn_crashes() -> None:
     assert stride_of(torch.nn.Conv2d(8, 32, 1, stride=1)) == last
     assert stride_of(torch.nn.Conv2d(8, 32, 1, stride=2)) != last
     assert stride_of(torch.nn.Conv2d(64, 64, 1, stride=2, groups=8)) != last
+
+
+@pytest.mark.parametrize(("own", "expected"), [(0.0, 0.3), (0.02, 0.02)])
+def test_prototypes_have_their_own_learning_rate_where_it_is_set(own: float, expected: float) -> None:
+    made = small_stages(small_config(Path("unused"), cpc={"lr": own}))[1][0]
+    made.set_learning_rate(0.3)
+    rates = [{group["lr"] for group in one.param_groups} for one in (made.optimizer, made.cpc_optimizer)]
+    assert rates == [{0.3}, {expected}]

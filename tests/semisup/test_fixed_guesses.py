@@ -26,12 +26,12 @@ def stream(start: int) -> Iterator[Batch]:
         yield Batch(torch.arange(LABELLED + UNLABELLED), tuple(views))
 
 
-def guesses(steps: int, start: int, shapes: list[torch.Size]) -> list[Tensor]:
+def guesses(steps: int, start: int, shapes: list[torch.Size], num_views: int = 2) -> list[Tensor]:
     def guess(images: Tensor) -> Tensor:
         shapes.append(images.shape)
         return images.flatten(1) @ WEIGHT
 
-    ahead = FixedGuesses(guess, LABELLED, steps, start)
+    ahead = FixedGuesses(guess, LABELLED, steps, start, num_views)
     return [ahead.next_logits() for _ in ahead.batches(stream(start))]
 
 
@@ -47,6 +47,13 @@ def test_each_step_gets_the_logits_of_its_own_images(steps: int) -> None:
     for start in range(1, STEPS):
         assert all(map(torch.equal, guesses(steps, start, shapes), found[start:]))
     assert len(set(shapes)) == 1
+
+
+def test_one_view() -> None:
+    shapes: list[torch.Size] = []
+    for logits, batch in zip(guesses(3, 0, shapes, num_views=1), stream(0), strict=True):
+        torch.testing.assert_close(logits, batch.views[0][LABELLED:].flatten(1) @ WEIGHT)
+    assert set(shapes) == {torch.Size([UNLABELLED * 3, 3, 2, 2])}
 
 
 def test_a_group_is_fetched_when_it_begins() -> None:

@@ -17,6 +17,8 @@ from fastcpc.semisup.targets import co_refine
 
 CIFAR = SemisupConfig(lambda_u=25.0, temperature=0.5)
 WEB = SemisupConfig(lambda_u=0.0, temperature=0.5, batches_per_epoch=1000, labelled_half_only=True)
+ONE_VIEW = dataclasses.replace(CIFAR, views=1)
+ONE_VIEW_WEB = dataclasses.replace(WEB, views=1)
 NUM_CLASSES = 5
 BATCH = 6
 
@@ -66,15 +68,16 @@ def with_norm(seed: int) -> nn.Module:
 
 def step_inputs(seed: int = 0, batch: int = BATCH, lam: float = 0.7, settings: SemisupConfig = CIFAR) -> dict:
     generator = torch.Generator().manual_seed(seed)
-    views = [torch.randn(2 * batch, 1, 2, 2, generator=generator) for _ in range(4)]
-    num_mixed = (2 if settings.labelled_half_only else 4) * batch
+    num_views = settings.views
+    views = [torch.randn(2 * batch, 1, 2, 2, generator=generator) for _ in range(2 * num_views)]
+    num_mixed = (1 if settings.labelled_half_only else 2) * num_views * batch
     return {
-        "guess_views": (views[0], views[1]),
-        "train_views": (views[2], views[3]),
+        "guess_views": tuple(views[:num_views]),
+        "train_views": tuple(views[num_views:]),
         "labels_B": torch.randint(NUM_CLASSES, (batch,), generator=generator),
         "clean_prob_B": torch.rand(batch, generator=generator),
         "lam": torch.tensor(lam),
-        "partners": Partners(torch.randperm(4 * batch, generator=generator)[:num_mixed]),
+        "partners": Partners(torch.randperm(2 * num_views * batch, generator=generator)[:num_mixed]),
         "weight_u": torch.tensor(12.5),
         "num_classes": NUM_CLASSES,
     }
@@ -82,7 +85,7 @@ def step_inputs(seed: int = 0, batch: int = BATCH, lam: float = 0.7, settings: S
 
 def truth(own_weight, other_weight, inputs, temperature, half_only):
     """The whole step for linear networks, in float64, sample by sample. Differentiable in own_weight."""
-    batch = len(inputs["labels_B"])
+    batch, num_views = len(inputs["labels_B"]), len(inputs["guess_views"])
 
     def softmax(weight, image):
         powers = torch.exp(weight @ image.double().flatten())
@@ -92,37 +95,38 @@ def truth(own_weight, other_weight, inputs, temperature, half_only):
         return prob ** (1 / temperature) / (prob ** (1 / temperature)).sum()
 
     fixed = own_weight.detach()
-    first, second = inputs["guess_views"]
+    views = inputs["guess_views"]
     targets_x, targets_u = [], []
     for i in range(batch):
         clean = inputs["clean_prob_B"][i].double()
         label = torch.zeros(NUM_CLASSES, dtype=torch.float64)
         label[inputs["labels_B"][i]] = 1
-        own_mean = (softmax(fixed, first[i]) + softmax(fixed, second[i])) / 2
+        own_mean = sum(softmax(fixed, view[i]) for view in views) / num_views
         targets_x.append(sharp(clean * label + (1 - clean) * own_mean))
         j = batch + i
-        four = [softmax(weight, view[j]) for weight in (fixed, other_weight) for view in (first, second)]
-        targets_u.append(sharp(sum(four) / 4))
-    one, two = inputs["train_views"]
-    images = [*one[:batch], *two[:batch], *one[batch:], *two[batch:]]
-    targets = [*targets_x, *targets_x, *targets_u, *targets_u]
+        guesses = [softmax(weight, view[j]) for weight in (fixed, other_weight) for view in views]
+        targets_u.append(sharp(sum(guesses) / len(guesses)))
+    halves = slice(batch), slice(batch, None)
+    images = [image for half in halves for view in inputs["train_views"] for image in view[half]]
+    targets = targets_x * num_views + targets_u * num_views
     lam = inputs["lam"].double()
     labelled = unlabelled = mean = torch.zeros((), dtype=torch.float64)
-    num_passed = (2 if half_only else 4) * batch
+    num_labelled = num_views * batch
+    num_passed = (1 if half_only else 2) * num_labelled
     for i in range(num_passed):
         partner = inputs["partners"].wanted[i]
         prob = softmax(own_weight, lam * images[i].double() + (1 - lam) * images[partner].double())
         target = lam * targets[i] + (1 - lam) * targets[partner]
         mean = mean + prob / num_passed
-        if i < 2 * batch:
-            labelled = labelled - (target * prob.log()).sum() / (2 * batch)
+        if i < num_labelled:
+            labelled = labelled - (target * prob.log()).sum() / num_labelled
         else:
-            unlabelled = unlabelled + ((prob - target) ** 2).sum() / (2 * batch * NUM_CLASSES)
+            unlabelled = unlabelled + ((prob - target) ** 2).sum() / (num_labelled * NUM_CLASSES)
     penalty = sum(torch.log(1 / NUM_CLASSES / mean_k) / NUM_CLASSES for mean_k in mean)
     return labelled + inputs["weight_u"].double() * unlabelled + penalty, labelled, unlabelled, penalty
 
 
-@pytest.mark.parametrize("settings", [CIFAR, WEB, dataclasses.replace(CIFAR, temperature=1.0)])
+@pytest.mark.parametrize("settings", [CIFAR, WEB, dataclasses.replace(CIFAR, temperature=1.0), ONE_VIEW, ONE_VIEW_WEB])
 @pytest.mark.parametrize(("batch", "lam"), [(6, 0.7), (1, 0.5), (7, 1.0)])
 def test_step_against_float64_sample_by_sample(settings, batch, lam):
     own, other, inputs = linear(1), linear(2), step_inputs(3, batch, lam, settings)
@@ -130,8 +134,8 @@ def test_step_against_float64_sample_by_sample(settings, batch, lam):
     losses.total.backward()
 
     own_weight = own[1].weight.detach().double().requires_grad_()
-    half_only = settings is WEB
-    expected = truth(own_weight, other[1].weight.detach().double(), inputs, settings.temperature, half_only)
+    other_weight = other[1].weight.detach().double()
+    expected = truth(own_weight, other_weight, inputs, settings.temperature, settings.labelled_half_only)
     expected[0].backward()
     for got, want in zip(losses, expected, strict=True):
         assert got.dtype == torch.float32
@@ -253,7 +257,7 @@ def test_guesses_by_common_or_by_running_statistics(guessing, passes):
     assert own[1].num_batches_tracked == passes and own.training
 
 
-@pytest.mark.parametrize("settings", [CIFAR, WEB])
+@pytest.mark.parametrize("settings", [CIFAR, WEB, ONE_VIEW])
 def test_compiles_whole_and_gives_the_same(settings):
     eager, other, inputs = with_norm(1), with_norm(2).eval(), step_inputs(settings=settings)
     compiled_own = copy.deepcopy(eager)

@@ -106,6 +106,12 @@ class CpcConfig(Section):
         "about 700 steps.",
         allowed=Range(0),
     )
+    lr: float = setting(
+        0.0,
+        "Learning rate of projector and prototypes, the same in all epochs; 0: that of the networks. Small networks "
+        "train at rates at which prototypes diverge.",
+        allowed=Range(0),
+    )
     score: Literal["after_update", "before_update"] = setting(
         "after_update",
         "Prototypes that define the partition: after (sec. 4.1) or before (Alg. 1) the update of this epoch.",
@@ -130,6 +136,13 @@ class SemisupConfig(Section):
         "Parameter a of the Beta(a, a) distribution of MixUp; 4 on CIFAR, 0.5 on web data.",
         DIVIDEMIX,
         Range(0, low_open=True),
+    )
+    views: int = setting(
+        2,
+        "Views of each sample per step, as many to guess as to train on. 1 halves the work of a step; a target then "
+        "is the guess from one view instead of the mean of two.",
+        DIVIDEMIX,
+        Range(1, 2),
     )
     guess_batchnorm: Literal["per_view", "merged", "running"] = setting(
         "per_view",

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 import torch
 from small_run import metrics, run, small_config
 from torch import Tensor, nn
@@ -70,9 +71,10 @@ def test_a_network_that_asks_for_values_has_no_count() -> None:
     assert count_image_flops(Branching(), 3, 6) is None
 
 
-def test_a_run_records_the_flops_of_its_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_run_records_the_flops_of_its_steps(tmp_path: Path, views: int) -> None:
     """Warm-up: both networks on all 240 images in batches of 32. Then scoring, and MixMatch steps of the partition."""
-    config = small_config(tmp_path, train={"epochs": 3, "warmup_epochs": 1})
+    config = small_config(tmp_path, train={"epochs": 3, "warmup_epochs": 1}, semisup={"views": views})
     summary = run(config)
     lines = metrics(tmp_path)
     image = count_image_flops(digits_network(config), 1, 8)
@@ -80,7 +82,8 @@ def test_a_run_records_the_flops_of_its_steps(tmp_path: Path) -> None:
     assert lines[0]["training_flops"] == 2 * 8 * 32 * image.training
     for before, line in pairwise(lines):
         steps = sum(-(-num // 32) for num in line["labelled"])
-        expected = 2 * 240 * image.forward + steps * 32 * (6 * image.forward + 4 * image.training)
+        step = views * (3 * image.forward + 2 * image.training)  # per labelled image and its unlabelled one
+        expected = 2 * 240 * image.forward + steps * 32 * step
         assert line["training_flops"] - before["training_flops"] == expected
     assert summary["training_flops"] == lines[-1]["training_flops"]
 

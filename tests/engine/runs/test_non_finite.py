@@ -115,7 +115,7 @@ def test_prototypes_that_become_nan_are_restored(
         assert all(torch.equal(value, before[name]) for name, value in network.head.state_dict().items())
     assert_all_finite(folder)
     for network in (1, 2):
-        line = f"epoch 1: network {network}: its prototypes became NaN or inf and are restored (lower train.lr or cpc"
+        line = f"epoch 1: network {network}: its prototypes became NaN or inf and are restored (lower cpc.lr"
         assert caplog.text.count(line) == 1
     assert report.main([str(folder), "--out", str(tmp_path / "report.html")]) == 0
     assert clean.main([str(folder), "--out", str(tmp_path / "suspects.csv")]) == 0

@@ -48,6 +48,7 @@ FINETUNE = {
     "optim": {"name": "adamw", "clip_norm": 1.0, "decay_norms": False, "backbone_lr_scale": 0.5},
     "train": {"schedule": "cosine", "warmup_steps": 12, "lr": 1e-3},
     "ema": {"decay": 0.9},
+    "semisup": {"views": 1},
 }
 FINETUNE_TOLERANCE = 1e-4  # AdamW divides by the root of small second moments
 GUARD = {"cleaner": {"guard": "auto"}}
