@@ -194,8 +194,8 @@ def semi_supervised(
     batch_size = config.train.batch_size
     # plain DivideMix also trains on the weak views from which it guesses labels
     num_views = config.semisup.views
-    weak: tuple[ViewName, ...] = ("weak",) * num_views
-    views = weak if config.augment.train == "weak" else (*weak, *(("strong",) * num_views))
+    kinds: tuple[ViewName, ...] = ("weak",) if config.augment.train == "weak" else ("weak", "strong")
+    views = [kind for kind in kinds for _ in range(num_views)]
     stream = training.loader.stream(batches, views, training.seed("views", epoch, own), start, own_part(batch_size, 2))
     steps_seed = training.seed("step", epoch, own)
     num_own = batch_size // distributed.world_size()
