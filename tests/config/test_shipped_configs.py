@@ -44,7 +44,7 @@ def test_round_trip_through_yaml(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_the_name_of_a_config_gives_data_noise_and_folder(path: Path) -> None:
     config = load_config([path], [])
-    name = f"fast_{path.stem}" if path.parent.name == "fast" else path.stem
+    name = f"{path.parent.name}_{path.stem}" if path.parent.name in ("fast", "cpu") else path.stem
     assert config.run.name == name
     assert run_folder(config) == Path("runs") / name
     if path.stem in ("cifar10_small", "embeddings", "finetune", "finetune_lite0", *IMAGE_FILES):
@@ -53,7 +53,8 @@ def test_the_name_of_a_config_gives_data_noise_and_folder(path: Path) -> None:
     assert config.data.name == data
     assert f"{config.noise.kind}{config.noise.rate * 100:.0f}" == noise
     assert config.train.warmup_penalty == "auto"  # on for asym, off for sym
-    assert config.model.name == ("digits_cnn" if data == "digits" else "preact_resnet18")
+    network = "airbench" if path.parent.name == "cpu" else "preact_resnet18"
+    assert config.model.name == ("digits_cnn" if data == "digits" else network)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "fast").iterdir()), ids=lambda path: path.stem)
@@ -69,6 +70,19 @@ def test_a_fast_config_differs_in_its_schedule_only(path: Path) -> None:
         paper.augment,
     )
     assert own.semisup.lambda_u == paper.semisup.lambda_u
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "cpu").iterdir()), ids=lambda path: path.stem)
+def test_a_cpu_config_has_the_noise_and_cleaner_of_the_paper(path: Path) -> None:
+    own, paper = load(f"cpu/{path.stem}"), load(path.stem)
+    assert (own.data, own.noise) == (paper.data, paper.noise)
+    assert (own.cleaner.kind, own.cleaner.tau, own.cleaner.alpha) == (
+        paper.cleaner.kind,
+        paper.cleaner.tau,
+        paper.cleaner.alpha,
+    )
+    assert (own.semisup.views, own.train.schedule, own.cleaner.warmup) == (1, "one_cycle", 0)
+    assert own.train.epochs - own.train.warmup_epochs >= 3
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -157,5 +171,6 @@ def test_guard_is_on_in_own_configs_and_off_in_those_of_the_paper(path: Path) ->
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_the_embedding_is_smaller_than_the_features(path: Path) -> None:
     config = load_config([path], [])
-    if config.model.name == "preact_resnet18":
-        assert config.cpc.embedding_dim < 8 * config.model.width
+    features = {"preact_resnet18": 8, "airbench": 4}.get(config.model.name)
+    if features:
+        assert config.cpc.embedding_dim < features * config.model.width
