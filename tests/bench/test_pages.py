@@ -19,12 +19,14 @@ PAGES = {
     "embedding_cleaners": "docs/experiments.md",
     "audit_table": "docs/experiments.md",
     "speed_table": "docs/performance.md",
+    "full_runs": "docs/experiments.md",
 }
 
 
 def bench_named(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     monkeypatch.syspath_prepend(str(ROOT / "bench" / "tables"))
+    monkeypatch.syspath_prepend(str(ROOT / "bench" / "cifar"))
     for loaded in ("harness", "pages", "digits_grid", "clothing_table", name):
         monkeypatch.delitem(sys.modules, loaded, raising=False)
     return importlib.import_module(name)

@@ -1,8 +1,8 @@
 """CIFAR on all 50,000 images, on a CPU: accuracy, FLOPs, CPU time and the list of wrong labels of each run.
 
-    python bench/cifar/runs.py --data DIR             # all runs that have no row yet; repeat the command to resume
-    python bench/cifar/runs.py --data DIR --only sym50-cpc_awr-1
-    python bench/cifar/runs.py --markdown             # trains nothing
+    python bench/cifar/full_runs.py --data DIR             # all runs that have no row yet; repeat the command to resume
+    python bench/cifar/full_runs.py --data DIR --only sym50-cpc_awr-1
+    python bench/cifar/full_runs.py --markdown             # trains nothing
 
 DIR holds the binary files of CIFAR-10. Each run is one `fastcpc-train` on one thread, in its own process. Its row of
 bench/results/cifar_runs.json has the command, the summary and the curves. The file is written after each run. Every
@@ -33,7 +33,7 @@ from harness import this_machine
 from pages import DOCS, README, ROOT, put_between
 
 RESULT = BENCH / "results" / "cifar_runs.json"
-BEGIN, END = "<!-- cifar runs: bench/cifar/runs.py -->", "<!-- end of cifar runs -->"
+BEGIN, END = "<!-- cifar runs: bench/cifar/full_runs.py -->", "<!-- end of cifar runs -->"
 CURVES = ("phase", "test_top1", "training_flops", "auc_gmm", "auc_cpc", "partition_precision", "partition_recall")
 
 Record = dict[str, Any]
@@ -41,17 +41,21 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A run: noise as in the name of the config, cleaner, seed, and settings that follow the config."""
+    """A run: noise as in the name of the config, cleaner, seed, and settings that follow the config.
+
+    title: the name of its row and of its folder; empty: made of noise, cleaner and seed.
+    """
 
     noise: str
     cleaner: str
     seed: int = 1
     settings: tuple[str, ...] = ()
+    title: str = ""
 
     @property
     def name(self) -> str:
         """The name of its row and of its folder."""
-        return f"{self.noise}-{self.cleaner}-{self.seed}"
+        return self.title or f"{self.noise}-{self.cleaner}-{self.seed}"
 
     @property
     def command(self) -> list[str]:
@@ -146,9 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read() -> list[Record]:
+def read(file: Path = RESULT) -> list[Record]:
     """The rows so far."""
-    records: list[Record] = json.loads(RESULT.read_text(encoding="utf-8"))["runs"] if RESULT.exists() else []
+    records: list[Record] = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.exists() else []
     return records
 
 
