@@ -29,9 +29,11 @@ from fastcpc.engine.outputs.sample_table import CLEANING_FILE, SampleTable
 BENCH = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(BENCH), str(BENCH / "tables")]
 from clothing_table import list_quality
+from figure import svg
 from harness import this_machine
 from pages import DOCS, README, ROOT, put_between
 
+FIGURE = DOCS / "images" / "cifar-cpu.svg"
 RESULT = BENCH / "results" / "cifar_runs.json"
 BEGIN, END = "<!-- cifar runs: bench/cifar/full_runs.py -->", "<!-- end of cifar runs -->"
 CURVES = ("phase", "test_top1", "training_flops", "auc_gmm", "auc_cpc", "partition_precision", "partition_recall")
@@ -145,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     lines = table(read())
     print("\n".join(lines))
+    FIGURE.write_text(svg(read()), encoding="utf-8")
     for page in (README, DOCS / "experiments.md"):
         put_between(BEGIN, END, lines, page)
     return 0

@@ -1,0 +1,52 @@
+"""Curves of the CIFAR runs: accuracy over training FLOPs, and AUC of the cleaners over epochs (the paper's Fig. 3)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fastcpc.report.html.canvas import SERIES, files
+
+CLEANERS = {"cpc_awr": 0, "cpc_agn": 0, "gmm_agn": 1, "none": 2}  # place of its colour
+NAMES = {"auc_gmm": "mixture", "auc_cpc": "prototypes"}
+
+
+def svg(records: Sequence[dict[str, Any]]) -> str:
+    """The figure as SVG: a row of two panels per kind of noise, a line per run."""
+    noises = list(dict.fromkeys(_noise(record) for record in records))
+
+    def plot(sheet: Figure) -> None:
+        for (left, right), noise in zip(sheet.subplots(len(noises), 2, squeeze=False), noises, strict=True):
+            runs = [record for record in records if _noise(record) == noise]
+            _accuracy(left, runs, noise)
+            _auc(right, runs, noise)
+
+    return files(plot, width=2.0, height=1.15 * len(noises))[0]
+
+
+def _noise(record: dict[str, Any]) -> str:
+    return str(record["name"].split("-")[0])
+
+
+def _cleaner(record: dict[str, Any]) -> str:
+    return str(record["name"].split("-")[1])
+
+
+def _accuracy(ax: Axes, runs: Sequence[dict[str, Any]], noise: str) -> None:
+    for run in runs:
+        flops = [value / 1e12 for value in run["curves"]["training_flops"]]
+        ax.plot(flops, run["curves"]["test_top1"], color=SERIES[CLEANERS[_cleaner(run)]], label=_cleaner(run))
+    ax.set(title=f"CIFAR-10, {noise}: test accuracy", xlabel="training TFLOP", ylabel="top-1, %")
+    ax.legend(loc="lower right")
+
+
+def _auc(ax: Axes, runs: Sequence[dict[str, Any]], noise: str) -> None:
+    for run in runs:
+        for key, dashes in (("auc_gmm", "--"), ("auc_cpc", "-")):
+            points = [(epoch, sum(both) / 2) for epoch, both in enumerate(run["curves"][key]) if both is not None]
+            if points:
+                colour = SERIES[CLEANERS[_cleaner(run)]]
+                ax.plot(*zip(*points, strict=True), dashes, color=colour, label=f"{_cleaner(run)}: {NAMES[key]}")
+    ax.set(title=f"CIFAR-10, {noise}: AUC, correct against wrong labels", xlabel="epoch", ylabel="AUC")
+    ax.legend(loc="lower right")
