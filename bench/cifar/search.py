@@ -4,8 +4,8 @@
     python bench/cifar/search.py --data DIR --only light
 
 Each trial is a run of ``configs/cpu/cifar10_sym50.yaml`` with 16 channels and 10 epochs, 5 of them warm-up. All trials
-of a seed have the same warm-up. Writes bench/results/cifar_search.json and prints the table. The test accuracy chose
-the recipe, so the table flatters it slightly.
+of a seed have the same warm-up. Writes bench/results/cifar_search.json, and the table into docs/experiments.md. The
+test accuracy chose the recipe, so the table flatters it slightly.
 """
 
 import argparse
@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from full_runs import BENCH, RESULT, Record, Run, read, train
+from pages import DOCS, put_between
 
+BEGIN, END = "<!-- cifar trials: bench/cifar/search.py -->", "<!-- end of cifar trials -->"
 TRIALS_FILE = RESULT.with_name("cifar_search.json")
 SMALL = (
     "data.subset=20000", "model.width=16", "cpc.embedding_dim=32", "train.epochs=10", "train.warmup_epochs=5",
@@ -68,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             del row["cpu_seconds"]  # trials are compared by FLOPs
             content = {"runs": [*read(TRIALS_FILE), row]}
             TRIALS_FILE.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(table(read(TRIALS_FILE))))
+    lines = table(read(TRIALS_FILE))
+    print("\n".join(lines))
+    put_between(BEGIN, END, lines, DOCS / "experiments.md")
     return 0
 
 

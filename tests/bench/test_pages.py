@@ -27,7 +27,7 @@ def bench_named(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     monkeypatch.syspath_prepend(str(ROOT / "bench" / "tables"))
     monkeypatch.syspath_prepend(str(ROOT / "bench" / "cifar"))
-    for loaded in ("harness", "pages", "digits_grid", "clothing_table", name):
+    for loaded in ("harness", "pages", "digits_grid", "clothing_table", "figure", name):
         monkeypatch.delitem(sys.modules, loaded, raising=False)
     return importlib.import_module(name)
 
@@ -41,6 +41,21 @@ def test_table_is_written_between_its_markers(name: str, tmp_path: Path, monkeyp
     text = page.read_text(encoding="utf-8")
     assert f"{bench.BEGIN}\n| new |\n{bench.END}" in text
     assert text.count(bench.BEGIN) == text.count(bench.END) == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/experiments.md"])
+def test_pages_show_the_committed_cifar_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_named("full_runs", monkeypatch)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text.split(bench.BEGIN)[1].split(bench.END)[0].strip().splitlines() == bench.table(bench.read())
+
+
+def test_the_committed_cifar_runs_have_equal_flops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain training has at least nearly as many as the runs that it is compared with."""
+    records = bench_named("full_runs", monkeypatch).read()
+    for record in records:
+        peers = [one for one in records if one["name"].split("-")[0] == record["name"].split("-")[0]]
+        assert record["training_flops"] > 0.9 * max(one["training_flops"] for one in peers), record["name"]
 
 
 def test_page_shows_the_committed_figures(monkeypatch: pytest.MonkeyPatch) -> None:
