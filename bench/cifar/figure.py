@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fastcpc.report.html.canvas import SERIES, files
 
-CLEANERS = {"cpc_awr": 0, "cpc_agn": 0, "gmm_agn": 1, "none": 2}  # place of its colour
+CLEANERS = {"cpc_awr": 0, "gmm_agn": 1, "none": 2, "none+cpc_awr": 3}  # place of its colour
 NAMES = {"auc_gmm": "mixture", "auc_cpc": "prototypes"}
 
 

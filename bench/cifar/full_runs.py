@@ -45,7 +45,8 @@ Record = dict[str, Any]
 class Run:
     """A run: noise as in the name of the config, cleaner, seed, and settings that follow the config.
 
-    title: the name of its row and of its folder; empty: made of noise, cleaner and seed.
+    title: the name of its row and of its folder; empty: made of noise, cleaner and seed. after: the run whose last
+    checkpoint starts it. Its FLOPs and CPU time count as well.
     """
 
     noise: str
@@ -53,6 +54,7 @@ class Run:
     seed: int = 1
     settings: tuple[str, ...] = ()
     title: str = ""
+    after: str = ""
 
     @property
     def name(self) -> str:
@@ -66,10 +68,12 @@ class Run:
         return ["--config", config, f"cleaner.kind={self.cleaner}", f"run.seed={self.seed}", *self.settings]
 
 
+SHORT = ("train.epochs=7", "train.warmup_epochs=3", "train.batch_size=128")
 RUNS = (
-    Run("sym50", "cpc_awr"),
-    Run("sym50", "gmm_agn"),
-    Run("sym50", "none", settings=("train.epochs=11",)),
+    Run("sym50", "none", settings=("train.epochs=11", "train.warmup_epochs=3", "train.batch_size=128")),
+    Run("sym50", "gmm_agn", settings=SHORT),
+    Run("sym50", "cpc_awr", settings=SHORT),
+    Run("sym50", "cpc_awr", title="sym50-none+cpc_awr-1", after="sym50-none-1"),
 )
 
 
@@ -78,6 +82,7 @@ def train(run: Run, folder: Path, data: str) -> Record:
     target = folder / run.name
     line = [
         sys.executable, "-m", "fastcpc.cli.train", *run.command, f"data.root={data}", f"run.dir={target}", "device=cpu",
+        *([f"run.resume={folder / run.after}"] if run.after else []),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with open(folder / f"{run.name}.log", "a", encoding="utf-8") as log:
@@ -90,11 +95,13 @@ def train(run: Run, folder: Path, data: str) -> Record:
         raise SystemExit(f"{run.name} ended with {os.waitstatus_to_exitcode(status)}; see {folder / run.name}.log")
     summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
     lines = [json.loads(text) for text in (target / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    start = f" run.resume=runs/{run.after}" if run.after else ""
+    earlier = sum(one["cpu_seconds"] for one in read() if one["name"] == run.after)
     return {
         "name": run.name,
-        "command": "fastcpc-train " + " ".join(run.command) + " data.root=DIR",
+        "command": f"fastcpc-train {' '.join(run.command)} data.root=DIR run.dir=runs/{run.name}{start}",
         "machine": this_machine("cpu").line(),
-        "cpu_seconds": sum(map(float, stretches.read_text(encoding="utf-8").split())),
+        "cpu_seconds": earlier + sum(map(float, stretches.read_text(encoding="utf-8").split())),
         "list": list_quality(SampleTable.read(target / CLEANING_FILE)),
         "curves": {key: [one.get(key) for one in lines] for key in CURVES},
         **summary,
@@ -110,9 +117,9 @@ def table(records: Sequence[Record]) -> list[str]:
     ]
     for run in RUNS:
         for record in (one for one in records if one["name"] == run.name):
-            quality = record["list"]
+            quality, cleaner = record["list"], run.name.split("-")[1]
             lines.append(
-                f"| {run.noise[:-2]} {run.noise[-2:]} | {run.cleaner} | {run.seed} | {record['final_top1']:.1f} "
+                f"| {run.noise[:-2]} {run.noise[-2:]} | {cleaner} | {run.seed} | {record['final_top1']:.1f} "
                 f"| {record['best_top1']:.1f} | {record['training_flops']:.2g} | {record['cpu_seconds'] / 3600:.2f} "
                 f"| {_auc(record)} | {100 * quality['precision']:.1f} %, {100 * quality['recall']:.1f} % |"
             )

@@ -23,6 +23,7 @@ TRIALS_FILE = RESULT.with_name("cifar_search.json")
 SMALL = (
     "data.subset=20000", "model.width=16", "cpc.embedding_dim=32", "train.epochs=10", "train.warmup_epochs=5",
     "semisup.rampup_epochs=3", "cleaner.warmup=0.05", "augment.style=augdmix",
+    "train.batch_size=128",
 )  # fmt: skip
 PAPER = ("augment.train=strong", "semisup.mixup_alpha=4", "semisup.lambda_u=25")
 

@@ -172,6 +172,8 @@ def nearest_keys(key: str) -> list[str]:
     name = key.rpartition(".")[2]
     moved = [known for known in _SETTINGS if known.rpartition(".")[2] == name]
     close = difflib.get_close_matches(key, [*_SETTINGS, *_SECTIONS], n=1, cutoff=0.75)
+    if close and close[0] in moved:
+        return close  # the section is nearly right as well
     alike = [known for known in _SETTINGS if difflib.get_close_matches(name, [known.rpartition(".")[2]], cutoff=0.75)]
     return list(dict.fromkeys([*moved, *close] or alike))[:2]
 

@@ -142,7 +142,7 @@ BAD_OVERRIDES = {
         "command line: base=configs/base/digits.yaml: works only inside a file; use --config",
     ),
     "unknown": ("train.epochz=3", "command line: train.epochz: no such setting (did you mean train.epochs?)"),
-    "short": ("lr=3", "command line: lr: no such setting (did you mean train.lr?)"),
+    "short": ("lr=3", "command line: lr: no such setting (did you mean cpc.lr or train.lr?)"),
     "too_deep": ("train.lr.x=3", "command line: train.lr.x: no such setting (did you mean train.lr?)"),
     "plus": ("+train.lr=3", "command line: +train.lr: no such setting (did you mean train.lr?)"),
     "section": ("train=fast", "command line: train: got fast; it is a section"),
