@@ -3,7 +3,7 @@
     python bench/cifar/one_network.py --data DIR --run runs/cifar/sym50-none-1
 
 Takes the last checkpoint of a finished run of full_runs.py, scores all images once, and cleans the labels with each
-cleaner. Prototypes start anew and learn for ``passes`` passes. All values are means of both networks. Writes
+cleaner. Prototypes start from scratch and learn for ``passes`` passes. All values are means of both networks. Writes
 bench/results/cifar_one_network.json, a block per run, and prints it as a table.
 """
 
