@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fastcpc.report.html.canvas import SERIES, files
 
@@ -44,9 +45,13 @@ def _accuracy(ax: Axes, runs: Sequence[dict[str, Any]], noise: str) -> None:
 def _auc(ax: Axes, runs: Sequence[dict[str, Any]], noise: str) -> None:
     for run in runs:
         for key, dashes in (("auc_gmm", "--"), ("auc_cpc", "-")):
-            points = [(epoch, sum(both) / 2) for epoch, both in enumerate(run["curves"][key]) if both is not None]
+            first = run["epochs"] - len(run["curves"][key])  # of a run that continues another one
+            points = [
+                (epoch, sum(both) / 2) for epoch, both in enumerate(run["curves"][key], first) if both is not None
+            ]
             if points:
                 colour = SERIES[CLEANERS[_cleaner(run)]]
                 ax.plot(*zip(*points, strict=True), dashes, color=colour, label=f"{_cleaner(run)}: {NAMES[key]}")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(title=f"CIFAR-10, {noise}: AUC, correct against wrong labels", xlabel="epoch", ylabel="AUC")
     ax.legend(loc="lower right")
