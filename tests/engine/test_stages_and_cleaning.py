@@ -1,5 +1,6 @@
 """Which samples a step sees, and which cleaner rules when."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from small_run import small_config
-from small_stages import small_stages
+from small_stages import BareSteps, small_stages
 
 from fastcpc.cleaner.partition import Partition
+from fastcpc.data.loaders.base import Batch
+from fastcpc.engine import train_epoch
 from fastcpc.engine.cleaning import active_cleaner
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.numerics import (
@@ -22,8 +25,9 @@ from fastcpc.engine.numerics import (
     set_determinism,
 )
 from fastcpc.engine.optim.learning_rate import learning_rate
-from fastcpc.engine.train_epoch import TrainContext, paired_batches
+from fastcpc.engine.train_epoch import TrainContext, paired_batches, semi_supervised
 from fastcpc.errors import InputError
+from fastcpc.semisup.mixmatch import StepLosses, semisup_loss
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
 
@@ -183,3 +187,36 @@ def test_prototypes_have_their_own_learning_rate_where_it_is_set(own: float, exp
     made.set_learning_rate(0.3)
     rates = [{group["lr"] for group in one.param_groups} for one in (made.optimizer, made.cpc_optimizer)]
     assert rates == [{0.3}, {expected}]
+
+
+@pytest.mark.parametrize("num_views", [1, 2])
+@pytest.mark.parametrize("kind", ["weak", "strong"])
+def test_a_step_guesses_from_weak_views_and_trains_on_the_others(
+    kind: str, num_views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two weak views serve both in plain DivideMix."""
+    config = small_config(Path("unused"), semisup={"views": num_views, "batches_per_epoch": 1}, augment={"train": kind})
+    training, (own, other) = small_stages(config)
+    asked: list[str] = []
+    batches, used = [], []
+    stream = training.loader.stream
+
+    def watched(chosen: Any, views: Any, *rest: Any) -> Iterator[Batch]:
+        asked.extend(views)
+        for batch in stream(chosen, views, *rest):
+            batches.append(batch)
+            yield batch
+
+    def recorded(network: Any, logits: Any, guess: Any, train: Any, *rest: Any) -> StepLosses:
+        used.append((guess, train))
+        return semisup_loss(network, logits, guess, train, *rest)
+
+    monkeypatch.setattr(training.loader, "stream", watched)
+    monkeypatch.setattr(train_epoch, "semisup_loss", recorded)
+    semi_supervised(own, other, training, BareSteps(), epoch=2, start=0)  # type: ignore[arg-type]
+    assert asked == ["weak"] * num_views + (["strong"] * num_views if kind == "strong" else [])
+    guess, train = used[0]
+    assert len(used) == 1 and len(guess) == len(train) == num_views
+    for position in range(num_views):
+        assert guess[position] is batches[0].views[position]
+        assert train[position] is batches[0].views[len(asked) - num_views + position]
