@@ -147,8 +147,8 @@ class SemisupConfig(Section):
     guess_batchnorm: Literal["per_view", "merged", "running"] = setting(
         "per_view",
         "BatchNorm statistics of the trained network when it guesses labels. per_view: of each view and half of the "
-        "batch; merged: of all four together; running: the running statistics, not updated. The last two are faster "
-        "and give other results.",
+        "batch; merged: of all views and halves together; running: the running statistics, not updated. The last two "
+        "are faster and give other results.",
         DIVIDEMIX,
     )
     batches_per_epoch: int = setting(
