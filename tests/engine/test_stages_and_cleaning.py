@@ -194,11 +194,11 @@ def test_prototypes_have_their_own_learning_rate_where_it_is_set(own: float, exp
 def test_a_step_guesses_from_weak_views_and_trains_on_the_others(
     kind: str, num_views: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two weak views serve both in plain DivideMix."""
+    """The weak views serve both in plain DivideMix. The rate of images counts the views that are trained on."""
     config = small_config(Path("unused"), semisup={"views": num_views, "batches_per_epoch": 1}, augment={"train": kind})
     training, (own, other) = small_stages(config)
     asked: list[str] = []
-    batches, used = [], []
+    batches, used, counted = [], [], []
     stream = training.loader.stream
 
     def watched(chosen: Any, views: Any, *rest: Any) -> Iterator[Batch]:
@@ -211,9 +211,15 @@ def test_a_step_guesses_from_weak_views_and_trains_on_the_others(
         used.append((guess, train))
         return semisup_loss(network, logits, guess, train, *rest)
 
+    class Counting(BareSteps):
+        def train_steps(self, *arguments: Any, num_views: int) -> Iterator[tuple[int, Batch]]:
+            counted.append(num_views)
+            return super().train_steps(*arguments, num_views=num_views)
+
     monkeypatch.setattr(training.loader, "stream", watched)
     monkeypatch.setattr(train_epoch, "semisup_loss", recorded)
-    semi_supervised(own, other, training, BareSteps(), epoch=2, start=0)  # type: ignore[arg-type]
+    semi_supervised(own, other, training, Counting(), epoch=2, start=0)  # type: ignore[arg-type]
+    assert counted == [num_views]
     assert asked == ["weak"] * num_views + (["strong"] * num_views if kind == "strong" else [])
     guess, train = used[0]
     assert len(used) == 1 and len(guess) == len(train) == num_views

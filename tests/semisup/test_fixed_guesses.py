@@ -95,5 +95,7 @@ def test_where_guesses_are_made_ahead() -> None:
     on_cpu, on_gpu = training.numerics, replace(training.numerics, device=torch.device("cuda"))
     images = replace(CONFIG, data=replace(CONFIG.data, name="imagefolder", root="unused"), model=CONFIG.model)
     assert steps_ahead(CONFIG, on_cpu, 128) == 1 and steps_ahead(CONFIG, on_gpu, 128) == 8
+    one_view = replace(CONFIG, semisup=replace(CONFIG.semisup, views=1))
+    assert steps_ahead(one_view, on_gpu, 128) == 16
     assert steps_ahead(CONFIG, on_gpu, 2000) == 1 and steps_ahead(images, on_gpu, 32) == 1
     assert training.folded(_[0].network) is None
