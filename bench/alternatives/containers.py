@@ -14,11 +14,9 @@ import io
 import sys
 import tarfile
 import tempfile
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,9 +28,9 @@ from fastcpc.data.containers import parquet_cells
 from fastcpc.data.registry import list_images
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench/: the modules of all benches
-from harness import Check, Report, Row, arguments, this_machine, time_in_turns
+from harness import Check, Report, Row, arguments, cpu_seconds, this_machine, time_in_turns
 
-NUM_MEMBERS, PER_SHARD = 200_000, 2_000
+NUM_MEMBERS, PER_SHARD = 200_000, 2_000  # number: multiple of PER_SHARD
 SIZES = (500, 4_000)  # bytes of an image
 MOST_BYTES = 100.0  # per member
 NUM_CELLS, CELL, READ = 2_000, 120_000, 60
@@ -43,10 +41,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 
-def write_shards(folder: Path, size: int) -> None:
-    """NUM_MEMBERS members in shards: random bytes as images, and labels."""
+def write_shards(folder: Path, size: int, number: int) -> None:
+    """Members in shards: random bytes as images, and labels."""
     draws = np.random.default_rng(0)
-    for first in range(0, NUM_MEMBERS // 2, PER_SHARD // 2):
+    for first in range(0, number // 2, PER_SHARD // 2):
         with tarfile.open(folder / f"{first:09d}.tar", "w", format=tarfile.GNU_FORMAT) as tar:
             for number in range(first, first + PER_SHARD // 2):
                 for ending, content in (("jpg", draws.bytes(size)), ("cls", b"%d" % (number % 10))):
@@ -55,18 +53,11 @@ def write_shards(folder: Path, size: int) -> None:
                     tar.addfile(info, io.BytesIO(content))
 
 
-def cpu_seconds(call: Callable[[], object]) -> float:
-    """CPU time of a call, user and system, which other programs on the machine hardly change."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
-def index_row(size: int, repeats: int) -> Row:
-    """One row of indexing."""
+def index_row(size: int, number: int, repeats: int) -> Row:
+    """One row of indexing this number of members."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_shards(folder, size)
+        write_shards(folder, size, number)
         data = DataConfig(name="webdataset", root=name, holdout=0.0)
 
         def by_tarfile() -> int:
@@ -76,17 +67,17 @@ def index_row(size: int, repeats: int) -> Row:
                     count += len(tar.getmembers())
             return count
 
-        assert 2 * len(list_images(data).splits["train"]) == by_tarfile() == NUM_MEMBERS
-        labels = {"what": "index", "members": NUM_MEMBERS, "image bytes": size}
-        return _index_row(labels, data, {"tarfile": by_tarfile}, repeats)
+        assert 2 * len(list_images(data).splits["train"]) == by_tarfile() == number
+        labels = {"what": "index", "members": number, "image bytes": size}
+        return _index_row(labels, data, number, {"tarfile": by_tarfile}, repeats)
 
 
-def parquet_index_row(repeats: int) -> Row:
-    """One row of indexing Parquet files of PER_SHARD rows each; pyarrow reads their labels only."""
+def parquet_index_row(number: int, repeats: int) -> Row:
+    """One row of indexing Parquet files with this number of rows; pyarrow reads their labels only."""
     draws = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for first in range(0, NUM_MEMBERS, PER_SHARD):
+        for first in range(0, number, PER_SHARD):
             columns = {
                 "image": pa.array([draws.bytes(SIZES[0]) for _ in range(PER_SHARD)], pa.binary()),
                 "label": pa.array(np.arange(PER_SHARD) % 10),
@@ -97,24 +88,33 @@ def parquet_index_row(repeats: int) -> Row:
         def labels() -> int:
             return sum(len(pq.read_table(path, columns=["label"])) for path in sorted(folder.glob("*.parquet")))
 
-        assert len(list_images(data).splits["train"]) == labels() == NUM_MEMBERS
-        labels_of = {"what": "index of Parquet", "rows": NUM_MEMBERS, "image bytes": SIZES[0]}
-        return _index_row(labels_of, data, {"labels by pyarrow": labels}, repeats, members=2)
+        assert len(list_images(data).splits["train"]) == labels() == number
+        labels_of = {"what": "index of Parquet", "rows": number, "image bytes": SIZES[0]}
+        return _index_row(labels_of, data, number, {"labels by pyarrow": labels}, repeats, members=2)
 
 
 def _index_row(
-    labels: dict[str, Any], data: DataConfig, others: dict[str, Callable[[], Any]], repeats: int, members: int = 1
+    labels: dict[str, Any],
+    data: DataConfig,
+    number: int,
+    others: dict[str, Callable[[], Any]],
+    repeats: int,
+    members: int = 1,
 ) -> Row:
-    """Memory and times of listing NUM_MEMBERS entries, and times of other ways. members: that an entry counts as."""
+    """Memory and times of listing the entries, and times of other ways. members: that an entry counts as."""
     tracemalloc.start()
     listing = list_images(data)
-    kept, peak = (value / NUM_MEMBERS for value in tracemalloc.get_traced_memory())
+    kept, peak = (value / number for value in tracemalloc.get_traced_memory())
     tracemalloc.stop()
     del listing
-    timings = time_in_turns({"fastcpc": lambda: list_images(data), **others}, repeats, "cpu")
-    rates = sorted(NUM_MEMBERS / cpu_seconds(lambda: list_images(data)) for _ in range(repeats))
-    notes = {"per second": round(NUM_MEMBERS / timings["fastcpc"].median), "kept bytes": round(kept, 1)}
-    notes |= {"per CPU second": round(median(rates)), "lowest": round(rates[0]), "highest": round(rates[-1])}
+    own = {"fastcpc": lambda: list_images(data)}
+    timings = time_in_turns(own | others, repeats, "cpu")
+    used = time_in_turns(own, repeats, "cpu", warmup=0, clock=cpu_seconds)["fastcpc"]
+    notes: dict[str, float] = {
+        "per second": round(number / timings["fastcpc"].median),
+        "per CPU second": round(number / used.median),
+        "kept bytes": round(kept, 1),
+    }
     return Row(labels, Check("peak bytes", peak, members * MOST_BYTES), "fastcpc", timings, notes=notes)
 
 
@@ -153,16 +153,14 @@ def cell_row(layout: str, repeats: int) -> Row:
 
 def main() -> int:
     """Run the bench."""
-    global NUM_MEMBERS
     parser = arguments(__doc__ or "")
     parser.add_argument("--index", type=int, default=0, metavar="N", help="only list N small members and N rows")
     options = parser.parse_args()
-    NUM_MEMBERS = options.index or NUM_MEMBERS
-    repeats = options.repeats or 5
+    number, repeats = options.index or NUM_MEMBERS, options.repeats or 5
     report = Report("containers_index" if options.index else "containers", this_machine("cpu"), options.results)
     for size in SIZES[: 1 if options.index else None]:
-        report.add(index_row(size, repeats))
-    report.add(parquet_index_row(repeats))
+        report.add(index_row(size, number, repeats))
+    report.add(parquet_index_row(number, repeats))
     for layout in () if options.index else LAYOUTS:
         report.add(cell_row(layout, repeats))
     return report.finish()
