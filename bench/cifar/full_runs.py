@@ -139,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", metavar="DIR", help="folder of the binary files of CIFAR-10")
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="only these runs")
+    names = [run.name for run in RUNS]
+    parser.add_argument("--only", nargs="*", choices=names, metavar="NAME", help=f"only these: {', '.join(names)}")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "cifar", help="where the runs are kept")
     parser.add_argument("--markdown", action="store_true", help="only print and insert the table of the rows so far")
     options = parser.parse_args(argv)
