@@ -84,8 +84,10 @@ def cpu_key() -> str:
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        models = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-        cpu = models[0] if models else cpu
+        entries = dict(re.findall(r"^([a-z ]+?)\s*:\s*(.+)$", text.partition("\n\n")[0], re.MULTILINE))
+        cpu = entries.get("model name", cpu)
+        if not re.search(r"\d", cpu):  # a virtual machine may hide which generation it is
+            cpu += " family {cpu family} model {model}".format_map(entries)
     words = f"{cpu} {torch.backends.cpu.get_cpu_capability()} torch {torch.__version__.partition('+')[0]}"
     return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
 
