@@ -118,20 +118,22 @@ def train(run: Run, folder: Path, data: str) -> Record:
     }
 
 
-def table(records: Sequence[Record]) -> list[str]:
-    """Markdown: one line per run."""
+def table(records: Sequence[Record], page: Path) -> list[str]:
+    """Markdown: one line per run, with links from the page."""
     lines = [
         "| noise | cleaner | seed | final top-1 | best top-1 | training FLOPs | CPU hours | AUC of the last cleaning "
-        "| list: precision, recall |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| list: precision, recall | name |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    link = os.path.relpath(RESULT, page.parent)
     for run in RUNS:
         for record in (one for one in records if one["name"] == run.name):
             quality, cleaner = record["list"], run.name.split("-")[1]
             lines.append(
                 f"| {run.noise[:-2]} {run.noise[-2:]} | {cleaner} | {run.seed} | {record['final_top1']:.1f} "
                 f"| {record['best_top1']:.1f} | {record['training_flops']:.2g} | {record['cpu_seconds'] / 3600:.2f} "
-                f"| {_auc(record)} | {100 * quality['precision']:.1f} %, {100 * quality['recall']:.1f} % |"
+                f"| {_auc(record)} | {100 * quality['precision']:.1f} %, {100 * quality['recall']:.1f} % "
+                f"| `{run.name}` ([JSON]({link})) |"
             )
     return lines
 
@@ -165,12 +167,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = train(run, options.folder, os.path.abspath(data))
             content = {"runs": [*read(), row]}  # read again: another process may have added a row
             RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    lines = table(read())
-    print("\n".join(lines))
+    print("\n".join(table(read(), ROOT / "README.md")))
     names = [run.name for run in RUNS]
     FIGURE.write_text(svg([record for record in read() if record["name"] in names]), encoding="utf-8")
     for page in (README, DOCS / "experiments.md"):
-        put_between(BEGIN, END, lines, page)
+        put_between(BEGIN, END, table(read(), page), page)
     put_between(paper.BEGIN, paper.END, paper.table(read()), DOCS / "experiments.md")
     return 0
 

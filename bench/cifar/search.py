@@ -38,6 +38,11 @@ TRIALS = {
     "average": ("ema.decay=0.99",),
     "labelled": ("semisup.lambda_u=0", "semisup.labelled_half_only=true"),
     "plain": ("cleaner.kind=none", "train.epochs=13"),
+    "sym80": ("noise.rate=0.8", "train.epochs=12"),
+    "sym80-gmm_agn": ("noise.rate=0.8", "cleaner.kind=gmm_agn", "train.epochs=12"),
+    "sym80-plain": ("noise.rate=0.8", "cleaner.kind=none", "train.epochs=13"),
+    "asym40": ("noise.kind=asym", "noise.rate=0.4", "cleaner.kind=cpc_agn"),
+    "asym40-plain": ("noise.kind=asym", "noise.rate=0.4", "cleaner.kind=none", "train.epochs=13"),
 }
 
 

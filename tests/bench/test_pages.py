@@ -27,7 +27,7 @@ def bench_named(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     monkeypatch.syspath_prepend(str(ROOT / "bench" / "tables"))
     monkeypatch.syspath_prepend(str(ROOT / "bench" / "cifar"))
-    for loaded in ("harness", "pages", "digits_grid", "clothing_table", "figure", name):
+    for loaded in ("harness", "pages", "digits_grid", "clothing_table", "figure", "paper", name):
         monkeypatch.delitem(sys.modules, loaded, raising=False)
     return importlib.import_module(name)
 
@@ -47,7 +47,15 @@ def test_table_is_written_between_its_markers(name: str, tmp_path: Path, monkeyp
 def test_pages_show_the_committed_cifar_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = bench_named("full_runs", monkeypatch)
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert text.split(bench.BEGIN)[1].split(bench.END)[0].strip().splitlines() == bench.table(bench.read())
+    assert text.split(bench.BEGIN)[1].split(bench.END)[0].strip().splitlines() == bench.table(bench.read(), ROOT / page)
+
+
+def test_page_shows_what_the_cifar_runs_say_of_the_papers_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_named("full_runs", monkeypatch)
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert text.split(bench.paper.BEGIN)[1].split(bench.paper.END)[0].strip().splitlines() == bench.paper.table(
+        bench.read()
+    )
 
 
 def test_the_committed_cifar_runs_have_equal_flops(monkeypatch: pytest.MonkeyPatch) -> None:
