@@ -119,13 +119,13 @@ def train(run: Run, folder: Path, data: str) -> Record:
 
 
 def table(records: Sequence[Record], page: Path) -> list[str]:
-    """Markdown: one line per run, with links from the page."""
+    """Markdown: one line per run. README links to the JSON; the built pages have no files outside of docs/."""
     lines = [
         "| noise | cleaner | seed | final top-1 | best top-1 | training FLOPs | CPU hours | AUC of the last cleaning "
         "| list: precision, recall | name |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    link = os.path.relpath(RESULT, page.parent)
+    link = f" ([JSON]({RESULT.relative_to(ROOT)}))" if page == README else ""
     for run in RUNS:
         for record in (one for one in records if one["name"] == run.name):
             quality, cleaner = record["list"], run.name.split("-")[1]
@@ -133,7 +133,7 @@ def table(records: Sequence[Record], page: Path) -> list[str]:
                 f"| {run.noise[:-2]} {run.noise[-2:]} | {cleaner} | {run.seed} | {record['final_top1']:.1f} "
                 f"| {record['best_top1']:.1f} | {record['training_flops']:.2g} | {record['cpu_seconds'] / 3600:.2f} "
                 f"| {_auc(record)} | {100 * quality['precision']:.1f} %, {100 * quality['recall']:.1f} % "
-                f"| `{run.name}` ([JSON]({link})) |"
+                f"| `{run.name}`{link} |"
             )
     return lines
 
@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             row = train(run, options.folder, os.path.abspath(data))
             content = {"runs": [*read(), row]}  # read again: another process may have added a row
             RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(table(read(), ROOT / "README.md")))
+    print("\n".join(table(read(), README)))
     names = [run.name for run in RUNS]
     FIGURE.write_text(svg([record for record in read() if record["name"] in names]), encoding="utf-8")
     for page in (README, DOCS / "experiments.md"):
