@@ -32,7 +32,7 @@ class CleanerInput:
     labels_N: (M,) int64 given labels; order: the same, sorted. teacher: this network's partition by the previous
     cleaner of the kind, None for the first. teacher_problem: why that partition must not be trained on, or empty.
     confirmed_N: (M,) bool, labels that a reviewer confirmed, which need no decision; None without corrections.
-    noise_bound: 0-d, upper bound of the share of wrong labels, of this network's first cleaning; None without a guard.
+    noise_bound: 0-d, upper bound of the share of wrong labels, of the first cleaning; None without a guard.
     """
 
     network: Network

@@ -127,6 +127,21 @@ def _run(cleaner: Cleaner, inputs: Sequence[CleanerInput], previous: Sequence[Cl
     return found
 
 
+def _bound_noise(learners: Sequence[Learner], scoring: ScoringResult, labels_N: Tensor, num_classes: int) -> None:
+    """Set the guard's bound of all networks at the first cleaning.
+
+    Both networks have the same labels, so that both bounds are of one share. A network that memorised some wrong labels
+    gives too low a bound. So the larger one counts for both.
+    """
+    if all(learner.noise_bound is None and learner.partition is None for learner in learners):
+        bounds = [
+            noise_bound(scores.predicted_N, scores.prob_predicted_N, labels_N, num_classes)
+            for scores in scoring.networks
+        ]
+        for learner in learners:
+            learner.noise_bound = torch.stack(bounds).amax()
+
+
 def _inputs(
     learners: Sequence[Learner],
     scoring: ScoringResult,
@@ -138,14 +153,14 @@ def _inputs(
 ) -> list[CleanerInput]:
     """What the first cleaner gets of each network; appends to the loss histories where a cleaner uses them."""
     keeps_history = any(cleaner.uses_loss_history for cleaner in cleaners_of(config.cleaner.kind))
+    if config.cleaner.guard == "auto":
+        _bound_noise(learners, scoring, labels_N, order.num_groups)
     inputs = []
     for learner, scores in zip(learners, scoring.networks, strict=True):
         values_N = min_max(scores.loss_N)
         if keeps_history:
             learner.history_LN = append_history(learner.history_LN, values_N, config.cleaner.loss_history)
             values_N = learner.history_LN.mean(0)
-        if config.cleaner.guard == "auto" and learner.noise_bound is None and learner.partition is None:
-            learner.noise_bound = noise_bound(scores.predicted_N, scores.prob_predicted_N, labels_N, order.num_groups)
         inputs.append(
             CleanerInput(
                 network=learner.eval_network,

@@ -13,6 +13,7 @@ from small_run import small_config
 from fastcpc.cleaner import prototypes
 from fastcpc.cleaner.confusion import TRAINED_SHARPNESS, fit_confusion
 from fastcpc.cleaner.gmm import aware_posterior
+from fastcpc.cleaner.guard import noise_bound
 from fastcpc.cleaner.loss_history import min_max
 from fastcpc.cleaner.prototypes import prototype_clean_prob
 from fastcpc.config.schema import Config
@@ -194,12 +195,16 @@ def test_guard_leaves_rejected_labels_of_other_predictions() -> None:
 
 
 def test_bound_of_the_guard_is_that_of_the_first_cleaning() -> None:
-    """Later the networks know the labels. Then no confident sample contradicts its label, and the bound would be 0."""
+    """Later the networks know the labels. Then no confident sample contradicts its label, and the bound would be 0.
+    Network 2 knows them from the start. So the bound is that of network 1, the larger one."""
     config = config_of("gmm_awr", cleaner={"guard": "auto"})
     learners = members_of(config)
     scoring, labels = scores_of(learners)
+    one = scoring.networks[0]
+    scoring = replace(scoring, networks=(one, replace(one, predicted_N=labels)))
     clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5)
     first = [learner.noise_bound for learner in learners]
+    assert first == [noise_bound(one.predicted_N, one.prob_predicted_N, labels, 10)] * 2
     known = tuple(replace(one, predicted_N=labels) for one in scoring.networks)
     clean_labels(learners, replace(scoring, networks=known), labels, config, num_classes=10, epoch=6)
     for learner, bound in zip(learners, first, strict=True):
