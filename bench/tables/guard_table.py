@@ -3,9 +3,11 @@
     python bench/tables/guard_table.py                                  # digits; repeat the command to resume
     python bench/tables/guard_table.py --clothing /path/to/clothing-small   # the rows of clothing images too
     python bench/tables/guard_table.py --embeddings DIR    # embeddings too: DIR/clothing_train.npy and so on
+    python bench/tables/guard_table.py --only "digits, sym 10 %" --methods "cpc_awr, guard" --seeds 4 5   # these runs
 
 Each run is one `fastcpc-train` on one thread, in its own process. Its row of bench/results/guard_table.json has the
-command. The file is written after each run, and a run whose row is there is skipped. A row with `source` is from the
+command. The file is written after each run, and a run whose row is there is skipped. A row from another machine than
+the first one has `machine`. A row with `source` is from the
 JSON files of other tables, which the same commands wrote. `--markdown` trains nothing. Every
 call prints both tables and puts them into docs/experiments.md between their markers.
 
@@ -130,6 +132,11 @@ def planned(with_clothing: bool, with_embeddings: bool) -> Iterator[Run]:
                 yield run
 
 
+def chosen(rows: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
+    """The runs of ``--only``, also such that no block plans; all rows of a seed before the next seed."""
+    return (Run(noise, method, seed) for seed in seeds for noise in rows for method in methods)
+
+
 def train(run: Run, folder: Path, data: Sequence[str]) -> Record:
     """Train a run and return its row. data: settings of the machine, which are not part of the row's command."""
     target = folder / run.folder
@@ -185,11 +192,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--embeddings", metavar="DIR", default="", help="folder of clothing_train.npy and so on: its rows too"
     )
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "guard_table", help="where the runs are kept")
+    parser.add_argument("--only", nargs="+", choices=list(NOISE), metavar="ROW", help="run these rows only")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(GUARDED), help="columns of --only")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="seeds of --only")
     parser.add_argument("--markdown", action="store_true", help="only print and insert the tables of the rows so far")
     options = parser.parse_args(argv)
-    records: list[Record] = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
+    before: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"machine": "", "runs": []}
+    records: list[Record] = before["runs"]
+    first_machine: str = before["machine"]
     done = {Run(record["noise"], record["method"], record["seed"]) for record in records}
-    runs = planned(bool(options.clothing), bool(options.embeddings))
+    if options.only:
+        runs = chosen(options.only, options.methods, options.seeds)
+    else:
+        runs = planned(bool(options.clothing), bool(options.embeddings))
     missing = [] if options.markdown else [run for run in runs if run not in done]
     options.folder.mkdir(parents=True, exist_ok=True)
     for run in tqdm(missing, unit="run"):
@@ -199,9 +214,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             data = [f"data.root={options.clothing}", f"data.index={index}", "data.workers=1"]
         if run.noise in EMBEDDINGS:
             data = [f"data.{key}={options.embeddings}/clothing_{name}.npy" for key, name in FILES.items()]
-        records.append(train(run, options.folder, data))
+        machine = this_machine("cpu")
+        record = train(run, options.folder, data)
+        is_other = bool(first_machine) and not first_machine.startswith(machine.name)
+        records.append({**record, "machine": machine.line()} if is_other else record)
         content = {
-            "machine": this_machine("cpu").line(),
+            "machine": first_machine or machine.line(),
             "command": "python bench/tables/guard_table.py --clothing clothing-small --embeddings DIR",
             "runs": records,
         }
