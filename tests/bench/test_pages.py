@@ -101,3 +101,10 @@ def test_speeds_are_of_rows_that_passed_with_their_spread(tmp_path: Path, monkey
         "**Chip, 4 cores** (`bench/results/cpu/`)", "", *rows, "",
         "**Chip** (`bench/results/gpu/`)", "", *rows,
     ]  # fmt: skip
+
+
+def test_page_shows_the_committed_guard_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_named("guard_table", monkeypatch)
+    records = json.loads(bench.RESULT.read_text(encoding="utf-8"))["runs"]
+    text = bench.PAGE.read_text(encoding="utf-8")
+    assert text.split(bench.BEGIN)[1].split(bench.END)[0].strip().splitlines() == bench.tables(records)
