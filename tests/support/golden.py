@@ -87,7 +87,7 @@ def cpu_key() -> str:
         entries = dict(re.findall(r"^([a-z ]+?)\s*:\s*(.+)$", text.partition("\n\n")[0], re.MULTILINE))
         cpu = entries.get("model name", cpu)
         if not re.search(r"\d", cpu):  # a virtual machine may hide which generation it is
-            cpu += " family {cpu family} model {model}".format_map(entries)
+            cpu += f" family {entries.get('cpu family')} model {entries.get('model')}"
     words = f"{cpu} {torch.backends.cpu.get_cpu_capability()} torch {torch.__version__.partition('+')[0]}"
     return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
 
