@@ -2,10 +2,9 @@
 
     python bench/cifar/full_runs.py --data DIR             # all runs that have no row yet; repeat the command to resume
     python bench/cifar/full_runs.py --data DIR --only sym50-cpc_awr-1
-    python bench/cifar/full_runs.py --data DIR --cifar100 DIR   # the run on CIFAR-100 too
     python bench/cifar/full_runs.py --markdown             # trains nothing
 
-DIR holds the binary files of a data set. Each run is one `fastcpc-train` on one thread, in its own process. Its row of
+DIR holds the binary files of CIFAR-10. Each run is one `fastcpc-train` on one thread, in its own process. Its row of
 bench/results/cifar_runs.json has the command, the summary and the curves. The file is written after each run. Every
 call prints the table and puts it into README.md and docs/experiments.md between their markers. A second table there
 has what the runs show of the paper's figures.
@@ -78,12 +77,6 @@ RUNS = (
     Run("sym50", "cpc_awr", settings=SHORT),
     Run("sym50", "cpc_awr", title="sym50-none+cpc_awr-1", after="sym50-none-1"),
 )
-FIGURE_1 = Run(  # the paper's data of figure 1; too short for a row of the table of accuracies
-    "sym50",
-    "cpc_awr",
-    settings=("data.name=cifar100", "noise.rate=0.9", *SHORT, "train.epochs=5", "train.warmup_epochs=4"),
-    title="cifar100_sym90-cpc_awr-1",
-)
 
 
 def train(run: Run, folder: Path, data: str) -> Record:
@@ -151,25 +144,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", metavar="DIR", help="folder of the binary files of CIFAR-10")
-    parser.add_argument("--cifar100", metavar="DIR", help="that of CIFAR-100: also its run, for the paper's figure 1")
-    names = [run.name for run in (*RUNS, FIGURE_1)]
+    names = [run.name for run in RUNS]
     parser.add_argument("--only", nargs="*", choices=names, metavar="NAME", help=f"only these: {', '.join(names)}")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "cifar", help="where the runs are kept")
     parser.add_argument("--markdown", action="store_true", help="only print and insert the table of the rows so far")
     options = parser.parse_args(argv)
-    if not (options.markdown or options.data or options.cifar100):
+    if not options.markdown and not options.data:
         parser.error("--data DIR is needed, or --markdown")
     options.folder.mkdir(parents=True, exist_ok=True)
-    for run in (*RUNS, FIGURE_1):
-        data = options.cifar100 if run is FIGURE_1 else options.data
-        wanted = not options.markdown and data and (options.only is None or run.name in options.only)
+    for run in RUNS:
+        wanted = not options.markdown and (options.only is None or run.name in options.only)
         if wanted and run.name not in [record["name"] for record in read()]:
-            row = train(run, options.folder, os.path.abspath(data))
+            row = train(run, options.folder, os.path.abspath(options.data))
             content = {"runs": [*read(), row]}  # read again: another process may have added a row
             RESULT.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print("\n".join(table(read(), README)))
-    names = [run.name for run in RUNS]
-    FIGURE.write_text(svg([record for record in read() if record["name"] in names]), encoding="utf-8")
+    FIGURE.write_text(svg(read()), encoding="utf-8")
     for page in (README, DOCS / "experiments.md"):
         put_between(BEGIN, END, table(read(), page), page)
     put_between(paper.BEGIN, paper.END, paper.table(read()), DOCS / "experiments.md")
