@@ -4,7 +4,6 @@ Where classes overlap, a head mistakes one class for another, and a correct labe
 heads are most sure of are not in the overlap. Where their given labels contradict the heads, the labels are wrong.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from fastcpc.arrays import Floats, Ints
 
 SHARE = 0.1  # of each predicted class: its most confident samples
 MIN_SAMPLES = 50  # of each predicted class, where half of it has as many
-FEW_CLASSES = 10  # with more classes, more of them overlap, and the noise rate is counted among fewer samples
+FEW_CLASSES, FALLING = 10, 0.85  # with more classes, more overlap: the rate is of a share that falls with this power
 PRIOR = 20.0  # samples per class that are added to the counts, with labels wrong at random
 SHARE_ITERATIONS = 100  # of EM for the class shares
 
@@ -68,7 +67,7 @@ def confident_labels(probs: Sequence[Floats], given_N: Ints) -> ConfidentLabels:
     are of a smaller share.
     """
     num_classes = probs[0].shape[1]
-    part = min(1.0, math.sqrt(FEW_CLASSES / num_classes))
+    part = min(1.0, (FEW_CLASSES / num_classes) ** FALLING)
     total_KK = np.sum([_counts(prob_NK, given_N, 1.0) for prob_NK in probs], 0)
     counts = [_counts(prob_NK, given_N, part) for prob_NK in probs]
     share_K = np.bincount(probs[-1].argmax(1), minlength=num_classes) / len(given_N)

@@ -18,7 +18,7 @@ from fastcpc.data.rng import generator
 
 Rows = Callable[[Tensor], Tensor]  # indices (B,) int64 -> standardised embeddings (B, D) float32
 
-CHUNK_NUMBERS = 2**23  # logits that are in memory at a time
+CHUNK_NUMBERS = 2**23  # embeddings and logits that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,13 @@ class Heads:
         num, repeats = self.fold_NR.shape
         _, num_heads, num_classes = self.weight_DHK.shape
         folds = num_heads // repeats
-        chunk = max(1, min(8192, CHUNK_NUMBERS // (num_heads * num_classes)))
-        prob_NK = torch.empty(num, num_classes)
-        for start in range(0, num, chunk):
-            index = torch.arange(start, min(start + chunk, num))
-            prob_BHK = self._softmax(rows(index)).view(len(index), repeats, folds, num_classes)
-            own_B1 = self.fold_NR[index].long()
-            picked = prob_BHK.gather(2, own_B1[:, :, None, None].expand(-1, -1, 1, num_classes))
-            prob_NK[index] = picked[:, :, 0].mean(1)
-        return prob_NK
+        prob_NK = torch.zeros(num, num_classes)
+        for head in range(num_heads):
+            weight_DK, bias_K = self.weight_DHK[:, head].contiguous(), self.bias_HK[head]
+            own_n = (self.fold_NR[:, head // folds] == head % folds).nonzero()[:, 0]
+            for index in own_n.split(max(1, CHUNK_NUMBERS // (len(weight_DK) + num_classes))):
+                prob_NK[index] += torch.addmm(bias_K, rows(index), weight_DK).softmax(1)
+        return prob_NK.div_(repeats)
 
     def predict_proba(self, values_BD: Tensor) -> Tensor:
         """Mean softmax of all heads for new samples. values_BD: (B, D) float32, standardised. Returns (B, K)."""
@@ -90,16 +88,22 @@ def draw_folds(labels_N: Tensor, settings: HeadSettings, seed: int) -> Tensor:
     return torch.stack(parts, 1)
 
 
-def train_heads(rows: Rows, target_NK: Tensor, fold_NR: Tensor, settings: HeadSettings, seed: int) -> Heads:
+def train_heads(
+    rows: Rows, target_NK: Tensor, fold_NR: Tensor, settings: HeadSettings, seed: int, start: Heads | None = None
+) -> Heads:
     """Train all heads on soft targets by cross entropy with L2, Adam and a cosine schedule.
 
     rows: embeddings by index. target_NK: (N, K) float32, rows sum to 1. fold_NR: of ``draw_folds``. A mixed sample
-    trains a head only if neither of its two samples belongs to the head's fold.
+    trains a head only if neither of its two samples belongs to the head's fold. start: heads of the same folds, which
+    are trained further; they stay as they are. None: heads start at 0.
     """
     num, num_classes = target_NK.shape
     dim = rows(torch.zeros(1, dtype=torch.int64)).shape[1]
-    weight = torch.zeros(dim, settings.num_heads * num_classes)
-    bias = torch.zeros(settings.num_heads * num_classes)
+    if start is None:
+        weight = torch.zeros(dim, settings.num_heads * num_classes)
+        bias = torch.zeros(settings.num_heads * num_classes)
+    else:
+        weight, bias = start.weight_DHK.flatten(1).clone(), start.bias_HK.flatten().clone()
     optimizer = torch.optim.Adam([weight, bias], settings.lr, fused=True)
     batch_size = min(settings.batch_size, num)
     per_epoch = max(num // batch_size, 1)

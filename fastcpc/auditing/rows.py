@@ -48,8 +48,8 @@ class EmbeddingRows:
         part = self._source[which]
         if isinstance(part, Tensor):
             return part.float()
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which is an error below
-            return torch.from_numpy(np.array(part, dtype=np.float32, order="C"))
+        # torch converts float16 five times as fast as NumPy; float64 beyond float32 becomes inf, an error below
+        return torch.from_numpy(np.array(part, dtype=part.dtype.newbyteorder("="), order="C")).float()
 
     def _pieces(self) -> list[tuple[int, int]]:
         size = max(1, PIECE_BYTES // (self.dim * 4))

@@ -2,8 +2,8 @@
 
 The confusion matrix helps to rank where classes are mistaken for each other. It harms where labels are wrong at random.
 So its influence grows with its structure. Heads that learned from cleaned labels rank better where classes are
-mistaken, and where many labels are wrong. Where few labels are wrong at random, the mean with the first heads ranks
-better.
+mistaken, and where many labels are wrong. Where few labels are wrong at random, the geometric mean with the first heads
+ranks better.
 """
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastcpc.auditing.confident import ConfidentLabels
 
 RANDOM, MISTAKEN = 0.012, 0.03  # structure of the confusion up to which, and from which, labels count as such
 AT_RANDOM, AT_MISTAKEN = 1.0, 0.001  # added to the confusion matrix there; 1 is almost the probabilities alone
+OF_FIRST = 0.4  # weight of the log probabilities of the first heads, where few labels are wrong at random
 FEW, MANY = 0.2, 0.5  # noise rate up to which the mean with the first heads is used, and from which the last heads are
 SCALE = 4.0  # divides the log odds, so that the score does not round to 1
 SMALLEST = 1e-12  # probability
@@ -23,14 +24,17 @@ SMALLEST = 1e-12  # probability
 def label_score(first_NK: Tensor, last_NK: Tensor, confident: ConfidentLabels, given_N: Tensor) -> Tensor:
     """Score in [0, 1] per sample, 1 is good, (N,) float64. first_NK, last_NK: (N, K) of the two rounds, out of fold.
 
-    With a_i[k] = log p_i[k] + log(T[k, y_i] + e): sigmoid((a_i[y_i] - logsumexp of the other a_i[k]) / SCALE).
+    With a_i[k] = w log p'_i[k] + (1 - w) log p_i[k] + log(T[k, y_i] + e), p' of the first and p of the last round:
+    sigmoid((a_i[y_i] - logsumexp of the other a_i[k]) / SCALE).
     """
     mistaken = min(max((confident.structure - RANDOM) / (MISTAKEN - RANDOM), 0.0), 1.0)
     few = min(max((MANY - confident.rate) / (MANY - FEW), 0.0), 1.0)
-    smoothing, of_first = AT_RANDOM * (AT_MISTAKEN / AT_RANDOM) ** mistaken, 0.5 * few * (1 - mistaken)
-    prob_NK = of_first * first_NK.double() + (1 - of_first) * last_NK.double()
+    smoothing, of_first = AT_RANDOM * (AT_MISTAKEN / AT_RANDOM) ** mistaken, OF_FIRST * few * (1 - mistaken)
     matrix_KK = torch.from_numpy(confident.matrix_KK)
-    evidence_NK: Tensor = prob_NK.clamp_min(SMALLEST).log() + (matrix_KK + smoothing).log().T[given_N]
+    evidence_NK = (matrix_KK + smoothing).log().T[given_N]
+    for weight, prob_NK in ((of_first, first_NK), (1 - of_first, last_NK)):
+        if weight:
+            evidence_NK += prob_NK.double().clamp_min(SMALLEST).log_().mul_(weight)
     own_N = evidence_NK.gather(1, given_N[:, None])[:, 0]
     other_N = evidence_NK.scatter_(1, given_N[:, None], -torch.inf).logsumexp(1)
     return torch.sigmoid((own_N - other_N) / SCALE)

@@ -53,7 +53,8 @@ def fit_confusion(
             counts_JK = all_reduce_sum(counts_JK, "confusion")
         counts_KJ = counts_JK.T + PRIOR * identity_KK
         before_KK, matrix_KK = matrix_KK, counts_KJ / counts_KJ.sum(1, keepdim=True)
-        posterior_NK = prior_NK * matrix_KK.T[labels_N]
+        torch.index_select(matrix_KK.T.contiguous(), 0, labels_N, out=posterior_NK)
+        posterior_NK *= prior_NK
         posterior_NK /= posterior_NK.sum(1, keepdim=True)
         if number % CHECK_EVERY == 0 and float((matrix_KK - before_KK).abs().max()) < TOLERANCE:
             break

@@ -38,7 +38,7 @@ def noisy() -> tuple[AuditResult, NDArray[np.bool_]]:
 def test_wrong_labels_are_found(noisy: tuple[AuditResult, NDArray[np.bool_]]) -> None:
     result, wrong_N = noisy
     assert result.true_metrics["average_precision"] > 0.98
-    assert result.true_metrics["f1"] > 0.95
+    assert result.true_metrics["f1"] > 0.93
     assert wrong_N[result.ranked()[: wrong_N.sum()]].mean() > 0.95
     assert result.has_evidence and "of the labels are wrong" in result.evidence
 

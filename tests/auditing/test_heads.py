@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fastcpc.auditing.heads import HeadSettings, draw_folds, train_heads
+from fastcpc.auditing.heads import Heads, HeadSettings, draw_folds, train_heads
 from fastcpc.auditing.rows import EmbeddingRows
 
 SETTINGS = HeadSettings(min_steps=30, batch_size=32)
@@ -65,6 +65,41 @@ def test_heads_together_equal_heads_one_by_one() -> None:
         torch.testing.assert_close(heads.bias_HK[number], layer.bias, rtol=1e-3, atol=1e-5)
 
 
+def test_out_of_fold_is_the_mean_of_the_heads_that_did_not_see_a_sample() -> None:
+    values_ND, labels_N = problem()
+    fold_NR = draw_folds(labels_N, SETTINGS, 0)
+    heads = train_heads(lambda index: values_ND[index], one_hot(labels_N), fold_NR, SETTINGS, 0)
+    prob_NK = heads.out_of_fold(lambda index: values_ND[index])
+    for row in (0, 31, 99):
+        parts = []
+        for repeat in range(SETTINGS.repeats):
+            head = repeat * SETTINGS.folds + int(fold_NR[row, repeat])
+            logits_K = values_ND[row].double() @ heads.weight_DHK[:, head].double() + heads.bias_HK[head].double()
+            parts.append(logits_K.softmax(0))
+        torch.testing.assert_close(prob_NK[row].double(), (parts[0] + parts[1]) / 2, rtol=0, atol=1e-6)
+
+
+def test_heads_go_on_from_earlier_ones_and_leave_them_as_they_are() -> None:
+    values_ND, labels_N = problem()
+
+    def rows(index: torch.Tensor) -> torch.Tensor:
+        return values_ND[index]
+
+    fold_NR, target_NK = draw_folds(labels_N, SETTINGS, 0), one_hot(labels_N)
+    first = train_heads(rows, target_NK, fold_NR, SETTINGS, 0)
+    weight_DHK, bias_HK = first.weight_DHK.clone(), first.bias_HK.clone()
+    still = train_heads(rows, target_NK, fold_NR, replace(SETTINGS, lr=0.0), 1, first)
+    assert still.weight_DHK.equal(weight_DHK) and still.bias_HK.equal(bias_HK)
+    further = train_heads(rows, target_NK, fold_NR, SETTINGS, 1, first)
+    assert first.weight_DHK.equal(weight_DHK) and first.bias_HK.equal(bias_HK)
+    alone = train_heads(rows, target_NK, fold_NR, SETTINGS, 1)
+    assert _loss(further, values_ND, labels_N) < _loss(alone, values_ND, labels_N), "twice as many steps"
+
+
+def _loss(heads: Heads, values_ND: torch.Tensor, labels_N: torch.Tensor) -> float:
+    return float(F.nll_loss(heads.predict_proba(values_ND).log(), labels_N))
+
+
 def test_folds_are_balanced_per_label() -> None:
     labels_N = torch.arange(100) % 4
     fold_NR = draw_folds(labels_N, SETTINGS, 1)
@@ -102,3 +137,19 @@ def test_a_memory_map_is_not_copied(tmp_path: Path) -> None:
     all_ND = held(torch.arange(4096))
     torch.testing.assert_close(all_ND.mean(0), torch.zeros(64), atol=1e-4, rtol=0)
     torch.testing.assert_close(all_ND.std(0), torch.ones(64), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", ">f4", "<f8"])
+def test_rows_are_those_of_float32(dtype: str) -> None:
+    values = np.random.default_rng(0).normal(3, 2, (50, 7)).astype(dtype)
+    expected = EmbeddingRows(values.astype(np.float32))
+    for held_bytes in (0, 10**6):
+        found = EmbeddingRows(values, held_bytes=held_bytes)
+        assert found(torch.arange(50)).equal(expected(torch.arange(50)))
+
+
+def test_float64_beyond_float32_is_an_error_with_its_row() -> None:
+    values = np.random.default_rng(0).normal(size=(50, 7))
+    values[13, 2] = 1e300
+    with pytest.raises(ValueError, match="row 13"):
+        EmbeddingRows(values)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fastcpc.auditing.confident import ConfidentLabels
-from fastcpc.auditing.score import find_suspects, label_score
+from fastcpc.auditing.score import OF_FIRST, find_suspects, label_score
 
 PROB_NK = torch.tensor([[0.4, 0.6, 0.0], [0.6, 0.4, 0.0], [0.4, 0.0, 0.6]])
 GIVEN_N = torch.tensor([0, 0, 0])
@@ -40,13 +40,20 @@ def test_known_confusion_lowers_the_score() -> None:
 
 def test_the_first_round_counts_where_labels_are_wrong_at_random() -> None:
     given_N, other_NK = torch.zeros(3, dtype=torch.int64), PROB_NK.flip(1)
-    middle_NK = (PROB_NK + other_NK) / 2
+    middle_NK = PROB_NK.double().clamp_min(1e-12) ** OF_FIRST * other_NK.double().clamp_min(1e-12) ** (1 - OF_FIRST)
     mean = label_score(PROB_NK, other_NK, confident(np.eye(3)), given_N)
     torch.testing.assert_close(mean, label_score(middle_NK, middle_NK, confident(np.eye(3)), given_N))
     mistaken = confident(MISTAKEN_KK)
     torch.testing.assert_close(
         label_score(PROB_NK, other_NK, mistaken, given_N), label_score(other_NK, other_NK, mistaken, given_N)
     )
+
+
+def test_the_probabilities_stay_as_they_are() -> None:
+    """float64 is not converted, so that an operation in place would change the caller's array."""
+    first_NK, last_NK = PROB_NK.double(), PROB_NK.double().flip(1)
+    label_score(first_NK, last_NK, confident(np.eye(3)), GIVEN_N)
+    assert first_NK.equal(PROB_NK.double()) and last_NK.equal(PROB_NK.double().flip(1))
 
 
 def test_the_last_heads_count_where_many_labels_are_wrong() -> None:
