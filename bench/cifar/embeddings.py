@@ -42,7 +42,7 @@ def write_images(split: ArraySplit, file: Path) -> None:
 
 
 def embed(source: Path, out: Path, *options: str) -> None:
-    """Run fastcpc-embed, which goes on where it stopped."""
+    """Run fastcpc-embed. It resumes after an interruption."""
     command = [sys.executable, "-m", "fastcpc.cli.embeddings.embed", str(source), "--out", str(out), *options]
     subprocess.run(command, check=True)
 

@@ -66,7 +66,7 @@ def _rounds(
     """The last heads, the fits of all rounds, the probabilities (N, K) of the last fit, and those of the first round.
 
     A fit uses the mean of the last two rounds: single rounds trust the given labels too little and too much in turn.
-    A head keeps its fold in all rounds, so that it can go on from the round before, with a third of the steps.
+    A head keeps its fold in all rounds, so that it trains further from there, with a third of the steps.
     At low noise one cleaned round is enough; further ones rank worse. MixUp hinders heads from learning wrong labels
     that follow a pattern. Where labels are wrong at random, it costs accuracy. So the first round decides about it.
     """

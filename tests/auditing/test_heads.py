@@ -79,7 +79,7 @@ def test_out_of_fold_is_the_mean_of_the_heads_that_did_not_see_a_sample() -> Non
         torch.testing.assert_close(prob_NK[row].double(), (parts[0] + parts[1]) / 2, rtol=0, atol=1e-6)
 
 
-def test_heads_go_on_from_earlier_ones_and_leave_them_as_they_are() -> None:
+def test_heads_train_further_from_earlier_ones_and_leave_them_as_they_are() -> None:
     values_ND, labels_N = problem()
 
     def rows(index: torch.Tensor) -> torch.Tensor:
