@@ -30,6 +30,7 @@ ROUNDS = 3  # of heads on cleaned targets, after the heads on the given labels
 LATER_EPOCHS = 1  # of these rounds, which train the heads of the round before further
 LOW_RATE = 0.06  # share of wrong labels by the first posterior, below which one cleaned round is enough
 MIN_STEPS = 200  # per round, for 1,280 dimensions; more for fewer dimensions
+MIN_BATCHES, SMALL_BATCH = 24, 128  # of few samples: batches per epoch, and samples per batch where there are fewer
 L2, MAX_L2 = 0.5, 0.2  # of the heads: per dimension and sample (D / N), and the bound for few samples
 
 
@@ -71,7 +72,11 @@ def _rounds(
     that follow a pattern. Where labels are wrong at random, it costs accuracy. So the first round decides about it.
     """
     steps = min(600, round(MIN_STEPS * math.sqrt(1280 / rows.dim)))
-    settings = HeadSettings(min_steps=max(steps, MIN_STEPS // 2), l2=min(L2 * rows.dim / len(given_N), MAX_L2))
+    settings = HeadSettings(
+        min_steps=max(steps, MIN_STEPS // 2),
+        batch_size=min(max(len(given_N) // MIN_BATCHES, SMALL_BATCH), HeadSettings.batch_size),
+        l2=min(L2 * rows.dim / len(given_N), MAX_L2),
+    )
     fold_NR = draw_folds(given_N, settings, fold(seed, "audit"))
     given_NK = F.one_hot(given_N, classes).float()
     heads, prob_NK = _train(rows, given_NK, fold_NR, settings, fold(seed, "audit", 0))
