@@ -29,7 +29,7 @@ from fastcpc.data.rng import fold
 ROUNDS = 3  # of heads on cleaned targets, after the heads on the given labels
 LATER_EPOCHS = 1  # of these rounds, which train the heads of the round before further
 LOW_RATE = 0.06  # share of wrong labels by the first posterior, below which one cleaned round is enough
-MIN_STEPS = 200  # per round, for 1,280 dimensions; more for fewer dimensions
+MIN_STEPS = 140  # per round, for 1,280 dimensions; more for fewer dimensions
 MIN_BATCHES, SMALL_BATCH = 24, 128  # of few samples: batches per epoch, and samples per batch where there are fewer
 L2, MAX_L2 = 0.5, 0.2  # of the heads: per dimension and sample (D / N), and the bound for few samples
 
