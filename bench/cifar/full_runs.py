@@ -38,7 +38,10 @@ from pages import DOCS, README, ROOT, put_between
 FIGURE = DOCS / "images" / "cifar-cpu.svg"
 RESULT = BENCH / "results" / "cifar_runs.json"
 BEGIN, END = "<!-- cifar runs: bench/cifar/full_runs.py -->", "<!-- end of cifar runs -->"
-CURVES = ("phase", "test_top1", "training_flops", "partition_precision", "partition_recall", *paper.CURVES)
+CURVES = (
+    "phase", "test_top1", "net1_top1", "net2_top1", "training_flops", "partition_precision", "partition_recall",
+    *paper.CURVES,
+)  # fmt: skip
 
 Record = dict[str, Any]
 
