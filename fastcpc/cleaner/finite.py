@@ -20,14 +20,15 @@ def non_finite(parts: Mapping[str, Sequence[Tensor]]) -> list[str]:
 
     parts: name -> tensors on one device; integers and parts without tensors are always finite.
     """
-    flags = {
-        name: torch.stack([tensor.isfinite().all() for tensor in tensors]).all()
-        for name, tensors in parts.items()
-        if len(tensors)
-    }
+    flags = {name: all_finite(tensors) for name, tensors in parts.items() if len(tensors)}
     if not flags:
         return []
     return [name for name, finite in zip(flags, torch.stack(list(flags.values())).tolist(), strict=True) if not finite]
+
+
+def all_finite(tensors: Sequence[Tensor]) -> Tensor:
+    """Whether no tensor has NaN or infinity, 0-d bool on the device. tensors: at least one, on one device."""
+    return torch.stack([tensor.isfinite().all() for tensor in tensors]).all()
 
 
 def momentum_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -7,6 +7,7 @@ from torch import nn
 from fastcpc.cleaner import prototype_sgd
 from fastcpc.cleaner.prototype_sgd import SampleSets, sgd_epoch
 from fastcpc.cleaner.prototypes import (
+    contradicts_losses,
     contrastive_clean_prob,
     contrastive_loss,
     num_passes,
@@ -146,3 +147,16 @@ def test_contrastive_training_scores_by_cosine() -> None:
     scores = contrastive_clean_prob(network, feat, labels, 0.1, chunk=7)
     cosine = torch.cosine_similarity(network.embed(feat), network.prototype_matrix()[labels], dim=1)
     torch.testing.assert_close(scores, torch.sigmoid(cosine / 0.1).detach())
+
+
+def test_prototypes_contradict_the_losses_where_low_ones_get_clearly_lower_probabilities() -> None:
+    loss = torch.tensor([0.1, 3.0, 0.2, 2.0, 0.3, 1.0])
+    low_is_clean = torch.tensor([0.9, 0.2, 0.8, 0.4, 0.9, 0.1])
+    assert not contradicts_losses(low_is_clean, loss)
+    assert contradicts_losses(1 - low_is_clean, loss)
+    # almost no label is wrong: all probabilities are near 1, and their order says little
+    assert not contradicts_losses(torch.tensor([0.97, 0.99, 0.96, 1.0, 0.98, 0.99]), loss)
+    # few samples whose probabilities vary widely: the order may be chance
+    assert not contradicts_losses(torch.tensor([0.1, 0.9, 0.2, 0.1, 0.9, 0.9]), loss)
+    assert not contradicts_losses(low_is_clean, torch.ones(6))
+    assert not contradicts_losses(torch.zeros(1), torch.zeros(1))

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fastcpc.engine.cleaning import clean_labels
 from fastcpc.engine.learner import Learner
 from fastcpc.engine.numerics import Numerics
 from fastcpc.engine.scoring import SampleScores, ScoringResult
+from fastcpc.models.network import Network
 
 CPU = Numerics(torch.device("cpu"), torch.float32)
 NUM = 120
@@ -258,6 +260,27 @@ def test_diverged_prototypes_are_restored(cleaner: str) -> None:
     if cleaner == "cpc_awr":
         assert torch.equal(result.clean_probs["cpc"][0], result.clean_probs["gmm"][0])
         assert torch.equal(result.clean_prob_of_network[1], result.clean_probs["gmm"][1])
+
+
+def test_prototypes_that_contradict_the_losses_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of("cpc_awr")
+    learners = members_of(config)
+    scoring, labels = scores_of(learners)
+
+    def scores_like(sign: float) -> Callable[..., torch.Tensor]:
+        def score(network: Network, *_: Any) -> torch.Tensor:
+            own = next(i for i, learner in enumerate(learners) if learner.network is network)
+            loss = scoring.networks[own].loss_N
+            return 0.5 + 0.4 * sign * (loss.median() - loss).sign()
+
+        return score
+
+    monkeypatch.setattr(prototypes, "prototype_clean_prob", scores_like(1.0))
+    assert clean_labels(learners, scoring, labels, config, num_classes=10, epoch=5).notes == []
+    monkeypatch.setattr(prototypes, "prototype_clean_prob", scores_like(-1.0))
+    result = clean_labels(learners, scoring, labels, config, num_classes=10, epoch=6)
+    for number in (1, 2):
+        assert f"network {number}: {prototypes.CONTRADICTION}" in result.notes
 
 
 def assert_equal_states(left: Any, right: Any) -> None:
