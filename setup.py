@@ -59,7 +59,7 @@ setup(
         "wandb": [WANDB],
         "lite": [LITE],
         "dev": [
-            "pytest>=8",
+            "pytest>=9",  # faulthandler_exit_on_timeout
             "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "cleanlab[datalab]>=2.9",

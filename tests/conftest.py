@@ -6,6 +6,7 @@ On a CPU that multiplies bfloat16, ``precision=auto`` is bf16. To test that on a
 ``make test CPU_BF16=yes``. ``no`` tests fp32 on a CPU that has bfloat16.
 """
 
+import os
 import signal
 import threading
 
@@ -16,6 +17,8 @@ from forced_cpu import force_everywhere
 from hypothesis import settings
 
 torch.set_num_threads(1)
+# compile in this process: the pool that inductor would start forks a process that has threads, which may hang
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
 if threading.current_thread() is threading.main_thread():

@@ -1,18 +1,19 @@
 """bench/small_state.py: values, errors for damaged states, and a whole state after every kill."""
 
-import os
-import shutil
-import signal
+import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from made_states import made_up, same
+from several_ranks import run_to_end
 
 from fastcpc.errors import InputError
 
 ROOT = Path(__file__).parents[2]
+KILLED_STATES = ROOT / "tests" / "support" / "checkpoints" / "killed_states.py"
 LIMIT = 20_000
 
 
@@ -98,50 +99,11 @@ def test_later_format_is_rejected(small_state: ModuleType, tmp_path: Path, monke
         small_state.read(tmp_path)
 
 
-def test_kill_at_every_write_leaves_a_whole_state(small_state: ModuleType, tmp_path: Path) -> None:
+def test_kill_at_every_write_leaves_a_whole_state(tmp_path: Path) -> None:
     """SIGTERM as a process without a handler takes it, before and after each change to the folder."""
-    former, new = (made_up(small_state, stretches, fill=float(stretches)) for stretches in (1, 2))
-    kept, moment, ended = [], 0, False
-    while not ended:
-        shutil.rmtree(tmp_path / "state", ignore_errors=True)
-        small_state.write(tmp_path / "state", former, limit=300_000)
-        child = os.fork()
-        if child == 0:
-            kill_at(small_state, moment)
-            small_state.write(tmp_path / "state", new, limit=300_000)
-            os._exit(0)
-        ended = not os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        found = small_state.read(tmp_path / "state")
-        assert same(found.networks, (former, new)[found.epoch - 1].networks)
-        assert found.stretches == (former, new)[found.epoch - 1].stretches
-        kept.append(found.epoch)
-        small_state.write(tmp_path / "state", new, limit=300_000)  # over what the kill has left
-        assert small_state.read(tmp_path / "state").epoch == 2
-        moment += 1
+    kept = json.loads(run_to_end([sys.executable, str(KILLED_STATES), str(tmp_path)]).stdout)
     assert kept == sorted(kept)  # the former one up to some moment, the new one from there on
     assert kept.count(1) >= 6 and kept.count(2) >= 4
-
-
-def kill_at(small_state: ModuleType, moment: int) -> None:
-    """Let this process get a SIGTERM at the so manieth edge of a write, a rename or a removal."""
-    edges = iter(range(10**6))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def edge() -> None:
-        if next(edges) == moment:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def at_edges(function):
-        def watched(*arguments, **options):
-            edge()
-            function(*arguments, **options)
-            edge()
-
-        return watched
-
-    small_state.write_synced = at_edges(small_state.write_synced)
-    small_state.replace_file = at_edges(small_state.replace_file)
-    Path.unlink = at_edges(Path.unlink)  # type: ignore[method-assign]
 
 
 def test_full_disk_keeps_the_former_state(

@@ -1,14 +1,13 @@
 """Runs on shards and Parquet files under torchrun, and runs on them that are stopped or killed on the way."""
 
 import json
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from containers import form_config, image_forms
-from several_ranks import SUPPORT, TIME_LIMIT, Jobs, environment, on_ranks, run_jobs, torchrun
+from several_ranks import SUPPORT, Jobs, on_ranks, run_jobs, run_to_end, torchrun
 from small_run import assert_same_run, metrics, run
 
 from fastcpc.config.load import to_yaml
@@ -73,8 +72,7 @@ def test_torchrun_on_containers_with_a_killed_rank_is_bit_identical(made: Path, 
     files = write_configs(made, tmp_path)
     arguments = [UNLUCKY, json.dumps([[1, 20, "SIGKILL", "self"]]), "--config", files[0], "then", "--config", files[1]]
     command = torchrun(2, *arguments, options=("--standalone", "--max-restarts=1"))
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_to_end(command)
     assert (tmp_path / "shards" / "train.log").read_text().count("resumed from") == 1
     for kind in KINDS:
         assert_same_run(on_two.result(kind), tmp_path / kind)

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 import torch
 from changed_images import Change, config_of, copied, sixty_images, stopped_run
 from image_sets import jpeg
-from several_ranks import SUPPORT, TIME_LIMIT, environment, on_ranks
+from several_ranks import SUPPORT, on_ranks, run_to_end
 from small_run import small_config
 
 from fastcpc.cli import clean, prepare, report, train
@@ -145,7 +144,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "run.yaml").write_text(to_yaml(config))
     accident = json.dumps([[0, LOOKS, "SIGKILL", "self"]])
     command = [sys.executable, str(SUPPORT / "unlucky_train.py"), accident, "--config", str(place / "run.yaml")]
-    done = subprocess.run(command, env=environment(), capture_output=True, timeout=TIME_LIMIT, check=False)
+    done = run_to_end(command, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert load(find_checkpoint(place / "run", "latest"))[1]["position"] == {"epoch": 2, "stage": 0, "step": 0}
     return place

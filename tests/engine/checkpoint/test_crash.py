@@ -2,7 +2,6 @@
 
 import json
 import resource
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from several_ranks import TIME_LIMIT, environment
+from several_ranks import run_to_end
 from small_disk import small_disk_in
 
 from fastcpc.engine.checkpoint.format import load
@@ -24,15 +23,7 @@ KILLED_SAVES = Path(__file__).parents[2] / "support" / "checkpoints" / "killed_s
 @pytest.fixture(scope="module")
 def kills(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What is left after a kill at every write boundary of a save, and of the recovery that follows it."""
-    done = subprocess.run(
-        [sys.executable, str(KILLED_SAVES), str(tmp_path_factory.mktemp("killed"))],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_to_end([sys.executable, str(KILLED_SAVES), str(tmp_path_factory.mktemp("killed"))])
     found: list[dict[str, Any]] = json.loads(done.stdout)
     return found
 

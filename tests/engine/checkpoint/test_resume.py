@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from several_ranks import SUPPORT, TIME_LIMIT, environment
+from several_ranks import SUPPORT, run_to_end
 from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, run, small_config, weights
 
 from fastcpc.config.load import to_yaml
@@ -113,7 +113,7 @@ def test_run_from_another_checkpoint_equals_the_original(undisturbed: Path, tmp_
 def started(config_file: Path, *accident: Any) -> "subprocess.CompletedProcess[str]":
     """Wait for a training process. accident: empty, or (rank, look, signal, target) of unlucky_train.py."""
     command = [sys.executable, str(UNLUCKY), json.dumps([accident] if accident else []), "--config", str(config_file)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    return run_to_end(command, check=False)
 
 
 @pytest.mark.slow

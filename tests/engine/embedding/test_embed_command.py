@@ -16,7 +16,7 @@ import torch
 from containers import folder_samples, write_shards
 from embed_sets import MODEL, SIZE, model_options, write_images, write_weights
 from PIL import Image
-from several_ranks import TIME_LIMIT, environment, on_ranks
+from several_ranks import on_ranks, run_to_end
 from timm.data import create_transform, resolve_model_data_config  # type: ignore[attr-defined]
 
 from fastcpc.cli.embeddings import embed as embed_command
@@ -113,7 +113,7 @@ def killed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(made / "images", folder / "images")
     command = [sys.executable, "-c", KILLED_EMBED, str(folder / "images"), "--out", str(folder / "out")]
     command += model_options(made / "w.pt")
-    done = subprocess.run(command, env=environment(), capture_output=True, timeout=TIME_LIMIT, check=False)
+    done = run_to_end(command, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     return folder
 

@@ -16,9 +16,9 @@ from several_ranks import (
     SUPPORT,
     TIME_LIMIT,
     end_node,
-    environment,
     free_port,
     on_ranks,
+    run_to_end,
     start_node,
     torchrun,
     wait_for_port,
@@ -58,7 +58,7 @@ def write_config(folder: Path) -> Path:
 def start(accidents: list[Any], config: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     arguments = [UNLUCKY, json.dumps(accidents), "--config", str(config)]
     command = torchrun(2, *arguments, options=options or ("--standalone", f"--max-restarts={len(accidents)}"))
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
+    return run_to_end(command, check=False)
 
 
 def test_run_after_a_killed_rank_and_sigterm_is_bit_identical(undisturbed: Path, tmp_path: Path) -> None:

@@ -6,12 +6,11 @@ threads.
 
 import importlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from several_ranks import TIME_LIMIT, environment
+from several_ranks import run_to_end
 
 
 def as_nobody(function: str, *arguments: Any) -> str:
@@ -20,9 +19,7 @@ def as_nobody(function: str, *arguments: Any) -> str:
     The function calls ``give_up_rights`` when it has loaded what it needs: nobody may not read all of Python.
     """
     command = [sys.executable, str(Path(__file__)), function, *map(str, arguments)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_to_end(command).stdout
 
 
 def give_up_rights() -> None:

@@ -41,6 +41,24 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
 
 
+def run_to_end(
+    command: Sequence[str], limit: float = TIME_LIMIT, check: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command in ``environment()``; returns its exit code and its output as text.
+
+    After limit seconds the command is killed with its ranks. ``subprocess.run`` kills the command alone, then waits
+    without a limit for the ranks, which hold its pipes open. AssertionError with the output after such a kill, and
+    with check also where the exit code is not 0.
+    """
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        output, errors = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"killed after {limit} seconds\n" + "".join(end_node(process))) from None
+    assert not check or process.returncode == 0, output + errors
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
 def on_ranks(num_ranks: int, function: str, *arguments: Any, restarts: int = 0, limit: float = TIME_LIMIT) -> str:
     """Run ``MODULE:FUNCTION`` with these arguments, as text, on every rank; returns what they print.
 
@@ -48,9 +66,7 @@ def on_ranks(num_ranks: int, function: str, *arguments: Any, restarts: int = 0, 
     AssertionError where a rank fails in the last start.
     """
     command = [sys.executable, str(Path(__file__)), str(num_ranks), str(restarts), function, *map(str, arguments)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=limit, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_to_end(command, limit).stdout
 
 
 @dataclass(frozen=True)
@@ -73,9 +89,7 @@ def run_jobs(num_ranks: int, folder: Path, jobs: Mapping[str, Sequence[Sequence[
     that fails on any rank ends its job.
     """
     command = [sys.executable, str(Path(__file__)), str(num_ranks), "0", JOBS, json.dumps(jobs, default=str)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIME_LIMIT, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Jobs(folder, json.loads(done.stdout))
+    return Jobs(folder, json.loads(run_to_end(command).stdout))
 
 
 def torchrun(num_ranks: int, *arguments: str, options: tuple[str, ...] = ("--standalone",)) -> list[str]:
@@ -117,13 +131,13 @@ def wait_for_port(port: int, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.05)
 
 
-def end_node(process: "subprocess.Popen[str]") -> None:
-    """Kill torchrun and its ranks; each rank is a session of its own."""
+def end_node(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Kill torchrun and its ranks, each of which is a session of its own; returns the output."""
     if process.poll() is None:
         for number in (*_children(process.pid), process.pid):
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
-    process.communicate()
+    return process.communicate()
 
 
 def _children(parent: int) -> list[int]:
