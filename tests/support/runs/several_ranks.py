@@ -35,10 +35,13 @@ def free_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a process that can import the project and these helpers, on one core."""
+    """The environment of a process that can import the project and these helpers, on one core.
+
+    Arrow's allocator would start a thread when it is imported. The ranks are forks, whose parent must have no threads.
+    """
     paths = os.pathsep.join([str(ROOT), *map(str, HELPERS), *filter(None, [os.environ.get("PYTHONPATH")])])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TORCHELASTIC", "RANK", "WORLD"))}
-    return kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    return kept | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 
 def run_to_end(
@@ -184,6 +187,7 @@ def _body(function: str) -> Any:
 
 def _start(num_ranks: int, body: Any, arguments: list[str], output: int | None = None) -> int:
     """Fork the ranks and wait for them; returns how many have failed. output: a file for what they print."""
+    assert len(os.listdir("/proc/self/task")) == 1, "a fork would lack the other threads and may wait for them"
     port = free_port()
     children = []
     for rank in range(num_ranks):
