@@ -4,18 +4,12 @@ A worker process imports this module. It does not import torch, so a worker need
 """
 
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
 import warnings
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing.process import BaseProcess
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +17,7 @@ from numpy.typing import NDArray
 from fastcpc.config.sizes import BILINEAR
 from fastcpc.data.image_files import BadImage, ImageHeader, decode_with_header, shrink
 from fastcpc.data.image_store import ImageStore
-from fastcpc.errors import RunError
+from fastcpc.data.prepare.processes import in_processes
 
 CHUNK = 32
 SMALL = 32  # pixels; a shorter side below this gets a note
@@ -111,45 +105,16 @@ def check_images(
 ) -> Iterator[tuple[ImageCheck, ResizedImage | None]]:
     """Check many images in their order, and resize them for the cache where side is not 0.
 
-    jobs: number of processes; 1 uses this process. The processes work only a few chunks ahead of the caller. They end
-    when the caller closes the iterator, and when this process ends. Raises RunError when a process dies.
+    jobs: number of processes; 1 uses this process. They end as ``in_processes`` says. Raises RunError when one dies.
     """
     num_images = len(images)
     if jobs == 1 or num_images <= CHUNK:
         yield from (check_image(images, row, side, interpolation) for row in range(num_images))
         return
-    # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
-    context = multiprocessing.get_context("spawn")
-    rows = np.arange(num_images)
-    parts = (images.take(rows[first : first + CHUNK]) for first in range(0, num_images, CHUNK))
-    others = set(multiprocessing.active_children())
-    try:
-        with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
-            try:
-                ahead = deque(pool.submit(_check_part, part, side, interpolation) for part in islice(parts, 2 * jobs))
-                while ahead:
-                    done = ahead.popleft().result()
-                    ahead.extend(pool.submit(_check_part, part, side, interpolation) for part in islice(parts, 1))
-                    yield from done
-            except BaseException:  # a signal or the caller ends it: do not decode what is queued
-                for worker in set(multiprocessing.active_children()) - others:
-                    worker.terminate()
-                raise
-    except BrokenProcessPool:
-        raise RunError("a decoding process died, out of memory perhaps: try fewer --jobs") from None
-
-
-def _start_worker() -> None:
-    """Prepare a worker: Ctrl-C is for its parent, and it ends when its parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
+    check_part = partial(_check_part, side=side, interpolation=interpolation)
+    with closing(in_processes(check_part, images, jobs, CHUNK)) as parts:
+        for part in parts:
+            yield from part
 
 
 def _check_part(images: ImageStore, side: int, interpolation: str) -> list[tuple[ImageCheck, ResizedImage | None]]:
