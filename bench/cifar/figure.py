@@ -9,7 +9,16 @@ from matplotlib.ticker import MaxNLocator
 
 from fastcpc.report.html.canvas import SERIES, files
 
-CLEANERS = {"cpc_awr": 0, "gmm_agn": 1, "none": 2, "none+cpc_awr": 3}  # place of its colour
+# place of its colour; plain training that continues has the same
+CLEANERS = {
+    "cpc_awr": 0,
+    "gmm_agn": 1,
+    "none": 2,
+    "none+cpc_awr": 3,
+    "none26": 4,
+    "none26+none": 4,
+    "none26+cpc_awr": 5,
+}
 NAMES = {"auc_gmm": "mixture", "auc_cpc": "prototypes"}
 
 

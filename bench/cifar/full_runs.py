@@ -73,13 +73,22 @@ class Run:
         return ["--config", config, f"cleaner.kind={self.cleaner}", f"run.seed={self.seed}", *self.settings]
 
 
-SHORT = ("train.epochs=7", "train.warmup_epochs=3", "train.batch_size=128")
+PLAIN = ("train.warmup_epochs=3", "train.batch_size=128")
+SHORT = ("train.epochs=7", *PLAIN)
 RUNS = (
-    Run("sym50", "none", settings=("train.epochs=11", "train.warmup_epochs=3", "train.batch_size=128")),
+    Run("sym50", "none", settings=("train.epochs=11", *PLAIN)),
     Run("sym50", "gmm_agn", settings=SHORT),
     Run("sym50", "cpc_awr", settings=SHORT),
     Run("sym50", "cpc_awr", title="sym50-none+cpc_awr-1", after="sym50-none-1"),
-)
+    Run("sym50", "none", settings=("train.epochs=26", *PLAIN), title="sym50-none26-1"),
+    Run(
+        "sym50", "cpc_awr", title="sym50-none26+cpc_awr-1", after="sym50-none26-1",
+        settings=("train.epochs=32", "train.warmup_epochs=26", "train.batch_size=128", "cleaner.warmup=0"),
+    ),
+    Run(
+        "sym50", "none", title="sym50-none26+none-1", after="sym50-none26-1", settings=("train.epochs=37", *PLAIN)
+    ),
+)  # fmt: skip
 
 
 def train(run: Run, folder: Path, data: str) -> Record:

@@ -50,7 +50,7 @@ NOISE = {
     "clothing, 0 %": ("clothing_small", "noise.kind=none", "noise.pairs=", "noise.rate=0"),
     **{
         f"clothing, sym {rate} %": ("clothing_small", "noise.kind=sym", "noise.pairs=", f"noise.rate={rate / 100}")
-        for rate in (3, 10, 20)
+        for rate in (1, 3, 5, 10, 20, 50, 80)
     },
     "clothing, 40 %": ("clothing_small",),
     "embeddings, 0 %": ("embeddings",),
@@ -114,7 +114,7 @@ def planned(with_clothing: bool, with_embeddings: bool) -> Iterator[Run]:
     """All runs, the most needed first."""
     images, vectors = CLOTHING if with_clothing else (), EMBEDDINGS if with_embeddings else ()
     blocks = [
-        (images[:3], ("none", "cpc_awr, guard"), 1),
+        (images[:5], ("none", "cpc_awr, guard"), 1),
         (vectors, ("none", "cpc_awr", "cpc_awr, guard", "confusion, guard"), 1),
         (LOW, ("none", "cpc_awr, guard"), 3),
         (BETWEEN, GUARDED, 1),

@@ -59,8 +59,10 @@ def test_page_shows_what_the_cifar_runs_say_of_the_papers_figures(monkeypatch: p
 
 
 def test_the_committed_cifar_runs_have_equal_flops(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within 10 %. A run that continues another one has more."""
-    records = [one for one in bench_named("full_runs", monkeypatch).read() if "+" not in one["name"]]
+    """Within 10 %. Runs with a longer warm-up, and runs that continue another one, have more."""
+    records = bench_named("full_runs", monkeypatch).read()
+    records = [one for one in records if one["name"].split("-")[1] in ("none", "gmm_agn", "cpc_awr")]
+    assert len(records) >= 3
     for record in records:
         peers = [one for one in records if one["name"].split("-")[0] == record["name"].split("-")[0]]
         assert record["training_flops"] > 0.9 * max(one["training_flops"] for one in peers), record["name"]
