@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -68,10 +69,14 @@ class _Worker:
         self.process = context.Process(target=_work, args=(work, images, chunk, writer), daemon=True)
         self.results: deque[Any] = deque()
         self.num_to_come = num_results
+        resource_tracker.ensure_running()  # its start would unblock the signal
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the process inherits it: Ctrl-C is for us
         try:
             self.process.start()
         except OSError as error:
             raise RunError(f"a decoding process cannot be started ({error.strerror}): try fewer --jobs") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         writer.close()  # so that the pipe ends when the process does
 
 
@@ -88,8 +93,7 @@ def _receive(workers: list[_Worker]) -> None:
 
 
 def _work(work: Callable[[ImageStore], Any], images: ImageStore, chunk: int, writer: Connection) -> None:
-    """What a process does. Ctrl-C is for its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What a process does."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

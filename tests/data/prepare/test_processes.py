@@ -1,6 +1,8 @@
 """Worker processes: order, how far they are ahead, and how they end."""
 
 import multiprocessing
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -79,6 +81,20 @@ def test_an_exception_is_raised_where_its_result_is_due() -> None:
     with pytest.raises(KeyError, match="bad5"):
         next(results)
     assert workers_end()
+
+
+def test_processes_do_not_get_the_interrupt_of_their_parent(capfd: pytest.CaptureFixture[str]) -> None:
+    """Also while they start, when a traceback of each would hide the parent's line."""
+    results = in_processes(part_work.paths, images(40), 2, 1)
+    assert next(results) == ("image0",)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    for process in multiprocessing.active_children():
+        assert process.pid is not None
+        blocked = Path(f"/proc/{process.pid}/status").read_text().split("SigBlk:")[1].split()[0]
+        assert int(blocked, 16) >> (signal.SIGINT - 1) & 1
+        os.kill(process.pid, signal.SIGINT)
+    assert len(list(results)) == 39
+    assert capfd.readouterr().err == ""
 
 
 def test_no_process_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
