@@ -100,7 +100,7 @@ def test_later_format_is_rejected(small_state: ModuleType, tmp_path: Path, monke
 
 
 def test_kill_at_every_write_leaves_a_whole_state(tmp_path: Path) -> None:
-    """SIGTERM as a process without a handler takes it, before and after each change to the folder."""
+    """SIGKILL at each write boundary of tests/support/checkpoints/killed_saves.py."""
     kept = json.loads(run_to_end([sys.executable, str(KILLED_STATES), str(tmp_path)]).stdout)
     assert kept == sorted(kept)  # the former one up to some moment, the new one from there on
     assert kept.count(1) >= 6 and kept.count(2) >= 4

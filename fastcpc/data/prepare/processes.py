@@ -42,7 +42,8 @@ def in_processes(
     try:
         for number in range(min(jobs, len(firsts))):
             rows = [np.arange(first, min(first + chunk, len(images))) for first in firsts[number::jobs]]
-            workers.append(_Worker(work, images.take(np.concatenate(rows)), chunk, len(rows)))
+            workers.append(worker := _Worker(len(rows)))
+            worker.start(work, images.take(np.concatenate(rows)), chunk)
         for number in range(len(firsts)):
             worker = workers[number % jobs]
             while not worker.results:
@@ -53,38 +54,48 @@ def in_processes(
             yield result
     finally:
         for worker in workers:
-            worker.process.kill()
-        for worker in workers:
-            worker.process.join()
-            worker.reader.close()
+            worker.end()
 
 
 class _Worker:
     """A process, the pipe of its results, those received before their turn, and how many are to come."""
 
-    def __init__(self, work: Callable[[ImageStore], Any], images: ImageStore, chunk: int, num_results: int) -> None:
+    def __init__(self, num_results: int) -> None:
         # spawn, not fork: threads of other libraries in the parent hold locks that a fork would never release
-        context = multiprocessing.get_context("spawn")
-        self.reader, writer = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(work, images, chunk, writer), daemon=True)
+        self._context = multiprocessing.get_context("spawn")
+        self.reader, self._writer = self._context.Pipe(duplex=False)
+        self._process: BaseProcess | None = None
         self.results: deque[Any] = deque()
         self.num_to_come = num_results
+
+    def start(self, work: Callable[[ImageStore], Any], images: ImageStore, chunk: int) -> None:
+        """Start the process. Raises RunError where the system refuses it."""
+        process = self._context.Process(target=_work, args=(work, images, chunk, self._writer), daemon=True)
         resource_tracker.ensure_running()  # its start would unblock the signal
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the process inherits it: Ctrl-C is for us
         try:
-            self.process.start()
+            process.start()
+            self._process = process
         except OSError as error:
             raise RunError(f"a decoding process cannot be started ({error.strerror}): try fewer --jobs") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        writer.close()  # so that the pipe ends when the process does
+        self._writer.close()  # so that the pipe ends when the process does
+
+    def end(self) -> None:
+        """Kill the process, if it has started."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        self._writer.close()
+        self.reader.close()
 
 
 def _receive(workers: list[_Worker]) -> None:
     """Wait for a result of any process, except where enough wait already."""
-    by_reader = {worker.reader: worker for worker in workers if worker.num_to_come and len(worker.results) < AHEAD}
-    for reader in wait(list(by_reader)):
-        worker = by_reader[reader]  # type: ignore[index]
+    due = [worker for worker in workers if worker.num_to_come and len(worker.results) < AHEAD]
+    ready = wait([worker.reader for worker in due])
+    for worker in (worker for worker in due if worker.reader in ready):
         try:
             worker.results.append(worker.reader.recv())
         except (EOFError, OSError):

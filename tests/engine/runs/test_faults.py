@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,3 +175,19 @@ def test_damaged_checkpoint_costs_one_epoch(tmp_path: Path, caplog: pytest.LogCa
     assert "resumed from" in caplog.text and "epoch_0002" in caplog.text
     assert metrics(tmp_path / "run") == metrics(tmp_path / "whole")
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+HANGING = """
+import subprocess, sys
+rank = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(rank.pid, flush=True)
+rank.wait()
+"""
+
+
+def test_a_command_over_its_limit_ends_with_its_ranks() -> None:
+    """The rank holds the pipes of the command, which has none of its own."""
+    with pytest.raises(AssertionError, match=r"killed after 5 seconds\n[0-9]+\n") as failed:
+        run_to_end([sys.executable, "-c", HANGING], limit=5)
+    rank = str(failed.value).splitlines()[1]
+    assert not Path(f"/proc/{rank}").exists() or ") Z " in Path(f"/proc/{rank}/stat").read_text()

@@ -1,69 +1,25 @@
-"""Write small states in processes that are killed at each edge in turn; print what each kill leaves as JSON.
+"""Write small states in processes that are killed at each write boundary in turn; print what each kill leaves as JSON.
 
-Usage: killed_states.py FOLDER. tests/bench/test_small_state.py runs it. An edge is the moment before and after each
-write, rename and removal.
+Usage: killed_states.py FOLDER. tests/bench/test_small_state.py runs it. The boundaries are those of killed_saves.py.
 
 The forks are made here, in a process of one thread. The process of the tests holds DALI's loaders, and its fork has
 none of their threads. Python may free a loader in the fork, where DALI then waits for the threads without end.
 """
 
 import json
-import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "bench"))
 
 import small_state
+from killed_saves import killed
 from made_states import made_up, same
 
-LIMIT = 300_000
-
-
-def kill_at(moment: int) -> None:
-    """Let this process get a SIGTERM at its edge of this number (0, 1, ...)."""
-    edges = iter(range(10**6))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def edge() -> None:
-        if next(edges) == moment:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def at_edges(function: Callable[..., None]) -> Callable[..., None]:
-        def watched(*arguments: Any, **options: Any) -> None:
-            edge()
-            function(*arguments, **options)
-            edge()
-
-        return watched
-
-    small_state.write_synced = at_edges(small_state.write_synced)
-    small_state.replace_file = at_edges(small_state.replace_file)
-    Path.unlink = at_edges(Path.unlink)  # type: ignore[method-assign]
-
-
-def killed(folder: Path, state: small_state.SmallState, moment: int) -> bool:
-    """Write a state in a process that is killed at that edge; False when it ends before."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            kill_at(moment)
-            small_state.write(folder, state, limit=LIMIT)
-            status = 0
-        finally:
-            os._exit(status)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        return True
-    assert status == 0, "the write failed"
-    return False
+LIMIT = 300_000  # bytes per file: several files
 
 
 def kept_epochs(folder: Path) -> list[int]:
@@ -73,7 +29,7 @@ def kept_epochs(folder: Path) -> list[int]:
     while not ended:
         shutil.rmtree(folder, ignore_errors=True)
         small_state.write(folder, former, limit=LIMIT)
-        ended = not killed(folder, new, len(kept))
+        ended = not killed(lambda: small_state.write(folder, new, limit=LIMIT), len(kept) + 1)
         found = small_state.read(folder)
         assert found is not None
         assert same(found.networks, (former, new)[found.epoch - 1].networks)
