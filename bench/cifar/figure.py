@@ -9,15 +9,18 @@ from matplotlib.ticker import MaxNLocator
 
 from fastcpc.report.html.canvas import SERIES, files
 
-# place of its colour; plain training that continues has the same
+# place of its colour; a run that continues plain training may share one with a shorter run
 CLEANERS = {
     "cpc_awr": 0,
     "gmm_agn": 1,
     "none": 2,
     "none+cpc_awr": 3,
+    "none+gmm_agn": 1,
+    "none+none": 2,
     "none26": 4,
     "none26+none": 4,
     "none26+cpc_awr": 5,
+    "none26+gmm_agn": 1,
 }
 NAMES = {"auc_gmm": "mixture", "auc_cpc": "prototypes"}
 

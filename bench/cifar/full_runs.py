@@ -75,19 +75,22 @@ class Run:
 
 PLAIN = ("train.warmup_epochs=3", "train.batch_size=128")
 SHORT = ("train.epochs=7", *PLAIN)
+AFTER_26 = ("train.epochs=32", "train.warmup_epochs=26", "train.batch_size=128", "cleaner.warmup=0")
 RUNS = (
     Run("sym50", "none", settings=("train.epochs=11", *PLAIN)),
     Run("sym50", "gmm_agn", settings=SHORT),
     Run("sym50", "cpc_awr", settings=SHORT),
     Run("sym50", "cpc_awr", title="sym50-none+cpc_awr-1", after="sym50-none-1"),
     Run("sym50", "none", settings=("train.epochs=26", *PLAIN), title="sym50-none26-1"),
-    Run(
-        "sym50", "cpc_awr", title="sym50-none26+cpc_awr-1", after="sym50-none26-1",
-        settings=("train.epochs=32", "train.warmup_epochs=26", "train.batch_size=128", "cleaner.warmup=0"),
-    ),
+    Run("sym50", "gmm_agn", title="sym50-none26+gmm_agn-1", after="sym50-none26-1", settings=AFTER_26),
+    Run("sym50", "cpc_awr", title="sym50-none26+cpc_awr-1", after="sym50-none26-1", settings=AFTER_26),
     Run(
         "sym50", "none", title="sym50-none26+none-1", after="sym50-none26-1", settings=("train.epochs=37", *PLAIN)
     ),
+    Run("sym80", "none", settings=("train.epochs=11", *PLAIN)),
+    Run("sym80", "gmm_agn", title="sym80-none+gmm_agn-1", after="sym80-none-1"),
+    Run("sym80", "cpc_awr", title="sym80-none+cpc_awr-1", after="sym80-none-1"),
+    Run("sym80", "none", title="sym80-none+none-1", after="sym80-none-1", settings=("train.epochs=16", *PLAIN)),
 )  # fmt: skip
 
 

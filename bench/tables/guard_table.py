@@ -52,7 +52,8 @@ NOISE = {
         f"clothing, sym {rate} %": ("clothing_small", "noise.kind=sym", "noise.pairs=", f"noise.rate={rate / 100}")
         for rate in (1, 3, 5, 10, 20, 50, 80)
     },
-    "clothing, 40 %": ("clothing_small",),
+    "clothing, asym 10 %": ("clothing_small", "noise.rate=0.1"),
+    "clothing, asym 40 %": ("clothing_small",),
     "embeddings, 0 %": ("embeddings",),
     **{
         f"embeddings, {kind} {rate} %": ("embeddings", f"noise.kind={long}", f"noise.rate={rate / 100}")
