@@ -17,7 +17,7 @@ from torch import Tensor
 from fastcpc.arrays import Ints
 from fastcpc.auditing.checks import category_count, check_embeddings, check_labels, check_num_classes, check_seed
 from fastcpc.auditing.confident import confident_labels
-from fastcpc.auditing.evidence import estimate_noise, posterior_noise_rate
+from fastcpc.auditing.evidence import estimate_noise
 from fastcpc.auditing.heads import Heads, HeadSettings, draw_folds, train_heads
 from fastcpc.auditing.result import AuditResult
 from fastcpc.auditing.rows import EmbeddingRows
@@ -57,14 +57,14 @@ def audit(
     true_N = None if true_labels is None else check_labels("true_labels", true_labels, len(given_N), classes)
     with torch.no_grad():
         rows = EmbeddingRows(embeddings)
-        heads, fits, prob_NK, first_NK = _rounds(rows, torch.from_numpy(given_N), classes, seed)
-    return _result(rows, heads, fits[-1], (first_NK, prob_NK), given_N, true_N, began)
+        heads, fit, prob_NK, first_NK = _rounds(rows, torch.from_numpy(given_N), classes, seed)
+    return _result(rows, heads, fit, (first_NK, prob_NK), given_N, true_N, began)
 
 
 def _rounds(
     rows: EmbeddingRows, given_N: Tensor, classes: int, seed: int
-) -> tuple[Heads, list[ConfusionFit], Tensor, Tensor]:
-    """The last heads, the fits of all rounds, the probabilities (N, K) of the last fit, and those of the first round.
+) -> tuple[Heads, ConfusionFit, Tensor, Tensor]:
+    """The heads and the fit of the last round, the probabilities (N, K) of that fit, and those of the first round.
 
     A fit uses the mean of the last two rounds: single rounds trust the given labels too little and too much in turn.
     A head keeps its fold in all rounds, so that it trains further from there, with a third of the steps.
@@ -83,16 +83,15 @@ def _rounds(
     if confident_labels([prob_NK.numpy()], given_N.numpy()).structure > RANDOM:
         settings = replace(settings, mixup_alpha=1.0)
         heads, prob_NK = _train(rows, given_NK, fold_NR, settings, fold(seed, "audit", 0))
-    fits, probs = [fit_confusion(prob_NK, given_N)], [prob_NK]
-    rounds = 1 if posterior_noise_rate(fits[0].posterior_NK, given_N) < LOW_RATE else ROUNDS
+    fit, mean_NK, first_NK = fit_confusion(prob_NK, given_N), prob_NK, prob_NK
+    noise_rate = 1 - float(fit.clean_probability(prob_NK, given_N).mean())
     later = replace(settings, epochs=LATER_EPOCHS, min_steps=settings.min_steps * LATER_EPOCHS // settings.epochs)
-    for number in range(1, rounds + 1):
-        target_NK = fits[-1].posterior_NK.float()
+    for number in range(1, 1 + (1 if noise_rate < LOW_RATE else ROUNDS)):
+        before_NK, target_NK = prob_NK, fit.posterior(mean_NK, given_N)
         heads, prob_NK = _train(rows, target_NK, fold_NR, later, fold(seed, "audit", number), heads)
-        probs.append(prob_NK)
-        mean_NK = torch.stack(probs[-2:]).mean(0)
-        fits.append(fit_confusion(mean_NK, given_N))
-    return heads, fits, mean_NK, probs[0]
+        mean_NK = (before_NK + prob_NK).div_(2)
+        fit = fit_confusion(mean_NK, given_N)
+    return heads, fit, mean_NK, first_NK
 
 
 def _train(
@@ -118,12 +117,12 @@ def _result(
     began: float,
 ) -> AuditResult:
     """probs: out-of-fold probabilities (N, K) of the first round, and those of the last fit."""
-    posterior_NK, prob_NK, labels_N = fit.posterior_NK, probs[1], torch.from_numpy(given_N)
+    prob_NK, labels_N = probs[1], torch.from_numpy(given_N)
     confident = confident_labels([part_NK.numpy() for part_NK in probs], given_N)
-    own_N = posterior_NK.gather(1, labels_N[:, None])[:, 0].numpy()
+    own_N = fit.clean_probability(prob_NK, labels_N).numpy()
     noise = estimate_noise(own_N, given_N, confident)
     score_N = label_score(*probs, confident, labels_N).numpy()
-    predicted_N = posterior_NK.argmax(1).numpy()
+    predicted_N = fit.posterior(prob_NK, labels_N).argmax(1).numpy()
     is_issue_N = find_suspects(score_N, predicted_N, given_N, noise.rate)
     metrics = {} if true_N is None else measure(score_N, is_issue_N, predicted_N, given_N, true_N)
     return AuditResult(
@@ -136,7 +135,7 @@ def _result(
         noise_rate=noise.rate,
         noise_interval=noise.interval,
         confusion_matrix=confident.matrix_KK,
-        class_count=np.bincount(given_N, minlength=posterior_NK.shape[1]).astype(np.int64),
+        class_count=np.bincount(given_N, minlength=prob_NK.shape[1]).astype(np.int64),
         class_noise_rate=noise.class_rate_K,
         class_noise_interval=noise.class_interval_K2,
         has_evidence=noise.has_evidence,

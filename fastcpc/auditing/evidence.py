@@ -7,7 +7,6 @@ heads are most sure of keep their labels. If labels are wrong, a share of these 
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from fastcpc.arrays import Floats, Ints
 from fastcpc.auditing.confident import ConfidentLabels
@@ -31,11 +30,6 @@ class NoiseEstimate:
     class_rate_K: Floats
     class_interval_K2: Floats
     has_evidence: bool
-
-
-def posterior_noise_rate(posterior_NK: Tensor, given_N: Tensor) -> float:
-    """1 - mean posterior of the given labels: the expected share of wrong labels."""
-    return 1.0 - float(posterior_NK.gather(1, given_N[:, None]).mean())
 
 
 def estimate_noise(own_N: Floats, given_N: Ints, confident: ConfidentLabels) -> NoiseEstimate:

@@ -19,6 +19,7 @@ OF_FIRST = 0.4  # weight of the log probabilities of the first heads, where few 
 FEW, MANY = 0.2, 0.5  # noise rate up to which the mean with the first heads is used, and from which the last heads are
 SCALE = 4.0  # divides the log odds, so that the score does not round to 1
 SMALLEST = 1e-12  # probability
+CHUNK = 2**20  # numbers of the evidence in memory at a time
 
 
 def label_score(first_NK: Tensor, last_NK: Tensor, confident: ConfidentLabels, given_N: Tensor) -> Tensor:
@@ -30,14 +31,18 @@ def label_score(first_NK: Tensor, last_NK: Tensor, confident: ConfidentLabels, g
     mistaken = min(max((confident.structure - RANDOM) / (MISTAKEN - RANDOM), 0.0), 1.0)
     few = min(max((MANY - confident.rate) / (MANY - FEW), 0.0), 1.0)
     smoothing, of_first = AT_RANDOM * (AT_MISTAKEN / AT_RANDOM) ** mistaken, OF_FIRST * few * (1 - mistaken)
-    matrix_KK = torch.from_numpy(confident.matrix_KK)
-    evidence_NK = (matrix_KK + smoothing).log().T[given_N]
-    for weight, prob_NK in ((of_first, first_NK), (1 - of_first, last_NK)):
-        if weight:
-            evidence_NK += prob_NK.double().clamp_min(SMALLEST).log_().mul_(weight)
-    own_N = evidence_NK.gather(1, given_N[:, None])[:, 0]
-    other_N = evidence_NK.scatter_(1, given_N[:, None], -torch.inf).logsumexp(1)
-    return torch.sigmoid((own_N - other_N) / SCALE)
+    weight_JK = (torch.from_numpy(confident.matrix_KK) + smoothing).log().T.contiguous()
+    score_N, size = torch.empty(len(given_N), dtype=torch.float64), max(1, CHUNK // last_NK.shape[1])
+    for start in range(0, len(given_N), size):
+        part = slice(start, start + size)
+        evidence_nK = weight_JK[given_N[part]]
+        for weight, prob_NK in ((of_first, first_NK), (1 - of_first, last_NK)):
+            if weight:
+                evidence_nK += prob_NK[part].double().clamp_min(SMALLEST).log_().mul_(weight)
+        own_n = evidence_nK.gather(1, given_N[part, None])[:, 0]
+        other_n = evidence_nK.scatter_(1, given_N[part, None], -torch.inf).logsumexp(1)
+        score_N[part] = torch.sigmoid((own_n - other_n) / SCALE)
+    return score_N
 
 
 def find_suspects(score_N: Floats, predicted_N: Ints, given_N: Ints, rate: float) -> Bools:

@@ -302,9 +302,7 @@ def test_nearly_clean_labels_leave_the_prototypes_untrained() -> None:
     result = clean_labels(learners, replace(scoring, networks=networks), labels, config, num_classes=10, epoch=5)
     assert_equal_states(learners[0].network.head.state_dict(), before)
     prob = learners[0].network.classify(networks[0].feat_ND).detach().double().softmax(1)
-    expected = (
-        fit_confusion(prob, labels, sharpness=TRAINED_SHARPNESS).posterior_NK.gather(1, labels[:, None])[:, 0].float()
-    )
+    expected = fit_confusion(prob, labels, sharpness=TRAINED_SHARPNESS).clean_probability(prob, labels).float()
     floor = 0.5 + 0.5 * networks[0].prob_given_N
     assert torch.equal(result.clean_probs["cpc"][0], torch.where(few, expected, torch.maximum(expected, floor)))
     assert torch.equal(result.partition_for[1].clean_prob_N, result.clean_probs["cpc"][0])
