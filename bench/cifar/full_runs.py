@@ -90,7 +90,7 @@ RUNS = (
     Run("sym80", "none", settings=("train.epochs=11", *PLAIN)),
     Run("sym80", "gmm_agn", title="sym80-none+gmm_agn-1", after="sym80-none-1"),
     Run("sym80", "cpc_awr", title="sym80-none+cpc_awr-1", after="sym80-none-1"),
-    Run("sym80", "none", title="sym80-none+none-1", after="sym80-none-1", settings=("train.epochs=16", *PLAIN)),
+    Run("sym80", "none", title="sym80-none+none-1", after="sym80-none-1", settings=("train.epochs=18", *PLAIN)),
 )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ SHARPNESS = 2.0  # power of the softmax: without it the matrix stays near the id
 TRAINED_SHARPNESS = 3.0  # of a network that trains on the given labels: they raise their own softmax
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-4  # largest change of an entry of the matrix at which EM stops
-CHUNK = 65536  # samples classified at a time, and numbers of a posterior
+CHUNK = 65536  # samples classified at a time
+POSTERIOR_NUMBERS = 2**20  # of a posterior, computed at a time
 SMALLEST = 1e-12  # probability of a class in the E step
 CHECK_EVERY = 10  # iterations between two reads of the device
 PRIOR = 1.0  # correct labels that are added to each class
@@ -53,7 +54,7 @@ class ConfusionFit:
 
     def _posteriors(self, prob_NK: Tensor, labels_N: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Parts of the posterior in float64, each with its first row."""
-        column_KK, size = self.matrix_KK.T.contiguous(), max(1, CHUNK // prob_NK.shape[1])
+        column_KK, size = self.matrix_KK.T.contiguous(), max(1, POSTERIOR_NUMBERS // prob_NK.shape[1])
         for start in range(0, len(labels_N), size):
             part_nK = _sharpened(prob_NK[start : start + size], self.sharpness)
             part_nK *= column_KK[labels_N[start : start + size]]

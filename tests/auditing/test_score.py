@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastcpc.auditing import score
 from fastcpc.auditing.confident import ConfidentLabels
 from fastcpc.auditing.score import OF_FIRST, find_suspects, label_score
 
@@ -27,6 +28,20 @@ def test_without_confusions_the_score_is_the_odds() -> None:
     # smoothing 1: the diagonal counts log 2 for the given label
     shift = float(torch.tensor(2.0).log()) / 4
     assert score_N.logit().sub(shift).sigmoid().tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("numbers", [1, 6, 100])
+def test_parts_are_put_together(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of one row, of two rows with a shorter last one, and a single part: the formula of all rows at once."""
+    monkeypatch.setattr(score, "CHUNK", numbers)
+    first_NK, given_N, w = PROB_NK.flip(0), torch.tensor([0, 2, 1]), OF_FIRST
+    matrix_KK = np.full((3, 3), 0.1) + 0.7 * np.eye(3)
+    evidence_NK = torch.from_numpy(np.log(matrix_KK + 1).T)[given_N]
+    evidence_NK += w * first_NK.double().clamp_min(1e-12).log() + (1 - w) * PROB_NK.double().clamp_min(1e-12).log()
+    is_given_NK = torch.nn.functional.one_hot(given_N, 3).bool()
+    others_N = evidence_NK.masked_fill(is_given_NK, -torch.inf).logsumexp(1)
+    expected_N = ((evidence_NK[is_given_NK] - others_N) / 4).sigmoid()
+    torch.testing.assert_close(label_score(first_NK, PROB_NK, confident(matrix_KK), given_N), expected_N)
 
 
 def test_known_confusion_lowers_the_score() -> None:

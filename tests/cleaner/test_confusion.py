@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastcpc.cleaner import confusion
 from fastcpc.cleaner.confusion import fit_confusion
 
 SIMILAR = torch.tensor([1, 2, 0, 4, 3, 5])  # asym noise: the label that a class is mistaken for; class 5 has no noise
@@ -50,6 +51,35 @@ def test_em_equals_the_plain_loop(sharpness: float) -> None:
     matrix, posterior = plain_em(prob.double().numpy(), given.numpy(), fit.n_iter, sharpness)
     np.testing.assert_allclose(fit.matrix_KK, matrix, rtol=1e-10, atol=1e-14)
     np.testing.assert_allclose(fit.posterior(prob.double(), given), posterior, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("numbers", [1, 18, 6 * 200])
+def test_parts_of_the_posterior_are_put_together(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of one row, of three rows with a shorter last one, and a single part."""
+    true, given = noisy(200, 0.3, 8)
+    prob = predictions(true, 9).double()
+    fit = fit_confusion(prob, given)
+    monkeypatch.setattr(confusion, "POSTERIOR_NUMBERS", numbers)
+    expected = prob**fit.sharpness * fit.matrix_KK.T[given]
+    expected /= expected.sum(1, keepdim=True)
+    torch.testing.assert_close(fit.posterior(prob, given), expected, rtol=1e-12, atol=0)
+    own = expected[torch.arange(200), given]
+    torch.testing.assert_close(fit.clean_probability(prob, given), own, rtol=1e-12, atol=0)
+
+
+def test_layout_and_no_samples() -> None:
+    """Columns of a larger tensor count as the same values; without samples the matrix is the identity."""
+    true, given = noisy(200, 0.3, 10)
+    prob = predictions(true, 11)
+    wide = torch.stack([prob, prob], 2).flatten(1)[:, ::2]
+    assert not wide.is_contiguous()
+    fit, other = fit_confusion(prob, given), fit_confusion(wide, given)
+    assert torch.equal(fit.matrix_KK, other.matrix_KK)
+    assert torch.equal(fit.posterior(prob, given), other.posterior(wide, given))
+    none = fit_confusion(prob[:0], given[:0])
+    assert torch.equal(none.matrix_KK, torch.eye(6, dtype=torch.float64))
+    assert none.posterior(prob[:0], given[:0]).shape == (0, 6)
+    assert none.clean_probability(prob[:0], given[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.4])
