@@ -25,16 +25,18 @@ SIDE = 32  # of images of CIFAR
 
 
 class Convolution:
-    """One layer with made-up input, in one memory format.
+    """One layer with made-up input, in one memory format and type.
 
     flops: of one image in the forward pass. The gradient of the images themselves is not computed.
     """
 
-    def __init__(self, layer: nn.Conv2d, in_shape: torch.Size, num_images: int, form: torch.memory_format) -> None:
+    def __init__(
+        self, layer: nn.Conv2d, in_shape: torch.Size, num_images: int, form: torch.memory_format, dtype: torch.dtype
+    ) -> None:
         """in_shape: of the layer's input, (B, C, H, W)."""
         self.layer = layer
-        self.images = torch.randn(num_images, *in_shape[1:]).to(memory_format=form)
-        self.weight = layer.weight.detach().clone(memory_format=form)
+        self.images = torch.randn(num_images, *in_shape[1:]).to(dtype=dtype, memory_format=form)
+        self.weight = layer.weight.detach().to(dtype=dtype, memory_format=form, copy=True)
         self.gradient = self.forward(num_images)
         self.flops = 2 * self.weight[0].numel() * self.gradient[0].numel()
         self._is_first = in_shape[1] == 3
@@ -59,9 +61,9 @@ class StepConvolutions:
     The trained network guesses in 4 passes of B images, the fixed one in one of 2 B. Then 4 B images are trained on.
     """
 
-    def __init__(self, network: nn.Module, batch: int, form: torch.memory_format) -> None:
+    def __init__(self, network: nn.Module, batch: int, form: torch.memory_format, dtype: torch.dtype) -> None:
         self.batch = batch
-        self.layers = [Convolution(layer, shape, 4 * batch, form) for layer, shape in layers_of(network).items()]
+        self.layers = [Convolution(layer, shape, 4 * batch, form, dtype) for layer, shape in layers_of(network).items()]
 
     def __call__(self) -> None:
         """Compute them once."""
@@ -95,7 +97,7 @@ def layer_row(layer: nn.Conv2d, shape: torch.Size, options: Any) -> Row:
     """Forward and backward passes of a layer in both formats."""
     calls: dict[str, Callable[[], Any]] = {}
     for name, form in FORMATS.items():
-        made = Convolution(layer, shape, 4 * options.batch, form)
+        made = Convolution(layer, shape, 4 * options.batch, form, torch.float32)
         calls |= {f"forward, {name}": partial(made.forward, 4 * options.batch), f"backward, {name}": made.backward}
     with torch.no_grad():
         timings = time_in_turns(calls, options.repeats or 5, "cpu", clock=cpu_seconds)

@@ -10,7 +10,8 @@ first one is the row's subject. ``--clock cpu`` measures CPU time with that of t
 give torch one thread and the bench one core.
 
 Row "epoch" also times the peer with batches that its loaders have made before. On a CPU the bare convolutions of a step
-in both memory formats (host/convolutions.py) are the row's floor. ``--without`` leaves calls out.
+(host/convolutions.py) are the row's floor: in format and precision of fastcpc, and in those of the peer. ``--without``
+leaves calls out.
 
 The check of "score": the posteriors of both scoring passes agree (same weights, float32). The check of "epoch": both
 take the same number of labelled samples and end with finite weights. The time of the first scoring pass includes
@@ -133,6 +134,7 @@ def score_row(options: Any, ours: Mapping[str, Ours], networks: Networks, peer: 
 
 def epoch_row(options: Any, ours: Mapping[str, Ours], networks: Networks, peer: DivideMix, labels: Labels) -> Row:
     """The training epochs, and on a CPU what bounds them."""
+    our_type = ours[SUBJECT].trainer.numerics.dtype
     optimizers = [
         torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4) for network in networks
     ]
@@ -145,8 +147,9 @@ def epoch_row(options: Any, ours: Mapping[str, Ours], networks: Networks, peer: 
     calls["DivideMix, batches at hand"] = lambda: peer.train(networks, optimizers, probability_N, batches)
     bare: dict[str, Callable[[], Any]] = {}
     if options.device == "cpu":
+        types = {"channels_last": our_type, "contiguous": torch.float32}  # each side's format and type
         bare = {
-            f"convolutions, {name}": StepConvolutions(networks[0], options.batch, form)
+            f"convolutions, {name}": StepConvolutions(networks[0], options.batch, form, types[name])
             for name, form in FORMATS.items()
         }
     chosen = {name: call for name, call in (calls | bare).items() if name not in options.without}
