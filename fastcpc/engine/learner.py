@@ -43,6 +43,7 @@ IN_CHECKPOINT = ("optimizer", "cpc_optimizer", "scaler", "history", "sums", "res
 IN_SNAPSHOT = ("scaler", "network", "momentum")
 IN_EXPORT = ("sums", "restores")  # beside a snapshot
 # "noise_bound" is in state.pt only with cleaner.guard=auto, after the first cleaning.
+HEAD = "head."  # how the names of the weights of the prototype head begin
 WEIGHTS = "weights"  # in state.pt, only with ema.decay: the weights in training, beside those of the average
 
 
@@ -168,9 +169,17 @@ class Learner:
         state = self._read(IN_CHECKPOINT if self.noise_bound is None else (*IN_CHECKPOINT, "noise_bound"))
         return state if self.average is None else state | {WEIGHTS: copied_weights(self.network)}
 
-    def load(self, weights: dict[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Load a checkpoint's weights and ``state``; an average starts at the weights where they are none."""
+    def load(self, weights: dict[str, Tensor], state: Mapping[str, Any], *, new_head: bool = False) -> None:
+        """Load a checkpoint's weights and ``state``; an average starts at the weights where they are none.
+
+        new_head: this learner keeps its own prototype head, which has other shapes than the checkpoint's.
+        """
         state = {"network": state.get(WEIGHTS, weights), "noise_bound": None, **state}
+        if new_head:
+            own_head = {name: value for name, value in copied_weights(self.network).items() if name.startswith(HEAD)}
+            state |= {"network": _without_head(state["network"]) | own_head}
+            state |= {"cpc_optimizer": self.cpc_optimizer.state_dict()}
+            weights = _without_head(weights) | own_head
         self._load(state, ("network", *IN_CHECKPOINT, "noise_bound"))
         if self.average is not None:
             self._load({"average": weights}, ("average",))
@@ -214,6 +223,10 @@ class Learner:
 
     def _load_noise_bound(self, bound: Tensor | None) -> None:
         self.noise_bound = None if bound is None else bound.to(self.device)
+
+
+def _without_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in weights.items() if not name.startswith(HEAD)}
 
 
 def copied_weights(network: Network) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from fastcpc.data.rng import fold
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.distributed.batch_scaling import scale_to_ranks
 from fastcpc.engine.checkpoint.changed_data import DIGEST, Change, check_num_samples, map_samples
-from fastcpc.engine.checkpoint.config_diff import check_same_samples, check_same_steps
+from fastcpc.engine.checkpoint.config_diff import check_same_samples, check_same_steps, has_other_head
 from fastcpc.engine.checkpoint.format import checked_state, pack, parse
 from fastcpc.engine.checkpoint.store import CheckpointStore
 from fastcpc.engine.cleaning import Cleaning, clean_labels
@@ -309,8 +309,9 @@ class Trainer:
             state = map_samples(state, change)
         check_num_samples(state, self.training.loader.num_samples, checkpoint)
         check_same_steps(state, self.config, checkpoint)
+        new_head = has_other_head(state["config"], self.config)
         for learner, net_weights, learner_state in zip(self.learners, weights, state["members"], strict=True):
-            learner.load(net_weights, learner_state)
+            learner.load(net_weights, learner_state, new_head=new_head)
         self.run_state.load(state)
         self.schedule.snapshot = state["snapshot"]
 

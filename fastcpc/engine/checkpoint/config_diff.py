@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from fastcpc.cleaner.registry import prototype_similarity
 from fastcpc.config.load import load_config
 from fastcpc.config.normalise import AUTO, DATA
 from fastcpc.config.schema import Config
@@ -22,10 +23,9 @@ FREE_KEYS = frozenset(
     }
 )  # fmt: skip
 INTERPOLATION = "data.interpolation"
+HEAD = ("cpc.embedding_dim", "cpc.projector", "cpc.normalise")  # settings of the prototype head
 # Settings that must match when another run starts from a checkpoint.
-BINDING = (
-    "data.", "noise.", "model.", "cpc.embedding_dim", "cpc.projector", "cpc.normalise", "run.seed", "optim.",
-)  # fmt: skip
+BINDING = ("data.", "noise.", "model.", *HEAD, "run.seed", "optim.")
 # Exceptions: the loader, the initial weights of the networks, and what leaves the state of the optimiser as it is.
 LOOSE = ("data.feed", "model.weights", "model.drop_path", "optim.backend", "optim.clip_norm")
 
@@ -34,14 +34,12 @@ def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
     """InputError when a checkpoint to start from has other samples, labels or networks.
 
     saved: the YAML of the checkpoint's config. Schedule, cleaner, losses, augmentation and the average of weights may
-    differ.
+    differ. So may the prototype head, where ``has_other_head``.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        file.write_text(saved, encoding="utf-8")
-        old = load_config([file], [])
+    old = _config_of(saved)
+    loose = LOOSE if prototype_similarity(old.cleaner.kind) else (*LOOSE, *HEAD)
     changed = [
-        line for line in changed_settings(old, config) if line.startswith(BINDING) and not line.startswith(LOOSE)
+        line for line in changed_settings(old, config) if line.startswith(BINDING) and not line.startswith(loose)
     ]
     if changed:
         raise InputError(
@@ -50,12 +48,31 @@ def check_same_samples(saved: str, config: Config, checkpoint: Path) -> None:
         )
 
 
+def has_other_head(saved: str, config: Config) -> bool:
+    """Whether a checkpoint's prototype head cannot be loaded. Where its run trained no prototypes, nothing is lost."""
+    return any(line.startswith(HEAD) for line in changed_settings(_config_of(saved), config))
+
+
+def _config_of(saved: str) -> Config:
+    """The config of a checkpoint from its YAML."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        file.write_text(saved, encoding="utf-8")
+        return load_config([file], [])
+
+
 def check_same_steps(state: CheckpointState, config: Config, checkpoint: Path) -> None:
     """InputError when a checkpoint from inside an epoch counts its stages or steps differently from these settings.
 
-    Such a checkpoint counts stages by parallel.mode and steps in global batches.
+    Such a checkpoint counts stages by parallel.mode and steps in global batches. It may also hold a copy of a network
+    from the start of a pass, which needs the same prototype head.
     """
     mode, position = state.get("mode", "data"), state["position"]
+    if (position["stage"] or position["step"]) and has_other_head(state["config"], config):
+        raise InputError(
+            f"{checkpoint} stopped inside an epoch with other settings of the prototype head ({', '.join(HEAD)}): "
+            "restore them, or start from a checkpoint at an epoch's end"
+        )
     if mode != config.parallel.mode and (position["stage"] or position["step"]):
         raise InputError(
             f"{checkpoint} stopped inside an epoch with parallel.mode={mode}: resume with that mode, or start from a "

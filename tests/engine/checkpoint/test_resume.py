@@ -16,6 +16,7 @@ from small_run import StopAfter, assert_same_run, assert_same_weights, metrics, 
 from fastcpc.config.load import to_yaml
 from fastcpc.engine.checkpoint.format import load
 from fastcpc.engine.checkpoint.resume import find_checkpoint
+from fastcpc.engine.learner import HEAD
 from fastcpc.engine.step_loop import Stopped
 from fastcpc.errors import InputError
 
@@ -108,6 +109,35 @@ def test_run_from_another_checkpoint_equals_the_original(undisturbed: Path, tmp_
     run(small_config(tmp_path / "branch", run={"resume": str(early)}))
     assert [line["epoch"] for line in metrics(tmp_path / "branch")] == [2, 3]
     assert_same_weights(weights(undisturbed), weights(tmp_path / "branch"))
+
+
+@pytest.mark.parametrize("ema", [{}, {"decay": 0.9}], ids=["weights", "average"])
+def test_checkpoint_without_prototypes_may_continue_with_another_head(ema: dict[str, float], tmp_path: Path) -> None:
+    head = {"cpc": {"embedding_dim": 8, "projector": "mlp"}, "ema": ema}
+    plain = {"cleaner": {"kind": "none"}, "train": {"warmup_epochs": 2}}
+    run(small_config(tmp_path / "whole", ema=ema, **plain))
+    run(small_config(tmp_path / "short", ema=ema, cleaner={"kind": "none"}, train={"epochs": 2, "warmup_epochs": 2}))
+    start = {"resume": str(tmp_path / "short")}
+    run(small_config(tmp_path / "plain", run=start, **head, **plain))
+    for whole, branch in zip(weights(tmp_path / "whole"), weights(tmp_path / "plain"), strict=True):
+        assert branch["head.prototypes"].shape[1] == 8 != whole["head.prototypes"].shape[1]
+        outside = [{key: net[key] for key in net if not key.startswith(HEAD)} for net in (whole, branch)]
+        assert_same_weights(outside[:1], outside[1:])
+    cpc = small_config(tmp_path / "cpc", run=start, train={"warmup_epochs": 2}, **head)
+    with pytest.raises(Stopped):
+        run(cpc, StopAfter(20))
+    run(cpc)
+    run(small_config(tmp_path / "cpc_whole", run=start, train={"warmup_epochs": 2}, **head))
+    assert_same_run(tmp_path / "cpc_whole", tmp_path / "cpc")
+
+
+def test_checkpoint_inside_an_epoch_needs_its_head(tmp_path: Path) -> None:
+    plain = small_config(tmp_path / "plain", cleaner={"kind": "none"})
+    with pytest.raises(Stopped):
+        run(plain, StopAfter(5))
+    branch = small_config(tmp_path / "branch", cpc={"embedding_dim": 8}, run={"resume": str(tmp_path / "plain")})
+    with pytest.raises(InputError, match="stopped inside an epoch with other settings of the prototype head"):
+        run(branch)
 
 
 def started(config_file: Path, *accident: Any) -> "subprocess.CompletedProcess[str]":
