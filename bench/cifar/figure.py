@@ -21,40 +21,52 @@ CLEANERS = {
     "none26+none": 4,
     "none26+cpc_awr": 5,
     "none26+gmm_agn": 1,
+    "none10": 2,
+    "none10+cpc_awr": 0,
+    "none10+cpc_awr_mlp": 3,
+    "none10+cpc_agn_mlp": 3,
+    "none10+gmm_agn": 1,
+    "none10+none": 4,
 }
 NAMES = {"auc_gmm": "mixture", "auc_cpc": "prototypes"}
 
 
 def svg(records: Sequence[dict[str, Any]]) -> str:
-    """The figure as SVG: a row of two panels per kind of noise, a line per run."""
-    noises = list(dict.fromkeys(_noise(record) for record in records))
+    """The figure as SVG: a row of two panels per noise and number of channels, a line per run."""
+    groups = list(dict.fromkeys(_group(record) for record in records))
 
     def plot(sheet: Figure) -> None:
-        for (left, right), noise in zip(sheet.subplots(len(noises), 2, squeeze=False), noises, strict=True):
-            runs = [record for record in records if _noise(record) == noise]
-            _accuracy(left, runs, noise)
-            _auc(right, runs, noise)
+        for (left, right), group in zip(sheet.subplots(len(groups), 2, squeeze=False), groups, strict=True):
+            runs = [record for record in records if _group(record) == group]
+            _accuracy(left, runs, group)
+            _auc(right, runs, group)
 
-    return files(plot, width=2.0, height=1.15 * len(noises))[0]
+    return files(plot, width=2.0, height=1.15 * len(groups))[0]
 
 
-def _noise(record: dict[str, Any]) -> str:
-    return str(record["name"].split("-")[0])
+def _group(record: dict[str, Any]) -> str:
+    return f"{record['name'].split('-')[0]}, {channels(record)} channels"
+
+
+def channels(record: dict[str, Any]) -> int:
+    """The width of the network of a run, by its name: NOISE-CLEANER-SEED or NOISE-CLEANER-SEED-wWIDTH."""
+    _, _, width = record["name"].partition("-w")
+    return int(width or 24)
 
 
 def _cleaner(record: dict[str, Any]) -> str:
     return str(record["name"].split("-")[1])
 
 
-def _accuracy(ax: Axes, runs: Sequence[dict[str, Any]], noise: str) -> None:
+def _accuracy(ax: Axes, runs: Sequence[dict[str, Any]], group: str) -> None:
     for run in runs:
         flops = [value / 1e12 for value in run["curves"]["training_flops"]]
         ax.plot(flops, run["curves"]["test_top1"], color=SERIES[CLEANERS[_cleaner(run)]], label=_cleaner(run))
-    ax.set(title=f"CIFAR-10, {noise}: test accuracy", xlabel="training TFLOP", ylabel="top-1, %")
+    ax.set(title=f"{group}: test accuracy", xlabel="training TFLOP", ylabel="top-1, %")
     ax.legend(loc="lower right")
 
 
-def _auc(ax: Axes, runs: Sequence[dict[str, Any]], noise: str) -> None:
+def _auc(ax: Axes, runs: Sequence[dict[str, Any]], group: str) -> None:
     for run in runs:
         for key, dashes in (("auc_gmm", "--"), ("auc_cpc", "-")):
             first = run["epochs"] - len(run["curves"][key])  # of a run that continues another one
@@ -65,5 +77,6 @@ def _auc(ax: Axes, runs: Sequence[dict[str, Any]], noise: str) -> None:
                 colour = SERIES[CLEANERS[_cleaner(run)]]
                 ax.plot(*zip(*points, strict=True), dashes, color=colour, label=f"{_cleaner(run)}: {NAMES[key]}")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(title=f"CIFAR-10, {noise}: AUC, correct against wrong labels", xlabel="epoch", ylabel="AUC")
-    ax.legend(loc="lower right")
+    ax.set(title=f"{group}: AUC, correct against wrong labels", xlabel="epoch", ylabel="AUC")
+    if ax.lines:
+        ax.legend(loc="lower right")

@@ -31,7 +31,7 @@ BENCH = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(BENCH), str(BENCH / "tables")]
 import paper
 from clothing_table import list_quality
-from figure import svg
+from figure import channels, svg
 from harness import this_machine
 from pages import DOCS, README, ROOT, put_between
 
@@ -76,6 +76,10 @@ class Run:
 PLAIN = ("train.warmup_epochs=3", "train.batch_size=128")
 SHORT = ("train.epochs=7", *PLAIN)
 AFTER_26 = ("train.epochs=32", "train.warmup_epochs=26", "train.batch_size=128", "cleaner.warmup=0")
+WIDE = ("model.width=48", "cpc.embedding_dim=96", "train.batch_size=128")
+AFTER_10 = (*WIDE, "train.epochs=15", "train.warmup_epochs=10", "cleaner.warmup=0")
+PLAIN_WIDE = ("train.warmup_epochs=3", *WIDE)
+MLP = (*AFTER_10, "cpc.projector=mlp", "cpc.passes=4")
 RUNS = (
     Run("sym50", "none", settings=("train.epochs=11", *PLAIN)),
     Run("sym50", "gmm_agn", settings=SHORT),
@@ -91,6 +95,21 @@ RUNS = (
     Run("sym80", "gmm_agn", title="sym80-none+gmm_agn-1", after="sym80-none-1"),
     Run("sym80", "cpc_awr", title="sym80-none+cpc_awr-1", after="sym80-none-1"),
     Run("sym80", "none", title="sym80-none+none-1", after="sym80-none-1", settings=("train.epochs=18", *PLAIN)),
+    Run("sym50", "none", title="sym50-none10-1-w48", settings=("train.epochs=10", *PLAIN_WIDE)),
+    Run("sym50", "cpc_awr", title="sym50-none10+cpc_awr-1-w48", after="sym50-none10-1-w48", settings=AFTER_10),
+    Run("sym50", "cpc_awr", title="sym50-none10+cpc_awr_mlp-1-w48", after="sym50-none10-1-w48", settings=MLP),
+    Run("sym50", "gmm_agn", title="sym50-none10+gmm_agn-1-w48", after="sym50-none10-1-w48", settings=AFTER_10),
+    Run(
+        "sym50", "none", title="sym50-none10+none-1-w48", after="sym50-none10-1-w48",
+        settings=("train.epochs=19", *PLAIN_WIDE),
+    ),
+    Run("asym40", "none", title="asym40-none10-1-w48", settings=("train.epochs=10", *PLAIN_WIDE)),
+    Run("asym40", "cpc_agn", title="asym40-none10+cpc_agn_mlp-1-w48", after="asym40-none10-1-w48", settings=MLP),
+    Run("asym40", "gmm_agn", title="asym40-none10+gmm_agn-1-w48", after="asym40-none10-1-w48", settings=AFTER_10),
+    Run(
+        "asym40", "none", title="asym40-none10+none-1-w48", after="asym40-none10-1-w48",
+        settings=("train.epochs=23", *PLAIN_WIDE),
+    ),
 )  # fmt: skip
 
 
@@ -129,16 +148,17 @@ def train(run: Run, folder: Path, data: str) -> Record:
 def table(records: Sequence[Record], page: Path) -> list[str]:
     """Markdown: one line per run. README links to the JSON; the built pages have no files outside of docs/."""
     lines = [
-        "| noise | cleaner | seed | final top-1 | best top-1 | training FLOPs | CPU hours | AUC of the last cleaning "
-        "| list: precision, recall | name |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| noise | channels | cleaner | seed | final top-1 | best top-1 | training FLOPs | CPU hours "
+        "| AUC of the last cleaning | list: precision, recall | name |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     link = f" ([JSON]({RESULT.relative_to(ROOT)}))" if page == README else ""
     for run in RUNS:
         for record in (one for one in records if one["name"] == run.name):
             quality, cleaner = record["list"], run.name.split("-")[1]
             lines.append(
-                f"| {run.noise[:-2]} {run.noise[-2:]} | {cleaner} | {run.seed} | {record['final_top1']:.1f} "
+                f"| {run.noise[:-2]} {run.noise[-2:]} | {channels(record)} | {cleaner} | {run.seed} "
+                f"| {record['final_top1']:.1f} "
                 f"| {record['best_top1']:.1f} | {record['training_flops']:.2g} | {record['cpu_seconds'] / 3600:.2f} "
                 f"| {_auc(record)} | {100 * quality['precision']:.1f} %, {100 * quality['recall']:.1f} % "
                 f"| `{run.name}`{link} |"

@@ -26,7 +26,7 @@ from fastcpc.data.loaders.factory import make_loader
 from fastcpc.data.sampler import sequential_batches
 from fastcpc.engine.cleaning import clean_labels
 from fastcpc.engine.launch import load_data
-from fastcpc.engine.learner import Learner
+from fastcpc.engine.learner import HEAD, Learner
 from fastcpc.engine.numerics import resolve_numerics
 from fastcpc.engine.scoring import score_samples
 
@@ -37,6 +37,11 @@ CLEANERS = {
     "gmm_awr": ("cleaner.kind=gmm_awr",),
     **{
         f"{kind}, {passes} passes": (f"cleaner.kind={kind}", f"cpc.passes={passes}")
+        for kind in ("cpc_agn", "cpc_awr")
+        for passes in (1, 4, 16)
+    },
+    **{
+        f"{kind}, mlp, {passes} passes": (f"cleaner.kind={kind}", f"cpc.passes={passes}", "cpc.projector=mlp")
         for kind in ("cpc_agn", "cpc_awr")
         for passes in (1, 4, 16)
     },
@@ -52,7 +57,7 @@ def learners_of(config: Config, checkpoint: Path, num_samples: int) -> list[Lear
             num_samples=num_samples,
         )  # fmt: skip
         weights = load_file(checkpoint / f"net{number}.safetensors")
-        kept = {name: value for name, value in weights.items() if not name.startswith("head.")}
+        kept = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
         one.network.load_state_dict(one.network.state_dict() | kept)
         one.set_learning_rate(config.train.lr)
         one.network.eval()
