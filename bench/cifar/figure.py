@@ -63,7 +63,7 @@ def _accuracy(ax: Axes, runs: Sequence[dict[str, Any]], group: str) -> None:
         flops = [value / 1e12 for value in run["curves"]["training_flops"]]
         ax.plot(flops, run["curves"]["test_top1"], color=SERIES[CLEANERS[_cleaner(run)]], label=_cleaner(run))
     ax.set(title=f"{group}: test accuracy", xlabel="training TFLOP", ylabel="top-1, %")
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")
 
 
 def _auc(ax: Axes, runs: Sequence[dict[str, Any]], group: str) -> None:
@@ -79,4 +79,6 @@ def _auc(ax: Axes, runs: Sequence[dict[str, Any]], group: str) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(title=f"{group}: AUC, correct against wrong labels", xlabel="epoch", ylabel="AUC")
     if ax.lines:
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.09 * len(ax.lines) * (high - low), high)  # room for the legend below the lines
         ax.legend(loc="lower right")
